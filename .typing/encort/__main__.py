@@ -1,0 +1,1 @@
+../../runtime/facade/__main__.py

@@ -1,0 +1,184 @@
+"""A trained checkpoint, loaded as eager PyTorch loads it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import Pooling, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint folder in Hugging Face layout, loaded.
+
+    Attributes:
+        name: Folder or hub id, as the user gave it.
+        folder: Where it lies.
+        revision: Commit of a hub checkpoint.
+        task: What the checkpoint's head is for.
+        model: The module in `eval()`, float32, on CPU: the oracle of every variant.
+        tokenizer: Its fast tokenizer.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    task: Task
+    model: Any
+    tokenizer: Any
+
+    @classmethod
+    def open(cls, name: str, *, revision: str | None = None) -> "Checkpoint":
+        """Load a local folder, or a hub id where there is a network.
+
+        Raises:
+            CheckpointError: No such checkpoint, weights missing, pickled or not finite, remote code, no fast
+                tokenizer, or a tokenizer with more tokens than the model has embeddings.
+        """
+        folder, revision = _locate(name, revision)
+        config = _read_json(folder / "config.json")
+        _check_loadable(folder, config)
+        task = _task(config)
+        return cls(name, folder, revision, task, _load_model(folder, task), _load_tokenizer(folder))._checked()
+
+    @property
+    def architecture(self) -> str:
+        return str(self.model.config.model_type)
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Every parameter and buffer by its name in the module, float32."""
+        return {name: tensor.float().numpy() for name, tensor in self.model.state_dict().items()}
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the logits' columns, empty without a classification head."""
+        if self.task is not Task.TEXT_CLASSIFICATION:
+            return []
+        return [str(self.model.config.id2label[index]) for index in range(self.model.config.num_labels)]
+
+    @property
+    def pooling(self) -> Pooling:
+        """As the folder's sentence-transformers files say, otherwise mean."""
+        modes = _read_json(self.folder / "1_Pooling" / "config.json", missing={})
+        return Pooling.CLS if modes.get("pooling_mode_cls_token") else Pooling.MEAN
+
+    @property
+    def normalize(self) -> bool:
+        """As the folder's sentence-transformers files say, otherwise true."""
+        modules = _read_json(self.folder / "modules.json", missing=None)
+        return modules is None or any(str(module["type"]).endswith("Normalize") for module in modules)
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of one input: the smallest of what the folder's files and the position table allow."""
+        limits = [
+            self.model.config.max_position_embeddings,
+            self.tokenizer.model_max_length,
+            _read_json(self.folder / "sentence_bert_config.json", missing={}).get("max_seq_length"),
+        ]
+        return min(int(limit) for limit in limits if limit)
+
+    def _checked(self) -> "Checkpoint":
+        broken = [name for name, array in self.weights.items() if not np.isfinite(array).all()]
+        if broken:
+            raise CheckpointError(f"{self.name}: {broken[0]} holds NaN or infinity; the training diverged, train again")
+        if len(self.tokenizer) > self.model.config.vocab_size:
+            raise CheckpointError(
+                f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
+                f"{self.model.config.vocab_size}; they do not belong together"
+            )
+        return self
+
+
+def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
+    folder = Path(name)
+    if folder.is_dir():
+        return folder, revision
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CheckpointError(f"there is no checkpoint folder {name}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # every kind of network trouble
+        raise CheckpointError(f"{name} is neither a folder nor a model that the hub gives ({error})") from error
+    return found, found.name
+
+
+def _read_json(file: Path, **default: Any) -> Any:
+    """The file's value; `missing=` is what a file that is not there gives."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if "missing" in default:
+            return default["missing"]
+        raise CheckpointError(f"{file.parent} has no {file.name}, so it is not a checkpoint") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON ({error})") from error
+
+
+def _check_loadable(folder: Path, config: Mapping[str, Any]) -> None:
+    if "auto_map" in config:
+        raise CheckpointError(f"{folder} needs code of its own (trust_remote_code), which encort never runs")
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(folder.glob("pytorch_model*.bin")):
+        raise CheckpointError(
+            f"{folder} has pickled weights only, which can run code when they are loaded; "
+            "if you trust them, load them with transformers and save_pretrained(..., safe_serialization=True)"
+        )
+    raise CheckpointError(f"{folder} has no weights: no model.safetensors")
+
+
+def _task(config: Mapping[str, Any]) -> Task:
+    architectures = config.get("architectures") or [""]
+    is_classifier = str(architectures[0]).endswith("ForSequenceClassification")
+    return Task.TEXT_CLASSIFICATION if is_classifier else Task.FEATURE_EXTRACTION
+
+
+def _load_model(folder: Path, task: Task) -> Any:
+    """The module, with a complaint about every weight that transformers would invent."""
+    auto_classes = {
+        Task.FEATURE_EXTRACTION: transformers.AutoModel,
+        Task.TEXT_CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+    }
+    try:
+        model, info = auto_classes[task].from_pretrained(
+            folder,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+    # Masked-language-model checkpoints come without a pooler; nothing uses it then.
+    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
+    if missing or info["mismatched_keys"]:
+        names = ", ".join([*missing, *map(str, info["mismatched_keys"])][:3])
+        raise CheckpointError(f"{folder} lacks weights of its own architecture: {names}; save the whole model")
+    if len(missing) != len(info["missing_keys"]):
+        model.base_model.pooler = None
+    return model.eval()
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"{folder} has only a slow tokenizer; encort needs a tokenizer.json")
+    return tokenizer

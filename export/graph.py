@@ -1,0 +1,83 @@
+"""A short pen for ONNX graphs, over onnx-ir."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir import external_data, tape
+
+OPSETS = {"": 18, "com.microsoft": 1}
+IR_VERSION = 10
+
+
+class Graph:
+    """A graph while it is written."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tape = tape.Tape()
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._weights: dict[str, ir.Value] = {}
+
+    def input(self, name: str, dtype: ir.DataType, axes: Sequence[str]) -> ir.Value:
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(axes))
+        self._inputs.append(value)
+        return value
+
+    def output(self, value: ir.Value, name: str, axes: Sequence[str | int]) -> None:
+        """Give `value`, float32, a name among the graph's outputs."""
+        # An output needs a value of its own: the same one may be used under two names.
+        named = self.op("Identity", value)
+        named.name, named.type, named.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape(axes)
+        self._outputs.append(named)
+
+    def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """A constant array; the same name gives the same value."""
+        if name not in self._weights:
+            self._weights[name] = self._tape.initializer(ir.tensor(array, name=name), name=name)
+        return self._weights[name]
+
+    def integers(self, *values: int) -> ir.Value:
+        """A constant `(len(values),)` int64, for axes and indices."""
+        return self.weight(f"integers_{'_'.join(map(str, values))}", np.array(values, np.int64))
+
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """One node with one output."""
+        return self._tape.op(kind, inputs, attributes, domain=domain)
+
+    def model(self) -> ir.Model:
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._tape.nodes,
+            initializers=tuple(self._weights.values()),
+            opset_imports=OPSETS,
+            name=self._name,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="encort")
+
+
+def save_sharing_weights(models: dict[str, ir.Model], folder: Path, weights_file: str) -> None:
+    """Write graphs to `folder` by their file names, with one file of weights for all of them.
+
+    Weights are shared by name. They lie outside of the graphs so that ONNX Runtime maps them into memory
+    instead of copying them.
+    """
+    arrays = {name: value.const_value for model in models.values() for name, value in _weights(model).items()}
+    tensors = [tensor for tensor in arrays.values() if tensor is not None]
+    external = external_data.convert_tensors_to_external(tensors, folder, weights_file, alignment=4096)
+    by_name = {tensor.name: tensor for tensor in external}
+    for file, model in models.items():
+        for name, value in _weights(model).items():
+            value.const_value = by_name[name]
+        ir.save(model, folder / file)
+
+
+def _weights(model: ir.Model) -> dict[str, ir.Value]:
+    """Initializers that are worth a place in the weights file; shapes and axes stay in the graph."""
+    initializers = model.graph.initializers.items()
+    return {name: value for name, value in initializers if value.const_value and value.const_value.nbytes >= 256}

@@ -1,0 +1,8 @@
+"""The built-in sample of real texts: short and long, in several languages, with figures, links and emoji."""
+
+from importlib.resources import files
+
+
+def sample_texts() -> list[str]:
+    """Forty texts, written for encort, that every export is verified with."""
+    return files("encort.export").joinpath("samples.txt").read_text(encoding="utf-8").splitlines()

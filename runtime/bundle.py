@@ -1,0 +1,125 @@
+"""A bundle on disk: the folder that export writes and the runtime reads.
+
+Reading never runs code from the folder, never touches the network and never follows a path out of it. A
+file's hash is checked when the file is first asked for, so that loading one variant does not read the others.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from encort.runtime.errors import (
+    BundleError,
+    BundleFileChangedError,
+    BundleFileMissingError,
+    BundlePathError,
+    VariantNotFoundError,
+)
+from encort.runtime.manifest import MANIFEST_FILE, Device, FileEntry, Layout, Manifest, Precision, Variant
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        folder: Where it lies, absolute.
+        manifest: What it says of itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Bundle":
+        """Read and check the manifest; the other files are checked when they are used.
+
+        Raises:
+            BundleFileMissingError: There is no such folder, or no manifest in it.
+            BundleVersionError: The format is not the one this encort reads.
+            BundlePathError: The manifest names a file outside the folder.
+            BundleError: The manifest is damaged.
+        """
+        folder = Path(folder).absolute()
+        if not folder.is_dir():
+            raise BundleFileMissingError(f"there is no folder {folder}; make a bundle with: encort export CHECKPOINT")
+        try:
+            text = (folder / MANIFEST_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise BundleFileMissingError(
+                f"{folder} has no {MANIFEST_FILE}, so it is not a bundle; "
+                "for a checkpoint, make one with: encort export CHECKPOINT"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{folder / MANIFEST_FILE} cannot be read: {error}") from error
+        manifest = Manifest.from_json(text)
+        _check_names(folder, manifest)
+        return cls(folder, manifest)
+
+    def path(self, name: str) -> Path:
+        """The checked path of one file of the bundle.
+
+        Raises:
+            BundleFileMissingError: The file is not there.
+            BundleFileChangedError: Its size or SHA-256 is not the manifest's.
+        """
+        entry = self.manifest.files[name]
+        path = self.folder / name
+        if not path.is_file():
+            raise BundleFileMissingError(f"{self.folder} lacks {name}; copy the whole folder, or export again")
+        if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
+            raise BundleFileChangedError(
+                f"{path} is not the file that was exported (SHA-256 differs); copy the bundle or export it again"
+            )
+        return path
+
+    def variant(self, device: Device, precision: Precision | None, layout: Layout) -> Variant:
+        """The variant to run, the first of the manifest that fits.
+
+        Args:
+            precision: None takes the manifest's first of the device: the exporter lists its best choice first.
+
+        Raises:
+            VariantNotFoundError: The bundle has none such; the message lists what it has.
+        """
+        for variant in self.manifest.variants:
+            if variant.device is device and variant.layout is layout and precision in (None, variant.precision):
+                return variant
+        have = ", ".join(variant.name for variant in self.manifest.variants)
+        raise VariantNotFoundError(
+            f"{self.folder} has no variant for device {device}, precision {precision or 'auto'}; it has: {have}"
+        )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_entries(folder: Path) -> dict[str, FileEntry]:
+    """What the manifest says of every file now in `folder`, by name."""
+    return {
+        path.name: FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST_FILE
+    }
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Every file is a plain name of this folder, and every named file has a hash."""
+    for name in manifest.files:
+        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
+            raise BundlePathError(f"{MANIFEST_FILE} names {name!r}, which is not a file of {folder}; do not trust it")
+    for name in _used_files(manifest.variants):
+        if name not in manifest.files:
+            raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
+
+
+def _used_files(variants: Iterable[Variant]) -> Iterable[str]:
+    yield from ("tokenizer.json", "config.json")
+    for variant in variants:
+        yield variant.file
+        if variant.weights_file is not None:
+            yield variant.weights_file

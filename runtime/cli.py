@@ -1,0 +1,49 @@
+"""The `encort` command: a lazy group over every room's commands, and the exit codes of errors."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from encort.runtime.errors import EncortError
+
+COMMANDS = {
+    "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),
+    "export": ("encort.export.commands:export", "Turn a checkpoint into a verified bundle."),
+    "verify": ("encort.export.commands:verify", "Check a bundle's results on this machine."),
+    "inspect": ("encort.runtime.commands:inspect", "Show what a bundle says of itself."),
+    "embed": ("encort.runtime.commands:embed", "Sentence embeddings of texts."),
+    "predict": ("encort.runtime.commands:predict", "Whatever the bundle's task gives for texts."),
+}
+"""Name to home and help line. Strings, so that no command imports what another needs."""
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="encort", message="encort %(version)s")
+def group() -> None:
+    """Fine-tune BERT-family encoders, export them to verified ONNX bundles, serve them from ONNX Runtime."""
+
+
+def main() -> None:
+    """Run the command line; an error of encort's own is one line on stderr and its exit code."""
+    try:
+        group()
+    except EncortError as error:
+        click.echo(f"encort: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,161 @@
+"""`encort embed`, `predict` and `inspect`: thin commands over `encort.load`."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from encort.runtime.manifest import Manifest
+    from encort.runtime.model import Model
+    from encort.runtime.outputs import Record
+    from encort.runtime.results import Classification
+    from encort.runtime.tokenizer import Text
+    from encort.runtime.tokens import TokenBatch
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FOLDER = click.Path(path_type=Path)
+_BATCH_OPTIONS = [
+    click.argument("bundle", type=_FOLDER),
+    click.argument("texts", nargs=-1),
+    click.option("--input", "-i", "file", type=_FOLDER, help="Read texts from .csv, .tsv, .jsonl, .parquet or lines."),
+    click.option("--column", help="Column of the texts; otherwise text, and text_pair where there is one."),
+    click.option(
+        "--output", "-o", type=_FOLDER, help="Write .jsonl, .npy or .parquet; otherwise JSON lines on stdout."
+    ),
+    click.option("--device", default="auto", help="auto, cpu or cuda."),
+    click.option("--precision", default="auto", help="auto or fp32."),
+    click.option("--threads", type=int, help="Cores to use; otherwise what the container allows."),
+    click.option("--overflow", default="truncate", help="What becomes of too long texts: truncate or error."),
+]
+
+
+def batch_options(command: Command) -> Command:
+    """The arguments and options of every command that runs texts through a bundle."""
+    for option in reversed(_BATCH_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@batch_options
+def embed(overflow: str, **options: Any) -> None:
+    r"""Sentence embeddings of TEXTS, one record a text.
+
+    \b
+    encort embed banking.bundle "a text" "another"
+    encort embed banking.bundle --input texts.csv --output embeddings.npy
+    """
+
+    def records(model: "Model", batch: "TokenBatch") -> "list[Record]":
+        return _embedding_records(model, batch)
+
+    _run(records, overflow=overflow, **options)
+
+
+@click.command()
+@batch_options
+@click.option("--all-scores", is_flag=True, help="Give the score of every label.")
+def predict(overflow: str, all_scores: bool, **options: Any) -> None:
+    r"""Whatever the bundle's task gives for TEXTS, one record a text.
+
+    \b
+    encort predict banking.bundle "my card has not come"
+    encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
+    """
+
+    def records(model: "Model", batch: "TokenBatch") -> "list[Record]":
+        if model.manifest.labels:
+            return [_classification_record(result, all_scores) for result in model.classify(batch)]
+        return _embedding_records(model, batch)
+
+    _run(records, overflow=overflow, **options)
+
+
+@click.command()
+@click.argument("bundle", type=_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """What a bundle says of itself."""
+    from encort.runtime.bundle import Bundle
+
+    manifest = Bundle.open(bundle).manifest
+    click.echo(manifest.to_json() if as_json else _summary(manifest), nl=not as_json)
+
+
+def _run(
+    records: "Callable[[Model, TokenBatch], list[Record]]",
+    *,
+    bundle: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    column: str | None,
+    output: Path | None,
+    overflow: str,
+    **options: Any,
+) -> None:
+    from encort.runtime.inputs import chunks, read_texts
+    from encort.runtime.model import load
+    from encort.runtime.outputs import open_writer
+
+    stream = read_texts(texts, file, column)
+    with load(bundle, **options) as model, open_writer(output) as writer, _progress(stream) as counted:
+        for chunk in chunks(counted):
+            writer.write(records(model, model.tokenize(chunk, overflow=overflow)))
+
+
+def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":
+    """Count texts on stderr as they are read; nothing where stderr is not a terminal."""
+    return click.progressbar(stream, label="texts", show_pos=True, file=sys.stderr, hidden=not sys.stderr.isatty())
+
+
+def _embedding_records(model: "Model", batch: "TokenBatch") -> "list[Record]":
+    return [
+        {"embedding": embedding, "tokens": tokens, "truncated": truncated}
+        for embedding, tokens, truncated in zip(
+            model.embed(batch).tolist(), batch.lengths.tolist(), batch.truncated.tolist(), strict=True
+        )
+    ]
+
+
+def _classification_record(result: "Classification", all_scores: bool) -> "Record":
+    record = asdict(result)
+    if not all_scores:
+        del record["scores"]
+    return record
+
+
+def _summary(manifest: "Manifest") -> str:
+    rows: list[tuple[str, object]] = [
+        ("task", manifest.task),
+        ("labels", _shortened(manifest.labels)),
+        (
+            "embedding",
+            f"{manifest.pooling} pooling, {'L2 normalized' if manifest.normalize else 'not normalized'}",
+        ),
+        ("max length", f"{manifest.max_length} tokens"),
+        ("source", f"{manifest.source.model} ({manifest.source.architecture})"),
+        ("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
+    ]
+    for variant in manifest.variants:
+        rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
+        if variant.fidelity is not None:
+            rows.append(("", _fidelity_line(variant.fidelity)))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _fidelity_line(fidelity: Any) -> str:
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in fidelity.max_abs_error.items())
+    return f"largest difference to eager PyTorch over {fidelity.cases} batches: {errors}"
+
+
+def _shortened(labels: Sequence[str]) -> str:
+    shown = ", ".join(labels[:4])
+    return json.dumps([]) if not labels else f"{len(labels)}: {shown}{', …' if len(labels) > 4 else ''}"

@@ -1,0 +1,46 @@
+"""encort: fine-tune BERT-family encoders, export them to verified ONNX bundles, serve them from ONNX Runtime.
+
+    import encort
+
+    with encort.load("banking.bundle") as model:
+        model.embed(["a text", "another"])     # float32 (2, dim)
+        model.classify(["a text"])             # [Classification(label=..., score=...)]
+
+Names are looked up when they are first used, so that `import encort` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from encort.runtime import errors
+    from encort.runtime.bundle import Bundle
+    from encort.runtime.manifest import Manifest
+    from encort.runtime.model import Model, load
+    from encort.runtime.results import Classification
+    from encort.runtime.tokens import TokenBatch
+
+__version__ = "0.1.0"
+
+__all__ = ["Bundle", "Classification", "Manifest", "Model", "TokenBatch", "errors", "load"]
+
+_HOMES = {
+    "Bundle": "encort.runtime.bundle",
+    "Classification": "encort.runtime.results",
+    "Manifest": "encort.runtime.manifest",
+    "Model": "encort.runtime.model",
+    "TokenBatch": "encort.runtime.tokens",
+    "load": "encort.runtime.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("encort.runtime.errors")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'encort' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

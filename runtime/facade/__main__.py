@@ -1,0 +1,5 @@
+"""`python -m encort` is the `encort` command."""
+
+from encort.runtime.cli import main
+
+main()

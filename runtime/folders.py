@@ -1,0 +1,58 @@
+"""Folders that are there whole or not at all."""
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from encort.runtime.errors import OutputExistsError
+
+
+def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
+    """Say early that `folder` cannot be written.
+
+    Nothing and an empty folder can always be; with `overwrite` also a folder that holds the file `marker`,
+    so that a slip of the keyboard never deletes anything but an earlier output.
+
+    Raises:
+        OutputExistsError: Something else is there.
+    """
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    if not (folder.exists() or folder.is_symlink()) or (is_folder and not any(folder.iterdir())):
+        return
+    if not (is_folder and (folder / marker).is_file()):
+        raise OutputExistsError(f"{folder} exists and has no {marker}: it will not be replaced; choose another output")
+    if not overwrite:
+        raise OutputExistsError(f"{folder} exists; choose another output, or pass overwrite (--overwrite)")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary sibling to write into; rename it to `folder` when the block ends well.
+
+    If the block raises, the temporary folder is removed and `folder` is what it was.
+
+    Raises:
+        OutputExistsError: See `check_replaceable`.
+    """
+    check_replaceable(folder, marker=marker, overwrite=overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        _rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    # A folder with files in it cannot be the target of a rename: move the old one aside first.
+    old = temporary.with_suffix(".old")
+    folder.rename(old)
+    temporary.rename(folder)
+    shutil.rmtree(old)

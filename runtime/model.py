@@ -1,0 +1,163 @@
+"""`load` and `Model`: texts in, results out, in the caller's order."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+import onnxruntime
+
+from encort.runtime.bundle import Bundle
+from encort.runtime.cores import available_cores
+from encort.runtime.errors import DeviceError, InputError, ModelClosedError, WrongTaskError
+from encort.runtime.manifest import TOKENIZER_FILE, Device, Layout, Manifest, Output, Precision, Task
+from encort.runtime.planner import plan_equal_length
+from encort.runtime.results import Classification, classifications
+from encort.runtime.session import FloatArray, Session
+from encort.runtime.tokenizer import Overflow, Text, Tokenizer
+from encort.runtime.tokens import Int64Array, TokenBatch
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> "Model":
+    """Open a bundle for serving.
+
+    Args:
+        bundle: Folder that `encort export` made.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+        precision: `"auto"` (the exporter's best) or `"fp32"`.
+        threads: Cores to use; None takes what the affinity mask and the container's quota allow.
+
+    Raises:
+        BundleError: The folder is not a usable bundle; see `encort.errors` for the cases.
+        DeviceError: The device cannot be had.
+        InputError: An option has no such value.
+    """
+    return Model(Bundle.open(bundle), device=device, precision=precision, threads=threads)
+
+
+class Model:
+    """A loaded bundle. Thread-safe; use it as a context manager or call `close`."""
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+    ) -> None:
+        chosen = _option(Precision, "precision", precision)
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}")
+        self._bundle = bundle
+        self._threads = threads or available_cores()
+        variant = bundle.variant(_device(_option(Device, "device", device)), chosen, Layout.EQUAL_LENGTH)
+        self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+        # One core runs one micro-batch as efficiently as it can be run, so parallelism is over micro-batches.
+        self._session = Session(bundle, variant, threads=1)
+        self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="encort")
+        self._closed = False
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself: task, labels, limits, variants with their fidelity."""
+        return self._bundle.manifest
+
+    def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate") -> TokenBatch:
+        """Token ids of texts or pairs; every other method takes the result in place of texts.
+
+        Raises:
+            InputTypeError: Not a list of str or pairs of str.
+            InputError: A text is not Unicode.
+            InputTooLongError: A text passes the limit, with `overflow="error"`.
+        """
+        policy = _option(Overflow, "overflow", overflow) or Overflow.TRUNCATE
+        return self._tokenizer(texts, overflow=policy)
+
+    def embed(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> FloatArray:
+        """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
+
+        Raises:
+            InputError: See `tokenize`.
+        """
+        return self._run(self._tokens(texts, overflow), Output.SENTENCE_EMBEDDING)
+
+    def classify(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> list[Classification]:
+        """The class of every text.
+
+        Raises:
+            WrongTaskError: The bundle has no classification head.
+            InputError: See `tokenize`.
+        """
+        if not self.manifest.labels:
+            raise WrongTaskError(
+                f"{self._bundle.folder} was exported for {self.manifest.task} and has no classification head; "
+                "fine-tune one with: encort train text-classification"
+            )
+        batch = self._tokens(texts, overflow)
+        return classifications(self._run(batch, Output.LOGITS), self.manifest.labels, batch)
+
+    def predict(
+        self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate"
+    ) -> FloatArray | list[Classification]:
+        """Whatever the bundle's task is: `classify` for text-classification, `embed` for feature-extraction."""
+        if self.manifest.task is Task.TEXT_CLASSIFICATION:
+            return self.classify(texts, overflow=overflow)
+        return self.embed(texts, overflow=overflow)
+
+    def close(self) -> None:
+        """Finish running work and let the threads go; closing twice is fine."""
+        self._closed = True
+        self._workers.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
+        return texts if isinstance(texts, TokenBatch) else self.tokenize(texts, overflow=overflow)
+
+    def _run(self, batch: TokenBatch, output: Output) -> FloatArray:
+        """One row a text of a pooled output, `(n, dim)` float32."""
+        if self._closed:
+            raise ModelClosedError("this model was closed; load the bundle again")
+        rows = np.empty((len(batch), self._dimension(output)), np.float32)
+
+        def run(indices: Int64Array) -> None:
+            ids, type_ids = batch.rows(indices)
+            (rows[indices],) = self._session.run([output], {"input_ids": ids, "token_type_ids": type_ids})
+
+        plan = plan_equal_length(batch.lengths, workers=self._threads)
+        if len(plan) == 1:
+            run(plan[0])
+        else:
+            # Going through the results raises the first error of a worker here.
+            list(self._workers.map(run, plan))
+        return rows
+
+    def _dimension(self, output: Output) -> int:
+        return int(self.manifest.variants[0].outputs[output][-1])
+
+
+def _option(kind: type[Choice], name: str, value: str) -> Choice | None:
+    """The enum's member of that value, None for "auto"."""
+    if value == "auto":
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(["auto", *kind])
+        raise InputError(f"{name} must be one of {known}; got {value!r}") from None
+
+
+def _device(device: Device | None) -> Device:
+    if device is Device.CUDA and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            "device='cuda' cannot be had: the installed onnxruntime has no CUDA provider; "
+            'install onnxruntime-gpu in its place, or use device="cpu"'
+        )
+    return device or Device.CPU

@@ -1,0 +1,97 @@
+"""Where the command line's results go: JSON lines, a numpy array, or Parquet, one record an input."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from encort.runtime.errors import InputError, MissingExtraError
+
+Record = Mapping[str, Any]
+
+
+class Writer(Protocol):
+    def write(self, records: Sequence[Record]) -> None:
+        """Take the records of the next inputs, in input order."""
+
+
+@contextmanager
+def open_writer(output: Path | None) -> Iterator[Writer]:
+    """A writer by the ending of `output`: .jsonl, .npy, .parquet; JSON lines on stdout if None.
+
+    A file is written under a temporary name and appears complete or not at all.
+
+    Raises:
+        InputError: The ending is none of these, or the folder does not exist.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    if output is None:
+        yield JsonLines(sys.stdout)
+        return
+    if output.suffix not in _WRITERS:
+        raise InputError(f"{output}: cannot write {output.suffix or 'no ending'}; use one of {', '.join(_WRITERS)}")
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}")
+    temporary = output.with_name(f".{output.name}.partial")
+    try:
+        with _WRITERS[output.suffix](temporary) as writer:
+            yield writer
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class JsonLines:
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+class Collector:
+    """Keeps the records, for formats that are written in one piece."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, records: Sequence[Record]) -> None:
+        self.records += records
+
+
+@contextmanager
+def _json_lines(file: Path) -> Iterator[Writer]:
+    with file.open("w", encoding="utf-8") as lines:
+        yield JsonLines(lines)
+
+
+@contextmanager
+def _npy(file: Path) -> Iterator[Writer]:
+    collector = Collector()
+    yield collector
+    if not all("embedding" in record for record in collector.records):
+        raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
+    rows = [record["embedding"] for record in collector.records]
+    with file.open("wb") as target:
+        np.save(target, np.array(rows, np.float32).reshape(len(rows), -1 if rows else 0))
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[Writer]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("writing Parquet", extra="parquet") from None
+    collector = Collector()
+    yield collector
+    parquet.write_table(pyarrow.Table.from_pylist(collector.records), file)
+
+
+_WRITERS = {".jsonl": _json_lines, ".npy": _npy, ".parquet": _parquet}

@@ -1,0 +1,101 @@
+"""Texts to token ids, by the bundle's own `tokenizer.json`."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from encort.runtime.errors import BundleError, InputError, InputTooLongError, InputTypeError
+from encort.runtime.tokens import TokenBatch
+
+Text = str | tuple[str, str]
+"""One input: a text, or a pair of texts."""
+
+
+class Overflow(StrEnum):
+    """What becomes of a text that is longer than the limit."""
+
+    TRUNCATE = "truncate"
+    ERROR = "error"
+
+
+class Tokenizer:
+    """The tokenizer of a bundle; one object serves any number of threads."""
+
+    def __init__(self, file: Path, *, max_length: int) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
+        self._max_length = max_length
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    def __call__(self, texts: Sequence[Text], *, overflow: Overflow = Overflow.TRUNCATE) -> TokenBatch:
+        """Tokenize texts or pairs of texts, special tokens included.
+
+        Args:
+            texts: Each a str, or a tuple of two str for a pair.
+            overflow: `TRUNCATE` cuts at the limit (a pair: the longer text first) and sets `truncated`.
+
+        Raises:
+            InputTypeError: `texts` is not a sequence of str or pairs of str.
+            InputError: A text holds an unpaired surrogate, so it is not Unicode.
+            InputTooLongError: A text passes the limit, with `overflow=ERROR`.
+        """
+        check_texts(texts)
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        truncated = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(encodings))
+        if overflow is Overflow.ERROR and truncated.any():
+            raise InputTooLongError(
+                f"text {int(truncated.argmax())} has more than {self._max_length} tokens; "
+                'shorten it, or use overflow="truncate"'
+            )
+        ids = [encoding.ids for encoding in encodings]
+        return TokenBatch(
+            ids=np.fromiter(chain.from_iterable(ids), np.int64),
+            type_ids=np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64),
+            cu_seqlens=np.cumsum([0, *map(len, ids)], dtype=np.int64),
+            truncated=truncated,
+        )
+
+
+def check_texts(texts: Sequence[Text]) -> None:
+    """Refuse what is not a sequence of texts, before the model has done any work.
+
+    Raises:
+        InputTypeError: Not a sequence, one bare text, or an item that is neither text nor pair.
+        InputError: An unpaired surrogate, as `surrogateescape` leaves it for undecodable bytes.
+    """
+    if isinstance(texts, str | bytes):
+        raise InputTypeError(f"expected a list of texts, got one {type(texts).__name__}: put it in a list")
+    if not isinstance(texts, Sequence):
+        raise InputTypeError(f"expected a list of texts, got {type(texts).__name__}: pass list(...)")
+    for index, text in enumerate(texts):
+        if isinstance(text, str):
+            _check_unicode(text, index)
+        elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
+            _check_unicode(text[0], index)
+            _check_unicode(text[1], index)
+        else:
+            raise InputTypeError(f"text {index}: expected a str or a tuple of two str, got {_describe(text)}")
+
+
+def _check_unicode(text: str, index: int) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"text {index} has an unpaired surrogate {text[error.start]!r} at character {error.start}, so it is not "
+            'Unicode; decode the original bytes with errors="replace"'
+        ) from error
+
+
+def _describe(value: object) -> str:
+    shown = repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
