@@ -39,7 +39,7 @@ def main(checkpoint: str, bundle: str) -> None:
         ["", "eager PyTorch", "encort", "ratio"],
         ["accuracy", percent(eager_scores, labels, expected), percent(served_scores, labels, expected), ""],
         [
-            "one message, median",
+            "one message",
             f"{one_eager * 1e3:.2f} ms",
             f"{one_served * 1e3:.2f} ms",
             ratio(one_eager, one_served),
@@ -52,7 +52,7 @@ def main(checkpoint: str, bundle: str) -> None:
         ],
     )
     print(f"\nlargest difference of a probability: {np.abs(eager_scores - served_scores).max():.1e}")
-    print(f"threads: {torch.get_num_threads()} for both; tokenization included; eager in batches of {BATCH}")
+    print(f"medians; {torch.get_num_threads()} threads for both; tokenization included; eager in batches of {BATCH}")
     print(f"bundle: {bundle}")
 
 

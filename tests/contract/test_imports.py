@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BUNDLE_PARTS = ("bundle", "cores", "golden", "manifest", "session", "tokenizer", "tokens")
 COMMON = {"encort.runtime.errors", "encort.runtime.extras", "encort.runtime.folders"}
 MAY_IMPORT = {
     "runtime": {"encort.runtime", "numpy", "onnxruntime", "tokenizers", "click", "pyarrow"},
     "export": {
         *COMMON,
-        *(
-            f"encort.runtime.{name}"
-            for name in ("bundle", "cores", "golden", "manifest", "session", "tokenizer", "tokens")
-        ),
+        *(f"encort.runtime.{name}" for name in BUNDLE_PARTS),
         *("encort.export", "click", "huggingface_hub", "numpy", "onnx_ir", "torch", "tqdm", "transformers"),
     },
     "training": {*COMMON, "encort.training", "click", "datasets", "sklearn", "torch", "transformers"},

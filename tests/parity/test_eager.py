@@ -27,7 +27,7 @@ def eager_logits(classifier_checkpoint):
     ).eval()
     tokens = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
-        return model(**tokens).logits
+        return model.eval()(**tokens).logits
 
 
 def test_classify_gives_eager_probabilities(classifier_bundle, eager_logits):

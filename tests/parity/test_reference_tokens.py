@@ -21,7 +21,8 @@ def tokenizer_of(vocabulary: Path, folder: Path, *, lowercase: bool, max_length:
         ("안녕하세요", [2, 19017, 8482, 3]),
         ("하이!", [2, 15830, 5, 3]),
         (
-            "안녕Hugging Face는 인공지능(AI)과 자연어 처리(NLP) 분야에서 혁신적인 도구와 모델을 제공하는 AI 스타트업이다.",
+            "안녕Hugging Face는 인공지능(AI)과 자연어 처리(NLP) 분야에서 "
+            "혁신적인 도구와 모델을 제공하는 AI 스타트업이다.",
             [2, 19017, 5121, 4223, 4403, 4403, 18940, 39, 4243, 3],
         ),
         (
