@@ -12,6 +12,7 @@ import transformers
 from numpy.typing import NDArray
 
 from encort.runtime.errors import CheckpointError
+from encort.runtime.folders import is_missing_folder
 from encort.runtime.manifest import Pooling, Task
 
 
@@ -103,7 +104,7 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     folder = Path(name)
     if folder.is_dir():
         return folder, revision
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_missing_folder(name):
         raise CheckpointError(f"there is no checkpoint folder {name}")
     from huggingface_hub import snapshot_download
 

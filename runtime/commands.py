@@ -105,7 +105,11 @@ def _run(
     from encort.runtime.outputs import open_writer
 
     stream = read_texts(texts, file, column)
-    with load(bundle, **options) as model, open_writer(output) as writer, _progress(stream) as counted:
+    with (
+        load(bundle, **options) as model,
+        open_writer(output, dimension=model.dimension) as writer,
+        _progress(stream) as counted,
+    ):
         for chunk in chunks(counted):
             writer.write(records(model, model.tokenize(chunk, overflow=overflow)))
 
@@ -119,7 +123,7 @@ def _embedding_records(model: "Model", batch: "TokenBatch") -> "list[Record]":
     return [
         {"embedding": embedding, "tokens": tokens, "truncated": truncated}
         for embedding, tokens, truncated in zip(
-            model.embed(batch).tolist(), batch.lengths.tolist(), batch.truncated.tolist(), strict=True
+            model.embed(batch), batch.lengths.tolist(), batch.truncated.tolist(), strict=True
         )
     ]
 

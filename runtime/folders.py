@@ -9,6 +9,12 @@ from pathlib import Path
 from encort.runtime.errors import OutputExistsError
 
 
+def is_missing_folder(name: str) -> bool:
+    """Whether `name` is a path, not a hub id, and no folder is there."""
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+    return is_path and not Path(name).is_dir()
+
+
 def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
     """Say early that `folder` cannot be written.
 

@@ -46,12 +46,12 @@ class Model:
     def __init__(
         self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int | None = None
     ) -> None:
-        chosen = _option(Precision, "precision", precision)
+        chosen = None if precision == "auto" else _choice(Precision, "precision", precision)
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         self._bundle = bundle
         self._threads = threads or available_cores()
-        variant = bundle.variant(_device(_option(Device, "device", device)), chosen, Layout.EQUAL_LENGTH)
+        variant = bundle.variant(_device(device), chosen, Layout.EQUAL_LENGTH)
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         # One core runs one micro-batch as efficiently as it can be run, so parallelism is over micro-batches.
         self._session = Session(bundle, variant, threads=1)
@@ -63,6 +63,11 @@ class Model:
         """What the bundle says of itself: task, labels, limits, variants with their fidelity."""
         return self._bundle.manifest
 
+    @property
+    def dimension(self) -> int:
+        """Size of a sentence embedding."""
+        return self._dimension(Output.SENTENCE_EMBEDDING)
+
     def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate") -> TokenBatch:
         """Token ids of texts or pairs; every other method takes the result in place of texts.
 
@@ -71,8 +76,7 @@ class Model:
             InputError: A text is not Unicode.
             InputTooLongError: A text passes the limit, with `overflow="error"`.
         """
-        policy = _option(Overflow, "overflow", overflow) or Overflow.TRUNCATE
-        return self._tokenizer(texts, overflow=policy)
+        return self._tokenizer(texts, overflow=_choice(Overflow, "overflow", overflow))
 
     def embed(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> FloatArray:
         """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
@@ -143,21 +147,20 @@ class Model:
         return int(self.manifest.variants[0].outputs[output][-1])
 
 
-def _option(kind: type[Choice], name: str, value: str) -> Choice | None:
-    """The enum's member of that value, None for "auto"."""
-    if value == "auto":
-        return None
+def _choice(kind: type[Choice], name: str, value: str) -> Choice:
     try:
         return kind(value)
     except ValueError:
-        known = ", ".join(["auto", *kind])
-        raise InputError(f"{name} must be one of {known}; got {value!r}") from None
+        raise InputError(f"{name} must be one of {', '.join(kind)}; got {value!r}") from None
 
 
-def _device(device: Device | None) -> Device:
+def _device(name: str) -> Device:
+    if name == "auto":
+        return Device.CPU
+    device = _choice(Device, "device", name)
     if device is Device.CUDA and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise DeviceError(
             "device='cuda' cannot be had: the installed onnxruntime has no CUDA provider; "
             'install onnxruntime-gpu in its place, or use device="cpu"'
         )
-    return device or Device.CPU
+    return device

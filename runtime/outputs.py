@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -20,10 +20,13 @@ class Writer(Protocol):
 
 
 @contextmanager
-def open_writer(output: Path | None) -> Iterator[Writer]:
+def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
     """A writer by the ending of `output`: .jsonl, .npy, .parquet; JSON lines on stdout if None.
 
     A file is written under a temporary name and appears complete or not at all.
+
+    Args:
+        dimension: Size of an embedding, which .npy needs to know even when there is none.
 
     Raises:
         InputError: The ending is none of these, or the folder does not exist.
@@ -38,7 +41,7 @@ def open_writer(output: Path | None) -> Iterator[Writer]:
         raise InputError(f"{output}: there is no folder {output.parent}")
     temporary = output.with_name(f".{output.name}.partial")
     try:
-        with _WRITERS[output.suffix](temporary) as writer:
+        with _WRITERS[output.suffix](temporary, dimension) as writer:
             yield writer
         temporary.replace(output)
     finally:
@@ -51,7 +54,7 @@ class JsonLines:
 
     def write(self, records: Sequence[Record]) -> None:
         for record in records:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
         self._file.flush()
 
 
@@ -72,14 +75,14 @@ def _json_lines(file: Path) -> Iterator[Writer]:
 
 
 @contextmanager
-def _npy(file: Path) -> Iterator[Writer]:
+def _npy(file: Path, dimension: int) -> Iterator[Writer]:
     collector = Collector()
     yield collector
     if not all("embedding" in record for record in collector.records):
         raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
     rows = [record["embedding"] for record in collector.records]
     with file.open("wb") as target:
-        np.save(target, np.array(rows, np.float32).reshape(len(rows), -1 if rows else 0))
+        np.save(target, np.array(rows, np.float32).reshape(len(rows), dimension))
 
 
 @contextmanager
@@ -94,4 +97,9 @@ def _parquet(file: Path) -> Iterator[Writer]:
     parquet.write_table(pyarrow.Table.from_pylist(collector.records), file)
 
 
-_WRITERS = {".jsonl": _json_lines, ".npy": _npy, ".parquet": _parquet}
+_WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Writer]]] = {
+    ".jsonl": lambda file, _: _json_lines(file),
+    ".npy": _npy,
+    ".parquet": lambda file, _: _parquet(file),
+}
+"""From a file and the size of an embedding, by ending."""

@@ -15,7 +15,7 @@ import transformers
 from sklearn.metrics import accuracy_score, f1_score
 
 from encort.runtime.errors import CheckpointError, DatasetError
-from encort.runtime.folders import check_replaceable, new_folder
+from encort.runtime.folders import check_replaceable, is_missing_folder, new_folder
 from encort.training.data import LabelledTexts, load_labelled_texts
 from encort.training.settings import TrainingSettings, default_learning_rate
 
@@ -100,6 +100,8 @@ def train_text_classification(
 
 
 def _load(model: str, labels: list[str], settings: TrainingSettings) -> tuple[Any, Any]:
+    if is_missing_folder(model):
+        raise CheckpointError(f"there is no checkpoint folder {model}")
     dropout = {} if settings.dropout is None else dict.fromkeys(_DROPOUTS, settings.dropout)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model)
