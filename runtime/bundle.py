@@ -5,7 +5,6 @@ file's hash is checked when the file is first asked for, so that loading one var
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,17 @@ from encort.runtime.errors import (
     BundlePathError,
     VariantNotFoundError,
 )
-from encort.runtime.manifest import MANIFEST_FILE, Device, FileEntry, Layout, Manifest, Precision, Variant
+from encort.runtime.manifest import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    Device,
+    FileEntry,
+    Layout,
+    Manifest,
+    Precision,
+    Variant,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Bundle:
         folder = Path(folder).absolute()
         if not folder.is_dir():
             raise BundleFileMissingError(f"there is no folder {folder}; make a bundle with: encort export CHECKPOINT")
+        _check_name(folder, MANIFEST_FILE)
         try:
             text = (folder / MANIFEST_FILE).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -54,7 +64,9 @@ class Bundle:
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{folder / MANIFEST_FILE} cannot be read: {error}") from error
         manifest = Manifest.from_json(text)
-        _check_names(folder, manifest)
+        for name in manifest.files:
+            _check_name(folder, name)
+        _check_used_files(manifest)
         return cls(folder, manifest)
 
     def path(self, name: str) -> Path:
@@ -62,13 +74,21 @@ class Bundle:
 
         Raises:
             BundleFileMissingError: The file is not there.
-            BundleFileChangedError: Its size or SHA-256 is not the manifest's.
+            BundleFileChangedError: Its SHA-256 is not the manifest's.
+            BundleError: The manifest does not name it, or it cannot be read.
         """
-        entry = self.manifest.files[name]
+        if name not in self.manifest.files:
+            raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
         path = self.folder / name
-        if not path.is_file():
-            raise BundleFileMissingError(f"{self.folder} lacks {name}; copy the whole folder, or export again")
-        if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
+        try:
+            found = sha256(path)
+        except FileNotFoundError:
+            raise BundleFileMissingError(
+                f"{self.folder} lacks {name}; copy the whole folder, or export again"
+            ) from None
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error}") from error
+        if found != self.manifest.files[name].sha256:
             raise BundleFileChangedError(
                 f"{path} is not the file that was exported (SHA-256 differs); copy the bundle or export it again"
             )
@@ -107,19 +127,20 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
     }
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Every file is a plain name of this folder, and every named file has a hash."""
-    for name in manifest.files:
-        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
-            raise BundlePathError(f"{MANIFEST_FILE} names {name!r}, which is not a file of {folder}; do not trust it")
-    for name in _used_files(manifest.variants):
+def _check_name(folder: Path, name: str) -> None:
+    """The name is a plain one, and no link leads out of the folder."""
+    try:
+        inside = Path(name).name == name and "\\" not in name and (folder / name).resolve().parent == folder.resolve()
+    except (OSError, ValueError):  # longer than a name can be, or characters that no name has
+        inside = False
+    if not inside:
+        raise BundlePathError(f"the bundle names {name!r}, which is not a file of {folder}; do not trust it")
+
+
+def _check_used_files(manifest: Manifest) -> None:
+    used = [TOKENIZER_FILE, CONFIG_FILE]
+    for variant in manifest.variants:
+        used += [variant.file, *([] if variant.weights_file is None else [variant.weights_file])]
+    for name in used:
         if name not in manifest.files:
             raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
-
-
-def _used_files(variants: Iterable[Variant]) -> Iterable[str]:
-    yield from ("tokenizer.json", "config.json")
-    for variant in variants:
-        yield variant.file
-        if variant.weights_file is not None:
-            yield variant.weights_file

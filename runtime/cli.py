@@ -47,3 +47,6 @@ def main() -> None:
     except EncortError as error:
         click.echo(f"encort: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder without permission
+        click.echo(f"encort: {error}", err=True)
+        sys.exit(EncortError.exit_code)

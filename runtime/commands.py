@@ -71,7 +71,7 @@ def predict(overflow: str, all_scores: bool, **options: Any) -> None:
     """
 
     def records(model: "Model", batch: "TokenBatch") -> "list[Record]":
-        if model.manifest.labels:
+        if model.manifest.labels or all_scores:
             return [_classification_record(result, all_scores) for result in model.classify(batch)]
         return _embedding_records(model, batch)
 
@@ -100,7 +100,7 @@ def _run(
     overflow: str,
     **options: Any,
 ) -> None:
-    from encort.runtime.inputs import chunks, read_texts
+    from encort.runtime.inputs import CHUNK, chunks, read_texts
     from encort.runtime.model import load
     from encort.runtime.outputs import open_writer
 
@@ -110,8 +110,8 @@ def _run(
         open_writer(output, dimension=model.dimension) as writer,
         _progress(stream) as counted,
     ):
-        for chunk in chunks(counted):
-            writer.write(records(model, model.tokenize(chunk, overflow=overflow)))
+        for number, chunk in enumerate(chunks(counted)):
+            writer.write(records(model, model.tokenize(chunk, overflow=overflow, first=number * CHUNK)))
 
 
 def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":

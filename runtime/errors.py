@@ -126,3 +126,12 @@ class MissingExtraError(EncortError, ImportError):
 
     def __init__(self, what: str, *, extra: str) -> None:
         super().__init__(f'{what} needs more packages: pip install "encort[{extra}]"')
+        self._arguments = (what, extra)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions pickle their message, which is not what this one is made from.
+        return _missing_extra, self._arguments
+
+
+def _missing_extra(what: str, extra: str) -> MissingExtraError:
+    return MissingExtraError(what, extra=extra)

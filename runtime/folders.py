@@ -48,6 +48,7 @@ def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterato
     temporary.mkdir()
     try:
         yield temporary
+        check_replaceable(folder, marker=marker, overwrite=overwrite)
         _rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

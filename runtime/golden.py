@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import BundleFileChangedError, FidelityError
+from encort.runtime.errors import BundleError, BundleFileChangedError, FidelityError
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, TOLERANCES, Output, Variant
 from encort.runtime.session import FloatArray, Session, graph_inputs
 from encort.runtime.tokenizer import Tokenizer
@@ -36,10 +36,21 @@ class Golden:
 
     @classmethod
     def load(cls, file: Path) -> "Golden":
-        with np.load(file, allow_pickle=False) as arrays:
-            names = [Output(name) for name in arrays if name not in {"texts", "ids"}]
-            outputs = {name: arrays[name.value] for name in names}
-            return cls(texts=arrays["texts"].tolist(), ids=arrays["ids"], outputs=outputs)
+        """Read golden vectors.
+
+        Raises:
+            BundleError: The file does not hold them.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                names = [Output(name) for name in arrays if name not in {"texts", "ids"}]
+                outputs = {name: arrays[name.value] for name in names}
+                golden = cls(texts=arrays["texts"].tolist(), ids=arrays["ids"], outputs=outputs)
+        except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            raise BundleError(f"{file} holds no golden vectors ({error}); export the bundle again") from error
+        if not golden.texts or {len(array) for array in outputs.values()} != {len(golden.texts)}:
+            raise BundleError(f"{file} does not have one golden vector a text; export the bundle again")
+        return golden
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
     if file is None and sys.stdin.isatty():
         raise InputError("no texts: give them as arguments, with --input FILE, or on standard input")
     if file is None or str(file) == "-":
-        return _lines(sys.stdin)
+        return _stdin_lines()
     return _file_texts(file, column)
 
 
@@ -50,13 +50,22 @@ def _file_texts(file: Path, column: str | None) -> Iterator[Text]:
     read = readers.get(file.suffix.lower())
     try:
         if read is None:
-            with file.open(encoding="utf-8") as lines:
+            with file.open(encoding="utf-8-sig") as lines:
                 yield from _lines(lines)
         else:
             for number, row in enumerate(read(file), start=1):
                 yield _text(row, column, f"{file}, row {number}")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+    except csv.Error as error:
+        raise InputError(f"{file} is not a table: {error}") from error
+
+
+def _stdin_lines() -> Iterator[str]:
+    try:
+        yield from _lines(sys.stdin)
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 ({error}); convert it first") from error
 
 
 def _lines(lines: TextIO) -> Iterator[str]:
@@ -64,11 +73,13 @@ def _lines(lines: TextIO) -> Iterator[str]:
 
 
 def _csv_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(sys.maxsize)
     with file.open(encoding="utf-8-sig", newline="") as lines:
         yield from csv.DictReader(lines)
 
 
 def _tsv_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(sys.maxsize)
     with file.open(encoding="utf-8-sig", newline="") as lines:
         yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
 
@@ -78,7 +89,7 @@ def _jsonl_rows(file: Path) -> Iterator[Mapping[str, Any]]:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{file}, line {number} is not JSON: {error}") from error
             yield row if isinstance(row, dict) else {"text": row}
 
@@ -88,8 +99,11 @@ def _parquet_rows(file: Path) -> Iterator[Mapping[str, Any]]:
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError("reading Parquet", extra="parquet") from None
-    for batch in parquet.ParquetFile(file).iter_batches(batch_size=CHUNK):
-        yield from batch.to_pylist()
+    try:
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=CHUNK):
+            yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's errors are these
+        raise InputError(f"{file} is not Parquet: {error}") from error
 
 
 def _text(row: Mapping[str, Any], column: str | None, place: str) -> Text:

@@ -169,7 +169,7 @@ class Manifest:
         """
         try:
             plain: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST_FILE} is not JSON ({error}); export the bundle again") from error
         version = plain.get("format_version") if isinstance(plain, dict) else None
         if version != FORMAT_VERSION:
@@ -178,6 +178,18 @@ class Manifest:
                 "export the bundle again, or install the encort that made it"
             )
         try:
-            return from_plain(cls, plain)
+            manifest = from_plain(cls, plain)
         except SchemaError as error:
             raise BundleError(f"{MANIFEST_FILE}: {error}; export the bundle again") from error
+        manifest._check_labels()
+        return manifest
+
+    def _check_labels(self) -> None:
+        """Labels are different names, one for each column of every variant's logits."""
+        widths = {
+            axes[-1] for variant in self.variants for name, axes in variant.outputs.items() if name == Output.LOGITS
+        }
+        if widths - {str(len(set(self.labels)))} or len(set(self.labels)) != len(self.labels):
+            raise BundleError(
+                f"{MANIFEST_FILE}: {len(self.labels)} labels do not name the logits; export the bundle again"
+            )

@@ -1,6 +1,6 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
@@ -51,10 +51,10 @@ class Model:
             raise InputError(f"threads must be at least 1, got {threads}")
         self._bundle = bundle
         self._threads = threads or available_cores()
-        variant = bundle.variant(_device(device), chosen, Layout.EQUAL_LENGTH)
+        self._variant = bundle.variant(_device(device), chosen, Layout.EQUAL_LENGTH)
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         # One core runs one micro-batch as efficiently as it can be run, so parallelism is over micro-batches.
-        self._session = Session(bundle, variant, threads=1)
+        self._session = Session(bundle, self._variant, threads=1)
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="encort")
         self._closed = False
 
@@ -68,15 +68,20 @@ class Model:
         """Size of a sentence embedding."""
         return self._dimension(Output.SENTENCE_EMBEDDING)
 
-    def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate") -> TokenBatch:
+    def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate", first: int = 0) -> TokenBatch:
         """Token ids of texts or pairs; every other method takes the result in place of texts.
+
+        Args:
+            texts: Each a str, or a tuple of two str for a pair.
+            overflow: `"truncate"` cuts texts at the limit, `"error"` refuses them.
+            first: Number of the first text, for messages about a part of many.
 
         Raises:
             InputTypeError: Not a list of str or pairs of str.
             InputError: A text is not Unicode.
             InputTooLongError: A text passes the limit, with `overflow="error"`.
         """
-        return self._tokenizer(texts, overflow=_choice(Overflow, "overflow", overflow))
+        return self._tokenizer(texts, overflow=_choice(Overflow, "overflow", overflow), first=first)
 
     def embed(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> FloatArray:
         """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
@@ -127,8 +132,6 @@ class Model:
 
     def _run(self, batch: TokenBatch, output: Output) -> FloatArray:
         """One row a text of a pooled output, `(n, dim)` float32."""
-        if self._closed:
-            raise ModelClosedError("this model was closed; load the bundle again")
         rows = np.empty((len(batch), self._dimension(output)), np.float32)
 
         def run(indices: Int64Array) -> None:
@@ -136,15 +139,26 @@ class Model:
             (rows[indices],) = self._session.run([output], {"input_ids": ids, "token_type_ids": type_ids})
 
         plan = plan_equal_length(batch.lengths, workers=self._threads)
-        if len(plan) == 1:
-            run(plan[0])
-        else:
-            # Going through the results raises the first error of a worker here.
-            list(self._workers.map(run, plan))
+        self._spread(run, plan)
         return rows
 
+    def _spread(self, run: Callable[[Int64Array], None], plan: Sequence[Int64Array]) -> None:
+        """Run every micro-batch, several at a time; the first error is raised here."""
+        closed = "this model was closed; load the bundle again"
+        if self._closed:
+            raise ModelClosedError(closed)
+        if len(plan) == 1:
+            return run(plan[0])
+        try:
+            futures = [self._workers.submit(run, indices) for indices in plan]
+        except RuntimeError as error:  # closed by another thread meanwhile
+            raise ModelClosedError(closed) from error
+        for future in futures:
+            future.result()
+        return None
+
     def _dimension(self, output: Output) -> int:
-        return int(self.manifest.variants[0].outputs[output][-1])
+        return int(self._variant.outputs[output][-1])
 
 
 def _choice(kind: type[Choice], name: str, value: str) -> Choice:

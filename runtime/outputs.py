@@ -2,8 +2,9 @@
 
 import json
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -37,15 +38,20 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
         return
     if output.suffix not in _WRITERS:
         raise InputError(f"{output}: cannot write {output.suffix or 'no ending'}; use one of {', '.join(_WRITERS)}")
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent}")
-    temporary = output.with_name(f".{output.name}.partial")
+    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.partial")
     try:
+        if not output.parent.is_dir():
+            raise InputError(f"{output}: there is no folder {output.parent}")
+        if output.is_dir():
+            raise InputError(f"{output} is a folder; name a file")
         with _WRITERS[output.suffix](temporary, dimension) as writer:
             yield writer
         temporary.replace(output)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 class JsonLines:

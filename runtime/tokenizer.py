@@ -15,6 +15,10 @@ Text = str | tuple[str, str]
 """One input: a text, or a pair of texts."""
 
 
+LIMIT = 2**20
+"""More tokens than any encoder reads; a larger limit in a manifest is a mistake."""
+
+
 class Overflow(StrEnum):
     """What becomes of a text that is longer than the limit."""
 
@@ -30,28 +34,34 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        if not special < max_length < LIMIT:
+            raise BundleError(
+                f"max_length {max_length} is not between {special + 1} and {LIMIT}; export the bundle again"
+            )
         self._max_length = max_length
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
 
-    def __call__(self, texts: Sequence[Text], *, overflow: Overflow = Overflow.TRUNCATE) -> TokenBatch:
+    def __call__(self, texts: Sequence[Text], *, overflow: Overflow = Overflow.TRUNCATE, first: int = 0) -> TokenBatch:
         """Tokenize texts or pairs of texts, special tokens included.
 
         Args:
             texts: Each a str, or a tuple of two str for a pair.
             overflow: `TRUNCATE` cuts at the limit (a pair: the longer text first) and sets `truncated`.
+            first: Number of the first text, for messages about a part of many.
 
         Raises:
             InputTypeError: `texts` is not a sequence of str or pairs of str.
             InputError: A text holds an unpaired surrogate, so it is not Unicode.
             InputTooLongError: A text passes the limit, with `overflow=ERROR`.
         """
-        check_texts(texts)
+        check_texts(texts, first=first)
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         truncated = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(encodings))
         if overflow is Overflow.ERROR and truncated.any():
             raise InputTooLongError(
-                f"text {int(truncated.argmax())} has more than {self._max_length} tokens; "
+                f"text {first + int(truncated.argmax())} has more than {self._max_length} tokens; "
                 'shorten it, or use overflow="truncate"'
             )
         ids = [encoding.ids for encoding in encodings]
@@ -63,7 +73,7 @@ class Tokenizer:
         )
 
 
-def check_texts(texts: Sequence[Text]) -> None:
+def check_texts(texts: Sequence[Text], *, first: int = 0) -> None:
     """Refuse what is not a sequence of texts, before the model has done any work.
 
     Raises:
@@ -74,7 +84,7 @@ def check_texts(texts: Sequence[Text]) -> None:
         raise InputTypeError(f"expected a list of texts, got one {type(texts).__name__}: put it in a list")
     if not isinstance(texts, Sequence):
         raise InputTypeError(f"expected a list of texts, got {type(texts).__name__}: pass list(...)")
-    for index, text in enumerate(texts):
+    for index, text in enumerate(texts, start=first):
         if isinstance(text, str):
             _check_unicode(text, index)
         elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):

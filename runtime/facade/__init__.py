@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encort.runtime import errors
+    from encort import errors
     from encort.runtime.bundle import Bundle
     from encort.runtime.manifest import Manifest
     from encort.runtime.model import Model, load
@@ -36,7 +36,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "errors":
-        return import_module("encort.runtime.errors")
+        return import_module("encort.errors")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'encort' has no attribute {name!r}")

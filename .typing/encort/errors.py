@@ -1,0 +1,1 @@
+../../runtime/facade/errors.py

@@ -1,0 +1,4 @@
+"""Every error that encort raises; the tree is drawn in `encort.runtime.errors`."""
+
+from encort.runtime.errors import *  # noqa: F403 - the names are that module's `__all__`
+from encort.runtime.errors import __all__  # noqa: F401 - what this module exports

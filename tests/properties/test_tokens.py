@@ -1,0 +1,67 @@
+"""Flat arrays and the texts that they hold are the same thing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encort.runtime.planner import plan_equal_length
+from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tokens import TokenBatch
+
+LIMIT = 12
+ragged_ids = st.lists(st.lists(st.integers(0, 1000), min_size=1, max_size=9), max_size=40)
+any_texts = st.lists(st.text(max_size=40) | st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=8)
+
+
+@pytest.fixture(scope="module")
+def tokenize(classifier_bundle):
+    return Tokenizer(classifier_bundle / "tokenizer.json", max_length=LIMIT)
+
+
+def flat(rows):
+    """A batch of these rows; type ids are the ids negated, so that a mix-up shows."""
+    ids = np.array([token for row in rows for token in row], np.int64)
+    lengths = [len(row) for row in rows]
+    return TokenBatch(
+        ids=ids, type_ids=-ids, cu_seqlens=np.cumsum([0, *lengths]), truncated=np.zeros(len(rows), np.bool_)
+    )
+
+
+@given(ragged_ids)
+def test_lengths_are_those_of_the_rows(rows):
+    assert flat(rows).lengths.tolist() == [len(row) for row in rows]
+    assert len(flat(rows)) == len(rows)
+
+
+@given(ragged_ids, st.integers(1, 8))
+def test_a_plan_reads_every_row_as_it_was(rows, workers):
+    batch, found = flat(rows), {}
+    for indices in plan_equal_length(batch.lengths, workers=workers):
+        ids, type_ids = batch.rows(indices)
+        np.testing.assert_array_equal(type_ids, -ids)
+        found |= zip(indices.tolist(), ids.tolist(), strict=True)
+    assert [found[index] for index in range(len(rows))] == rows
+
+
+@given(any_texts)
+def test_a_text_alone_has_the_tokens_that_it_has_among_others(tokenize, texts):
+    together, alone = tokenize(texts), [tokenize([text]) for text in texts]
+    assert together.ids.tolist() == [token for batch in alone for token in batch.ids.tolist()]
+    assert together.type_ids.tolist() == [token for batch in alone for token in batch.type_ids.tolist()]
+    assert together.truncated.tolist() == [bool(batch.truncated[0]) for batch in alone]
+
+
+@given(any_texts)
+def test_no_text_passes_the_limit(tokenize, texts):
+    batch = tokenize(texts)
+    assert all(2 <= length <= LIMIT for length in batch.lengths)
+    assert batch.cu_seqlens[-1] == len(batch.ids) == len(batch.type_ids)
+    assert all(length == LIMIT for length in batch.lengths[batch.truncated])
+
+
+@given(any_texts)
+def test_only_what_was_cut_differs_under_a_wider_limit(tokenize, classifier_bundle, texts):
+    narrow = tokenize(texts)
+    wide = Tokenizer(classifier_bundle / "tokenizer.json", max_length=500)(texts)
+    np.testing.assert_array_equal(wide.lengths > LIMIT, narrow.truncated)

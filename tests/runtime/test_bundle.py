@@ -1,0 +1,272 @@
+"""A bundle moves freely; a wrong one is one clear error, and no path leaves its folder."""
+
+import json
+import shutil
+
+import onnx
+import pytest
+
+import encort
+from encort.runtime.bundle import Bundle
+from encort.runtime.errors import (
+    BundleError,
+    BundleFileChangedError,
+    BundleFileMissingError,
+    BundlePathError,
+    BundleVersionError,
+    VariantNotFoundError,
+)
+from encort.runtime.manifest import Device, Layout, Precision
+
+GRAPH, WEIGHTS = "cpu-fp32.onnx", "cpu-fp32.weights"
+LOADED = ["tokenizer.json", GRAPH, WEIGHTS]
+
+
+def load(folder):
+    encort.load(folder, threads=1).close()
+
+
+def test_a_moved_bundle_gives_the_same_results(bundle, tmp_path, classifier):
+    (tmp_path / "elsewhere").mkdir()
+    moved = bundle.rename(tmp_path / "elsewhere" / "이사 한.bundle")
+    with encort.load(moved) as model:
+        assert model.classify(["my card is lost"]) == classifier.classify(["my card is lost"])
+
+
+def test_a_bundle_is_found_by_a_relative_path(bundle, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    opened = Bundle.open(bundle.name)
+    monkeypatch.chdir("/")
+    assert opened.path(GRAPH) == bundle / GRAPH
+
+
+def test_a_bundle_is_found_through_a_link_to_its_folder(bundle, tmp_path):
+    (tmp_path / "link").symlink_to(bundle, target_is_directory=True)
+    load(tmp_path / "link")
+
+
+def test_a_missing_folder_says_how_to_make_a_bundle(tmp_path):
+    with pytest.raises(BundleFileMissingError, match=r"no folder .*nowhere; make a bundle with: encort export"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_checkpoint_is_told_to_be_exported(classifier_checkpoint):
+    with pytest.raises(BundleFileMissingError, match=r"has no encort\.json.*encort export"):
+        load(classifier_checkpoint)
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_missing_file_is_named(bundle, name):
+    (bundle / name).unlink()
+    with pytest.raises(BundleFileMissingError, match=f"lacks {name}"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_one_changed_bit_is_noticed(bundle, name):
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleFileChangedError, match=f"{name} is not the file that was exported"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_file_that_was_cut_short_is_noticed(bundle, name):
+    (bundle / name).write_bytes((bundle / name).read_bytes()[:-1])
+    with pytest.raises(BundleFileChangedError, match=name):
+        load(bundle)
+
+
+def test_another_format_version_is_its_own_error(bundle, edit_manifest):
+    edit_manifest(lambda plain: plain.update(format_version=2))
+    with pytest.raises(BundleVersionError, match="format_version 2"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"not json"])
+def test_a_manifest_that_is_not_json_is_a_bundle_error(bundle, content):
+    (bundle / "encort.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"encort\.json"):
+        load(bundle)
+
+
+def test_a_folder_in_the_manifests_place_is_a_bundle_error(bundle):
+    (bundle / "encort.json").unlink()
+    (bundle / "encort.json").mkdir()
+    with pytest.raises(BundleError, match="cannot be read"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "/etc/passwd",
+        "sub/file",
+        "./config.json",
+        "sub/../config.json",
+        "..\\outside",
+        "C:\\file",
+        "..",
+        ".",
+        "",
+        "nul\0byte",
+        "\ud800",
+    ],
+)
+def test_a_name_that_is_not_a_plain_file_name_is_refused(bundle, edit_manifest, name):
+    (bundle.parent / "outside").write_bytes(b"x")
+    edit_manifest(lambda plain: plain["files"].update({name: {"sha256": "0", "bytes": 1}}))
+    with pytest.raises(BundlePathError, match="do not trust it"):
+        load(bundle)
+
+
+def test_a_variant_cannot_name_a_file_outside_of_the_folder_either(bundle, edit_manifest):
+    shutil.copy(bundle / GRAPH, bundle.parent)
+    edit_manifest(lambda plain: plain["variants"][0].update(file=f"../{GRAPH}"))
+    with pytest.raises(BundleError, match=f"no hash for '../{GRAPH}'"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("name", [*LOADED, "config.json", "golden.npz", "encort.json"])
+def test_a_link_that_leaves_the_folder_is_refused(bundle, name):
+    (bundle / name).rename(bundle.parent / "outside")
+    (bundle / name).symlink_to("../outside")
+    with pytest.raises(BundlePathError):
+        load(bundle)
+
+
+def test_a_name_too_long_for_the_file_system_is_a_bundle_error(bundle, edit_manifest):
+    def rename(plain):
+        plain["variants"][0]["file"] = "x" * 300
+        plain["files"]["x" * 300] = plain["files"][GRAPH]
+
+    edit_manifest(rename)
+    with pytest.raises(BundleError):
+        load(bundle)
+
+
+@pytest.mark.parametrize("name", [*LOADED, "config.json"])
+def test_every_used_file_has_a_hash(bundle, edit_manifest, name):
+    edit_manifest(lambda plain: plain["files"].pop(name))
+    with pytest.raises(BundleError, match=f"no hash for '{name}'"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": ["card_lost", "change_pin"]},
+        {"labels": ["card_lost", "card_lost", "hello"]},
+        {"max_length": 0},
+        {"max_length": -1},
+        {"max_length": 10**30},
+        {"variants": []},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_cannot_be_true_is_refused_on_load(bundle, edit_manifest, change):
+    edit_manifest(lambda plain: plain.update(change))
+    with pytest.raises(BundleError):
+        load(bundle)
+
+
+def test_a_graph_with_other_inputs_is_refused(bundle, replace_file):
+    replace_file(GRAPH, (bundle / "cpu-fp32-padded.onnx").read_bytes())
+    with pytest.raises(BundleFileChangedError, match=r"inputs are .*attention_mask.* the manifest says"):
+        load(bundle)
+
+
+def rename_output(graph):
+    graph.node[-1].output[0] = graph.output[-1].name = "scores"
+
+
+def rename_axis(graph):
+    for value in graph.input:
+        value.type.tensor_type.shape.dim[1].dim_param = "length"
+
+
+def fix_axis(graph):
+    for value in graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+@pytest.mark.parametrize("change", [rename_output, rename_axis, fix_axis])
+def test_a_graph_with_other_names_or_axes_is_refused(bundle, replace_file, change):
+    model = onnx.load(bundle / GRAPH, load_external_data=False)
+    change(model.graph)
+    replace_file(GRAPH, model.SerializeToString())
+    with pytest.raises(BundleFileChangedError, match="the manifest says"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"not onnx"])
+def test_a_file_that_is_no_graph_is_refused(bundle, replace_file, content):
+    replace_file(GRAPH, content)
+    with pytest.raises(BundleFileChangedError, match="cannot load"):
+        load(bundle)
+
+
+def test_a_tokenizer_that_is_none_is_refused(bundle, replace_file):
+    replace_file("tokenizer.json", b"{}")
+    with pytest.raises(BundleError, match="is not a tokenizer"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("location", ["../outside", "{parent}/outside", "link"])
+def test_a_graph_cannot_read_weights_from_outside(bundle, replace_file, location):
+    shutil.copy(bundle / WEIGHTS, bundle.parent / "outside")
+    (bundle / "link").symlink_to("../outside")
+    model = onnx.load(bundle / GRAPH, load_external_data=False)
+    places = [entry for weight in model.graph.initializer for entry in weight.external_data if entry.key == "location"]
+    assert {place.value for place in places} == {WEIGHTS}
+    for place in places:
+        place.value = location.format(parent=bundle.parent)
+    replace_file(GRAPH, model.SerializeToString())
+    with pytest.raises(BundleError):
+        load(bundle)
+
+
+def test_files_are_checked_only_when_they_are_used(bundle):
+    (bundle / "golden.npz").unlink()
+    load(bundle)
+
+
+def test_the_first_variant_that_fits_is_taken(classifier_bundle):
+    bundle = Bundle.open(classifier_bundle)
+    assert bundle.variant(Device.CPU, None, Layout.EQUAL_LENGTH).name == "cpu-fp32"
+    assert bundle.variant(Device.CPU, Precision.FP32, Layout.PADDED).name == "cpu-fp32-padded"
+
+
+def test_a_variant_that_is_not_there_lists_those_that_are(classifier_bundle):
+    with pytest.raises(VariantNotFoundError, match=r"device cuda, precision auto; it has: cpu-fp32, cpu-fp32-padded"):
+        Bundle.open(classifier_bundle).variant(Device.CUDA, None, Layout.PADDED)
+
+
+def test_the_order_of_variants_changes_no_result(bundle, edit_manifest, classifier):
+    edit_manifest(lambda plain: plain["variants"].reverse())
+    with encort.load(bundle) as model:
+        assert model.embed(["hello"]).tolist() == classifier.embed(["hello"]).tolist()
+
+
+def test_outputs_of_a_variant_that_is_not_loaded_do_not_count(bundle, edit_manifest, classifier):
+    def put_first(plain):
+        plain["variants"].reverse()
+        plain["variants"][0]["outputs"] = {"sentence_embedding": ["batch", "7"]}
+
+    edit_manifest(put_first)
+    with encort.load(bundle) as model:
+        assert model.classify(["hello"]) == classifier.classify(["hello"])
+        assert model.embed(["hello"]).shape == (1, 40)
+
+
+def test_opening_writes_nothing(bundle):
+    before = {path.name: path.stat().st_mtime_ns for path in bundle.iterdir()}
+    load(bundle)
+    assert {path.name: path.stat().st_mtime_ns for path in bundle.iterdir()} == before
+
+
+def test_the_manifest_hashes_every_other_file(classifier_bundle):
+    names = set(json.loads((classifier_bundle / "encort.json").read_text(encoding="utf-8"))["files"])
+    assert names == {path.name for path in classifier_bundle.iterdir()} - {"encort.json"}

@@ -1,0 +1,345 @@
+"""`encort embed`, `predict` and `inspect`: records in input order, exit codes, never a traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow
+import pytest
+from click.testing import CliRunner
+from pyarrow import parquet
+
+from encort.runtime.cli import group
+
+DIM = 40
+TEXTS = ["hello", "", "my card is lost", "안녕하세요", "card " * 200]
+
+
+@pytest.fixture
+def invoke():
+    """`invoke("embed", bundle, ...)` gives the result of a command that must succeed."""
+
+    def run(*arguments, stdin=None):
+        result = CliRunner().invoke(group, [*map(os.fspath, arguments)], input=stdin, catch_exceptions=False)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
+
+    return run
+
+
+def records(lines):
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def assert_refused(done, exit_code, message=""):
+    """One line on stderr; `exit_code` None for any that is not click's."""
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert done.returncode == exit_code or (exit_code is None and done.returncode not in {0, 2})
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("encort: ")
+    assert message in last
+
+
+def test_embed_gives_one_record_a_text(invoke, encoder_bundle, encoder):
+    found = records(invoke("embed", encoder_bundle, *TEXTS))
+    assert [list(record) for record in found] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
+    np.testing.assert_allclose([record["embedding"] for record in found], encoder.embed(TEXTS), atol=1e-6)
+    assert [record["tokens"] for record in found] == encoder.tokenize(TEXTS).lengths.tolist()
+    assert [record["truncated"] for record in found] == [False] * 4 + [True]
+
+
+def test_predict_gives_labels(invoke, classifier_bundle, classifier):
+    found = records(invoke("predict", classifier_bundle, *TEXTS))
+    assert [list(record) for record in found] == [["label", "score", "tokens", "truncated"]] * len(TEXTS)
+    assert [record["label"] for record in found] == [result.label for result in classifier.classify(TEXTS)]
+    assert found[-1] | {"score": 0} == {"label": found[-1]["label"], "score": 0, "tokens": 64, "truncated": True}
+
+
+def test_predict_gives_all_scores_when_asked(invoke, classifier_bundle):
+    (record,) = records(invoke("predict", classifier_bundle, "hello", "--all-scores"))
+    assert list(record) == ["label", "score", "scores", "tokens", "truncated"]
+    assert list(record["scores"]) == ["card_lost", "change_pin", "hello"]
+    assert record["scores"][record["label"]] == record["score"]
+    assert sum(record["scores"].values()) == pytest.approx(1)
+
+
+def test_predict_of_an_encoder_gives_embeddings(invoke, encoder_bundle):
+    assert invoke("predict", encoder_bundle, "hello") == invoke("embed", encoder_bundle, "hello")
+
+
+def test_a_classifier_embeds_too(invoke, classifier_bundle):
+    (record,) = records(invoke("embed", classifier_bundle, "hello"))
+    assert len(record["embedding"]) == DIM
+
+
+@pytest.mark.parametrize("dash", [[], ["--input", "-"]])
+def test_texts_come_one_a_line_on_standard_input(invoke, classifier_bundle, dash):
+    assert invoke("predict", classifier_bundle, *dash, stdin="hello\n\n안녕하세요\n") == invoke(
+        "predict", classifier_bundle, "hello", "", "안녕하세요"
+    )
+
+
+def test_a_dash_begins_a_text_after_two_dashes(invoke, classifier_bundle):
+    assert len(records(invoke("predict", classifier_bundle, "--", "-5", "--help"))) == 2
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl", "x.parquet"])
+def test_pairs_come_from_two_columns(invoke, classifier_bundle, classifier, tmp_path, name):
+    pairs = [("my card", "lost"), ("hello", "pin")]
+    rows = [{"text": first, "text_pair": second} for first, second in pairs]
+    if name == "x.parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+    elif name == "x.jsonl":
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    else:
+        separator = "," if name == "x.csv" else "\t"
+        lines = [separator.join(pair) for pair in [("text", "text_pair"), *pairs]]
+        (tmp_path / name).write_text("\n".join(lines))
+    found = records(invoke("predict", classifier_bundle, "--input", tmp_path / name))
+    expected = classifier.classify(pairs)
+    assert [(record["label"], record["tokens"]) for record in found] == [(r.label, r.tokens) for r in expected]
+    assert found != records(invoke("predict", classifier_bundle, "--input", tmp_path / name, "--column", "text"))
+
+
+def test_many_texts_keep_their_order(invoke, classifier_bundle, classifier):
+    texts = [f"{'card ' * (number % 7)}{number}" for number in range(1200)]
+    found = records(invoke("predict", classifier_bundle, stdin="\n".join(texts)))
+    expected = classifier.classify(texts)
+    assert [record["tokens"] for record in found] == [result.tokens for result in expected]
+    np.testing.assert_allclose([record["score"] for record in found], [r.score for r in expected], atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_npy_holds_float32_embeddings(invoke, encoder_bundle, encoder, tmp_path, count):
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:count])))
+    assert invoke("embed", encoder_bundle, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "x.npy") == ""
+    array = np.load(tmp_path / "x.npy", allow_pickle=False)
+    assert (array.shape, array.dtype) == ((count, DIM), np.float32)
+    np.testing.assert_allclose(array, encoder.embed(TEXTS[:count]), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_parquet_holds_float32_embeddings(invoke, encoder_bundle, tmp_path, count):
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:count])))
+    invoke("embed", encoder_bundle, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "x.parquet")
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert (table.num_rows, table.column_names) == (count, ["embedding", "tokens", "truncated"])
+    assert table.schema.field("embedding").type.value_type == pyarrow.float32()
+    assert (table.schema.field("tokens").type, table.schema.field("truncated").type) == (
+        pyarrow.int64(),
+        pyarrow.bool_(),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_parquet_holds_labels(invoke, classifier_bundle, tmp_path, count):
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:count])))
+    invoke("predict", classifier_bundle, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "x.parquet")
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert (table.num_rows, table.column_names) == (count, ["label", "score", "tokens", "truncated"])
+
+
+def test_json_lines_in_a_file_are_those_on_standard_output(invoke, classifier_bundle, tmp_path):
+    invoke("predict", classifier_bundle, *TEXTS, "-o", tmp_path / "x.jsonl")
+    assert (tmp_path / "x.jsonl").read_text(encoding="utf-8") == invoke("predict", classifier_bundle, *TEXTS)
+
+
+@pytest.mark.parametrize("command", ["embed", "predict"])
+def test_no_texts_give_no_records(invoke, classifier_bundle, command):
+    assert invoke(command, classifier_bundle, stdin="") == ""
+
+
+@pytest.mark.parametrize("options", [["--threads", "1"], ["--device", "cpu"], ["--precision", "fp32"]])
+def test_options_reach_the_model(invoke, classifier_bundle, options):
+    assert len(records(invoke("predict", classifier_bundle, "hello", *options))) == 1
+
+
+def test_inspect_shows_what_the_bundle_says(invoke, classifier_bundle, encoder_bundle):
+    shown = invoke("inspect", classifier_bundle)
+    for said in ("text-classification", "3: card_lost, change_pin, hello", "mean pooling, L2 normalized", "64 tokens"):
+        assert said in shown
+    assert "cpu-fp32-padded.onnx" in shown
+    assert "largest difference to eager PyTorch" in shown
+    assert "feature-extraction" in invoke("inspect", encoder_bundle)
+
+
+def test_inspect_shortens_many_labels(invoke, bundle, edit_manifest):
+    def seven_labels(plain):
+        plain["labels"] = list("abcdefg")
+        for variant in plain["variants"]:
+            variant["outputs"]["logits"][-1] = "7"
+
+    edit_manifest(seven_labels)
+    assert "7: a, b, c, d, …" in invoke("inspect", bundle)
+
+
+def test_inspect_prints_the_manifest_as_json(invoke, classifier_bundle):
+    manifest = (classifier_bundle / "encort.json").read_text(encoding="utf-8")
+    assert invoke("inspect", classifier_bundle, "--json") == manifest
+
+
+def test_the_module_is_the_command(run_encort, classifier_bundle, invoke):
+    done = run_encort("predict", classifier_bundle, "hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, invoke("predict", classifier_bundle, "hello"), "")
+
+
+def missing_file(bundle, _edit_manifest):
+    (bundle / "tokenizer.json").unlink()
+
+
+def changed_byte(bundle, _edit_manifest):
+    (bundle / "cpu-fp32.onnx").write_bytes((bundle / "cpu-fp32.onnx").read_bytes()[:-1] + b"x")
+
+
+def unknown_version(_bundle, edit_manifest):
+    edit_manifest(lambda plain: plain.update(format_version=99))
+
+
+def path_outside(_bundle, edit_manifest):
+    edit_manifest(lambda plain: plain["files"].update({"../x": {"sha256": "0", "bytes": 1}}))
+
+
+def damaged_manifest(bundle, _edit_manifest):
+    (bundle / "encort.json").write_text("{")
+
+
+def no_variant(_bundle, edit_manifest):
+    edit_manifest(lambda plain: plain.update(variants=[]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "exit_code", "message"),
+    [
+        (damaged_manifest, 10, "encort.json is not JSON"),
+        (missing_file, 11, "lacks tokenizer.json"),
+        (changed_byte, 12, "is not the file that was exported"),
+        (unknown_version, 13, "format_version 99"),
+        (path_outside, 14, "names '../x'"),
+        (no_variant, 15, "has no variant for device cpu"),
+    ],
+)
+def test_a_damaged_bundle_has_an_exit_code_of_its_own(run_encort, bundle, edit_manifest, damage, exit_code, message):
+    damage(bundle, edit_manifest)
+    assert_refused(run_encort("predict", bundle, "hello"), exit_code, message)
+
+
+def test_inspect_refuses_a_damaged_bundle_too(run_encort, bundle):
+    damaged_manifest(bundle, None)
+    assert_refused(run_encort("inspect", bundle), 10)
+    assert_refused(run_encort("inspect", "nowhere"), 11, "encort export")
+
+
+def test_all_scores_of_an_encoder_is_the_wrong_task(run_encort, encoder_bundle):
+    assert_refused(run_encort("predict", encoder_bundle, "hello", "--all-scores"), 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--device", "tpu"], 3, "device must be one of"),
+        (["--precision", "fp1"], 3, "precision must be one of"),
+        (["--overflow", "window"], 3, "overflow must be one of"),
+        (["--threads", "0"], 3, "threads must be at least 1"),
+        (["--input", "x.txt"], 3, "not both"),
+        (["--output", "x.csv"], 3, "use one of .jsonl, .npy, .parquet"),
+        (["--output", "nowhere/x.jsonl"], 3, "no folder nowhere"),
+        (["--output", "x.npy"], 3, ".npy holds embeddings alone"),
+        (["card " * 200, "--overflow", "error"], 4, "text 1 has more than 64 tokens"),
+        ([b"\xff"], 3, "unpaired surrogate"),
+    ],
+)
+def test_options_and_texts_that_cannot_be_used(run_encort, classifier_bundle, tmp_path, arguments, exit_code, message):
+    assert_refused(run_encort("predict", classifier_bundle, "hello", *arguments), exit_code, message)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["predict"], ["predict", "bundle", "--nonsense"], ["embed", "bundle", "--threads", "x"], ["nonsense"]]
+)
+def test_a_slip_of_the_keyboard_exits_with_2(run_encort, arguments):
+    done = run_encort(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.txt", b"hello\n\xff\n", "x.txt is not UTF-8"),
+        ("x.csv", b"message\nhello\n", "has no column 'text'; it has: message"),
+        ("x.csv", b"text\n\xff\n", "x.csv is not UTF-8"),
+        ("x.jsonl", b'"hello"\nhello\n', "line 2 is not JSON"),
+        ("x.jsonl", b"[" * 100_000, "x.jsonl"),
+        ("x.jsonl", b'"\\ud800"\n', "unpaired surrogate"),
+        ("x.parquet", b"not Parquet", "x.parquet"),
+        ("nowhere.txt", None, "no file nowhere.txt"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_input_that_cannot_be_read(run_encort, encoder_bundle, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "out.jsonl").write_text("old")
+    assert_refused(run_encort("embed", encoder_bundle, "-i", name, "-o", "out.jsonl"), 3, message)
+    assert (tmp_path / "out.jsonl").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} <= {name, "out.jsonl"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8:surrogateescape"])
+def test_standard_input_that_is_not_utf_8(run_encort, encoder_bundle, encoding):
+    done = run_encort("embed", encoder_bundle, stdin=b"hello\n\xff\n", PYTHONIOENCODING=encoding)
+    assert_refused(done, 3)
+
+
+def test_an_error_late_in_the_input_names_its_text_and_writes_nothing(run_encort, encoder_bundle, tmp_path):
+    stdin = b"hello\n" * 600 + b"card " * 200
+    done = run_encort("embed", encoder_bundle, "-o", "x.jsonl", "--overflow", "error", stdin=stdin)
+    assert list(tmp_path.iterdir()) == []
+    assert_refused(done, 4, "text 600 has more than 64 tokens")
+
+
+def test_a_folder_in_the_outputs_place(run_encort, encoder_bundle, tmp_path):
+    (tmp_path / "x.npy").mkdir()
+    assert_refused(run_encort("embed", encoder_bundle, "hello", "-o", "x.npy"), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_an_output_that_cannot_be_made(run_encort, encoder_bundle):
+    assert_refused(run_encort("embed", encoder_bundle, "hello", "-o", "x" * 300 + ".jsonl"), None)
+
+
+def test_a_reader_that_goes_away_is_no_traceback(encoder_bundle):
+    with subprocess.Popen(
+        [sys.executable, "-m", "encort", "embed", encoder_bundle],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        _, stderr = process.communicate(b"hello\n" * 1000, timeout=60)
+    assert b"Traceback" not in stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 - a device
+def test_a_full_disk_is_no_traceback(encoder_bundle):
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "encort", "embed", encoder_bundle, "hello"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode not in {0, 2}
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_terminal_without_unicode_still_gets_its_output(run_encort, bundle, edit_manifest):
+    edit_manifest(lambda plain: plain.update(labels=["안녕", "b", "c"]))
+    done = run_encort("inspect", bundle, PYTHONIOENCODING="ascii")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0

@@ -1,0 +1,122 @@
+"""A folder is there whole or not at all, and only an earlier output is ever replaced."""
+
+import pytest
+
+from encort.runtime.errors import OutputExistsError
+from encort.runtime.folders import check_replaceable, is_missing_folder, new_folder
+
+MARKER = "encort.json"
+
+
+def make(folder, **files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_text(content)
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def write(folder, content="new", **options):
+    with new_folder(folder, marker=MARKER, **options) as temporary:
+        (temporary / MARKER).write_text(content)
+
+
+def write_and_fail(folder, error, **options):
+    with new_folder(folder, marker=MARKER, **options) as temporary:
+        (temporary / "half").write_text("written")
+        raise error
+
+
+def test_a_new_folder_appears_when_the_block_ends(tmp_path):
+    with new_folder(tmp_path / "out", marker=MARKER) as temporary:
+        (temporary / MARKER).write_text("new")
+        assert temporary.parent == tmp_path
+        assert not (tmp_path / "out").exists()
+    assert contents(tmp_path / "out") == {MARKER: "new"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_parents_are_made(tmp_path):
+    write(tmp_path / "a" / "b" / "out")
+    assert contents(tmp_path / "a" / "b" / "out") == {MARKER: "new"}
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    write(make(tmp_path / "out"))
+    assert contents(tmp_path / "out") == {MARKER: "new"}
+
+
+def test_an_earlier_output_is_replaced_only_when_asked(tmp_path):
+    old = make(tmp_path / "out", encort_json="old", extra="old")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        write(old)
+    assert contents(old) == {MARKER: "old", "extra": "old"}
+    write(old, overwrite=True)
+    assert contents(old) == {MARKER: "new"}
+    assert list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["folder without the marker", "file", "link to an output", "dangling link"])
+def test_anything_else_is_never_replaced(tmp_path, kind, overwrite):
+    out = tmp_path / "out"
+    if kind == "folder without the marker":
+        make(out, thesis="precious")
+    elif kind == "file":
+        out.write_text("precious")
+    elif kind == "link to an output":
+        out.symlink_to(make(tmp_path / "target", encort_json="old"))
+    else:
+        out.symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputExistsError, match="will not be replaced"):
+        check_replaceable(out, marker=MARKER, overwrite=overwrite)
+    with pytest.raises(OutputExistsError):
+        write(out, overwrite=overwrite)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_nothing_behind(tmp_path, error):
+    with pytest.raises(error):
+        write_and_fail(tmp_path / "out", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_keeps_the_earlier_output(tmp_path):
+    old = make(tmp_path / "out", encort_json="old")
+    with pytest.raises(KeyError):
+        write_and_fail(old, KeyError, overwrite=True)
+    assert contents(old) == {MARKER: "old"}
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_what_appeared_meanwhile_is_not_deleted(tmp_path):
+    with pytest.raises(OutputExistsError), new_folder(tmp_path / "out", marker=MARKER):
+        make(tmp_path / "out", thesis="precious")
+    assert contents(tmp_path / "out") == {"thesis": "precious"}
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("there", False),
+        ("./there", False),
+        ("./nowhere", True),
+        ("../nowhere", True),
+        ("/nowhere", True),
+        ("~/nowhere", True),
+        ("build/demo/nowhere", True),
+        ("file.txt", True),
+        ("bert-base-uncased", False),
+        ("BAAI/bge-small-en-v1.5", False),
+    ],
+)
+def test_a_missing_folder_is_told_from_a_hub_id(tmp_path, monkeypatch, name, missing):
+    make(tmp_path / "there")
+    (tmp_path / "file.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert is_missing_folder(name) is missing

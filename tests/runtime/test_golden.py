@@ -1,0 +1,138 @@
+"""Golden vectors repeat the proof without torch, and notice what would break it."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+
+from encort.runtime.bundle import Bundle
+from encort.runtime.errors import BundleError, BundleFileChangedError, BundleFileMissingError, FidelityError
+from encort.runtime.golden import Golden, verify_bundle
+from encort.runtime.manifest import TOLERANCES, Output, Precision
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.fixture
+def change_golden(bundle, replace_file):
+    """Replace arrays of the copy's golden vectors, the hash with them."""
+
+    def change(**arrays):
+        with np.load(bundle / "golden.npz") as golden:
+            replace_file("golden.npz", npz(**(dict(golden) | arrays)))
+
+    return change
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    outputs = {Output.LOGITS: np.arange(6, dtype=np.float32).reshape(2, 3)}
+    Golden(texts=["안녕 😀", ""], ids=np.array([2, 3, 4]), outputs=outputs).save(tmp_path / "golden.npz")
+    golden = Golden.load(tmp_path / "golden.npz")
+    assert golden.texts == ["안녕 😀", ""]
+    assert golden.ids.tolist() == [2, 3, 4]
+    assert list(golden.outputs) == [Output.LOGITS]
+    np.testing.assert_array_equal(golden.outputs[Output.LOGITS], outputs[Output.LOGITS])
+
+
+def test_every_variant_of_a_good_bundle_passes(classifier_bundle):
+    opened = Bundle.open(classifier_bundle)
+    checks = verify_bundle(opened)
+    assert [check.variant for check in checks] == [variant.name for variant in opened.manifest.variants]
+    for check in checks:
+        assert check.texts >= 20
+        assert set(check.max_abs_error) == {"pooler_output", "sentence_embedding", "logits"}
+        assert 0 < max(check.max_abs_error.values()) <= TOLERANCES[Precision.FP32]
+
+
+def test_the_encoder_passes_without_logits(encoder_bundle):
+    assert all("logits" not in check.max_abs_error for check in verify_bundle(Bundle.open(encoder_bundle)))
+
+
+FILES = ["config.json", "golden.npz", "tokenizer.json", "cpu-fp32.onnx", "cpu-fp32-padded.onnx", "cpu-fp32.weights"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_checked(bundle, name):
+    content = bytearray((bundle / name).read_bytes())
+    content[-1] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleFileChangedError, match=name):
+        verify_bundle(Bundle.open(bundle))
+    (bundle / name).unlink()
+    with pytest.raises(BundleFileMissingError, match=name):
+        verify_bundle(Bundle.open(bundle))
+
+
+def test_other_weights_are_noticed_even_with_their_hash(bundle, replace_file):
+    weights = np.fromfile(bundle / "cpu-fp32.weights", np.float32) * np.float32(1.01)
+    replace_file("cpu-fp32.weights", weights.tobytes())
+    with pytest.raises(FidelityError, match="variant cpu-fp32 differs from its golden vectors by"):
+        verify_bundle(Bundle.open(bundle))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_one_other_number_is_noticed(bundle, change_golden, value):
+    logits = Golden.load(bundle / "golden.npz").outputs[Output.LOGITS]
+    logits[-1, -1] = value
+    change_golden(logits=logits)
+    with pytest.raises(FidelityError, match=r"in logits on this machine; the limit is 0\.0001"):
+        verify_bundle(Bundle.open(bundle))
+
+
+def test_other_token_ids_are_noticed(bundle, change_golden):
+    ids = Golden.load(bundle / "golden.npz").ids
+    ids[1] += 1
+    change_golden(ids=ids)
+    with pytest.raises(BundleFileChangedError, match="the tokenizer gives other ids than at export"):
+        verify_bundle(Bundle.open(bundle))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not npz", npz(texts=np.array(["hello"])), npz(texts=np.array([None]), ids=np.array([1]))],
+    ids=["empty", "not npz", "no ids", "pickled"],
+)
+def test_golden_vectors_that_cannot_be_read_are_a_bundle_error(bundle, replace_file, content):
+    replace_file("golden.npz", content)
+    with pytest.raises(BundleError):
+        verify_bundle(Bundle.open(bundle))
+
+
+def test_an_output_that_encort_does_not_know_is_a_bundle_error(bundle, change_golden):
+    change_golden(surprise=np.zeros(3))
+    with pytest.raises(BundleError):
+        verify_bundle(Bundle.open(bundle))
+
+
+def test_golden_vectors_of_fewer_texts_are_a_bundle_error(bundle, change_golden):
+    change_golden(logits=np.zeros((3, 3), np.float32))
+    with pytest.raises(BundleError):
+        verify_bundle(Bundle.open(bundle))
+
+
+def test_a_bundle_without_golden_vectors_is_a_bundle_error(bundle, edit_manifest):
+    edit_manifest(lambda plain: plain["files"].pop("golden.npz"))
+    with pytest.raises(BundleError):
+        verify_bundle(Bundle.open(bundle))
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def test_golden_vectors_never_run_code(bundle, replace_file, tmp_path):
+    replace_file("golden.npz", npz(texts=np.array([Touch(tmp_path / "touched")]), ids=np.array([1])))
+    with contextlib.suppress(ValueError):
+        verify_bundle(Bundle.open(bundle))
+    assert not (tmp_path / "touched").exists()

@@ -1,0 +1,234 @@
+"""`load` and `Model`: every kind of input, every option, from one thread and from many."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import encort
+from encort.runtime.errors import (
+    DeviceError,
+    EncortError,
+    InputError,
+    InputTooLongError,
+    InputTypeError,
+    ModelClosedError,
+    WrongTaskError,
+)
+
+DIM = 40
+METHODS = ["embed", "classify", "predict", "tokenize"]
+LONG = "card " * 20_000
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Two hundred different texts of many lengths, short and long mixed, pairs among them."""
+    random = np.random.default_rng(0)
+    words = ["card", "my", "lost", "hello", "pin", "change", "안녕", "play", "x9"]
+    made = [" ".join(random.choice(words, size)) for size in random.integers(0, 40, 190)]
+    pairs = [(f"hello {number}", "pin " * number) for number in range(10)]
+    return [*made[:100], *pairs, *made[100:]]
+
+
+def test_embeddings_are_float32_one_row_a_text(classifier, encoder):
+    for model in (classifier, encoder):
+        embeddings = model.embed(["hello", "my card is lost"])
+        assert (embeddings.shape, embeddings.dtype) == ((2, DIM), np.float32)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_results_keep_the_callers_order(classifier, texts):
+    alone = [classifier.classify([text])[0] for text in texts]
+    together = classifier.classify(texts)
+    assert [result.tokens for result in together] == [result.tokens for result in alone]
+    np.testing.assert_allclose([r.score for r in together], [r.score for r in alone], atol=1e-5)
+    assert len({round(result.score, 4) for result in alone}) > len(texts) / 2, "too alike to show a wrong order"
+
+
+def test_a_shuffle_shuffles_the_results(encoder, texts):
+    order = np.random.default_rng(1).permutation(len(texts))
+    shuffled = encoder.embed([texts[index] for index in order])
+    np.testing.assert_allclose(shuffled, encoder.embed(texts)[order], atol=1e-6)
+
+
+def test_the_same_text_twice_gives_the_same_row_twice(encoder):
+    first, other, second = encoder.embed(["my card", "hello", "my card"])
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_one_thread_gives_the_same_as_four(classifier_bundle, texts):
+    with encort.load(classifier_bundle, threads=1) as one, encort.load(classifier_bundle, threads=4) as four:
+        np.testing.assert_allclose(one.embed(texts), four.embed(texts), atol=1e-6)
+        assert [r.label for r in one.classify(texts)] == [r.label for r in four.classify(texts)]
+
+
+def test_concurrent_calls_equal_sequential_ones(classifier, texts):
+    slices = [texts[start::16] for start in range(16)]
+    expected = [classifier.embed(part) for part in slices]
+    together = threading.Barrier(8)
+
+    def embed(part):
+        together.wait(timeout=30)
+        return classifier.embed(part)
+
+    with ThreadPoolExecutor(8) as callers:
+        for _ in range(3):
+            for found, wanted in zip(callers.map(embed, slices), expected, strict=True):
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_no_texts_give_an_empty_result_of_the_right_shape(classifier, encoder):
+    for model in (classifier, encoder):
+        assert (model.embed([]).shape, model.embed([]).dtype) == ((0, DIM), np.float32)
+    assert classifier.classify([]) == []
+    assert classifier.predict([]) == []
+    assert encoder.predict([]).shape == (0, DIM)
+
+
+def test_an_empty_text_is_a_text(classifier):
+    (result,) = classifier.classify([""])
+    assert (result.tokens, result.truncated) == (2, False)
+    assert sum(result.scores.values()) == pytest.approx(1)
+
+
+def test_a_very_long_text_is_cut_and_says_so(classifier):
+    short, long = classifier.classify(["hello", LONG])
+    assert (short.tokens, short.truncated) == (3, False)
+    assert (long.tokens, long.truncated) == (64, True)
+
+
+def test_a_text_at_the_limit_is_the_cut_text(encoder):
+    at_limit, cut = encoder.embed(["card " * 62, LONG])
+    np.testing.assert_allclose(at_limit, cut, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_overflow_error_refuses_what_would_be_cut(classifier, method):
+    with pytest.raises(InputTooLongError, match="text 1 has more than 64 tokens"):
+        getattr(classifier, method)(["hello", LONG], overflow="error")
+
+
+def test_a_pair_is_not_its_texts_in_one(encoder):
+    pair, swapped, joined = encoder.embed([("my card", "hello"), ("hello", "my card"), "my card hello"])
+    assert min(np.abs(pair - swapped).max(), np.abs(pair - joined).max()) > 0.01
+
+
+def test_tokens_take_the_place_of_texts(classifier, texts):
+    batch = classifier.tokenize(texts)
+    assert isinstance(batch, encort.TokenBatch)
+    np.testing.assert_array_equal(classifier.embed(batch), classifier.embed(texts))
+    assert classifier.classify(batch) == classifier.classify(texts) == classifier.predict(batch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "texts",
+    ["one text", b"bytes", None, 3, (text for text in ["hello"]), ["hello", None], ["hello", ["a", "b"]], [("a",)]],
+    ids=["str", "bytes", "None", "int", "generator", "None in it", "list in it", "half a pair"],
+)
+def test_what_is_not_a_list_of_texts_is_refused(classifier, method, texts):
+    with pytest.raises(InputTypeError, match="expected a"):
+        getattr(classifier, method)(texts)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unpaired_surrogates_are_refused(classifier, method):
+    with pytest.raises(InputError, match="unpaired surrogate"):
+        getattr(classifier, method)(["hello", "\ud800"])
+
+
+def test_a_failing_micro_batch_fails_the_call_and_not_the_next(classifier):
+    good, bad = np.full(5, 2), np.full(6, 10_000)
+    batch = encort.TokenBatch(
+        ids=np.concatenate([good, bad]),
+        type_ids=np.zeros(11, np.int64),
+        cu_seqlens=np.array([0, 5, 11]),
+        truncated=np.zeros(2, np.bool_),
+    )
+    with pytest.raises(EncortError, match="ONNX Runtime failed"):
+        classifier.embed(batch)
+    assert classifier.embed(["hello"]).shape == (1, DIM)
+
+
+def test_predict_is_the_bundles_task(classifier, encoder):
+    assert classifier.predict(["hello"]) == classifier.classify(["hello"])
+    np.testing.assert_array_equal(encoder.predict(["hello"]), encoder.embed(["hello"]))
+
+
+@pytest.mark.parametrize("texts", [["hello"], []])
+def test_classify_without_a_head_is_the_wrong_task(encoder, texts):
+    with pytest.raises(WrongTaskError, match=r"feature-extraction.*encort train text-classification"):
+        encoder.classify(texts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device must be one of cpu, cuda; got 'tpu'"),
+        ({"device": "CPU"}, "device must be one of"),
+        ({"device": None}, "device must be one of"),
+        ({"precision": "fp64"}, "precision must be one of fp32; got 'fp64'"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"threads": -1}, "threads must be at least 1, got -1"),
+    ],
+    ids=str,
+)
+def test_an_unknown_option_of_load_lists_the_known(classifier_bundle, options, message):
+    with pytest.raises(InputError, match=message):
+        encort.load(classifier_bundle, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("overflow", ["window", "auto", "", None])
+def test_an_unknown_overflow_is_refused(classifier, method, overflow):
+    with pytest.raises(InputError, match="overflow must be one of truncate, error; got"):
+        getattr(classifier, method)(["hello"], overflow=overflow)
+
+
+def test_options_are_keyword_only(classifier_bundle):
+    with pytest.raises(TypeError):
+        encort.load(classifier_bundle, "cpu")
+
+
+def test_cuda_that_cannot_be_had_is_an_error(classifier_bundle, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match="no CUDA provider"):
+        encort.load(classifier_bundle, device="cuda")
+
+
+def test_a_closed_model_says_so(classifier_bundle):
+    with encort.load(classifier_bundle) as model:
+        batch = model.tokenize(["hello"])
+    model.close()
+    for texts in (["hello"], ["hello", "my card"], [], batch):
+        for method in ("embed", "classify", "predict"):
+            with pytest.raises(ModelClosedError, match="load the bundle again"):
+                getattr(model, method)(texts)
+
+
+def test_an_error_in_the_block_closes_the_model(classifier_bundle):
+    with pytest.raises(KeyError), encort.load(classifier_bundle) as model:
+        raise KeyError
+    with pytest.raises(ModelClosedError):
+        model.embed(["hello"])
+
+
+def test_closing_in_the_middle_of_a_call_says_so(classifier_bundle):
+    class Closing(encort.TokenBatch):
+        @property
+        def lengths(self):
+            model.close()
+            return super().lengths
+
+    with encort.load(classifier_bundle, threads=2) as model:
+        batch = Closing(**vars(model.tokenize(["hello", "my card is lost"])))
+        with pytest.raises(ModelClosedError):
+            model.embed(batch)
+
+
+def test_the_manifest_is_the_bundles(classifier, classifier_bundle):
+    assert classifier.manifest == encort.Bundle.open(classifier_bundle).manifest

@@ -1,0 +1,153 @@
+"""Results are written whole or not at all, in the format that the ending names."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from encort.runtime.errors import EncortError, InputError, MissingExtraError
+from encort.runtime.outputs import open_writer
+
+EMBEDDINGS = [
+    {"embedding": [0.5, 1.5], "tokens": 3, "truncated": False},
+    {"embedding": [2.5, 3.5], "tokens": 9, "truncated": True},
+    {"embedding": [4.5, 5.5], "tokens": 4, "truncated": False},
+]
+LABELS = [{"label": "안녕 \u2028", "score": 0.75, "tokens": 3, "truncated": False}]
+ENDINGS = [".jsonl", ".npy", ".parquet"]
+
+
+def write(output, *chunks):
+    with open_writer(output, dimension=2) as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+
+
+def write_and_fail(output, error):
+    with open_writer(output, dimension=2) as writer:
+        writer.write(EMBEDDINGS)
+        raise error
+
+
+def test_json_lines_hold_one_record_a_line(tmp_path):
+    write(tmp_path / "x.jsonl", EMBEDDINGS[:2], EMBEDDINGS[2:])
+    lines = (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == EMBEDDINGS
+
+
+def test_labels_stand_in_clear_in_json_lines(tmp_path):
+    write(tmp_path / "x.jsonl", LABELS)
+    content = (tmp_path / "x.jsonl").read_bytes().decode()
+    assert "안녕" in content
+    assert [json.loads(line) for line in content.removesuffix("\n").split("\n")] == LABELS
+
+
+def test_npy_holds_float32_rows_in_order(tmp_path):
+    write(tmp_path / "x.npy", EMBEDDINGS[:2], EMBEDDINGS[2:])
+    array = np.load(tmp_path / "x.npy", allow_pickle=False)
+    assert (array.shape, array.dtype) == ((3, 2), np.float32)
+    assert array.tolist() == [record["embedding"] for record in EMBEDDINGS]
+
+
+def test_parquet_holds_one_row_a_record(tmp_path):
+    write(tmp_path / "x.parquet", EMBEDDINGS[:2], EMBEDDINGS[2:])
+    assert parquet.read_table(tmp_path / "x.parquet").to_pylist() == EMBEDDINGS
+    write(tmp_path / "y.parquet", LABELS)
+    assert parquet.read_table(tmp_path / "y.parquet").to_pylist() == LABELS
+
+
+def test_standard_output_takes_json_lines(capsys):
+    write(None, EMBEDDINGS)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == EMBEDDINGS
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_no_records_still_make_a_file(tmp_path, ending):
+    write(tmp_path / f"x{ending}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"x{ending}"]
+
+
+def test_npy_of_no_records_keeps_the_dimension(tmp_path):
+    write(tmp_path / "x.npy")
+    array = np.load(tmp_path / "x.npy", allow_pickle=False)
+    assert (array.shape, array.dtype) == ((0, 2), np.float32)
+
+
+def test_npy_takes_embeddings_alone(tmp_path):
+    with pytest.raises(InputError, match=r"\.npy holds embeddings alone"):
+        write(tmp_path / "x.npy", LABELS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_nothing_and_keeps_what_was_there(tmp_path, ending, error):
+    with pytest.raises(error):
+        write_and_fail(tmp_path / f"new{ending}", error)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / f"old{ending}").write_text("old")
+    with pytest.raises(error):
+        write_and_fail(tmp_path / f"old{ending}", error)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(f"old{ending}", "old")]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nothing_appears_before_the_end(tmp_path, ending):
+    output = tmp_path / f"x{ending}"
+    with open_writer(output, dimension=2) as writer:
+        writer.write(EMBEDDINGS)
+        assert not output.exists()
+    assert output.exists()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_earlier_file_is_replaced(tmp_path, ending):
+    write(tmp_path / f"x{ending}", EMBEDDINGS)
+    first = (tmp_path / f"x{ending}").read_bytes()
+    write(tmp_path / f"x{ending}", EMBEDDINGS[:1])
+    assert (tmp_path / f"x{ending}").read_bytes() != first
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x", "x.json", ".npy"])
+def test_an_unknown_ending_lists_the_known(tmp_path, name):
+    with pytest.raises(InputError, match=r"use one of \.jsonl, \.npy, \.parquet"):
+        write(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_missing_folder_is_named(tmp_path, ending):
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
+        write(tmp_path / "nowhere" / f"x{ending}")
+
+
+def test_a_bare_name_is_a_file_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("x.jsonl"), EMBEDDINGS)
+    assert (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_folder_in_the_files_place_is_an_error_before_the_work(tmp_path, ending):
+    (tmp_path / f"x{ending}").mkdir()
+    with pytest.raises(EncortError), open_writer(tmp_path / f"x{ending}", dimension=2):
+        pytest.fail("the work began")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_that_cannot_be_made_is_an_error_of_encorts_own(tmp_path, ending):
+    with pytest.raises(EncortError):
+        write(tmp_path / ("x" * 300 + ending), EMBEDDINGS)
+
+
+def test_parquet_without_pyarrow_gives_the_command_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with (
+        pytest.raises(MissingExtraError, match=r'pip install "encort\[parquet\]"'),
+        open_writer(tmp_path / "x.parquet", dimension=2),
+    ):
+        pytest.fail("the work began")
+    assert list(tmp_path.iterdir()) == []

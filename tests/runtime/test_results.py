@@ -1,0 +1,63 @@
+"""Logits become plain, frozen values."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from encort.runtime.results import classifications, softmax
+from encort.runtime.tokens import TokenBatch
+
+
+def batch(lengths, truncated):
+    zeros = np.zeros(sum(lengths), np.int64)
+    return TokenBatch(
+        ids=zeros, type_ids=zeros, cu_seqlens=np.cumsum([0, *lengths]), truncated=np.array(truncated, np.bool_)
+    )
+
+
+@pytest.fixture
+def results():
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.05, 0.05, 0.9]], np.float32))
+    return classifications(logits, ["a", "b", "c"], batch([4, 9], [False, True]))
+
+
+def test_the_most_probable_label_wins(results):
+    assert [result.label for result in results] == ["a", "c"]
+    assert [result.score for result in results] == pytest.approx([0.7, 0.9])
+
+
+def test_scores_are_in_the_order_of_the_labels(results):
+    assert list(results[1].scores) == ["a", "b", "c"]
+    assert list(results[1].scores.values()) == pytest.approx([0.05, 0.05, 0.9])
+
+
+def test_tokens_and_truncation_are_each_texts_own(results):
+    assert [(result.tokens, result.truncated) for result in results] == [(4, False), (9, True)]
+
+
+def test_results_are_plain_json(results):
+    assert json.loads(json.dumps(dataclasses.asdict(results[0])))["label"] == "a"
+    assert [type(value) for value in dataclasses.astuple(results[0])] == [str, float, dict, int, bool]
+
+
+def test_results_are_frozen(results):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        results[0].label = "b"
+
+
+def test_no_logits_give_no_results():
+    assert classifications(np.empty((0, 3), np.float32), ["a", "b", "c"], batch([], [])) == []
+
+
+def test_softmax_is_the_formula():
+    logits = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    np.testing.assert_allclose(softmax(logits), np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-5)
+    assert softmax(logits).dtype == np.float32
+
+
+@pytest.mark.parametrize("shift", [-1e4, 1e4])
+def test_softmax_of_far_logits_neither_overflows_nor_vanishes(shift):
+    logits = np.array([[0, 1, 2]], np.float32)
+    np.testing.assert_allclose(softmax(logits + np.float32(shift)), softmax(logits), rtol=1e-3)
