@@ -11,9 +11,10 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from encort.export.embedding_settings import EmbeddingSettings
 from encort.runtime.errors import CheckpointError
 from encort.runtime.folders import is_missing_folder
-from encort.runtime.manifest import Pooling, Task
+from encort.runtime.manifest import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Checkpoint:
         folder: Where it lies.
         revision: Commit of a hub checkpoint.
         task: What the checkpoint's head is for.
+        embedding: How the folder wants sentence embeddings made.
         model: The module in `eval()`, float32, on CPU: the oracle of every variant.
         tokenizer: Its fast tokenizer.
     """
@@ -33,6 +35,7 @@ class Checkpoint:
     folder: Path
     revision: str | None
     task: Task
+    embedding: EmbeddingSettings
     model: Any
     tokenizer: Any
 
@@ -45,10 +48,13 @@ class Checkpoint:
                 tokenizer, or a tokenizer with more tokens than the model has embeddings.
         """
         folder, revision = _locate(name, revision)
-        config = _read_json(folder / "config.json")
+        config = _config(folder)
         _check_loadable(folder, config)
         task = _task(config)
-        return cls(name, folder, revision, task, _load_model(folder, task), _load_tokenizer(folder))._checked()
+        embedding = EmbeddingSettings.read(folder)
+        return cls(
+            name, folder, revision, task, embedding, _load_model(folder, task), _load_tokenizer(folder)
+        )._checked()
 
     @property
     def architecture(self) -> str:
@@ -67,25 +73,10 @@ class Checkpoint:
         return [str(self.model.config.id2label[index]) for index in range(self.model.config.num_labels)]
 
     @property
-    def pooling(self) -> Pooling:
-        """As the folder's sentence-transformers files say, otherwise mean."""
-        modes = _read_json(self.folder / "1_Pooling" / "config.json", missing={})
-        return Pooling.CLS if modes.get("pooling_mode_cls_token") else Pooling.MEAN
-
-    @property
-    def normalize(self) -> bool:
-        """As the folder's sentence-transformers files say, otherwise true."""
-        modules = _read_json(self.folder / "modules.json", missing=None)
-        return modules is None or any(str(module["type"]).endswith("Normalize") for module in modules)
-
-    @property
     def max_length(self) -> int:
         """Most tokens of one input: the smallest of what the folder's files and the position table allow."""
-        limits = [
-            self.model.config.max_position_embeddings,
-            self.tokenizer.model_max_length,
-            _read_json(self.folder / "sentence_bert_config.json", missing={}).get("max_seq_length"),
-        ]
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        limits = [positions, self.tokenizer.model_max_length, self.embedding.max_length]
         return min(int(limit) for limit in limits if limit)
 
     def _checked(self) -> "Checkpoint":
@@ -97,6 +88,8 @@ class Checkpoint:
                 f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
                 f"{self.model.config.vocab_size}; they do not belong together"
             )
+        if len(set(self.labels)) != len(self.labels):
+            raise CheckpointError(f"{self.name}: labels must differ, its config.json has {', '.join(self.labels)}")
         return self
 
 
@@ -116,16 +109,16 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     return found, found.name
 
 
-def _read_json(file: Path, **default: Any) -> Any:
-    """The file's value; `missing=` is what a file that is not there gives."""
+def _config(folder: Path) -> Mapping[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if "missing" in default:
-            return default["missing"]
-        raise CheckpointError(f"{file.parent} has no {file.name}, so it is not a checkpoint") from None
+        raise CheckpointError(f"{folder} has no config.json, so it is not a checkpoint") from None
     except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON ({error})") from error
+        raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / 'config.json'} holds no settings")
+    return config
 
 
 def _check_loadable(folder: Path, config: Mapping[str, Any]) -> None:
@@ -165,8 +158,9 @@ def _load_model(folder: Path, task: Task) -> Any:
         )
     except Exception as error:  # transformers raises whatever its parts raise
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
-    # Masked-language-model checkpoints come without a pooler; nothing uses it then.
-    missing = sorted(name for name in info["missing_keys"] if "pooler." not in name)
+    # Masked-language-model checkpoints come without a pooler; embeddings do not need it, a classifier does.
+    optional = "pooler." if task is Task.FEATURE_EXTRACTION else None
+    missing = sorted(name for name in info["missing_keys"] if optional is None or optional not in name)
     if missing or info["mismatched_keys"]:
         names = ", ".join([*missing, *map(str, info["mismatched_keys"])][:3])
         raise CheckpointError(f"{folder} lacks weights of its own architecture: {names}; save the whole model")

@@ -1,5 +1,6 @@
 """The whole walk from a checkpoint to a verified bundle."""
 
+import json
 import platform
 from dataclasses import replace
 from importlib.metadata import version
@@ -9,7 +10,7 @@ import numpy as np
 
 from encort.export.architectures import describe
 from encort.export.checkpoint import Checkpoint
-from encort.export.description import FloatArray
+from encort.export.description import Encoder, FloatArray
 from encort.export.graph import save_sharing_weights
 from encort.export.heads import author
 from encort.export.oracle import Case, Oracle
@@ -78,12 +79,13 @@ def export_bundle(
     source = Checkpoint.open(str(checkpoint), revision=revision)
     oracle = Oracle(
         source,
-        source.pooling if pooling is None else pooling,
-        source.normalize if normalize is None else normalize,
+        source.embedding.pooling if pooling is None else pooling,
+        source.embedding.normalize if normalize is None else normalize,
     )
-    limit = _limit(source, max_length)
+    encoder = describe(source.model.config, source.weights)
+    limit = _limit(source, encoder, max_length)
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:
-        variants = _write_variants(oracle, folder)
+        variants = _write_variants(encoder, oracle, folder)
         samples = _write_tokenizer(source, folder, limit)
         _write_golden(oracle, samples, folder)
         draft = _write_manifest(oracle, folder, variants, limit)
@@ -106,22 +108,27 @@ def verify_against_checkpoint(
     manifest = bundle.manifest
     if source.labels != manifest.labels:
         raise CheckpointError(f"{checkpoint} has other labels than the bundle: it is not what was exported")
+    exported = json.loads(bundle.path(CONFIG_FILE).read_text(encoding="utf-8"))
+    settings = json.loads(source.model.config.to_json_string())
+    different = sorted(name for name in {*exported, *settings} if exported.get(name) != settings.get(name))
+    if different:
+        raise CheckpointError(f"{checkpoint} is not what was exported: its config.json has another {different[0]}")
     oracle = Oracle(source, manifest.pooling, manifest.normalize)
     samples = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)(sample_texts())
     return list(zip(manifest.variants, _verify(bundle, oracle, samples, progress=progress), strict=True))
 
 
-def _limit(source: Checkpoint, asked: int | None) -> int:
-    positions = source.model.config.max_position_embeddings
-    if asked is not None and not 1 <= asked <= positions:
-        raise CheckpointError(f"max_length must be between 1 and the model's {positions} positions, got {asked}")
+def _limit(source: Checkpoint, encoder: Encoder, asked: int | None) -> int:
+    positions, shortest = len(encoder.embeddings.positions), source.tokenizer.num_special_tokens_to_add() + 1
+    if asked is not None and not shortest <= asked <= positions:
+        raise CheckpointError(
+            f"max_length must be between {shortest} and the model's {positions} positions, got {asked}"
+        )
     return source.max_length if asked is None else asked
 
 
-def _write_variants(oracle: Oracle, folder: Path) -> list[Variant]:
+def _write_variants(encoder: Encoder, oracle: Oracle, folder: Path) -> list[Variant]:
     """Author the graphs of all layouts; they share one file of weights."""
-    source = oracle.checkpoint
-    encoder = describe(source.model.config, source.weights)
     models = {
         layout: author(encoder, layout, pooling=oracle.pooling, normalize=oracle.normalize)
         for layout in (Layout.EQUAL_LENGTH, Layout.PADDED)
@@ -201,5 +208,6 @@ def _verify(bundle: Bundle, oracle: Oracle, samples: TokenBatch, *, progress: bo
         samples,
         limit=bundle.manifest.max_length,
         vocabulary=oracle.checkpoint.model.config.vocab_size,
+        token_types=oracle.checkpoint.model.config.type_vocab_size,
         progress=progress,
     )

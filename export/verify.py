@@ -25,6 +25,7 @@ def verify(
     *,
     limit: int,
     vocabulary: int,
+    token_types: int,
     progress: bool = False,
 ) -> list[Fidelity]:
     """Compare variants with eager PyTorch on real texts, random ids and random masks.
@@ -35,6 +36,7 @@ def verify(
         samples: Real texts, tokenized.
         limit: Most tokens of one input.
         vocabulary: Number of token ids.
+        token_types: Number of token type ids.
         progress: Show a bar on stderr.
 
     Returns:
@@ -44,7 +46,7 @@ def verify(
         FidelityError: An output of a variant differs by more than its precision's tolerance.
     """
     measurements = [_Measurement(variant, session) for variant, session in variants]
-    cases = [*_sample_cases(samples), *_random_cases(limit, vocabulary)]
+    cases = [*_sample_cases(samples), *_random_cases(limit, vocabulary, token_types)]
     for case in tqdm(cases, desc="verify", unit="batch", disable=None if progress else True):
         expected = oracle(case)
         for measurement in measurements:
@@ -61,16 +63,16 @@ def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
         yield _padded(samples, np.arange(start, min(start + BATCH, len(samples))))
 
 
-def _random_cases(limit: int, vocabulary: int) -> Iterator[Case]:
+def _random_cases(limit: int, vocabulary: int, token_types: int) -> Iterator[Case]:
     """Shapes from one token to the limit, then masks with holes."""
     random = np.random.default_rng(0)
     lengths = sorted({min(length, limit) for length in (1, 2, 3, 7, 33, limit - 1, limit)} - {0})
     shapes = [*itertools.product((1, 3), lengths), (BATCH, min(17, limit))]
     for shape in shapes:
-        yield _random(random, shape, vocabulary, masked=False)
+        yield _random(random, shape, (vocabulary, token_types), masked=False)
     for shape in shapes:
         if shape[1] > 1:
-            yield _random(random, shape, vocabulary, masked=True)
+            yield _random(random, shape, (vocabulary, token_types), masked=True)
 
 
 def _padded(samples: TokenBatch, indices: Int64Array) -> Case:
@@ -84,12 +86,13 @@ def _padded(samples: TokenBatch, indices: Int64Array) -> Case:
     return Case(f"samples {indices[0]} to {indices[-1]} padded", ids, type_ids, mask)
 
 
-def _random(random: np.random.Generator, shape: tuple[int, int], vocabulary: int, *, masked: bool) -> Case:
+def _random(random: np.random.Generator, shape: tuple[int, int], sizes: tuple[int, int], *, masked: bool) -> Case:
+    vocabulary, token_types = sizes
     mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
     # The first token always counts: no encoder gives a meaning to a text without tokens.
     mask[:, 0] = 1
     name = f"{shape[0]} x {shape[1]} random ids, {'random' if masked else 'no'} mask"
-    return Case(name, random.integers(0, vocabulary, shape), random.integers(0, 2, shape), mask)
+    return Case(name, random.integers(0, vocabulary, shape), random.integers(0, token_types, shape), mask)
 
 
 @dataclass
@@ -108,6 +111,8 @@ class _Measurement:
             return
         found = run(self.session, self.variant, case)
         self.cases += 1
+        if missing := found.keys() - expected.keys():
+            raise FidelityError(f"variant {self.variant.name} gives {', '.join(missing)}, the checkpoint does not")
         for name, array in found.items():
             self._note_error(case, name, array, expected[name])
         if case.is_sample:
@@ -127,7 +132,7 @@ class _Measurement:
         if not error <= limit:  # NaN must fail too
             raise FidelityError(
                 f"variant {self.variant.name} differs from eager PyTorch by {error:.2g} in {name} ({case.name}); "
-                f"the limit is {limit:g}, so no bundle was written; please report it with the checkpoint's config.json"
+                f"the limit is {limit:g}; do not serve it, and please report it with the checkpoint's config.json"
             )
         self.max_abs_error[name] = max(error, self.max_abs_error.get(name, 0.0))
 

@@ -1,14 +1,13 @@
 """Where the command line's texts come from: arguments, a file, or standard input, read in chunks."""
 
-import csv
 import itertools
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from encort.runtime.errors import InputError, MissingExtraError
+from encort.runtime.errors import InputError
+from encort.runtime.tables import Row, is_table, read_rows
 from encort.runtime.tokenizer import Text
 
 CHUNK = 512
@@ -19,6 +18,7 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
     """Texts from the arguments, else from `file`, else lines of standard input.
 
     Args:
+        arguments: Texts of the command line.
         file: By its ending: .csv, .tsv, .jsonl, .parquet; anything else is one text a line; `-` is stdin.
         column: Column of a table; None takes `text`, with `text_pair` beside it where there is one.
 
@@ -32,8 +32,8 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
     if file is None and sys.stdin.isatty():
         raise InputError("no texts: give them as arguments, with --input FILE, or on standard input")
     if file is None or str(file) == "-":
-        return _stdin_lines()
-    return _file_texts(file, column)
+        return _lines(sys.stdin, "standard input")
+    return _table_texts(file, column) if is_table(file) else _file_lines(file)
 
 
 def chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
@@ -43,77 +43,33 @@ def chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
         yield chunk
 
 
-def _file_texts(file: Path, column: str | None) -> Iterator[Text]:
+def _file_lines(file: Path) -> Iterator[str]:
     if not file.is_file():
         raise InputError(f"there is no file {file}")
-    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
-    read = readers.get(file.suffix.lower())
-    try:
-        if read is None:
-            with file.open(encoding="utf-8-sig") as lines:
-                yield from _lines(lines)
-        else:
-            for number, row in enumerate(read(file), start=1):
-                yield _text(row, column, f"{file}, row {number}")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
-    except csv.Error as error:
-        raise InputError(f"{file} is not a table: {error}") from error
-
-
-def _stdin_lines() -> Iterator[str]:
-    try:
-        yield from _lines(sys.stdin)
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8 ({error}); convert it first") from error
-
-
-def _lines(lines: TextIO) -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in lines)
-
-
-def _csv_rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(sys.maxsize)
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines)
-
-
-def _tsv_rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(sys.maxsize)
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-
-
-def _jsonl_rows(file: Path) -> Iterator[Mapping[str, Any]]:
     with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{file}, line {number} is not JSON: {error}") from error
-            yield row if isinstance(row, dict) else {"text": row}
+        yield from _lines(lines, str(file))
 
 
-def _parquet_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+def _lines(lines: TextIO, name: str) -> Iterator[str]:
     try:
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("reading Parquet", extra="parquet") from None
-    try:
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=CHUNK):
-            yield from batch.to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's errors are these
-        raise InputError(f"{file} is not Parquet: {error}") from error
+        yield from (line.rstrip("\r\n") for line in lines)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 ({error}); convert it first") from error
 
 
-def _text(row: Mapping[str, Any], column: str | None, place: str) -> Text:
+def _table_texts(file: Path, column: str | None) -> Iterator[Text]:
+    for number, row in enumerate(read_rows(file), start=1):
+        yield _text(row, column, f"{file}, row {number}")
+
+
+def _text(row: Row, column: str | None, place: str) -> Text:
     text = _cell(row, column or "text", place)
     if column is None and "text_pair" in row:
         return text, _cell(row, "text_pair", place)
     return text
 
 
-def _cell(row: Mapping[str, Any], column: str, place: str) -> str:
+def _cell(row: Row, column: str, place: str) -> str:
     if column not in row:
         have = ", ".join(str(name) for name in row)
         raise InputError(f"{place} has no column {column!r}; it has: {have}; name one with --column")

@@ -34,7 +34,7 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if not special < max_length < LIMIT:
             raise BundleError(
                 f"max_length {max_length} is not between {special + 1} and {LIMIT}; export the bundle again"

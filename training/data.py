@@ -1,16 +1,17 @@
 """Labelled tables to datasets, checked before anything is trained."""
 
-import csv
+import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from encort.runtime.errors import DatasetError
+from encort.runtime.errors import DatasetError, InputError
+from encort.runtime.tables import read_rows
 
 LABEL_COLUMNS = ("label_text", "label")
 SHOWN_PROBLEMS = 10
@@ -47,13 +48,14 @@ def load_labelled_texts(
         validation: The same; None holds a share of `train` back, of every label alike.
         text_column: None takes `text`.
         label_column: None takes `label_text`, else `label`, else the only column beside the text.
+        validation_share: Part that is held back.
+        seed: Chooses what is held back.
 
     Raises:
         DatasetError: A file or column is missing, or rows cannot be used; all of them are listed.
     """
-    columns = (text_column, label_column)
-    rows = _read(train, *columns)
-    held_out = None if validation is None else _read(validation, *columns)
+    rows = _read(train, text_column, label_column)
+    held_out = None if validation is None else _read(validation, text_column, label_column)
     _check(_row_problems(rows, train))
     labels = _sorted_labels(rows["label"])
     if len(labels) < 2:
@@ -66,44 +68,35 @@ def load_labelled_texts(
 
 def _read(file: Path, text_column: str | None, label_column: str | None) -> datasets.Dataset:
     """The table's two columns as strings, named `text` and `label`."""
-    if not file.is_file():
-        raise DatasetError(f"there is no file {file}")
-    table = _load_table(file)
-    text = _column(file, table.column_names, text_column, ["text"])
-    rest = [name for name in table.column_names if name != text]
-    label = _column(file, table.column_names, label_column, [*LABEL_COLUMNS, *(rest if len(rest) == 1 else [])])
-    chosen = datasets.Dataset.from_dict({"text": table[text], "label": table[label]})
-    return chosen.cast(datasets.Features({"text": datasets.Value("string"), "label": datasets.Value("string")}))
-
-
-def _load_table(file: Path) -> datasets.Dataset:
-    formats = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".parquet": "parquet"}
-    kind = formats.get(file.suffix.lower())
-    if kind is None:
-        raise DatasetError(f"{file} has an unknown ending; use one of {', '.join(formats)}")
-    options = _csv_options(file) if kind == "csv" else {}
     try:
-        return datasets.load_dataset(kind, data_files=str(file), split="train", **options)
-    except Exception as error:  # datasets wraps whatever its readers raise
-        cause = error.__cause__ or error
-        raise DatasetError(f"{file} cannot be read: {cause}") from error
+        rows = read_rows(file)
+        first = next(rows, None)
+        if first is None:
+            raise DatasetError(f"{file} has no rows")
+        text = _column(file, list(first), text_column, ["text"])
+        rest = [name for name in first if name != text]
+        label = _column(file, list(first), label_column, [*LABEL_COLUMNS, *(rest if len(rest) == 1 else [])])
+        cells = list(_cells(itertools.chain([first], rows), text, label, file))
+    except InputError as error:
+        raise DatasetError(str(error)) from error
+    string = datasets.Value("string")
+    return datasets.Dataset.from_list(cells, features=datasets.Features({"text": string, "label": string}))
 
 
-def _csv_options(file: Path) -> dict[str, Any]:
-    """Every column a string: pandas would read "NA" as missing and "007" as a number."""
-    dialect: dict[str, Any] = {"sep": ","}
-    if file.suffix.lower() == ".tsv":
-        dialect = {"sep": "\t", "quoting": csv.QUOTE_NONE}
-    quoting = {"quoting": dialect["quoting"]} if "quoting" in dialect else {}
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            header = next(csv.reader(lines, delimiter=dialect["sep"], **quoting), [])
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file} is not UTF-8 ({error}); convert it first") from error
-    if not header:
-        raise DatasetError(f"{file} is empty; its first line must name the columns")
-    features = datasets.Features({name: datasets.Value("string") for name in header})
-    return {**dialect, "features": features, "keep_default_na": False, "encoding": "utf-8-sig"}
+def _cells(rows: Iterator[Any], text: str, label: str, file: Path) -> Iterator[dict[str, str | None]]:
+    for number, row in enumerate(rows, start=1):
+        yield {
+            "text": _string(row.get(text), f"{file}, row {number}: {text}"),
+            "label": _string(row.get(label), f"{file}, row {number}: {label}"),
+        }
+
+
+def _string(value: Any, place: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool | int):
+        return str(value)
+    raise DatasetError(f"{place} holds {value!r}, expected a text")
 
 
 def _column(file: Path, have: Sequence[str], asked: str | None, candidates: Sequence[str]) -> str:
@@ -118,8 +111,6 @@ def _column(file: Path, have: Sequence[str], asked: str | None, candidates: Sequ
 
 
 def _row_problems(rows: datasets.Dataset, file: Path) -> list[str]:
-    if len(rows) == 0:
-        return [f"{file} has no rows"]
     return [
         f"{file}, row {number}: no {column}"
         for number, row in enumerate(rows, start=1)
@@ -145,13 +136,14 @@ def _check(problems: Sequence[str]) -> None:
 
 
 def _sorted_labels(labels: Sequence[str]) -> list[str]:
-    names = set(labels)
+    names = sorted(set(labels))
     numeric = all(re.fullmatch(r"-?\d+", name) for name in names)
-    return sorted(names, key=int) if numeric else sorted(names)
+    return sorted(names, key=int) if numeric else names
 
 
 def _index(rows: datasets.Dataset, labels: list[str]) -> datasets.Dataset:
-    return rows.cast_column("label", datasets.ClassLabel(names=labels))
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=labels)})
+    return datasets.Dataset.from_dict({"text": rows["text"][:], "label": rows["label"][:]}, features=features)
 
 
 def _split(rows: datasets.Dataset, labels: list[str], share: float, seed: int) -> LabelledTexts:

@@ -40,7 +40,7 @@ class TrainingSettings:
                 ("warmup_ratio", "between 0 and 1", 0 <= self.warmup_ratio <= 1),
                 ("dropout", "from 0 to below 1", self.dropout is None or 0 <= self.dropout < 1),
                 ("max_length", "at least 3", self.max_length is None or self.max_length >= 3),
-                ("seed", "at least 0", self.seed >= 0),
+                ("seed", "between 0 and 2**32 - 1", 0 <= self.seed < 2**32),
             )
             if not fits
         ]

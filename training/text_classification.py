@@ -20,7 +20,6 @@ from encort.training.data import LabelledTexts, load_labelled_texts
 from encort.training.settings import TrainingSettings, default_learning_rate
 
 REPORT_FILE = "training.json"
-MARKER = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def train_text_classification(
         OutputExistsError: `output` exists.
     """
     output, settings = Path(output), settings or TrainingSettings()
-    check_replaceable(output, marker=MARKER, overwrite=overwrite)
+    check_replaceable(output, marker=REPORT_FILE, overwrite=overwrite)
     data = load_labelled_texts(
         Path(train),
         None if validation is None else Path(validation),
@@ -81,7 +80,7 @@ def train_text_classification(
     )
     transformers.set_seed(settings.seed)
     tokenizer, network = _load(str(model), data.labels, settings)
-    with new_folder(output, marker=MARKER, overwrite=overwrite) as folder:
+    with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as folder:
         trainer = _trainer(network, tokenizer, data, settings, folder / "steps")
         start = time.perf_counter()
         trainer.train()
@@ -104,13 +103,14 @@ def _load(model: str, labels: list[str], settings: TrainingSettings) -> tuple[An
         raise CheckpointError(f"there is no checkpoint folder {model}")
     dropout = {} if settings.dropout is None else dict.fromkeys(_DROPOUTS, settings.dropout)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        network = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        network, info = transformers.AutoModelForSequenceClassification.from_pretrained(
             model,
             id2label=dict(enumerate(labels)),
             label2id={label: index for index, label in enumerate(labels)},
             # A head for other labels is replaced by a fresh one.
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             trust_remote_code=False,
             use_safetensors=True,
             **dropout,
@@ -118,7 +118,24 @@ def _load(model: str, labels: list[str], settings: TrainingSettings) -> tuple[An
     except Exception as error:  # transformers raises whatever its parts raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{model} cannot be loaded as a pretrained encoder: {reason}") from error
+    _check_loaded(model, tokenizer, network, info)
     return tokenizer, network
+
+
+def _check_loaded(model: str, tokenizer: Any, network: Any, info: Mapping[str, Any]) -> None:
+    """Only the head and the pooler may be new; everything else must come from the checkpoint."""
+    # transformers 5 gives mismatched names with their shapes.
+    mismatched = [name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]]
+    invented = [*info["missing_keys"], *mismatched]
+    encoder = {name for name in network.base_model.state_dict() if not name.startswith("pooler.")}
+    lacking = sorted(encoder.intersection(name.removeprefix(f"{network.base_model_prefix}.") for name in invented))
+    if lacking:
+        raise CheckpointError(f"{model} lacks weights of its own architecture, {lacking[0]} among them; save it whole")
+    if len(tokenizer) > network.config.vocab_size:
+        raise CheckpointError(
+            f"{model}: the tokenizer has {len(tokenizer)} tokens, the model embeds {network.config.vocab_size}; "
+            "they do not belong together"
+        )
 
 
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -127,7 +144,7 @@ _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 def _trainer(
     network: Any, tokenizer: Any, data: LabelledTexts, settings: TrainingSettings, steps: Path
 ) -> transformers.Trainer:
-    max_length = settings.max_length or _limit(network, tokenizer)
+    max_length = _limit(network, tokenizer, settings.max_length)
     trainer = transformers.Trainer(
         model=network,
         args=_arguments(settings, network.config.hidden_size, steps),
@@ -171,8 +188,11 @@ class _Progress(transformers.trainer_callback.ProgressCallback):  # type: ignore
             self.training_bar.set_postfix(accuracy=f"{logs['eval_accuracy']:.3f}")
 
 
-def _limit(network: Any, tokenizer: Any) -> int:
-    return int(min(tokenizer.model_max_length, network.config.max_position_embeddings))
+def _limit(network: Any, tokenizer: Any, asked: int | None) -> int:
+    positions = int(network.config.max_position_embeddings)
+    if asked is not None and asked > positions:
+        raise CheckpointError(f"max_length {asked} is more than the model's {positions} positions")
+    return asked or min(int(tokenizer.model_max_length), positions)
 
 
 def _tokenized(rows: datasets.Dataset, tokenizer: Any, max_length: int) -> datasets.Dataset:

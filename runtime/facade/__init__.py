@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encort import errors
+    from encort.runtime import errors
     from encort.runtime.bundle import Bundle
     from encort.runtime.manifest import Manifest
     from encort.runtime.model import Model, load

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BUNDLE_PARTS = ("bundle", "cores", "golden", "manifest", "session", "tokenizer", "tokens")
-COMMON = {"encort.runtime.errors", "encort.runtime.extras", "encort.runtime.folders"}
+COMMON = {f"encort.runtime.{name}" for name in ("errors", "extras", "folders", "tables")}
 MAY_IMPORT = {
     "runtime": {"encort.runtime", "numpy", "onnxruntime", "tokenizers", "click", "pyarrow"},
     "export": {

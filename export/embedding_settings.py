@@ -1,0 +1,79 @@
+"""How a checkpoint's sentence embeddings are made, as its sentence-transformers files say."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import Pooling
+
+_POOLINGS = {"pooling_mode_cls_token": Pooling.CLS, "pooling_mode_mean_tokens": Pooling.MEAN}
+_MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings:
+    """Settings of a sentence embedding.
+
+    Attributes:
+        pooling: Mean, unless the folder says otherwise.
+        normalize: True, unless the folder has modules without a Normalize.
+        max_length: The folder's limit, if it has one.
+    """
+
+    pooling: Pooling
+    normalize: bool
+    max_length: int | None
+
+    @classmethod
+    def read(cls, folder: Path) -> "EmbeddingSettings":
+        """Read `modules.json`, `1_Pooling/config.json` and `sentence_bert_config.json`, where they are.
+
+        Raises:
+            CheckpointError: One is damaged, or asks for what a bundle cannot give.
+        """
+        return cls(pooling=_pooling(folder), normalize=_normalize(folder), max_length=_max_length(folder))
+
+
+def _pooling(folder: Path) -> Pooling:
+    file = folder / "1_Pooling" / "config.json"
+    modes = _read(file, dict)
+    asked = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
+    if not asked:
+        return Pooling.MEAN
+    if len(asked) > 1 or asked[0] not in _POOLINGS:
+        raise CheckpointError(f"{file} asks for {' and '.join(asked)}; a bundle has mean or cls pooling (--pooling)")
+    return _POOLINGS[asked[0]]
+
+
+def _normalize(folder: Path) -> bool:
+    file = folder / "modules.json"
+    if not file.exists():
+        return True
+    kinds = [str(module.get("type")).split(".")[-1] if isinstance(module, dict) else "" for module in _read(file, list)]
+    other = [kind for kind in kinds if kind not in _MODULES]
+    if other:
+        raise CheckpointError(f"{file} has a module {other[0]!r}, which a bundle cannot hold; it may have {_MODULES}")
+    return "Normalize" in kinds
+
+
+def _max_length(folder: Path) -> int | None:
+    file = folder / "sentence_bert_config.json"
+    limit = _read(file, dict).get("max_seq_length")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise CheckpointError(f"{file}: max_seq_length is {limit!r}, expected a whole number above 0")
+    return limit
+
+
+def _read(file: Path, kind: type[Any]) -> Any:
+    """The file's value; an empty one if there is no file."""
+    if not file.exists():
+        return kind()
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise CheckpointError(f"{file} holds a {type(value).__name__}, expected a {kind.__name__}")
+    return value

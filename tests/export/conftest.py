@@ -1,0 +1,147 @@
+"""What the tests of this room share: eager PyTorch, authored graphs, exports that must be refused."""
+
+import functools
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+
+from encort.export import exporter
+from encort.export.architectures import describe
+from encort.export.checkpoint import Checkpoint
+from encort.export.graph import save_sharing_weights
+from encort.export.heads import author
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import Pooling
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Two libraries' thread pools on few cores wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "available_cores", lambda: 1)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def eager() -> Callable[..., Arrays]:
+    """`eager(checkpoint, ids, types, mask)`: what transformers gives, without anything of encort."""
+
+    @functools.lru_cache(maxsize=4)
+    def load(folder: Path) -> Any:
+        config = json.loads((folder / "config.json").read_text())
+        architecture = getattr(transformers, config["architectures"][0])
+        return architecture.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def run(folder: Path, *tokens: np.ndarray) -> Arrays:
+        model = load(folder)
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        inputs = {name: torch.from_numpy(array) for name, array in zip(names, tokens, strict=True)}
+        base = model.base_model(**inputs)
+        outputs = {"last_hidden_state": base.last_hidden_state, "pooler_output": base.get("pooler_output")}
+        if model is not model.base_model:
+            outputs["logits"] = model(**inputs).logits
+        return {name: tensor.numpy() for name, tensor in outputs.items() if tensor is not None}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxruntime.InferenceSession]:
+    """`authored(checkpoint, layout, pooling=, normalize=)`: the graph of a checkpoint, in ONNX Runtime."""
+
+    def build(folder: Path, layout: str, *, pooling: Pooling = Pooling.MEAN, normalize: bool = True) -> Any:
+        checkpoint = Checkpoint.open(str(folder))
+        encoder = describe(checkpoint.model.config, checkpoint.weights)
+        target = tmp_path_factory.mktemp("authored")
+        model = author(encoder, layout, pooling=pooling, normalize=normalize)
+        save_sharing_weights({"model.onnx": model}, target, "model.weights")
+        return onnxruntime.InferenceSession(target / "model.onnx", providers=["CPUExecutionProvider"])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def run_graph() -> Callable[..., Arrays]:
+    """`run_graph(session, ids, types, mask)`: every output by name; the mask goes where the layout has one."""
+
+    def run(session: onnxruntime.InferenceSession, *tokens: np.ndarray) -> Arrays:
+        wanted = [node.name for node in session.get_inputs()]
+        names = ("input_ids", "token_type_ids", "attention_mask")
+        inputs = {name: array for name, array in zip(names, tokens, strict=True) if name in wanted}
+        outputs = [node.name for node in session.get_outputs()]
+        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def token_cases() -> Callable[..., Any]:
+    """`token_cases(limit, masked=)`: random `(ids, types, mask)`, batch 1 and 32, one token to the limit."""
+
+    def cases(limit: int, *, masked: bool, vocabulary: int = 100, types: int = 2) -> Any:
+        random = np.random.default_rng(limit)
+        for shape in itertools.product((1, 32), sorted({1, 2, 7, limit - 1, limit})):
+            mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
+            mask[:, 0] = 1
+            yield random.integers(0, vocabulary, shape), random.integers(0, types, shape), mask
+
+    return cases
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A bundle to be made, alone in its folder."""
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    return folder / "new.bundle"
+
+
+@pytest.fixture
+def checkpoint_copy(tmp_path: Path) -> Callable[[Path], Path]:
+    """A checkpoint folder that may be changed."""
+    return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def edit_json() -> Callable[..., None]:
+    """`edit_json(file, name=value)` changes entries of a JSON object."""
+
+    def edit(file: Path, **changes: Any) -> None:
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return edit
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., None]:
+    """`refused(checkpoint, message)`: the export says what is wrong and leaves nothing behind."""
+
+    def check(checkpoint: Path | str, message: str, **options: Any) -> None:
+        parent = tmp_path / "refused"
+        parent.mkdir()
+        with pytest.raises(CheckpointError, match=message):
+            exporter.export_bundle(checkpoint, parent / "wrong.bundle", **options)
+        assert list(parent.iterdir()) == []
+
+    return check
+
+
+@pytest.fixture
+def files() -> Callable[[Path], Mapping[str, bytes]]:
+    """Every file of a folder with its content."""
+    return lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}

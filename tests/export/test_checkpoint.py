@@ -1,0 +1,280 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from encort.export.checkpoint import Checkpoint
+from encort.runtime.manifest import Pooling, Task
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def change_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def with_pickled_weights_only(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    without_weights(folder)
+
+
+def with_remote_code(folder):
+    write(folder, "config.json", {**read(folder, "config.json"), "auto_map": {"AutoModel": "modeling.Own"}})
+
+
+def with_remote_code_of_the_tokenizer(folder):
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink()
+    (folder / "own.py").write_text("raise AssertionError('this code was run')")
+    write(folder, "tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own"] * 2}})
+
+
+def with_nan(folder):
+    change_weights(folder, lambda weights: weights["encoder.layer.1.output.dense.weight"][3, 4].fill_(torch.nan))
+
+
+def with_infinity(folder):
+    change_weights(folder, lambda weights: weights["embeddings.LayerNorm.bias"][0].fill_(torch.inf))
+
+
+def without_one_weight(folder):
+    change_weights(folder, lambda weights: weights.pop("encoder.layer.2.attention.self.key.weight"))
+
+
+def with_a_layer_too_many(folder):
+    write(folder, "config.json", {**read(folder, "config.json"), "num_hidden_layers": 4})
+
+
+def with_another_width(folder):
+    write(folder, "config.json", {**read(folder, "config.json"), "hidden_size": 80})
+
+
+def with_cut_weights(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def without_config(folder):
+    (folder / "config.json").unlink()
+
+
+def with_damaged_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def with_a_list_as_config(folder):
+    (folder / "config.json").write_text("[]")
+
+
+def without_tokenizer(folder):
+    for name in TOKENIZER_FILES:
+        (folder / name).unlink()
+
+
+def with_damaged_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def with_a_larger_tokenizer(folder):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"word{number}" for number in range(4)])
+    tokenizer.save_pretrained(folder)
+
+
+DAMAGES = {
+    without_weights: "has no weights: no model.safetensors",
+    with_pickled_weights_only: "pickled weights only.*safe_serialization",
+    with_remote_code: "needs code of its own",
+    with_remote_code_of_the_tokenizer: "has no usable tokenizer: (?!this code was run)",
+    with_nan: "encoder.layer.1.output.dense.weight holds NaN or infinity",
+    with_infinity: "embeddings.LayerNorm.bias holds NaN or infinity",
+    without_one_weight: "lacks weights.*encoder.layer.2.attention.self.key.weight",
+    with_a_layer_too_many: "lacks weights.*encoder.layer.3",
+    with_another_width: "cannot be loaded",
+    with_cut_weights: "cannot be loaded",
+    without_config: "has no config.json, so it is not a checkpoint",
+    with_damaged_config: "config.json is not JSON",
+    with_a_list_as_config: "config.json",
+    without_tokenizer: "has no usable tokenizer",
+    with_damaged_tokenizer: "has no usable tokenizer",
+    with_a_larger_tokenizer: "the tokenizer has .* tokens, the model embeds",
+}
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def write(folder, name, value):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(value))
+
+
+@pytest.fixture
+def folder(encoder_checkpoint, checkpoint_copy):
+    return checkpoint_copy(encoder_checkpoint)
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.items(), ids=[damage.__name__ for damage in DAMAGES])
+def test_a_damaged_checkpoint_is_refused(damage, message, folder, refused):
+    damage(folder)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert.encoder.layer.0.attention.self.query.bias",
+        "bert.pooler.dense.weight",
+        "classifier.weight",
+        "classifier.bias",
+    ],
+)
+def test_a_classifier_that_lacks_a_weight_is_refused(name, classifier_checkpoint, checkpoint_copy, refused):
+    folder = checkpoint_copy(classifier_checkpoint)
+    change_weights(folder, lambda weights: weights.pop(name))
+    refused(folder, f"lacks weights.*{name}")
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no/such/folder", "~/no-such-folder"])
+def test_a_path_that_does_not_exist_is_refused(path, refused):
+    refused(path, f"there is no checkpoint folder {path}")
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not a name!"])
+def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name, refused):
+    refused(name, f"{name} is neither a folder nor a model that the hub gives")
+
+
+def test_a_file_is_not_a_checkpoint(folder, refused):
+    refused(folder / "config.json", "there is no checkpoint folder")
+
+
+def test_tokens_beyond_the_tokenizer_are_allowed_up_to_the_embedding_table(folder):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["one", "two", "three"])
+    tokenizer.save_pretrained(folder)
+    assert len(Checkpoint.open(str(folder)).tokenizer) == read(folder, "config.json")["vocab_size"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_weights_load_as_float32(dtype, folder):
+    transformers.AutoModel.from_pretrained(folder).to(dtype).save_pretrained(folder)
+    checkpoint = Checkpoint.open(str(folder))
+    assert {parameter.dtype for parameter in checkpoint.model.parameters()} == {torch.float32}
+    assert {array.dtype for array in checkpoint.weights.values()} == {np.dtype(np.float32)}
+
+
+def test_sharded_weights_load(folder):
+    expected = Checkpoint.open(str(folder)).weights
+    model = transformers.AutoModel.from_pretrained(folder)
+    without_weights(folder)
+    model.save_pretrained(folder, max_shard_size="40KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    for name, array in Checkpoint.open(str(folder)).weights.items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_model_is_in_eval_mode(encoder_checkpoint):
+    assert not any(module.training for module in Checkpoint.open(str(encoder_checkpoint)).model.modules())
+
+
+def test_an_encoder_has_no_labels(encoder_checkpoint):
+    checkpoint = Checkpoint.open(str(encoder_checkpoint))
+    assert (checkpoint.task, checkpoint.labels) == (Task.FEATURE_EXTRACTION, [])
+
+
+def test_labels_keep_their_order_when_10_sorts_before_9(make_checkpoint):
+    labels = [f"label {20 - number}" for number in range(12)]
+    checkpoint = Checkpoint.open(str(make_checkpoint(labels=labels)))
+    assert (checkpoint.task, checkpoint.labels) == (Task.TEXT_CLASSIFICATION, labels)
+
+
+def test_labels_of_one_name_are_refused(make_checkpoint, refused):
+    refused(make_checkpoint(labels=["yes", "no", "yes"]), "yes")
+
+
+SENTENCE_TRANSFORMERS = {
+    "transformer": {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    "pooling": {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    "dense": {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    "normalize": {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+}
+
+
+def sentence_transformers(folder, *modules, **pooling):
+    write(folder, "modules.json", [SENTENCE_TRANSFORMERS[name] for name in ("transformer", "pooling", *modules)])
+    modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False}
+    write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 40, **modes, **pooling})
+    return folder
+
+
+def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(encoder_checkpoint):
+    checkpoint = Checkpoint.open(str(encoder_checkpoint))
+    assert (checkpoint.embedding.pooling, checkpoint.embedding.normalize) == (Pooling.MEAN, True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pooling"), [("pooling_mode_cls_token", Pooling.CLS), ("pooling_mode_mean_tokens", Pooling.MEAN)]
+)
+@pytest.mark.parametrize("modules", [[], ["normalize"]], ids=["raw", "normalized"])
+def test_sentence_transformers_files_choose_pooling_and_normalization(mode, pooling, modules, folder):
+    checkpoint = Checkpoint.open(str(sentence_transformers(folder, *modules, **{mode: True})))
+    assert (checkpoint.embedding.pooling, checkpoint.embedding.normalize) == (pooling, modules == ["normalize"])
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        {"pooling_mode_max_tokens": True},
+        {"pooling_mode_mean_sqrt_len_tokens": True},
+        {"pooling_mode_lasttoken": True},
+        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+    ],
+    ids="+".join,
+)
+def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes, folder, refused):
+    refused(sentence_transformers(folder, "normalize", **modes), "pooling")
+
+
+def test_a_sentence_transformers_module_after_the_pooling_is_refused(folder, refused):
+    refused(sentence_transformers(folder, "dense", pooling_mode_mean_tokens=True), "Dense")
+
+
+@pytest.mark.parametrize(("asked", "given"), [(12, 12), (None, 64), (512, 64)])
+def test_sentence_transformers_files_choose_the_max_length(asked, given, folder):
+    write(folder, "sentence_bert_config.json", {"max_seq_length": asked, "do_lower_case": False})
+    assert Checkpoint.open(str(folder)).max_length == given
+
+
+@pytest.mark.parametrize(
+    ("positions", "tokenizer_limit", "expected"), [(64, 20, 20), (30, 64, 30), (64, int(1e30), 64)]
+)
+def test_the_smallest_limit_is_the_max_length(positions, tokenizer_limit, expected, make_checkpoint, edit_json):
+    folder = make_checkpoint(max_position_embeddings=positions)
+    edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer_limit)
+    assert Checkpoint.open(str(folder)).max_length == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("modules.json", {"not": "a list"}),
+        ("modules.json", [{}]),
+        ("1_Pooling/config.json", []),
+        ("sentence_bert_config.json", {"max_seq_length": "many"}),
+        ("sentence_bert_config.json", {"max_seq_length": -1}),
+    ],
+)
+def test_damaged_sentence_transformers_files_are_refused(name, value, folder, refused):
+    write(folder, name, value)
+    refused(folder, name)

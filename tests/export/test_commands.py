@@ -1,0 +1,109 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from encort.runtime.bundle import Bundle
+from encort.runtime.cli import group
+from encort.runtime.errors import CheckpointError, FidelityError, MissingExtraError, OutputExistsError
+
+
+def encort(*arguments):
+    """Run the command in this process; an error of encort's own is raised."""
+    result = CliRunner().invoke(group, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run_encort(*arguments):
+    command = [sys.executable, "-m", "encort", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+
+def test_export_makes_a_bundle_and_tells_the_fidelity_of_every_variant(classifier_checkpoint, output):
+    lines = encort("export", classifier_checkpoint, "--output", output).stdout.splitlines()
+    variants = Bundle.open(output).manifest.variants
+    for line, variant in zip(lines, variants, strict=False):
+        error = variant.fidelity.max_abs_error["logits"]
+        assert line.startswith(f"{variant.name}: largest difference to eager PyTorch, {variant.fidelity.cases} batches")
+        assert f"logits {error:.1e}" in line
+    assert lines[len(variants) :] == [f"bundle: {output}"]
+
+
+def test_export_options_reach_the_bundle(encoder_checkpoint, output):
+    options = ["--pooling", "cls", "--no-normalize", "--max-length", "16"]
+    encort("export", encoder_checkpoint, "-o", output, *options)
+    manifest = Bundle.open(output).manifest
+    assert (manifest.pooling, manifest.normalize, manifest.max_length) == ("cls", False, 16)
+
+
+def test_export_replaces_a_bundle_only_with_overwrite(encoder_checkpoint, encoder_bundle, tmp_path):
+    earlier = shutil.copytree(encoder_bundle, tmp_path / "earlier.bundle")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        encort("export", encoder_checkpoint, "-o", earlier)
+    encort("export", encoder_checkpoint, "-o", earlier, "--pooling", "cls", "--overwrite")
+    assert Bundle.open(earlier).manifest.pooling == "cls"
+
+
+def test_export_without_its_packages_gives_the_pip_command(encoder_checkpoint, output, monkeypatch):
+    monkeypatch.setattr("encort.runtime.extras.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r'encort export needs.*pip install "encort\[export\]"'):
+        encort("export", encoder_checkpoint, "-o", output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export"], "Missing argument 'CHECKPOINT'"),
+        (["export", "checkpoint"], "Missing option '--output'"),
+        (["export", "checkpoint", "-o", "out", "--pooling", "max"], "'max' is not one of 'mean', 'cls', 'pooler'"),
+        (["verify"], "Missing argument 'BUNDLE'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, message):
+    result = encort(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_verify_compares_with_the_golden_vectors(classifier_bundle):
+    lines = encort("verify", classifier_bundle).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-padded"]
+    assert all("golden vectors, 40 texts" in line and "logits" in line for line in lines)
+
+
+def test_verify_compares_with_a_checkpoint(classifier_bundle, classifier_checkpoint):
+    lines = encort("verify", classifier_bundle, "--checkpoint", classifier_checkpoint).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-padded"] * 2
+    assert all("eager PyTorch" in line for line in lines[2:])
+
+
+def test_verify_refuses_another_checkpoint(classifier_bundle, encoder_checkpoint, encoder_bundle, make_checkpoint):
+    with pytest.raises(CheckpointError, match="other labels"):
+        encort("verify", classifier_bundle, "--checkpoint", encoder_checkpoint)
+    with pytest.raises(FidelityError):
+        encort("verify", encoder_bundle, "--checkpoint", make_checkpoint(seed=11))
+
+
+def test_errors_are_one_line_on_stderr_and_an_exit_code(output):
+    refused = run_encort("export", "/no/such/checkpoint", "-o", output)
+    assert (refused.returncode, refused.stdout) == (CheckpointError.exit_code, "")
+    assert refused.stderr == "encort: there is no checkpoint folder /no/such/checkpoint\n"
+
+
+def test_verify_as_a_command_of_a_shell(encoder_bundle):
+    verified = run_encort("verify", encoder_bundle)
+    assert (verified.returncode, len(verified.stdout.splitlines()), verified.stderr) == (0, 2, "")
+
+
+def test_verify_of_a_changed_bundle_exits_with_its_code(encoder_bundle, output):
+    shutil.copytree(encoder_bundle, output)
+    config = json.loads((output / "config.json").read_text())
+    (output / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    changed = run_encort("verify", output)
+    assert (changed.returncode, changed.stdout) == (12, "")
+    assert "config.json is not the file that was exported" in changed.stderr

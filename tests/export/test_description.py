@@ -1,0 +1,21 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from encort.export.architectures import describe
+from encort.export.checkpoint import Checkpoint
+
+
+@pytest.fixture
+def encoder(encoder_checkpoint):
+    checkpoint = Checkpoint.open(str(encoder_checkpoint))
+    return describe(checkpoint.model.config, checkpoint.weights)
+
+
+def test_hidden_is_the_width_of_every_token(encoder):
+    assert encoder.hidden == 40 == encoder.embeddings.norm.weight.size
+
+
+def test_a_description_cannot_be_changed(encoder):
+    with pytest.raises(FrozenInstanceError):
+        encoder.attention_heads = 1

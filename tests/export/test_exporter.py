@@ -1,0 +1,336 @@
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tokenizers
+import torch
+import transformers
+
+import encort
+from encort.export.exporter import export_bundle, verify_against_checkpoint
+from encort.runtime.bundle import Bundle
+from encort.runtime.errors import CheckpointError, FidelityError, OutputExistsError
+from encort.runtime.manifest import MANIFEST_FILE, TOLERANCES, Layout, Output, Pooling, Precision, Task
+from encort.runtime.session import Session, graph_inputs
+
+# What a bundle is.
+
+
+@pytest.fixture(scope="session", params=["encoder", "classifier"])
+def bundle(request):
+    return Bundle.open(request.getfixturevalue(f"{request.param}_bundle"))
+
+
+def test_the_folder_holds_what_the_manifest_lists(bundle):
+    assert {path.name for path in bundle.folder.iterdir()} == {MANIFEST_FILE, *bundle.manifest.files}
+    assert set(bundle.manifest.files) == {
+        "config.json",
+        "tokenizer.json",
+        "golden.npz",
+        "cpu-fp32.onnx",
+        "cpu-fp32-padded.onnx",
+        "cpu-fp32.weights",
+    }
+
+
+def test_every_listed_file_has_its_hash(bundle):
+    for name in bundle.manifest.files:
+        assert bundle.path(name).is_file()
+
+
+def test_all_variants_share_one_file_of_weights(bundle):
+    parameters = sum(array.nbytes for array in initializers(bundle, "cpu-fp32.onnx").values())
+    assert bundle.manifest.files["cpu-fp32.weights"].bytes >= 0.9 * parameters
+    for variant in bundle.manifest.variants:
+        assert variant.weights_file == "cpu-fp32.weights"
+        assert bundle.manifest.files[variant.file].bytes < 60_000
+        graph = onnx.load(bundle.folder / variant.file, load_external_data=False).graph
+        outside = [entry for tensor in graph.initializer for entry in tensor.external_data]
+        assert {entry.value for entry in outside if entry.key == "location"} == {"cpu-fp32.weights"}
+
+
+def test_variants_hold_the_same_weights(bundle):
+    one, other = (initializers(bundle, variant.file) for variant in bundle.manifest.variants)
+    for name in one.keys() & other.keys():
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def initializers(bundle, file):
+    graph = onnx.load(bundle.folder / file).graph
+    return {tensor.name: onnx.numpy_helper.to_array(tensor, bundle.folder) for tensor in graph.initializer}
+
+
+def test_the_manifest_gives_the_axes_of_the_graph(bundle):
+    for variant in bundle.manifest.variants:
+        session = onnxruntime.InferenceSession(bundle.folder / variant.file, providers=["CPUExecutionProvider"])
+        assert variant.inputs == {node.name: list(node.shape) for node in session.get_inputs()}
+        assert variant.outputs == {node.name: [str(axis) for axis in node.shape] for node in session.get_outputs()}
+        assert all(axes == ["batch", "sequence"] for axes in variant.inputs.values())
+        assert all(axes[0] == "batch" for axes in variant.outputs.values())
+
+
+def test_the_manifest_gives_the_fidelity_of_every_variant(bundle):
+    assert [variant.layout for variant in bundle.manifest.variants] == [Layout.EQUAL_LENGTH, Layout.PADDED]
+    for variant in bundle.manifest.variants:
+        fidelity = variant.fidelity
+        assert fidelity.max_abs_error.keys() == variant.outputs.keys()
+        assert all(0 < error <= TOLERANCES[Precision.FP32] for error in fidelity.max_abs_error.values())
+        assert 1 - 1e-6 <= fidelity.min_cosine <= fidelity.mean_cosine <= 1 + 1e-6
+        assert fidelity.label_flips == (0 if bundle.manifest.labels else None)
+        assert 0 <= fidelity.batch_difference <= 1e-5
+        assert fidelity.texts == 40
+        assert fidelity.cases > fidelity.texts
+
+
+def test_the_manifest_says_where_the_bundle_came_from(classifier_bundle, classifier_checkpoint):
+    manifest = Bundle.open(classifier_bundle).manifest
+    assert (manifest.source.model, manifest.source.architecture) == (str(classifier_checkpoint), "bert")
+    assert manifest.source.revision is None
+    assert manifest.tools["torch"] == torch.__version__
+    assert {"encort", "transformers", "tokenizers", "onnxruntime", "python"} <= manifest.tools.keys()
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_any_output_can_be_asked_for_alone(layout, classifier_bundle):
+    opened = Bundle.open(classifier_bundle)
+    (variant,) = [variant for variant in opened.manifest.variants if variant.layout is layout]
+    session = Session(opened, variant, threads=1)
+    random = np.random.default_rng(0)
+    inputs = graph_inputs(layout, random.integers(0, 100, (3, 11)), random.integers(0, 2, (3, 11)))
+    for name, array in zip(Output, session.run(list(Output), inputs), strict=True):
+        np.testing.assert_allclose(session.run([name], inputs)[0], array, rtol=0, atol=1e-6)
+
+
+# What goes into a bundle.
+
+
+def test_labels_keep_their_order_when_10_sorts_before_9(make_checkpoint, output, eager):
+    labels = [f"label {20 - number}" for number in range(12)]
+    checkpoint = make_checkpoint(labels=labels, seed=5)
+    assert export_bundle(checkpoint, output).manifest.labels == labels
+    with encort.load(output) as model:
+        batch = model.tokenize(["hello", "my card is lost", "안녕하세요"])
+        found = [result.label for result in model.classify(batch)]
+    rows = [batch.rows(np.array([index])) for index in range(3)]
+    expected = [eager(checkpoint, *row, np.ones_like(row[0]))["logits"].argmax() for row in rows]
+    assert found == [labels[index] for index in expected]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("pooling", [Pooling.CLS, Pooling.POOLER])
+def test_pooling_and_normalization_are_those_asked_for(pooling, normalize, encoder_checkpoint, output, eager):
+    manifest = export_bundle(encoder_checkpoint, output, pooling=pooling, normalize=normalize).manifest
+    assert (manifest.pooling, manifest.normalize) == (pooling, normalize)
+    with encort.load(output) as model:
+        batch = model.tokenize(["my card is lost"])
+        ids, types = batch.rows(np.array([0]))
+        outputs = eager(encoder_checkpoint, ids, types, np.ones_like(ids))
+        expected = outputs["pooler_output"] if pooling is Pooling.POOLER else outputs["last_hidden_state"][:, 0]
+        scale = np.linalg.norm(expected) if normalize else 1
+        np.testing.assert_allclose(model.embed(batch), expected / scale, rtol=0, atol=1e-5)
+
+
+def test_sentence_transformers_settings_reach_the_manifest(encoder_checkpoint, checkpoint_copy, output):
+    folder = checkpoint_copy(encoder_checkpoint)
+    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer"}]')
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
+    manifest = export_bundle(folder, output).manifest
+    assert (manifest.pooling, manifest.normalize, manifest.max_length) == (Pooling.CLS, False, 12)
+
+
+def test_what_is_asked_for_goes_before_sentence_transformers_settings(encoder_checkpoint, checkpoint_copy, output):
+    folder = checkpoint_copy(encoder_checkpoint)
+    (folder / "modules.json").write_text("[]")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
+    manifest = export_bundle(folder, output, normalize=True, max_length=20).manifest
+    assert (manifest.normalize, manifest.max_length) == (True, 20)
+
+
+def test_padding_and_truncation_of_the_tokenizer_do_not_leak(encoder_checkpoint, checkpoint_copy, output):
+    folder = checkpoint_copy(encoder_checkpoint)
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding(length=32)
+    tokenizer.enable_truncation(max_length=16)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    export_bundle(folder, output)
+    saved = json.loads((output / "tokenizer.json").read_text())
+    assert saved["padding"] is None
+    assert saved["truncation"] is None
+    with encort.load(output) as model:
+        assert model.tokenize(["hello", "the card " * 100]).lengths.tolist() == [3, 64]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_checkpoints_become_float32_bundles(dtype, classifier_checkpoint, checkpoint_copy, output):
+    folder = checkpoint_copy(classifier_checkpoint)
+    transformers.AutoModelForSequenceClassification.from_pretrained(folder).to(dtype).save_pretrained(folder)
+    bundle = export_bundle(folder, output)
+    assert {variant.precision for variant in bundle.manifest.variants} == {Precision.FP32}
+    floats = [array for array in initializers(bundle, "cpu-fp32.onnx").values() if array.dtype.kind == "f"]
+    assert {array.dtype for array in floats} == {np.dtype(np.float32)}
+
+
+BERTS = {
+    "no layers": {"num_hidden_layers": 0},
+    "one token type": {"type_vocab_size": 1},
+    "five positions": {"max_position_embeddings": 5},
+    "relu": {"hidden_act": "relu"},
+    "small embeddings, epsilon 1e-5": {"initializer_range": 3e-3, "layer_norm_eps": 1e-5},
+    "one label": {"labels": ["only"]},
+}
+
+
+@pytest.mark.parametrize("bert", BERTS.values(), ids=BERTS)
+def test_unusual_encoders_are_exported(bert, make_checkpoint, output):
+    assert export_bundle(make_checkpoint(seed=6, **bert), output).folder == output
+
+
+def test_an_encoder_without_pooler_is_exported(make_checkpoint, output):
+    folder = make_checkpoint(seed=7)
+    transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
+    variants = export_bundle(folder, output).manifest.variants
+    assert all("pooler_output" not in variant.outputs for variant in variants)
+
+
+def test_an_encoder_trained_to_fill_masks_is_exported_for_embeddings(make_checkpoint, output):
+    folder = make_checkpoint(seed=8)
+    transformers.BertForMaskedLM.from_pretrained(folder).save_pretrained(folder)
+    assert export_bundle(folder, output).manifest.task is Task.FEATURE_EXTRACTION
+
+
+# What is refused.
+
+
+OTHER_ARCHITECTURES = {
+    "GPT2": {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64},
+    "T5": {"d_model": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "d_ff": 8},
+    "Roberta": {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "max_position_embeddings": 66,
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "sizes"), OTHER_ARCHITECTURES.items(), ids=OTHER_ARCHITECTURES)
+def test_an_unknown_architecture_is_refused(name, sizes, encoder_checkpoint, checkpoint_copy, refused):
+    folder = checkpoint_copy(encoder_checkpoint)
+    config = getattr(transformers, f"{name}Config")(vocab_size=200, **sizes)
+    getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
+    refused(folder, f"architecture '{config.model_type}' cannot be exported yet; encort knows: bert")
+
+
+@pytest.mark.parametrize(
+    "setting", [{"is_decoder": True}, {"position_embedding_type": "relative_key"}, {"hidden_act": "gelu_new"}], ids=str
+)
+def test_a_setting_that_the_graph_does_not_know_is_refused(setting, make_checkpoint, refused):
+    refused(make_checkpoint(**setting), "exported")
+
+
+@pytest.mark.parametrize("length", [-1, 0, 65, 512])
+def test_a_max_length_out_of_range_is_refused(length, encoder_checkpoint, refused):
+    refused(encoder_checkpoint, rf"max_length must be between . and .* 64.*, got {length}", max_length=length)
+
+
+def test_a_max_length_without_room_for_a_text_is_refused(encoder_checkpoint, refused):
+    refused(encoder_checkpoint, "max_length", max_length=1)
+
+
+@pytest.mark.parametrize("length", [3, 64])
+def test_a_max_length_at_the_edge_of_the_range_is_taken(length, encoder_checkpoint, output):
+    assert export_bundle(encoder_checkpoint, output, max_length=length).manifest.max_length == length
+
+
+def test_a_tokenizer_that_gives_other_ids_than_transformers_is_refused(encoder_checkpoint, refused, monkeypatch):
+    def other_ids(self, *texts, **options):
+        encoding = original(self, *texts, **options)
+        encoding["input_ids"][7][1] += 1
+        return encoding
+
+    original = transformers.PreTrainedTokenizerBase.__call__
+    monkeypatch.setattr(transformers.PreTrainedTokenizerBase, "__call__", other_ids)
+    refused(encoder_checkpoint, "tokenizer.json gives other ids than transformers")
+
+
+# What replaces what.
+
+
+def test_an_earlier_bundle_is_replaced_only_when_asked(encoder_checkpoint, output, files):
+    export_bundle(encoder_checkpoint, output, pooling=Pooling.MEAN)
+    before = files(output)
+    with pytest.raises(OutputExistsError, match="pass overwrite"):
+        export_bundle(encoder_checkpoint, output, pooling=Pooling.CLS)
+    assert files(output) == before
+    assert export_bundle(encoder_checkpoint, output, pooling=Pooling.CLS, overwrite=True).manifest.pooling == "cls"
+    assert [path.name for path in output.parent.iterdir()] == ["new.bundle"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_bundle_is_never_replaced(overwrite, encoder_checkpoint, output):
+    output.mkdir()
+    (output / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="will not be replaced"):
+        export_bundle(encoder_checkpoint, output, overwrite=overwrite)
+    assert [path.name for path in output.iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_and_folders_that_are_not_there_yet_are_filled(encoder_checkpoint, output):
+    output.mkdir()
+    assert export_bundle(encoder_checkpoint, output).folder == output
+    deeper = output.parent / "a" / "b" / "c.bundle"
+    assert export_bundle(encoder_checkpoint, deeper).folder == deeper
+
+
+# A bundle and the checkpoint it came from.
+
+
+@pytest.mark.parametrize("kind", ["encoder", "classifier"])
+def test_the_right_checkpoint_verifies(kind, request):
+    bundle = Bundle.open(request.getfixturevalue(f"{kind}_bundle"))
+    checkpoint = request.getfixturevalue(f"{kind}_checkpoint")
+    measured = verify_against_checkpoint(bundle, checkpoint)
+    assert [variant for variant, _ in measured] == bundle.manifest.variants
+    for variant, fidelity in measured:
+        assert fidelity.max_abs_error == pytest.approx(variant.fidelity.max_abs_error, abs=2e-5)
+        assert fidelity.cases == variant.fidelity.cases
+
+
+@pytest.mark.parametrize("labels", [["card_lost", "hello", "change_pin"], ["card_lost", "hello"], None], ids=str)
+def test_a_checkpoint_with_other_labels_does_not_verify(labels, classifier_bundle, make_checkpoint):
+    with pytest.raises(CheckpointError, match="other labels than the bundle"):
+        verify_against_checkpoint(Bundle.open(classifier_bundle), make_checkpoint(labels=labels, seed=2))
+
+
+OTHER_ENCODERS = {
+    "other weights": {"seed": 10},
+    "other width": {"hidden_size": 20},
+    "more layers": {"num_hidden_layers": 4},
+    "fewer positions": {"max_position_embeddings": 32},
+    "smaller vocabulary": {"vocab_size": 120},
+    "larger vocabulary": {"vocab_size": 300},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_ENCODERS.values(), ids=OTHER_ENCODERS)
+def test_another_encoder_does_not_verify(other, encoder_bundle, make_checkpoint):
+    with pytest.raises((CheckpointError, FidelityError)):
+        verify_against_checkpoint(Bundle.open(encoder_bundle), make_checkpoint(**{"seed": 1, **other}))
+
+
+def test_the_encoder_without_its_pooler_does_not_verify(encoder_bundle, encoder_checkpoint, checkpoint_copy):
+    folder = checkpoint_copy(encoder_checkpoint)
+    transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
+    with pytest.raises((CheckpointError, FidelityError)):
+        verify_against_checkpoint(Bundle.open(encoder_bundle), folder)
+
+
+def test_a_failed_verification_does_not_speak_of_writing(encoder_bundle, make_checkpoint):
+    with pytest.raises(FidelityError) as failure:
+        verify_against_checkpoint(Bundle.open(encoder_bundle), make_checkpoint(seed=10))
+    assert "no bundle was written" not in str(failure.value)

@@ -1,0 +1,113 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+import transformers
+
+from encort.export.architectures import describe
+from encort.export.checkpoint import Checkpoint
+from encort.export.heads import author
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import Layout, Output, Pooling
+
+LARGEST_ERROR = 5e-5
+
+
+@pytest.fixture(scope="session")
+def poolerless_checkpoint(make_checkpoint):
+    folder = make_checkpoint(seed=4)
+    transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def described():
+    def describe_folder(folder):
+        checkpoint = Checkpoint.open(str(folder))
+        return describe(checkpoint.model.config, checkpoint.weights)
+
+    return describe_folder
+
+
+def pooled(pooling, outputs, mask, *, normalize):
+    """Sentence embeddings, text by text."""
+    hidden = outputs["last_hidden_state"].astype(np.float64)
+    rows = {
+        Pooling.MEAN: lambda: [row[counts == 1].mean(0) for row, counts in zip(hidden, mask, strict=True)],
+        Pooling.CLS: lambda: [row[0] for row in hidden],
+        Pooling.POOLER: lambda: list(outputs["pooler_output"]),
+    }[pooling]()
+    return np.array([row / np.linalg.norm(row) if normalize else row for row in rows])
+
+
+@pytest.mark.parametrize("normalize", [True, False], ids=["normalized", "raw"])
+@pytest.mark.parametrize("pooling", Pooling)
+@pytest.mark.parametrize("layout", Layout)
+def test_sentence_embeddings_equal_eager(
+    layout, pooling, normalize, encoder_checkpoint, authored, run_graph, token_cases, eager
+):
+    session = authored(encoder_checkpoint, layout, pooling=pooling, normalize=normalize)
+    for tokens in token_cases(64, masked=layout is Layout.PADDED):
+        expected = pooled(pooling, eager(encoder_checkpoint, *tokens), tokens[2], normalize=normalize)
+        found = run_graph(session, *tokens)["sentence_embedding"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=LARGEST_ERROR)
+
+
+@pytest.mark.parametrize("layout", Layout)
+def test_logits_and_pooler_output_equal_eager(layout, classifier_checkpoint, authored, run_graph, token_cases, eager):
+    session = authored(classifier_checkpoint, layout)
+    for tokens in token_cases(64, masked=layout is Layout.PADDED):
+        expected, found = eager(classifier_checkpoint, *tokens), run_graph(session, *tokens)
+        for name in ("logits", "pooler_output"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=LARGEST_ERROR)
+
+
+def test_a_classifier_has_every_output_with_dynamic_axes(classifier_checkpoint, authored):
+    session = authored(classifier_checkpoint, Layout.PADDED)
+    assert {node.name: node.shape for node in session.get_outputs()} == {
+        "last_hidden_state": ["batch", "sequence", 40],
+        "pooler_output": ["batch", 40],
+        "sentence_embedding": ["batch", 40],
+        "logits": ["batch", 3],
+    }
+
+
+def test_an_encoder_without_pooler_has_no_pooler_output(poolerless_checkpoint, authored, run_graph, token_cases, eager):
+    session = authored(poolerless_checkpoint, Layout.PADDED)
+    assert [node.name for node in session.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
+    for tokens in token_cases(64, masked=True):
+        expected = pooled(Pooling.MEAN, eager(poolerless_checkpoint, *tokens), tokens[2], normalize=True)
+        found = run_graph(session, *tokens)["sentence_embedding"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=LARGEST_ERROR)
+
+
+def test_pooling_by_a_pooler_that_is_not_there_is_refused(poolerless_checkpoint, described, refused):
+    with pytest.raises(CheckpointError, match="no pooler; pool by mean or cls"):
+        author(described(poolerless_checkpoint), Layout.PADDED, pooling=Pooling.POOLER, normalize=True)
+    refused(poolerless_checkpoint, "no pooler", pooling=Pooling.POOLER)
+
+
+@pytest.mark.parametrize(
+    ("output", "unneeded"),
+    [
+        (Output.LAST_HIDDEN_STATE, {"Tanh", "ReduceSum", "LpNormalization"}),
+        (Output.POOLER_OUTPUT, {"ReduceSum", "LpNormalization"}),
+        (Output.SENTENCE_EMBEDDING, {"Tanh"}),
+        (Output.LOGITS, {"ReduceSum", "LpNormalization"}),
+    ],
+)
+def test_no_output_needs_the_nodes_of_another_head(output, unneeded, classifier_checkpoint, described):
+    model = author(described(classifier_checkpoint), Layout.PADDED, pooling=Pooling.MEAN, normalize=True)
+    assert unneeded <= {node.op_type for node in model.graph}
+    (value,) = [value for value in model.graph.outputs if value.name == output]
+    assert not unneeded & {node.op_type for node in ancestors(value)}
+
+
+def ancestors(value: ir.Value) -> set[ir.Node]:
+    """Every node that leads to a value."""
+    found, waiting = set(), [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [source.producer() for source in node.inputs if source is not None]
+    return found

@@ -1,0 +1,16 @@
+from encort.export.samples import sample_texts
+
+
+def test_there_are_forty_different_texts():
+    assert len(sample_texts()) == len(set(sample_texts())) == 40
+
+
+def test_no_text_is_blank():
+    assert all(text.strip() for text in sample_texts())
+
+
+def test_texts_are_short_and_long_and_not_english_alone():
+    lengths = sorted(map(len, sample_texts()))
+    assert lengths[0] <= 5
+    assert lengths[-1] >= 500
+    assert any(not text.isascii() for text in sample_texts())

@@ -1,0 +1,59 @@
+import math
+
+import pytest
+
+from encort.runtime.errors import InputError
+from encort.training.settings import TrainingSettings, default_learning_rate
+
+WRONG = {
+    "epochs": [0, -1],
+    "batch_size": [0],
+    "learning_rate": [0, -1e-5, math.nan],
+    "weight_decay": [-0.1, math.nan],
+    "warmup_ratio": [-0.1, 1.1],
+    "dropout": [-0.1, 1.0],
+    "max_length": [2, 0],
+    # numpy's generators take 32 bits.
+    "seed": [-1, 2**32],
+}
+EDGES = {
+    "epochs": [1],
+    "batch_size": [1],
+    "learning_rate": [1e-9, None],
+    "weight_decay": [0],
+    "warmup_ratio": [0, 1],
+    "dropout": [0, 0.99, None],
+    "max_length": [3, None],
+    "seed": [0, 2**32 - 1],
+}
+
+
+def pairs(table):
+    return [(name, value) for name, values in table.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), pairs(WRONG))
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(InputError, match=f"^{name} must be .*, got {value}$"):
+        TrainingSettings(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), pairs(EDGES))
+def test_the_edges_of_the_range_are_taken(name, value):
+    assert getattr(TrainingSettings(**{name: value}), name) == value
+
+
+def test_all_problems_are_listed_at_once():
+    with pytest.raises(InputError) as refusal:
+        TrainingSettings(**{name: values[0] for name, values in WRONG.items()})
+    assert [problem.split()[0] for problem in str(refusal.value).split("; ")] == list(WRONG)
+
+
+def test_settings_cannot_be_given_by_position():
+    with pytest.raises(TypeError):
+        TrainingSettings(4)
+
+
+@pytest.mark.parametrize(("hidden", "rate"), [(768, 5e-5), (384, 2e-4), (1536, 1.25e-5)])
+def test_narrower_encoders_learn_faster(hidden, rate):
+    assert default_learning_rate(hidden) == pytest.approx(rate)
