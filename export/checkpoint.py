@@ -88,6 +88,14 @@ class Checkpoint:
                 f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
                 f"{self.model.config.vocab_size}; they do not belong together"
             )
+        problem = getattr(self.model.config, "problem_type", None)
+        if self.task is Task.TEXT_CLASSIFICATION and (
+            len(self.labels) < 2 or problem not in (None, "single_label_classification")
+        ):
+            raise CheckpointError(
+                f"{self.name} has {len(self.labels)} label(s) and problem_type {problem!r}; "
+                "only classifiers with exactly one label a text can be exported yet"
+            )
         if len(set(self.labels)) != len(self.labels):
             raise CheckpointError(f"{self.name}: labels must differ, its config.json has {', '.join(self.labels)}")
         return self
