@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from encort.export.embedding_settings import EmbeddingSettings
 from encort.runtime.errors import CheckpointError
 from encort.runtime.folders import is_missing_folder
-from encort.runtime.manifest import Task
+from encort.runtime.manifest import Pooling, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,13 @@ class Checkpoint:
     tokenizer: Any
 
     @classmethod
-    def open(cls, name: str, *, revision: str | None = None) -> "Checkpoint":
+    def open(cls, name: str, *, revision: str | None = None, pooling: Pooling | None = None) -> "Checkpoint":
         """Load a local folder, or a hub id where there is a network.
+
+        Args:
+            name: The folder or hub id.
+            revision: Commit, branch or tag of a hub id.
+            pooling: Of sentence embeddings, instead of the folder's.
 
         Raises:
             CheckpointError: No such checkpoint, weights missing, pickled or not finite, remote code, no fast
@@ -51,7 +56,7 @@ class Checkpoint:
         config = _config(folder)
         _check_loadable(folder, config)
         task = _task(config)
-        embedding = EmbeddingSettings.read(folder)
+        embedding = EmbeddingSettings.read(folder, pooling=pooling)
         return cls(
             name, folder, revision, task, embedding, _load_model(folder, task), _load_tokenizer(folder)
         )._checked()
@@ -70,7 +75,7 @@ class Checkpoint:
         """Names of the logits' columns, empty without a classification head."""
         if self.task is not Task.TEXT_CLASSIFICATION:
             return []
-        return [str(self.model.config.id2label[index]) for index in range(self.model.config.num_labels)]
+        return [str(label) for _, label in sorted(self.model.config.id2label.items())]
 
     @property
     def max_length(self) -> int:
@@ -104,7 +109,9 @@ class Checkpoint:
 def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     folder = Path(name)
     if folder.is_dir():
-        return folder, revision
+        if revision is not None:
+            raise CheckpointError(f"{name} is a folder, which has no revision {revision!r}; leave --revision out")
+        return folder, None
     if is_missing_folder(name):
         raise CheckpointError(f"there is no checkpoint folder {name}")
     from huggingface_hub import snapshot_download

@@ -27,23 +27,28 @@ class EmbeddingSettings:
     max_length: int | None
 
     @classmethod
-    def read(cls, folder: Path) -> "EmbeddingSettings":
+    def read(cls, folder: Path, *, pooling: Pooling | None = None) -> "EmbeddingSettings":
         """Read `modules.json`, `1_Pooling/config.json` and `sentence_bert_config.json`, where they are.
+
+        Args:
+            folder: The checkpoint.
+            pooling: Taken instead of the folder's.
 
         Raises:
             CheckpointError: One is damaged, or asks for what a bundle cannot give.
         """
-        return cls(pooling=_pooling(folder), normalize=_normalize(folder), max_length=_max_length(folder))
+        _check_prompts(folder)
+        return cls(normalize=_normalize(folder), pooling=pooling or _pooling(folder), max_length=_max_length(folder))
 
 
 def _pooling(folder: Path) -> Pooling:
     file = folder / "1_Pooling" / "config.json"
     modes = _read(file, dict)
     asked = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
-    if not asked:
+    if not file.exists():
         return Pooling.MEAN
-    if len(asked) > 1 or asked[0] not in _POOLINGS:
-        raise CheckpointError(f"{file} asks for {' and '.join(asked)}; a bundle has mean or cls pooling (--pooling)")
+    if len(asked) != 1 or asked[0] not in _POOLINGS:
+        raise CheckpointError(f"{file} asks for {' and '.join(asked) or 'no pooling'}; choose one with --pooling")
     return _POOLINGS[asked[0]]
 
 
@@ -60,10 +65,20 @@ def _normalize(folder: Path) -> bool:
 
 def _max_length(folder: Path) -> int | None:
     file = folder / "sentence_bert_config.json"
-    limit = _read(file, dict).get("max_seq_length")
+    settings = _read(file, dict)
+    if settings.get("do_lower_case"):
+        raise CheckpointError(f"{file} lowers the case of texts outside of the tokenizer, which a bundle cannot do")
+    limit = settings.get("max_seq_length")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise CheckpointError(f"{file}: max_seq_length is {limit!r}, expected a whole number above 0")
     return limit
+
+
+def _check_prompts(folder: Path) -> None:
+    file = folder / "config_sentence_transformers.json"
+    name = _read(file, dict).get("default_prompt_name")
+    if name is not None:
+        raise CheckpointError(f"{file} puts the prompt {name!r} before every text, which a bundle cannot do yet")
 
 
 def _read(file: Path, kind: type[Any]) -> Any:

@@ -17,7 +17,6 @@ from encort.export.oracle import Case, Oracle
 from encort.export.samples import sample_texts
 from encort.export.verify import verify
 from encort.runtime.bundle import Bundle, file_entries
-from encort.runtime.cores import available_cores
 from encort.runtime.errors import CheckpointError
 from encort.runtime.folders import check_replaceable, new_folder
 from encort.runtime.golden import Golden
@@ -76,12 +75,8 @@ def export_bundle(
     """
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
-    source = Checkpoint.open(str(checkpoint), revision=revision)
-    oracle = Oracle(
-        source,
-        source.embedding.pooling if pooling is None else pooling,
-        source.embedding.normalize if normalize is None else normalize,
-    )
+    source = Checkpoint.open(str(checkpoint), revision=revision, pooling=pooling)
+    oracle = Oracle(source, source.embedding.pooling, source.embedding.normalize if normalize is None else normalize)
     encoder = describe(source.model.config, source.weights)
     limit = _limit(source, encoder, max_length)
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:
@@ -104,13 +99,16 @@ def verify_against_checkpoint(
         CheckpointError: The checkpoint cannot be used, or its labels are not the bundle's.
         FidelityError: Results differ past the tolerance.
     """
-    source = Checkpoint.open(str(checkpoint))
     manifest = bundle.manifest
+    is_source = str(checkpoint) == manifest.source.model
+    revision = manifest.source.revision if is_source else None
+    source = Checkpoint.open(str(checkpoint), revision=revision, pooling=manifest.pooling)
     if source.labels != manifest.labels:
         raise CheckpointError(f"{checkpoint} has other labels than the bundle: it is not what was exported")
     exported = json.loads(bundle.path(CONFIG_FILE).read_text(encoding="utf-8"))
     settings = json.loads(source.model.config.to_json_string())
-    different = sorted(name for name in {*exported, *settings} if exported.get(name) != settings.get(name))
+    names = {*exported, *settings} - {"transformers_version"}
+    different = sorted(name for name in names if exported.get(name) != settings.get(name))
     if different:
         raise CheckpointError(f"{checkpoint} is not what was exported: its config.json has another {different[0]}")
     oracle = Oracle(source, manifest.pooling, manifest.normalize)
@@ -120,11 +118,12 @@ def verify_against_checkpoint(
 
 def _limit(source: Checkpoint, encoder: Encoder, asked: int | None) -> int:
     positions, shortest = len(encoder.embeddings.positions), source.tokenizer.num_special_tokens_to_add() + 1
-    if asked is not None and not shortest <= asked <= positions:
+    limit = source.max_length if asked is None else asked
+    if not shortest <= limit <= positions:
         raise CheckpointError(
-            f"max_length must be between {shortest} and the model's {positions} positions, got {asked}"
+            f"max_length must be between {shortest} and the model's {positions} positions, got {limit}"
         )
-    return source.max_length if asked is None else asked
+    return limit
 
 
 def _write_variants(encoder: Encoder, oracle: Oracle, folder: Path) -> list[Variant]:
@@ -190,7 +189,6 @@ def _write_manifest(oracle: Oracle, folder: Path, variants: list[Variant], limit
         labels=source.labels,
         pooling=oracle.pooling,
         normalize=oracle.normalize,
-        prompts={},
         max_length=limit,
         source=Source(model=source.name, architecture=source.architecture, revision=source.revision),
         tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
@@ -203,7 +201,7 @@ def _write_manifest(oracle: Oracle, folder: Path, variants: list[Variant], limit
 
 def _verify(bundle: Bundle, oracle: Oracle, samples: TokenBatch, *, progress: bool) -> list[Fidelity]:
     return verify(
-        [(variant, Session(bundle, variant, threads=available_cores())) for variant in bundle.manifest.variants],
+        [(variant, Session(bundle, variant, threads=1)) for variant in bundle.manifest.variants],
         oracle,
         samples,
         limit=bundle.manifest.max_length,

@@ -111,8 +111,10 @@ class _Measurement:
             return
         found = run(self.session, self.variant, case)
         self.cases += 1
-        if missing := found.keys() - expected.keys():
-            raise FidelityError(f"variant {self.variant.name} gives {', '.join(missing)}, the checkpoint does not")
+        if different := found.keys() ^ expected.keys():
+            raise FidelityError(
+                f"variant {self.variant.name} and the checkpoint do not give the same outputs: {', '.join(different)}"
+            )
         for name, array in found.items():
             self._note_error(case, name, array, expected[name])
         if case.is_sample:
@@ -137,12 +139,23 @@ class _Measurement:
         self.max_abs_error[name] = max(error, self.max_abs_error.get(name, 0.0))
 
     def fidelity(self, samples: TokenBatch, vocabulary: int) -> Fidelity:
+        """What was measured.
+
+        Raises:
+            FidelityError: A text's embedding depends on its neighbours by more than the tolerance.
+        """
+        difference, limit = self._batch_difference(samples, vocabulary), TOLERANCES[self.variant.precision]
+        if not difference <= limit:
+            raise FidelityError(
+                f"variant {self.variant.name}: a text's embedding changes by {difference:.2g} with its neighbours; "
+                f"the limit is {limit:g}"
+            )
         return Fidelity(
             max_abs_error={name.value: error for name, error in self.max_abs_error.items()},
             mean_cosine=float(np.mean(self.sample_cosines)),
             min_cosine=float(np.min(self.sample_cosines)),
             label_flips=self.label_flips if Output.LOGITS in self.max_abs_error else None,
-            batch_difference=self._batch_difference(samples, vocabulary),
+            batch_difference=difference,
             texts=len(samples),
             cases=self.cases,
         )

@@ -1,7 +1,7 @@
 """A bundle on disk: the folder that export writes and the runtime reads.
 
 Reading never runs code from the folder, never touches the network and never follows a path out of it. A
-file's hash is checked when the file is first asked for, so that loading one variant does not read the others.
+file's hash is checked whenever the file is asked for, so that loading one variant does not read the others.
 """
 
 import hashlib
@@ -131,7 +131,7 @@ def _check_name(folder: Path, name: str) -> None:
     """The name is a plain one, and no link leads out of the folder."""
     try:
         inside = Path(name).name == name and "\\" not in name and (folder / name).resolve().parent == folder.resolve()
-    except (OSError, ValueError):  # longer than a name can be, or characters that no name has
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or characters that no name has
         inside = False
     if not inside:
         raise BundlePathError(f"the bundle names {name!r}, which is not a file of {folder}; do not trust it")

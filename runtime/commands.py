@@ -52,11 +52,7 @@ def embed(overflow: str, **options: Any) -> None:
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
     """
-
-    def records(model: "Model", batch: "TokenBatch") -> "list[Record]":
-        return _embedding_records(model, batch)
-
-    _run(records, overflow=overflow, **options)
+    _run(_embedding_records, overflow=overflow, **options)
 
 
 @click.command()

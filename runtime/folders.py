@@ -42,6 +42,7 @@ def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterato
     Raises:
         OutputExistsError: See `check_replaceable`.
     """
+    folder = folder.absolute()
     check_replaceable(folder, marker=marker, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
@@ -61,5 +62,9 @@ def _rename(temporary: Path, folder: Path) -> None:
     # A folder with files in it cannot be the target of a rename: move the old one aside first.
     old = temporary.with_suffix(".old")
     folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ With them `encort verify` repeats the proof on any machine, without torch.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Golden:
                 names = [Output(name) for name in arrays if name not in {"texts", "ids"}]
                 outputs = {name: arrays[name.value] for name in names}
                 golden = cls(texts=arrays["texts"].tolist(), ids=arrays["ids"], outputs=outputs)
-        except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+        except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
             raise BundleError(f"{file} holds no golden vectors ({error}); export the bundle again") from error
         if not golden.texts or {len(array) for array in outputs.values()} != {len(golden.texts)}:
             raise BundleError(f"{file} does not have one golden vector a text; export the bundle again")
@@ -89,10 +90,10 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
     rows = [
         session.run(names, graph_inputs(variant.layout, *batch.rows(np.array([index])))) for index in range(len(batch))
     ]
-    errors = {
-        name.value: float(np.abs(np.concatenate(column) - golden.outputs[name]).max())
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
+    found = {name: np.concatenate(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    if any(found[name].shape != golden.outputs[name].shape for name in names):
+        raise BundleError(f"{GOLDEN_FILE} has other shapes than the graph's outputs; export the bundle again")
+    errors = {name.value: float(np.abs(found[name] - golden.outputs[name]).max()) for name in names}
     limit = TOLERANCES[variant.precision]
     for name, error in errors.items():
         if not error <= limit:  # NaN must fail too

@@ -46,8 +46,11 @@ def chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
 def _file_lines(file: Path) -> Iterator[str]:
     if not file.is_file():
         raise InputError(f"there is no file {file}")
-    with file.open(encoding="utf-8-sig") as lines:
-        yield from _lines(lines, str(file))
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            yield from _lines(lines, str(file))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
 
 
 def _lines(lines: TextIO, name: str) -> Iterator[str]:

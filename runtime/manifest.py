@@ -1,7 +1,7 @@
 """The manifest of a bundle: what `encort.json` says, as frozen dataclasses.
 
 {"format_version": 1, "task": "text-classification", "labels": ["card_arrival", ...], "pooling": "mean",
- "normalize": true, "max_length": 256, "prompts": {}, "source": {...}, "tools": {...},
+ "normalize": true, "max_length": 256, "source": {...}, "tools": {...},
  "files": {"tokenizer.json": {"sha256": "...", "bytes": 466247}, ...},
  "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
 """
@@ -94,7 +94,7 @@ class Fidelity:
         mean_cosine: Mean cosine between sentence embeddings, over the sample texts.
         min_cosine: Smallest such cosine.
         label_flips: Sample texts whose most probable label differs; None without a classification head.
-        batch_difference: Largest difference between a text's outputs alone and among others.
+        batch_difference: Largest difference between a text's sentence embedding alone and among others.
         texts: Number of sample texts.
         cases: Number of batches compared, those of random ids and random masks included.
     """
@@ -138,7 +138,6 @@ class Manifest:
 
     Attributes:
         labels: Names of the logits' columns; empty without a classification head.
-        prompts: Text put before every input, by name.
         max_length: Most tokens of one input, special tokens included.
         tools: Versions of the packages that made the bundle.
         files: Every file of the bundle but the manifest, by name.
@@ -149,7 +148,6 @@ class Manifest:
     labels: list[str]
     pooling: Pooling
     normalize: bool
-    prompts: Mapping[str, str]
     max_length: int
     source: Source
     tools: Mapping[str, str]
@@ -186,10 +184,12 @@ class Manifest:
 
     def _check_labels(self) -> None:
         """Labels are different names, one for each column of every variant's logits."""
-        widths = {
-            axes[-1] for variant in self.variants for name, axes in variant.outputs.items() if name == Output.LOGITS
-        }
-        if widths - {str(len(set(self.labels)))} or len(set(self.labels)) != len(self.labels):
-            raise BundleError(
-                f"{MANIFEST_FILE}: {len(self.labels)} labels do not name the logits; export the bundle again"
-            )
+        problem = None
+        for variant in self.variants:
+            axes = variant.outputs.get(Output.LOGITS)
+            if (axes is None) != (not self.labels) or (axes is not None and axes[-1:] != [str(len(self.labels))]):
+                problem = f"{len(self.labels)} labels do not name the logits of {variant.name}"
+        if len(set(self.labels)) != len(self.labels):
+            problem = "two labels have one name"
+        if problem is not None:
+            raise BundleError(f"{MANIFEST_FILE}: {problem}; export the bundle again")

@@ -1,5 +1,6 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -12,11 +13,11 @@ import onnxruntime
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
-from encort.runtime.errors import DeviceError, InputError, ModelClosedError, WrongTaskError
+from encort.runtime.errors import DeviceError, EncortError, InputError, ModelClosedError, WrongTaskError
 from encort.runtime.manifest import TOKENIZER_FILE, Device, Layout, Manifest, Output, Precision, Task
 from encort.runtime.planner import plan_equal_length
 from encort.runtime.results import Classification, classifications
-from encort.runtime.session import FloatArray, Session
+from encort.runtime.session import FloatArray, Session, graph_inputs
 from encort.runtime.tokenizer import Overflow, Text, Tokenizer
 from encort.runtime.tokens import Int64Array, TokenBatch
 
@@ -56,6 +57,7 @@ class Model:
         # One core runs one micro-batch as efficiently as it can be run, so parallelism is over micro-batches.
         self._session = Session(bundle, self._variant, threads=1)
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="encort")
+        self._process = os.getpid()
         self._closed = False
 
     @property
@@ -115,7 +117,7 @@ class Model:
         return self.embed(texts, overflow=overflow)
 
     def close(self) -> None:
-        """Finish running work and let the threads go; closing twice is fine."""
+        """Finish the micro-batches that run and let the threads go; closing twice is fine."""
         self._closed = True
         self._workers.shutdown()
 
@@ -128,7 +130,8 @@ class Model:
         self.close()
 
     def _tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
-        return texts if isinstance(texts, TokenBatch) else self.tokenize(texts, overflow=overflow)
+        policy = _choice(Overflow, "overflow", overflow)
+        return texts if isinstance(texts, TokenBatch) else self._tokenizer(texts, overflow=policy)
 
     def _run(self, batch: TokenBatch, output: Output) -> FloatArray:
         """One row a text of a pooled output, `(n, dim)` float32."""
@@ -136,7 +139,7 @@ class Model:
 
         def run(indices: Int64Array) -> None:
             ids, type_ids = batch.rows(indices)
-            (rows[indices],) = self._session.run([output], {"input_ids": ids, "token_type_ids": type_ids})
+            (rows[indices],) = self._session.run([output], graph_inputs(Layout.EQUAL_LENGTH, ids, type_ids))
 
         plan = plan_equal_length(batch.lengths, workers=self._threads)
         self._spread(run, plan)
@@ -147,14 +150,21 @@ class Model:
         closed = "this model was closed; load the bundle again"
         if self._closed:
             raise ModelClosedError(closed)
+        if os.getpid() != self._process:
+            raise EncortError("this model was loaded before a fork, which its threads did not survive; load it after")
         if len(plan) == 1:
             return run(plan[0])
         try:
             futures = [self._workers.submit(run, indices) for indices in plan]
         except RuntimeError as error:  # closed by another thread meanwhile
             raise ModelClosedError(closed) from error
-        for future in futures:
-            future.result()
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            # After an error or an interrupt, what has not begun is not begun.
+            for future in futures:
+                future.cancel()
         return None
 
     def _dimension(self, output: Output) -> int:

@@ -74,6 +74,13 @@ class Collector:
         self.records += records
 
 
+class EmbeddingCollector(Collector):
+    def write(self, records: Sequence[Record]) -> None:
+        if not all("embedding" in record for record in records):
+            raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
+        super().write(records)
+
+
 @contextmanager
 def _json_lines(file: Path) -> Iterator[Writer]:
     with file.open("w", encoding="utf-8") as lines:
@@ -82,10 +89,8 @@ def _json_lines(file: Path) -> Iterator[Writer]:
 
 @contextmanager
 def _npy(file: Path, dimension: int) -> Iterator[Writer]:
-    collector = Collector()
+    collector = EmbeddingCollector()
     yield collector
-    if not all("embedding" in record for record in collector.records):
-        raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
     rows = [record["embedding"] for record in collector.records]
     with file.open("wb") as target:
         np.save(target, np.array(rows, np.float32).reshape(len(rows), dimension))

@@ -34,6 +34,8 @@ def read_rows(file: Path) -> Iterator[Row]:
         yield from READERS[file.suffix.lower()](file)
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
 
 
 def _csv(file: Path) -> Iterator[Row]:
@@ -51,7 +53,7 @@ def _separated(file: Path, **dialect: Any) -> Iterator[Row]:
         try:
             for number, row in enumerate(reader, start=1):
                 if None in row:
-                    raise InputError(f"{file}, row {number} has more cells than the header; quote texts with commas")
+                    raise InputError(f"{file}, row {number} has more cells than the header names columns")
                 yield {name: cell for name, cell in row.items() if name}
         except csv.Error as error:
             raise InputError(f"{file} is not a table: {error}") from error
@@ -69,13 +71,13 @@ def _jsonl(file: Path) -> Iterator[Row]:
 
 def _parquet(file: Path) -> Iterator[Row]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     except ImportError:
         raise MissingExtraError("reading Parquet", extra="parquet") from None
     try:
         for batch in parquet.ParquetFile(file).iter_batches(batch_size=_BATCH):
             yield from batch.to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's errors are these
+    except (ArrowException, ValueError) as error:
         raise InputError(f"{file} is not Parquet: {error}") from error
 
 

@@ -36,9 +36,7 @@ class Tokenizer:
             raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if not special < max_length < LIMIT:
-            raise BundleError(
-                f"max_length {max_length} is not between {special + 1} and {LIMIT}; export the bundle again"
-            )
+            raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
         self._max_length = max_length
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)

@@ -145,6 +145,8 @@ def _trainer(
     network: Any, tokenizer: Any, data: LabelledTexts, settings: TrainingSettings, steps: Path
 ) -> transformers.Trainer:
     max_length = _limit(network, tokenizer, settings.max_length)
+    # Saved with the tokenizer: what is served is cut where the training was.
+    tokenizer.model_max_length = max_length
     trainer = transformers.Trainer(
         model=network,
         args=_arguments(settings, network.config.hidden_size, steps),
@@ -155,6 +157,7 @@ def _trainer(
     )
     # Its log lines go to stdout, which belongs to the report.
     trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     trainer.add_callback(_Progress)
     return trainer
 
@@ -197,7 +200,7 @@ def _limit(network: Any, tokenizer: Any, asked: int | None) -> int:
 
 def _tokenized(rows: datasets.Dataset, tokenizer: Any, max_length: int) -> datasets.Dataset:
     def tokenize(batch: Mapping[str, Any]) -> Any:
-        return tokenizer(batch["text"], truncation=True, max_length=max_length, return_length=True)
+        return tokenizer(batch["text"], truncation=True, max_length=max_length)
 
     return rows.map(tokenize, batched=True, remove_columns=["text"], desc="tokenize")
 

@@ -25,8 +25,8 @@ def main(checkpoint: str, bundle: str) -> None:
     with TEST.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     texts, expected = [row["text"] for row in rows], [row["label"] for row in rows]
-    eager = Eager(checkpoint)
-    with encort.load(bundle) as model:
+    eager, threads = Eager(checkpoint), torch.get_num_threads()
+    with encort.load(bundle, threads=threads) as model:
 
         def served(texts: list[str]) -> np.ndarray:
             return np.array([list(result.scores.values()) for result in model.classify(texts)])
@@ -52,7 +52,7 @@ def main(checkpoint: str, bundle: str) -> None:
         ],
     )
     print(f"\nlargest difference of a probability: {np.abs(eager_scores - served_scores).max():.1e}")
-    print(f"medians; {torch.get_num_threads()} threads for both; tokenization included; eager in batches of {BATCH}")
+    print(f"medians; {threads} threads for both; tokenization included; eager in batches of {BATCH}")
     print(f"bundle: {bundle}")
 
 

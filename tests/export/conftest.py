@@ -30,9 +30,7 @@ def _one_thread():
     """Two libraries' thread pools on few cores wait for each other most of the time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "available_cores", lambda: 1)
-        yield
+    yield
     torch.set_num_threads(threads)
 
 

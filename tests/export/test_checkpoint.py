@@ -1,4 +1,5 @@
 import json
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from encort.export.checkpoint import Checkpoint
-from encort.runtime.manifest import Pooling, Task
+from encort.runtime.manifest import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -25,6 +26,12 @@ def without_weights(folder):
 def with_pickled_weights_only(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     without_weights(folder)
+
+
+def with_pickled_weights_beside_other_safetensors(folder):
+    weights = load_file(folder / "model.safetensors")
+    with_pickled_weights_only(folder)
+    save_file(weights, folder / "adapter.safetensors", metadata={"format": "pt"})
 
 
 def with_remote_code(folder):
@@ -93,6 +100,7 @@ def with_a_larger_tokenizer(folder):
 DAMAGES = {
     without_weights: "has no weights: no model.safetensors",
     with_pickled_weights_only: "pickled weights only.*safe_serialization",
+    with_pickled_weights_beside_other_safetensors: "cannot be loaded",
     with_remote_code: "needs code of its own",
     with_remote_code_of_the_tokenizer: "has no usable tokenizer: (?!this code was run)",
     with_nan: "encoder.layer.1.output.dense.weight holds NaN or infinity",
@@ -115,7 +123,6 @@ def read(folder, name):
 
 
 def write(folder, name, value):
-    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(json.dumps(value))
 
 
@@ -157,6 +164,20 @@ def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name, refused):
 
 def test_a_file_is_not_a_checkpoint(folder, refused):
     refused(folder / "config.json", "there is no checkpoint folder")
+
+
+def test_a_hub_id_is_fetched_without_pickles_and_remembers_its_commit(encoder_checkpoint, monkeypatch):
+    asked = {}
+
+    def snapshot_download(name, **options):
+        asked.update(options, name=name)
+        return str(encoder_checkpoint)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    checkpoint = Checkpoint.open("somebody/model", revision="main")
+    assert (checkpoint.name, checkpoint.revision) == ("somebody/model", encoder_checkpoint.name)
+    assert (asked["name"], asked["revision"]) == ("somebody/model", "main")
+    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in asked["allow_patterns"])
 
 
 def test_tokens_beyond_the_tokenizer_are_allowed_up_to_the_embedding_table(folder):
@@ -203,59 +224,6 @@ def test_labels_of_one_name_are_refused(make_checkpoint, refused):
     refused(make_checkpoint(labels=["yes", "no", "yes"]), "yes")
 
 
-SENTENCE_TRANSFORMERS = {
-    "transformer": {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-    "pooling": {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-    "dense": {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
-    "normalize": {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
-}
-
-
-def sentence_transformers(folder, *modules, **pooling):
-    write(folder, "modules.json", [SENTENCE_TRANSFORMERS[name] for name in ("transformer", "pooling", *modules)])
-    modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False}
-    write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 40, **modes, **pooling})
-    return folder
-
-
-def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(encoder_checkpoint):
-    checkpoint = Checkpoint.open(str(encoder_checkpoint))
-    assert (checkpoint.embedding.pooling, checkpoint.embedding.normalize) == (Pooling.MEAN, True)
-
-
-@pytest.mark.parametrize(
-    ("mode", "pooling"), [("pooling_mode_cls_token", Pooling.CLS), ("pooling_mode_mean_tokens", Pooling.MEAN)]
-)
-@pytest.mark.parametrize("modules", [[], ["normalize"]], ids=["raw", "normalized"])
-def test_sentence_transformers_files_choose_pooling_and_normalization(mode, pooling, modules, folder):
-    checkpoint = Checkpoint.open(str(sentence_transformers(folder, *modules, **{mode: True})))
-    assert (checkpoint.embedding.pooling, checkpoint.embedding.normalize) == (pooling, modules == ["normalize"])
-
-
-@pytest.mark.parametrize(
-    "modes",
-    [
-        {"pooling_mode_max_tokens": True},
-        {"pooling_mode_mean_sqrt_len_tokens": True},
-        {"pooling_mode_lasttoken": True},
-        {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-    ],
-    ids="+".join,
-)
-def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes, folder, refused):
-    refused(sentence_transformers(folder, "normalize", **modes), "pooling")
-
-
-def test_a_sentence_transformers_module_after_the_pooling_is_refused(folder, refused):
-    refused(sentence_transformers(folder, "dense", pooling_mode_mean_tokens=True), "Dense")
-
-
-@pytest.mark.parametrize(("asked", "given"), [(12, 12), (None, 64), (512, 64)])
-def test_sentence_transformers_files_choose_the_max_length(asked, given, folder):
-    write(folder, "sentence_bert_config.json", {"max_seq_length": asked, "do_lower_case": False})
-    assert Checkpoint.open(str(folder)).max_length == given
-
-
 @pytest.mark.parametrize(
     ("positions", "tokenizer_limit", "expected"), [(64, 20, 20), (30, 64, 30), (64, int(1e30), 64)]
 )
@@ -265,16 +233,19 @@ def test_the_smallest_limit_is_the_max_length(positions, tokenizer_limit, expect
     assert Checkpoint.open(str(folder)).max_length == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("modules.json", {"not": "a list"}),
-        ("modules.json", [{}]),
-        ("1_Pooling/config.json", []),
-        ("sentence_bert_config.json", {"max_seq_length": "many"}),
-        ("sentence_bert_config.json", {"max_seq_length": -1}),
-    ],
-)
-def test_damaged_sentence_transformers_files_are_refused(name, value, folder, refused):
-    write(folder, name, value)
-    refused(folder, name)
+@pytest.mark.parametrize(("asked", "given"), [(12, 12), (None, 64), (512, 64)])
+def test_sentence_transformers_may_ask_for_a_smaller_limit(asked, given, folder):
+    write(folder, "sentence_bert_config.json", {"max_seq_length": asked})
+    assert Checkpoint.open(str(folder)).max_length == given
+
+
+MISREAD = {
+    "many labels at once": {"problem_type": "multi_label_classification"},
+    "a number": {"problem_type": "regression"},
+    "one label": {"labels": ["only"]},
+}
+
+
+@pytest.mark.parametrize("settings", MISREAD.values(), ids=MISREAD)
+def test_a_classifier_that_softmax_would_misread_is_refused(settings, make_checkpoint, refused):
+    refused(make_checkpoint(**{"labels": ["a", "b"], **settings}), "label")

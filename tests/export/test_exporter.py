@@ -180,7 +180,6 @@ BERTS = {
     "five positions": {"max_position_embeddings": 5},
     "relu": {"hidden_act": "relu"},
     "small embeddings, epsilon 1e-5": {"initializer_range": 3e-3, "layer_norm_eps": 1e-5},
-    "one label": {"labels": ["only"]},
 }
 
 
@@ -242,6 +241,15 @@ def test_a_max_length_without_room_for_a_text_is_refused(encoder_checkpoint, ref
     refused(encoder_checkpoint, "max_length", max_length=1)
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_checkpoint_whose_own_limit_has_no_room_for_a_text_is_refused(
+    length, encoder_checkpoint, checkpoint_copy, edit_json, refused
+):
+    folder = checkpoint_copy(encoder_checkpoint)
+    edit_json(folder / "tokenizer_config.json", model_max_length=length)
+    refused(folder, "max_length")
+
+
 @pytest.mark.parametrize("length", [3, 64])
 def test_a_max_length_at_the_edge_of_the_range_is_taken(length, encoder_checkpoint, output):
     assert export_bundle(encoder_checkpoint, output, max_length=length).manifest.max_length == length
@@ -299,6 +307,11 @@ def test_the_right_checkpoint_verifies(kind, request):
     for variant, fidelity in measured:
         assert fidelity.max_abs_error == pytest.approx(variant.fidelity.max_abs_error, abs=2e-5)
         assert fidelity.cases == variant.fidelity.cases
+
+
+def test_the_right_checkpoint_verifies_with_another_transformers(encoder_bundle, encoder_checkpoint, monkeypatch):
+    monkeypatch.setattr("transformers.configuration_utils.__version__", "4.57.99")
+    assert verify_against_checkpoint(Bundle.open(encoder_bundle), encoder_checkpoint)
 
 
 @pytest.mark.parametrize("labels", [["card_lost", "hello", "change_pin"], ["card_lost", "hello"], None], ids=str)

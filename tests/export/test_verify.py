@@ -167,6 +167,14 @@ def test_an_error_within_the_tolerance_passes_and_is_measured():
     assert errors[Output.LAST_HIDDEN_STATE] == errors[Output.LOGITS] == 0
 
 
+def test_the_largest_error_of_all_cases_is_kept():
+    def harm(case, outputs):
+        if case.ids.shape == (1, 2):
+            outputs[Output.SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE)
+
+    assert judge(FakeSession(harm)).max_abs_error[Output.SENTENCE_EMBEDDING] > 0.5 * TOLERANCE
+
+
 def test_hidden_states_of_masked_tokens_are_read_by_nobody():
     def harm(case, outputs):
         outputs[Output.LAST_HIDDEN_STATE][case.mask == 0] = np.nan
@@ -195,9 +203,13 @@ def test_labels_that_flip_within_the_tolerance_are_counted():
     assert judge(FakeSession(harm)).label_flips == 2
 
 
-def test_without_logits_there_are_no_label_flips():
+def test_right_logits_flip_no_label():
     assert judge(FakeSession()).label_flips == 0
-    assert judge(FakeSession(), outputs=[Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING]).label_flips is None
+
+
+def test_a_variant_that_lacks_an_output_is_refused():
+    with pytest.raises(FidelityError, match="the same outputs: logits"):
+        judge(FakeSession(), outputs=[Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING])
 
 
 def test_what_neighbours_change_is_measured():

@@ -253,7 +253,7 @@ def test_the_order_of_variants_changes_no_result(bundle, edit_manifest, classifi
 def test_outputs_of_a_variant_that_is_not_loaded_do_not_count(bundle, edit_manifest, classifier):
     def put_first(plain):
         plain["variants"].reverse()
-        plain["variants"][0]["outputs"] = {"sentence_embedding": ["batch", "7"]}
+        plain["variants"][0]["outputs"] = {"sentence_embedding": ["batch", "7"], "logits": ["batch", "3"]}
 
     edit_manifest(put_first)
     with encort.load(bundle) as model:

@@ -1,5 +1,8 @@
 """`load` and `Model`: every kind of input, every option, from one thread and from many."""
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -232,3 +235,18 @@ def test_closing_in_the_middle_of_a_call_says_so(classifier_bundle):
 
 def test_the_manifest_is_the_bundles(classifier, classifier_bundle):
     assert classifier.manifest == encort.Bundle.open(classifier_bundle).manifest
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_is_told_to_load_again(classifier_bundle):
+    code = (
+        "import os, sys, encort; model = encort.load(sys.argv[1]); model.classify(['hello', 'my card'])\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    try: model.classify(['hello', 'my card'])\n"
+        "    except encort.errors.EncortError as error: os._exit(7 if 'load it after' in str(error) else 8)\n"
+        "    os._exit(9)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, classifier_bundle], timeout=60, check=False)
+    assert done.returncode == 7

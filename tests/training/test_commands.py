@@ -3,9 +3,10 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 from click.testing import CliRunner
 
-from encort.runtime.cli import group
+from encort.runtime.cli import group, main
 from encort.runtime.errors import DatasetError, InputError, MissingExtraError, OutputExistsError
 
 
@@ -38,10 +39,22 @@ def test_stdout_is_one_json_object(arguments, tables, tmp_path):
     assert report["checkpoint"] == str(tmp_path / "checkpoint")
 
 
-def test_an_error_is_one_line_on_stderr_and_an_exit_code(arguments, tmp_path):
-    refused = run_train(*arguments, "--train", tmp_path / "missing.csv")
-    assert (refused.returncode, refused.stdout) == (DatasetError.exit_code, "")
-    assert refused.stderr == f"encort: there is no file {tmp_path / 'missing.csv'}\n"
+def test_stdout_stays_one_json_object_when_transformers_is_told_to_be_quiet(arguments):
+    transformers.logging.set_verbosity_error()
+    try:
+        assert json.loads(train(*arguments, "--epochs", 1, "--batch-size", 20).stdout)["train_rows"] == 108
+    finally:
+        transformers.logging.set_verbosity_warning()
+
+
+def test_an_error_is_one_line_on_stderr_and_an_exit_code(arguments, tmp_path, monkeypatch, capsys):
+    missing = tmp_path / "missing.csv"
+    command = ["encort", "train", "text-classification", *arguments, "--train", missing]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == DatasetError.exit_code
+    assert capsys.readouterr() == ("", f"encort: there is no file {missing}\n")
 
 
 def test_options_reach_the_settings(arguments, tables, tmp_path):
@@ -64,7 +77,7 @@ def test_columns_can_be_named(arguments, tables, write):
     renamed = write("renamed.csv", tables[0].read_text().replace("text,label", "utterance,intent"))
     names = ["--text-column", "utterance", "--label-column", "intent"]
     report = json.loads(train(*arguments, "--train", renamed, *names, "--epochs", 1).stdout)
-    assert report["train_rows"] + report["validation_rows"] == 60
+    assert report["train_rows"] + report["validation_rows"] == 120
 
 
 def test_an_existing_output_needs_overwrite(arguments, trained):

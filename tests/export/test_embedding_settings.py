@@ -1,0 +1,102 @@
+import json
+
+import pytest
+
+from encort.export.embedding_settings import EmbeddingSettings
+from encort.export.exporter import export_bundle
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import Pooling
+
+MODULES = {
+    "transformer": {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    "pooling": {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    "dense": {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    "normalize": {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+}
+
+
+def write(folder, name, value):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(value))
+
+
+def sentence_transformers(folder, *modules, **modes):
+    write(folder, "modules.json", [MODULES[name] for name in ("transformer", "pooling", *modules)])
+    off = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False}
+    write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 40, **off, **modes})
+    return folder
+
+
+def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(tmp_path):
+    assert EmbeddingSettings.read(tmp_path) == EmbeddingSettings(pooling=Pooling.MEAN, normalize=True, max_length=None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pooling"), [("pooling_mode_cls_token", Pooling.CLS), ("pooling_mode_mean_tokens", Pooling.MEAN)]
+)
+@pytest.mark.parametrize("modules", [[], ["normalize"]], ids=["raw", "normalized"])
+def test_the_files_choose_pooling_and_normalization(mode, pooling, modules, tmp_path):
+    settings = EmbeddingSettings.read(sentence_transformers(tmp_path, *modules, **{mode: True}))
+    assert (settings.pooling, settings.normalize) == (pooling, modules == ["normalize"])
+
+
+@pytest.mark.parametrize("length", [128, None])
+def test_the_files_choose_the_max_length(length, tmp_path):
+    write(tmp_path, "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
+    assert EmbeddingSettings.read(tmp_path).max_length == length
+
+
+UNKNOWN_MODES = [
+    {"pooling_mode_max_tokens": True},
+    {"pooling_mode_mean_sqrt_len_tokens": True},
+    {"pooling_mode_weightedmean_tokens": True},
+    {"pooling_mode_lasttoken": True},
+    {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+]
+
+
+@pytest.mark.parametrize("modes", UNKNOWN_MODES, ids="+".join)
+def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes, tmp_path):
+    with pytest.raises(CheckpointError, match=next(iter(modes))):
+        EmbeddingSettings.read(sentence_transformers(tmp_path, "normalize", **modes))
+
+
+def test_a_pooling_that_was_asked_for_goes_before_one_that_cannot_be_had(encoder_checkpoint, checkpoint_copy, output):
+    folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), pooling_mode_max_tokens=True)
+    manifest = export_bundle(folder, output, pooling=Pooling.CLS).manifest
+    assert (manifest.pooling, manifest.normalize) == (Pooling.CLS, False)
+
+
+def test_a_module_after_the_pooling_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="Dense"):
+        EmbeddingSettings.read(sentence_transformers(tmp_path, "dense", pooling_mode_mean_tokens=True))
+
+
+DAMAGED = [
+    ("modules.json", {"not": "a list"}),
+    ("modules.json", [{}]),
+    ("modules.json", ["Normalize"]),
+    ("1_Pooling/config.json", []),
+    ("sentence_bert_config.json", {"max_seq_length": "many"}),
+    ("sentence_bert_config.json", {"max_seq_length": -1}),
+    ("sentence_bert_config.json", {"max_seq_length": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), DAMAGED)
+def test_damaged_files_are_refused(name, value, tmp_path):
+    write(tmp_path, name, value)
+    with pytest.raises(CheckpointError, match=name):
+        EmbeddingSettings.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"])
+def test_files_that_are_not_json_are_refused(name, tmp_path):
+    write(tmp_path, name, {})
+    (tmp_path / name).write_text("{")
+    with pytest.raises(CheckpointError, match=f"{name} is not JSON"):
+        EmbeddingSettings.read(tmp_path)
+
+
+def test_an_export_with_such_files_leaves_nothing_behind(encoder_checkpoint, checkpoint_copy, refused):
+    refused(sentence_transformers(checkpoint_copy(encoder_checkpoint), "dense"), "Dense")
