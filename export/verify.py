@@ -71,7 +71,7 @@ def _random_cases(limit: int, vocabulary: int, token_types: int) -> Iterator[Cas
     for shape in shapes:
         yield _random(random, shape, (vocabulary, token_types), masked=False)
     for shape in shapes:
-        if shape[1] > 1:
+        if min(shape) > 1:
             yield _random(random, shape, (vocabulary, token_types), masked=True)
 
 

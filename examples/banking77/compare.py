@@ -32,8 +32,8 @@ def main(checkpoint: str, bundle: str) -> None:
             return np.array([list(result.scores.values()) for result in model.classify(texts)])
 
         eager_scores, served_scores = eager(texts), served(texts)
-        one_eager, one_served = medians(eager, served, [[text] for text in texts[:200]], "one message at a time")
-        all_eager, all_served = medians(eager, served, [texts] * 5, f"{len(texts)} messages at once")
+        one_eager, one_served = medians(eager, served, [[text] for text in texts[:100]], "one message at a time")
+        all_eager, all_served = medians(eager, served, [texts] * 3, f"{len(texts)} messages at once")
         labels = model.manifest.labels
     print_table(
         ["", "eager PyTorch", "encort", "ratio"],

@@ -61,6 +61,11 @@ def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes, tmp_path):
         EmbeddingSettings.read(sentence_transformers(tmp_path, "normalize", **modes))
 
 
+def test_a_pooling_file_without_a_pooling_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="choose one with --pooling"):
+        EmbeddingSettings.read(sentence_transformers(tmp_path))
+
+
 def test_a_pooling_that_was_asked_for_goes_before_one_that_cannot_be_had(encoder_checkpoint, checkpoint_copy, output):
     folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), pooling_mode_max_tokens=True)
     manifest = export_bundle(folder, output, pooling=Pooling.CLS).manifest
@@ -70,6 +75,27 @@ def test_a_pooling_that_was_asked_for_goes_before_one_that_cannot_be_had(encoder
 def test_a_module_after_the_pooling_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="Dense"):
         EmbeddingSettings.read(sentence_transformers(tmp_path, "dense", pooling_mode_mean_tokens=True))
+
+
+UNSUPPORTED = {
+    "default prompt": (
+        "config_sentence_transformers.json",
+        {"default_prompt_name": "query", "prompts": {"query": "q: "}},
+    ),
+    "lower case": ("sentence_bert_config.json", {"max_seq_length": 128, "do_lower_case": True}),
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_what_would_change_texts_before_the_tokenizer_is_refused(name, settings, tmp_path):
+    write(tmp_path, name, settings)
+    with pytest.raises(CheckpointError, match=name):
+        EmbeddingSettings.read(tmp_path)
+
+
+def test_prompts_that_are_used_only_when_asked_for_are_no_obstacle(tmp_path):
+    write(tmp_path, "config_sentence_transformers.json", {"default_prompt_name": None, "prompts": {"query": "q: "}})
+    assert EmbeddingSettings.read(tmp_path).pooling is Pooling.MEAN
 
 
 DAMAGED = [
@@ -99,4 +125,5 @@ def test_files_that_are_not_json_are_refused(name, tmp_path):
 
 
 def test_an_export_with_such_files_leaves_nothing_behind(encoder_checkpoint, checkpoint_copy, refused):
-    refused(sentence_transformers(checkpoint_copy(encoder_checkpoint), "dense"), "Dense")
+    folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), "dense", pooling_mode_mean_tokens=True)
+    refused(folder, "Dense")
