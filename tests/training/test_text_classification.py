@@ -117,6 +117,10 @@ def test_the_same_seed_gives_the_same_weights(train_tiny, trained):
     assert again.weights == trained.weights
 
 
+def test_the_seed_is_that_of_order_and_dropout_too(trained):
+    assert trained.trainer.args.seed == 3
+
+
 def test_another_seed_gives_other_weights(train_tiny, trained):
     other = train_tiny(weight_decay=0.02, warmup_ratio=0.2, dropout=0.05, seed=4)
     assert other.weights != trained.weights
