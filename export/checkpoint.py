@@ -12,6 +12,7 @@ import transformers
 from numpy.typing import NDArray
 
 from encort.export.embedding_settings import EmbeddingSettings
+from encort.export.two_encoders import MODEL_TYPE, load_two_encoders
 from encort.runtime.errors import CheckpointError
 from encort.runtime.folders import is_missing_folder
 from encort.runtime.manifest import Pooling, Task
@@ -55,15 +56,22 @@ class Checkpoint:
         folder, revision = _locate(name, revision)
         config = _config(folder)
         _check_loadable(folder, config)
-        task = _task(config)
+        task, loader = _task_and_loader(folder, config)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
-        return cls(
-            name, folder, revision, task, embedding, _load_model(folder, task), _load_tokenizer(folder)
-        )._checked()
+        model = _load_model(folder, config, task, loader)
+        return cls(name, folder, revision, task, embedding, model, _load_tokenizer(folder))._checked()
 
     @property
     def architecture(self) -> str:
         return str(self.model.config.model_type)
+
+    @property
+    def encoder_configs(self) -> dict[str, Any]:
+        """Settings of each encoder, by the prefix of its weights."""
+        config = self.model.config
+        if self.architecture == MODEL_TYPE:
+            return {"encoder1.": config.encoder1, "encoder2.": config.encoder2}
+        return {"": config}
 
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
@@ -72,35 +80,38 @@ class Checkpoint:
 
     @property
     def labels(self) -> list[str]:
-        """Names of the logits' columns, empty without a classification head."""
-        if self.task is not Task.TEXT_CLASSIFICATION:
+        """Names of the logits' columns, empty where they have none."""
+        if self.task in (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING):
             return []
+        if self.task is Task.NEXT_SENTENCE_PREDICTION and self.architecture != MODEL_TYPE:
+            return ["is_next", "not_next"]  # as BERT was trained, in this order
         return [str(label) for _, label in sorted(self.model.config.id2label.items())]
 
     @property
-    def max_length(self) -> int:
-        """Most tokens of one input: the smallest of what the folder's files and the position table allow."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        limits = [positions, self.tokenizer.model_max_length, self.embedding.max_length]
-        return min(int(limit) for limit in limits if limit)
+    def max_length(self) -> int | None:
+        """Most tokens of one input: the smallest that the tokenizer's and sentence-transformers' files name."""
+        limits = [self.tokenizer.model_max_length, self.embedding.max_length]
+        return min((int(limit) for limit in limits if limit), default=None)
 
     def _checked(self) -> "Checkpoint":
         broken = [name for name, array in self.weights.items() if not np.isfinite(array).all()]
         if broken:
             raise CheckpointError(f"{self.name}: {broken[0]} holds NaN or infinity; the training diverged, train again")
-        if len(self.tokenizer) > self.model.config.vocab_size:
+        for config in self.encoder_configs.values():
+            if len(self.tokenizer) > config.vocab_size:
+                raise CheckpointError(
+                    f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
+                    f"{config.vocab_size}; they do not belong together"
+                )
+        has_labels = self.task not in (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING)
+        least = 1 if self.task in (Task.TEXT_REGRESSION, Task.MULTI_LABEL_CLASSIFICATION) else 2
+        if has_labels and len(self.labels) < least:
             raise CheckpointError(
-                f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
-                f"{self.model.config.vocab_size}; they do not belong together"
+                f"{self.name} has {len(self.labels)} label(s) for {self.task}, which needs at least {least}; "
+                "set id2label and problem_type in its config.json"
             )
-        problem = getattr(self.model.config, "problem_type", None)
-        if self.task is Task.TEXT_CLASSIFICATION and (
-            len(self.labels) < 2 or problem not in (None, "single_label_classification")
-        ):
-            raise CheckpointError(
-                f"{self.name} has {len(self.labels)} label(s) and problem_type {problem!r}; "
-                "only classifiers with exactly one label a text can be exported yet"
-            )
+        if self.task is Task.TEXT_REGRESSION and len(self.labels) > 1:
+            raise CheckpointError(f"{self.name} gives {len(self.labels)} numbers a text; only one can be exported")
         if len(set(self.labels)) != len(self.labels):
             raise CheckpointError(f"{self.name}: labels must differ, its config.json has {', '.join(self.labels)}")
         return self
@@ -149,37 +160,68 @@ def _check_loadable(folder: Path, config: Mapping[str, Any]) -> None:
     raise CheckpointError(f"{folder} has no weights: no model.safetensors")
 
 
-def _task(config: Mapping[str, Any]) -> Task:
-    architectures = config.get("architectures") or [""]
-    is_classifier = str(architectures[0]).endswith("ForSequenceClassification")
-    return Task.TEXT_CLASSIFICATION if is_classifier else Task.FEATURE_EXTRACTION
+_HEADS: Mapping[str, tuple[Task, Any]] = {
+    "ForSequenceClassification": (Task.TEXT_CLASSIFICATION, transformers.AutoModelForSequenceClassification),
+    "ForTokenClassification": (Task.TOKEN_CLASSIFICATION, transformers.AutoModelForTokenClassification),
+    "ForQuestionAnswering": (Task.QUESTION_ANSWERING, transformers.AutoModelForQuestionAnswering),
+    "ForNextSentencePrediction": (Task.NEXT_SENTENCE_PREDICTION, transformers.AutoModelForNextSentencePrediction),
+}
+"""How the name of a transformers class ends, what its head is for, and what loads it."""
+
+_PROBLEMS = {
+    "single_label_classification": Task.TEXT_CLASSIFICATION,
+    "multi_label_classification": Task.MULTI_LABEL_CLASSIFICATION,
+    "regression": Task.TEXT_REGRESSION,
+}
+"""What a classifier of texts is for, by `problem_type`."""
 
 
-def _load_model(folder: Path, task: Task) -> Any:
-    """The module, with a complaint about every weight that transformers would invent."""
-    auto_classes = {
-        Task.FEATURE_EXTRACTION: transformers.AutoModel,
-        Task.TEXT_CLASSIFICATION: transformers.AutoModelForSequenceClassification,
-    }
+def _task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any]:
+    if config.get("model_type") == MODEL_TYPE:
+        return Task.NEXT_SENTENCE_PREDICTION, None
+    architecture = str((config.get("architectures") or [""])[0])
+    for ending, (task, loader) in _HEADS.items():
+        if architecture.endswith(ending):
+            problem = config.get("problem_type")
+            if task is not Task.TEXT_CLASSIFICATION:
+                return task, loader
+            if problem is None:
+                # transformers trains one label as a regression.
+                problem = "regression" if len(config.get("id2label") or "ab") == 1 else "single_label_classification"
+            if problem not in _PROBLEMS:
+                known = ", ".join(_PROBLEMS)
+                raise CheckpointError(f"{folder} has problem_type {problem!r}; encort knows {known}")
+            return _PROBLEMS[problem], loader
+    return Task.FEATURE_EXTRACTION, transformers.AutoModel
+
+
+def _load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any) -> Any:
+    """The module, with a complaint about every weight that it lacks and transformers would invent."""
+    model: Any
     try:
-        model, info = auto_classes[task].from_pretrained(
-            folder,
-            attn_implementation="eager",
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        if loader is None:
+            model, missing = load_two_encoders(folder, dict(config))
+            mismatched: list[Any] = []
+        else:
+            model, info = loader.from_pretrained(
+                folder,
+                attn_implementation="eager",
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+            missing, mismatched = sorted(info["missing_keys"]), list(info["mismatched_keys"])
     except Exception as error:  # transformers raises whatever its parts raise
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     # Masked-language-model checkpoints come without a pooler; embeddings do not need it, a classifier does.
     optional = "pooler." if task is Task.FEATURE_EXTRACTION else None
-    missing = sorted(name for name in info["missing_keys"] if optional is None or optional not in name)
-    if missing or info["mismatched_keys"]:
-        names = ", ".join([*missing, *map(str, info["mismatched_keys"])][:3])
+    needed = [name for name in missing if optional is None or optional not in name]
+    if needed or mismatched:
+        names = ", ".join([*needed, *map(str, mismatched)][:3])
         raise CheckpointError(f"{folder} lacks weights of its own architecture: {names}; save the whole model")
-    if len(missing) != len(info["missing_keys"]):
+    if len(needed) != len(missing):
         model.base_model.pooler = None
     return model.eval()
 

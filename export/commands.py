@@ -12,25 +12,26 @@ _FOLDER = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("checkpoint")
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
 @click.option("--output", "-o", type=_FOLDER, required=True, help="Bundle folder to make.")
 @click.option("--revision", help="Commit, branch or tag of a hub id.")
 @click.option("--pooling", type=click.Choice(["mean", "cls", "pooler"]), help="Of embeddings; else the checkpoint's.")
 @click.option("--normalize/--no-normalize", default=None, help="Embeddings of length 1; else the checkpoint's.")
 @click.option("--max-length", type=int, help="Most tokens of one input; else the checkpoint's limit.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
-def export(checkpoint: str, output: Path, pooling: str | None, **options: Any) -> None:
-    r"""Turn CHECKPOINT (a folder or a hub id) into a verified bundle.
+def export(checkpoints: tuple[str, ...], output: Path, pooling: str | None, **options: Any) -> None:
+    r"""Turn a CHECKPOINT (a folder or a hub id), or several with one encoder and a head each, into a verified bundle.
 
     \b
     encort export build/checkpoint --output banking.bundle
+    encort export intents/ entities/ --output support.bundle
     """
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
     from encort.runtime.manifest import Pooling
 
     chosen = None if pooling is None else Pooling(pooling)
-    bundle = export_bundle(checkpoint, output, pooling=chosen, progress=True, **options)
+    bundle = export_bundle(checkpoints, output, pooling=chosen, progress=True, **options)
     for variant in bundle.manifest.variants:
         assert variant.fidelity is not None
         click.echo(
@@ -45,8 +46,13 @@ def export(checkpoint: str, output: Path, pooling: str | None, **options: Any) -
 
 @click.command()
 @click.argument("bundle", type=_FOLDER)
-@click.option("--checkpoint", help="Compare with this checkpoint in eager PyTorch; else with the golden vectors.")
-def verify(bundle: Path, checkpoint: str | None) -> None:
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    help="Also compare with this checkpoint in eager PyTorch; once for each that the bundle was made of.",
+)
+def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE and every variant's results on this machine."""
     from encort.runtime.bundle import Bundle
     from encort.runtime.golden import verify_bundle
@@ -54,11 +60,11 @@ def verify(bundle: Path, checkpoint: str | None) -> None:
     opened = Bundle.open(bundle)
     for check in verify_bundle(opened):
         click.echo(_line(check.variant, check.max_abs_error, f"golden vectors, {check.texts} texts"))
-    if checkpoint is not None:
+    if checkpoints:
         require("encort verify --checkpoint", "export", *_MODULES)
         from encort.export.exporter import verify_against_checkpoint
 
-        for variant, fidelity in verify_against_checkpoint(opened, checkpoint, progress=True):
+        for variant, fidelity in verify_against_checkpoint(opened, checkpoints, progress=True):
             click.echo(_line(variant.name, fidelity.max_abs_error, f"eager PyTorch, {fidelity.cases} batches"))
 
 

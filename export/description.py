@@ -1,9 +1,10 @@
-"""One neutral description of an encoder: weights by what they do, not by what a library calls them.
+"""One neutral description of a model: weights by what they do, not by what a library calls them.
 
 Every weight of a linear layer is `(in, out)`, so that a graph computes `x @ weight + bias`.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,18 +33,22 @@ class LayerNorm:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Embeddings:
-    """Sum of three tables, then a norm.
+    """Sum of tables, then a norm, then a projection where the tables are narrower than the layers.
 
     Attributes:
-        words: `(vocabulary, hidden)`.
-        positions: `(positions, hidden)`.
-        types: `(types, hidden)`.
+        name: Before the names of the tables.
+        words: `(vocabulary, size)`.
+        positions: `(positions, size)`; row `i` belongs to the text's token `i`.
+        types: `(types, size)`; None where one type is all there is, and then it lies in `positions`.
+        projection: From `size` to `hidden`; None where they are equal.
     """
 
+    name: str
     words: FloatArray
     positions: FloatArray
-    types: FloatArray
+    types: FloatArray | None
     norm: LayerNorm
+    projection: Linear | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,22 +67,60 @@ class Layer:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoder:
-    """An encoder with its heads.
+    """An encoder.
 
     Attributes:
         attention_heads: Number of attention heads; divides `hidden`.
         activation: Of the feed-forward layer, by its Hugging Face name.
-        pooler: Dense layer of the pooler, if the checkpoint has one.
-        classifier: Dense layer that gives the logits, if the checkpoint has one.
+        distance_bias: `(2 * positions - 1, attention_heads)`, added to the attention scores: row
+            `key - query + positions - 1`. None where positions are in the embeddings alone.
+        pooler: Dense layer of the pooler, `tanh(first token @ weight + bias)`, if the checkpoint has one.
     """
 
     embeddings: Embeddings
     layers: tuple[Layer, ...]
     attention_heads: int
     activation: str
+    distance_bias: FloatArray | None
     pooler: Linear | None
-    classifier: Linear | None
 
     @property
     def hidden(self) -> int:
-        return int(self.embeddings.words.shape[1])
+        return int(self.layers[0].output.bias.size)
+
+
+class Reads(StrEnum):
+    """What a head reads of the encoder."""
+
+    TOKENS = "tokens"
+    FIRST_TOKEN = "first_token"  # noqa: S105 - not a password
+    POOLED = "pooled"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Head:
+    """One dense layer, if any, and the layer that gives the logits.
+
+    Attributes:
+        reads: Its input; that of several encoders is put side by side.
+        dense: Followed by `activation`, before `logits`.
+        outputs: Names of the graph's outputs: one for all logits, or one for each.
+    """
+
+    reads: Reads
+    dense: Linear | None
+    activation: str
+    logits: Linear
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Description:
+    """A whole model.
+
+    Attributes:
+        encoders: One, or two that read a pair of texts in either order.
+    """
+
+    encoders: tuple[Encoder, ...]
+    heads: tuple[Head, ...]

@@ -1,16 +1,18 @@
 """The encoder's graph, authored from its description: embeddings, then layers of attention and feed-forward.
 
 Choices were measured on ONNX Runtime's CPU provider: separate Add and LayerNormalization (the fused kernel is
-several times slower), attention as one MultiHeadAttention, no mask where no text is padded.
+several times slower), attention as one MultiHeadAttention, no mask where no text is padded. The precision is that of
+the `Linears` a graph is given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.description import Embeddings, Encoder, Layer, LayerNorm, Linear
+from encort.export.description import Embeddings, Encoder, FloatArray, Layer, LayerNorm, Linear
 from encort.export.graph import Graph
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import Layout
@@ -19,38 +21,53 @@ MICROSOFT = "com.microsoft"
 AXES = ("batch", "sequence")
 
 
+class Linears(Protocol):
+    def __call__(self, graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+        """The product of `x` with each of the layers, which all read it."""
+
+
 @dataclass(frozen=True)
 class Tokens:
-    """What goes into the graph.
+    """What goes into the encoder.
 
     Attributes:
         ids: `(batch, sequence)` int64.
-        type_ids: `(batch, sequence)` int64.
+        type_ids: `(batch, sequence)` int64; None for an encoder without types.
         mask: `(batch, sequence)` int64, 1 on tokens that count; None where all do.
     """
 
     ids: ir.Value
-    type_ids: ir.Value
+    type_ids: ir.Value | None
     mask: ir.Value | None
 
 
-def token_inputs(graph: Graph, layout: Layout) -> Tokens:
-    """Declare the graph's inputs."""
-    return Tokens(
-        ids=graph.input("input_ids", ir.DataType.INT64, AXES),
-        type_ids=graph.input("token_type_ids", ir.DataType.INT64, AXES),
-        mask=graph.input("attention_mask", ir.DataType.INT64, AXES) if layout is Layout.PADDED else None,
-    )
+def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
+    """Declare the inputs of each encoder; the second one's are of the same pairs, their texts exchanged."""
+    mask = graph.input("attention_mask", ir.DataType.INT64, AXES) if layout is Layout.PADDED else None
+    tokens = []
+    for encoder, prefix in zip(encoders, ("", "reversed_"), strict=False):
+        ids = graph.input(f"{prefix}input_ids", ir.DataType.INT64, AXES)
+        has_types = encoder.embeddings.types is not None
+        types = graph.input(f"{prefix}token_type_ids", ir.DataType.INT64, AXES) if has_types else None
+        tokens.append(Tokens(ids, types, mask))
+    return tokens
 
 
-def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens) -> ir.Value:
+def full_precision(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+    """`x @ weight + bias` of each layer in float32."""
+    return [linear(graph, layer, x) for layer in layers]
+
+
+def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears = full_precision) -> ir.Value:
     """Hidden states of the last layer, `(batch, sequence, hidden)` float32."""
     # MultiHeadAttention takes its mask as int32.
     mask = None if tokens.mask is None else graph.op("Cast", tokens.mask, to=ir.DataType.INT32)
-    hidden = _embed(graph, encoder.embeddings, tokens)
+    sequence = graph.op("Shape", tokens.ids, start=1, end=2)
+    bias = None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, sequence)
+    hidden = _embed(graph, encoder.embeddings, tokens, sequence)
     for layer in encoder.layers:
-        hidden = _attend(graph, layer, encoder.attention_heads, hidden, mask)
-        hidden = _feed_forward(graph, layer, encoder.activation, hidden)
+        hidden = _attend(graph, layer, encoder.attention_heads, hidden, (mask, bias), linears)
+        hidden = _feed_forward(graph, layer, encoder.activation, hidden, linears)
     return hidden
 
 
@@ -60,36 +77,70 @@ def linear(graph: Graph, layer: Linear, x: ir.Value) -> ir.Value:
     return graph.op("Add", product, graph.weight(f"{layer.name}.bias", layer.bias))
 
 
-def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens) -> ir.Value:
-    words = graph.op("Gather", graph.weight("embeddings.words", embeddings.words), tokens.ids)
-    types = graph.op("Gather", graph.weight("embeddings.types", embeddings.types), tokens.type_ids)
-    sequence = graph.op("Shape", tokens.ids, start=1, end=2)
-    positions = graph.weight("embeddings.positions", embeddings.positions)
+def activate(graph: Graph, activation: str, x: ir.Value) -> ir.Value:
+    """The activation of that Hugging Face name.
+
+    Raises:
+        CheckpointError: There is no operator for it.
+    """
+    author = ACTIVATIONS.get(activation)
+    if author is None:
+        raise CheckpointError(f"activation {activation!r} cannot be exported; encort knows: {', '.join(ACTIVATIONS)}")
+    return author(graph, x)
+
+
+def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value) -> ir.Value:
+    name = embeddings.name
+    total = graph.op("Gather", graph.weight(f"{name}.words", embeddings.words), tokens.ids)
+    if embeddings.types is not None:
+        # Types before positions, as eager PyTorch adds them, so that the rounding is the same.
+        types = graph.op("Gather", graph.weight(f"{name}.types", embeddings.types), tokens.type_ids)
+        total = graph.op("Add", total, types)
+    positions = graph.weight(f"{name}.positions", embeddings.positions)
     first = graph.op("Slice", positions, graph.integers(0), sequence, graph.integers(0))
-    # The order of eager PyTorch, so that the rounding is the same.
-    return _norm(graph, embeddings.norm, graph.op("Add", graph.op("Add", words, types), first))
+    hidden = _norm(graph, embeddings.norm, graph.op("Add", total, first))
+    return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
 
 
-def _attend(graph: Graph, layer: Layer, heads: int, hidden: ir.Value, mask: ir.Value | None) -> ir.Value:
+def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, sequence: ir.Value) -> ir.Value:
+    """What is added to the scores of each pair of tokens, `(1, attention_heads, sequence, sequence)`."""
+    longest = (len(table) + 1) // 2
+    rows = graph.weight("integers_range", np.arange(longest, dtype=np.int64))
+    keys = graph.op("Slice", rows, graph.integers(0), sequence, graph.integers(0))
+    queries = graph.op("Unsqueeze", keys, graph.integers(1))
+    distances = graph.op("Add", graph.op("Sub", keys, queries), graph.integers(longest - 1))
+    weight = graph.weight(f"{encoder.embeddings.name}.distances", np.ascontiguousarray(table.T))
+    return graph.op("Unsqueeze", graph.op("Gather", weight, distances, axis=1), graph.integers(0))
+
+
+def _attend(
+    graph: Graph,
+    layer: Layer,
+    heads: int,
+    hidden: ir.Value,
+    mask_and_bias: tuple[ir.Value | None, ir.Value | None],
+    linears: Linears,
+) -> ir.Value:
+    query, key, value = linears(graph, (layer.query, layer.key, layer.value), hidden)
     context = graph.op(
         "MultiHeadAttention",
-        linear(graph, layer.query, hidden),
-        linear(graph, layer.key, hidden),
-        linear(graph, layer.value, hidden),
+        query,
+        key,
+        value,
         None,
-        *([] if mask is None else [mask]),
+        *mask_and_bias,
         domain=MICROSOFT,
         num_heads=heads,
         # The default of -10000 is not far enough below every score.
         mask_filter_value=float(np.finfo(np.float32).min),
     )
-    output = linear(graph, layer.attention_output, context)
+    (output,) = linears(graph, (layer.attention_output,), context)
     return _norm(graph, layer.attention_norm, graph.op("Add", output, hidden))
 
 
-def _feed_forward(graph: Graph, layer: Layer, activation: str, hidden: ir.Value) -> ir.Value:
-    inner = _activate(graph, activation, linear(graph, layer.intermediate, hidden))
-    output = linear(graph, layer.output, inner)
+def _feed_forward(graph: Graph, layer: Layer, activation: str, hidden: ir.Value, linears: Linears) -> ir.Value:
+    (inner,) = linears(graph, (layer.intermediate,), hidden)
+    (output,) = linears(graph, (layer.output,), activate(graph, activation, inner))
     return _norm(graph, layer.output_norm, graph.op("Add", output, hidden))
 
 
@@ -99,15 +150,20 @@ def _norm(graph: Graph, norm: LayerNorm, x: ir.Value) -> ir.Value:
     return graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=norm.epsilon)
 
 
-def _activate(graph: Graph, activation: str, x: ir.Value) -> ir.Value:
-    author = ACTIVATIONS.get(activation)
-    if author is None:
-        raise CheckpointError(f"activation {activation!r} cannot be exported; encort knows: {', '.join(ACTIVATIONS)}")
-    return author(graph, x)
+def _gelu(graph: Graph, x: ir.Value) -> ir.Value:
+    return graph.op("Gelu", x, domain=MICROSOFT)
+
+
+def _tanh_gelu(graph: Graph, x: ir.Value) -> ir.Value:
+    return graph.op("FastGelu", x, domain=MICROSOFT)
 
 
 ACTIVATIONS: dict[str, Callable[[Graph, ir.Value], ir.Value]] = {
-    "gelu": lambda graph, x: graph.op("Gelu", x, domain=MICROSOFT),
+    "gelu": _gelu,
+    "gelu_new": _tanh_gelu,
+    "gelu_fast": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
     "relu": lambda graph, x: graph.op("Relu", x),
+    "tanh": lambda graph, x: graph.op("Tanh", x),
 }
 """By the Hugging Face name."""

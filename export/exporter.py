@@ -2,19 +2,18 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from encort.export.architectures import describe
-from encort.export.checkpoint import Checkpoint
-from encort.export.description import Encoder, FloatArray
-from encort.export.graph import save_sharing_weights
+from encort.export.graph import axes, save_sharing_weights
 from encort.export.heads import author
-from encort.export.oracle import Case, Oracle
-from encort.export.samples import sample_texts
+from encort.export.oracle import Case
+from encort.export.samples import sample_pairs, sample_texts
+from encort.export.trained import TrainedModel
 from encort.export.verify import verify
 from encort.runtime.bundle import Bundle, file_entries
 from encort.runtime.errors import CheckpointError
@@ -24,13 +23,13 @@ from encort.runtime.manifest import (
     CONFIG_FILE,
     FORMAT_VERSION,
     GOLDEN_FILE,
+    LAST_HIDDEN_STATE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
     Device,
     Fidelity,
     Layout,
     Manifest,
-    Output,
     Pooling,
     Precision,
     Source,
@@ -38,14 +37,14 @@ from encort.runtime.manifest import (
 )
 from encort.runtime.session import Session
 from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.tokens import Text, TokenBatch
 
 WEIGHTS_FILE = "cpu-fp32.weights"
 TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "onnxruntime", "numpy")
 
 
 def export_bundle(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     revision: str | None = None,
@@ -58,7 +57,8 @@ def export_bundle(
     """Export a checkpoint, verify it against eager PyTorch, and only then leave a bundle.
 
     Args:
-        checkpoint: Folder in Hugging Face layout with safetensors, or a hub id.
+        checkpoint: Folder in Hugging Face layout with safetensors, or a hub id. Several, with one encoder and a head
+            each, make a bundle that runs the encoder once for any of its heads; a head's name is then its folder's.
         output: Folder to make.
         revision: Commit, branch or tag of a hub id.
         pooling: Of sentence embeddings; None takes what the checkpoint's sentence-transformers files say,
@@ -75,61 +75,103 @@ def export_bundle(
     """
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
-    source = Checkpoint.open(str(checkpoint), revision=revision, pooling=pooling)
-    oracle = Oracle(source, source.embedding.pooling, source.embedding.normalize if normalize is None else normalize)
-    encoder = describe(source.model.config, source.weights)
-    limit = _limit(source, encoder, max_length)
+    trained = TrainedModel.open(
+        _names(checkpoint), revision=revision, pooling=pooling, normalize=normalize, max_length=max_length
+    )
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:
-        variants = _write_variants(encoder, oracle, folder)
-        samples = _write_tokenizer(source, folder, limit)
-        _write_golden(oracle, samples, folder)
-        draft = _write_manifest(oracle, folder, variants, limit)
-        fidelities = _verify(draft, oracle, samples, progress=progress)
+        samples = _write_tokenizer(trained, folder)
+        _write_golden(trained, samples, folder)
+        variants = _write_variants(trained, folder)
+        draft = _write_manifest(trained, folder, variants)
+        fidelities = _verify(draft, trained, samples, progress=progress)
         proven = [replace(variant, fidelity=found) for variant, found in zip(variants, fidelities, strict=True)]
-        _write_manifest(oracle, folder, proven, limit)
+        _write_manifest(trained, folder, proven)
     return Bundle.open(output)
 
 
 def verify_against_checkpoint(
-    bundle: Bundle, checkpoint: str | Path, *, progress: bool = False
+    bundle: Bundle, checkpoint: str | Path | Sequence[str | Path], *, progress: bool = False
 ) -> list[tuple[Variant, Fidelity]]:
-    """Measure a bundle's variants against the checkpoint in eager PyTorch on this machine, as export does.
+    """Measure a bundle's variants against its checkpoints in eager PyTorch on this machine, as export does.
 
     Raises:
-        CheckpointError: The checkpoint cannot be used, or its labels are not the bundle's.
+        CheckpointError: A checkpoint cannot be used, or is not what was exported.
         FidelityError: Results differ past the tolerance.
     """
-    manifest = bundle.manifest
-    is_source = str(checkpoint) == manifest.source.model
-    revision = manifest.source.revision if is_source else None
-    source = Checkpoint.open(str(checkpoint), revision=revision, pooling=manifest.pooling)
-    if source.labels != manifest.labels:
-        raise CheckpointError(f"{checkpoint} has other labels than the bundle: it is not what was exported")
+    manifest, embedding = bundle.manifest, bundle.manifest.embedding
+    names = _names(checkpoint)
+    is_source = names == [source.model for source in manifest.sources]
+    trained = TrainedModel.open(
+        names,
+        revision=manifest.sources[0].revision if is_source else None,
+        pooling=None if embedding is None else embedding.pooling,
+        normalize=None if embedding is None else embedding.normalize,
+        max_length=manifest.max_length,
+    )
+    _check_same(bundle, trained)
+    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)
+    samples = tokenizer(_samples(trained), reverse=trained.is_pairwise)
+    return list(zip(manifest.variants, _verify(bundle, trained, samples, progress=progress), strict=True))
+
+
+def _names(checkpoint: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(checkpoint)] if isinstance(checkpoint, str | Path) else [str(each) for each in checkpoint]
+
+
+def _check_same(bundle: Bundle, trained: TrainedModel) -> None:
+    names = ", ".join(checkpoint.name for checkpoint in trained.checkpoints)
+    # The name of a single head is its task; of several, that of its folder, which may have been renamed.
+    exported_heads = [(head.task, head.labels) for head in bundle.manifest.heads]
+    if exported_heads != [(head.task, head.labels) for head in trained.heads]:
+        raise CheckpointError(f"{names} has other labels than the bundle: it is not what was exported")
     exported = json.loads(bundle.path(CONFIG_FILE).read_text(encoding="utf-8"))
-    settings = json.loads(source.model.config.to_json_string())
-    names = {*exported, *settings} - {"transformers_version"}
-    different = sorted(name for name in names if exported.get(name) != settings.get(name))
+    settings = json.loads(trained.checkpoints[0].model.config.to_json_string())
+    keys = {*exported, *settings} - {"transformers_version"}
+    different = sorted(key for key in keys if exported.get(key) != settings.get(key))
     if different:
-        raise CheckpointError(f"{checkpoint} is not what was exported: its config.json has another {different[0]}")
-    oracle = Oracle(source, manifest.pooling, manifest.normalize)
-    samples = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)(sample_texts())
-    return list(zip(manifest.variants, _verify(bundle, oracle, samples, progress=progress), strict=True))
+        raise CheckpointError(f"{names} is not what was exported: its config.json has another {different[0]}")
 
 
-def _limit(source: Checkpoint, encoder: Encoder, asked: int | None) -> int:
-    positions, shortest = len(encoder.embeddings.positions), source.tokenizer.num_special_tokens_to_add() + 1
-    limit = source.max_length if asked is None else asked
-    if not shortest <= limit <= positions:
-        raise CheckpointError(
-            f"max_length must be between {shortest} and the model's {positions} positions, got {limit}"
-        )
-    return limit
+def _samples(trained: TrainedModel) -> list[Text]:
+    return [*([] if trained.is_pairwise else sample_texts()), *sample_pairs()]
 
 
-def _write_variants(encoder: Encoder, oracle: Oracle, folder: Path) -> list[Variant]:
+def _write_tokenizer(trained: TrainedModel, folder: Path) -> TokenBatch:
+    """Write the tokenizer without padding and truncation of its own, and tokenize the samples with it."""
+    source = trained.checkpoints[0]
+    backend = source.tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    backend.save(str(folder / TOKENIZER_FILE))
+    source.model.config.to_json_file(folder / CONFIG_FILE)
+    texts = _samples(trained)
+    samples = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)(texts, reverse=trained.is_pairwise)
+    pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+    limits = {"truncation": True, "max_length": trained.max_length}
+    expected = [source.tokenizer(text, other, **limits)["input_ids"] for text, other in pairs]
+    if samples.ids.tolist() != [token for ids in expected for token in ids]:
+        raise CheckpointError(f"{source.name}: its tokenizer.json gives other ids than transformers; save it again")
+    return samples
+
+
+def _write_golden(trained: TrainedModel, samples: TokenBatch, folder: Path) -> None:
+    oracle = trained.oracle
+    expected = [oracle(Case("golden", samples.rows(np.array([index])))) for index in range(len(samples))]
+    # Hidden states would be most of the bundle; every other output depends on them.
+    names = [name for name in expected[0] if name != LAST_HIDDEN_STATE]
+    outputs = {
+        # Without the axis of texts, tokens of all texts can follow each other.
+        name: np.concatenate([row[name][0] if name in trained.tokenwise else row[name] for row in expected])
+        for name in names
+    }
+    Golden(texts=samples.texts, ids=samples.ids, outputs=outputs).save(folder / GOLDEN_FILE)
+
+
+def _write_variants(trained: TrainedModel, folder: Path) -> list[Variant]:
     """Author the graphs of all layouts; they share one file of weights."""
+    assert trained.description is not None
     models = {
-        layout: author(encoder, layout, pooling=oracle.pooling, normalize=oracle.normalize)
+        layout: author(trained.description, layout, embedding=trained.embedding)
         for layout in (Layout.EQUAL_LENGTH, Layout.PADDED)
     }
     names = {Layout.EQUAL_LENGTH: "cpu-fp32", Layout.PADDED: "cpu-fp32-padded"}
@@ -144,68 +186,37 @@ def _write_variants(encoder: Encoder, oracle: Oracle, folder: Path) -> list[Vari
             precision=Precision.FP32,
             layout=layout,
             instruction_set=None,
-            inputs={str(value.name): _axes(value) for value in model.graph.inputs},
-            outputs={str(value.name): _axes(value) for value in model.graph.outputs},
+            inputs=axes(model.graph.inputs),
+            outputs=axes(model.graph.outputs),
             fidelity=None,
         )
         for layout, model in models.items()
     ]
 
 
-def _axes(value: object) -> list[str]:
-    return [str(getattr(axis, "value", axis)) for axis in value.shape]  # type: ignore[attr-defined]
-
-
-def _write_tokenizer(source: Checkpoint, folder: Path, limit: int) -> TokenBatch:
-    """Write the tokenizer without padding and truncation of its own, and tokenize the samples with it."""
-    backend = source.tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    backend.save(str(folder / TOKENIZER_FILE))
-    source.model.config.to_json_file(folder / CONFIG_FILE)
-    texts = sample_texts()
-    samples = Tokenizer(folder / TOKENIZER_FILE, max_length=limit)(texts)
-    expected = source.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-    if samples.ids.tolist() != [token for ids in expected for token in ids]:
-        raise CheckpointError(f"{source.name}: its tokenizer.json gives other ids than transformers; save it again")
-    return samples
-
-
-def _write_golden(oracle: Oracle, samples: TokenBatch, folder: Path) -> None:
-    expected = []
-    for index in range(len(samples)):
-        ids, type_ids = samples.rows(np.array([index]))
-        expected.append(oracle(Case("golden", ids, type_ids, np.ones_like(ids))))
-    names = [name for name in expected[0] if name is not Output.LAST_HIDDEN_STATE]
-    outputs: dict[Output, FloatArray] = {name: np.concatenate([row[name] for row in expected]) for name in names}
-    Golden(texts=sample_texts(), ids=samples.ids, outputs=outputs).save(folder / GOLDEN_FILE)
-
-
-def _write_manifest(oracle: Oracle, folder: Path, variants: list[Variant], limit: int) -> Bundle:
-    source = oracle.checkpoint
+def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Variant]) -> Bundle:
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        task=source.task,
-        labels=source.labels,
-        pooling=oracle.pooling,
-        normalize=oracle.normalize,
-        max_length=limit,
-        source=Source(model=source.name, architecture=source.architecture, revision=source.revision),
+        heads=list(trained.heads),
+        embedding=trained.embedding,
+        max_length=trained.max_length,
+        sources=[
+            Source(model=source.name, architecture=source.architecture, revision=source.revision)
+            for source in trained.checkpoints
+        ],
         tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
         files=file_entries(folder),
-        variants=variants,
+        variants=list(variants),
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle(folder, manifest)
 
 
-def _verify(bundle: Bundle, oracle: Oracle, samples: TokenBatch, *, progress: bool) -> list[Fidelity]:
+def _verify(bundle: Bundle, trained: TrainedModel, samples: TokenBatch, *, progress: bool) -> list[Fidelity]:
     return verify(
         [(variant, Session(bundle, variant, threads=1)) for variant in bundle.manifest.variants],
-        oracle,
+        trained.oracle,
         samples,
-        limit=bundle.manifest.max_length,
-        vocabulary=oracle.checkpoint.model.config.vocab_size,
-        token_types=oracle.checkpoint.model.config.type_vocab_size,
+        tokens=trained.token_range,
         progress=progress,
     )

@@ -77,6 +77,11 @@ def save_sharing_weights(models: dict[str, ir.Model], folder: Path, weights_file
         ir.save(model, folder / file)
 
 
+def axes(values: Sequence[ir.Value]) -> dict[str, list[str]]:
+    """Axes of inputs or outputs by name, as the manifest has them."""
+    return {str(value.name): [str(getattr(axis, "value", axis)) for axis in value.shape or ()] for value in values}
+
+
 def _weights(model: ir.Model) -> dict[str, ir.Value]:
     """Initializers that are worth a place in the weights file; shapes and axes stay in the graph."""
     initializers = model.graph.initializers.items()

@@ -1,55 +1,105 @@
 """What is computed from the hidden states: a few lines a head."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
-from encort.export.description import Encoder
-from encort.export.encoder import Tokens, last_hidden_state, linear, token_inputs
+from encort.export.description import Description, Encoder, Head, Linear, Reads
+from encort.export.encoder import Linears, Tokens, activate, full_precision, last_hidden_state, linear, token_inputs
 from encort.export.graph import Graph
 from encort.runtime.errors import CheckpointError
-from encort.runtime.manifest import Layout, Output, Pooling
+from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Layout, Pooling
 
 
-def author(encoder: Encoder, layout: Layout, *, pooling: Pooling, normalize: bool) -> ir.Model:
-    """The whole graph: the encoder once, and every head that the checkpoint has.
+@dataclass(frozen=True)
+class _Encoded:
+    """One encoder's results: `(batch, sequence, hidden)`, and `(batch, hidden)` where it has a pooler."""
+
+    hidden: ir.Value
+    pooled: ir.Value | None
+
+
+def author(
+    model: Description, layout: Layout, *, embedding: Embedding | None, linears: Linears = full_precision
+) -> ir.Model:
+    """The whole graph: every encoder once, and every head on it.
 
     ONNX Runtime runs only what leads to the outputs that are asked for.
+
+    Args:
+        embedding: How sentence embeddings are made; None gives none, nor the encoder's other outputs.
+        linears: How the encoder's products are computed.
 
     Raises:
         CheckpointError: Pooling by a pooler that the checkpoint lacks, or an activation without an operator.
     """
     graph = Graph(f"encort_{layout}")
-    tokens = token_inputs(graph, layout)
-    hidden = last_hidden_state(graph, encoder, tokens)
-    graph.output(hidden, Output.LAST_HIDDEN_STATE, ("batch", "sequence", encoder.hidden))
-    pooled = None if encoder.pooler is None else _pooler_output(graph, encoder, hidden)
-    if pooled is not None:
-        graph.output(pooled, Output.POOLER_OUTPUT, ("batch", encoder.hidden))
-    sentence = _pool(graph, pooling, hidden, pooled, tokens)
-    sentence = _normalized(graph, sentence) if normalize else sentence
-    graph.output(sentence, Output.SENTENCE_EMBEDDING, ("batch", encoder.hidden))
-    if encoder.classifier is not None and pooled is not None:
-        logits = linear(graph, encoder.classifier, pooled)
-        graph.output(logits, Output.LOGITS, ("batch", encoder.classifier.bias.size))
+    inputs = token_inputs(graph, model.encoders, layout)
+    encoded = [_encode(graph, encoder, tokens, linears) for encoder, tokens in zip(model.encoders, inputs, strict=True)]
+    if embedding is not None:
+        _encoder_outputs(graph, model.encoders[0], encoded[0], inputs[0], embedding)
+    for head in model.heads:
+        _head_outputs(graph, head, encoded)
     return graph.model()
 
 
-def _pooler_output(graph: Graph, encoder: Encoder, hidden: ir.Value) -> ir.Value:
-    """`tanh(dense(first token))`, `(batch, hidden)`."""
-    assert encoder.pooler is not None
-    return graph.op("Tanh", linear(graph, encoder.pooler, _first_token(graph, hidden)))
+def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears) -> _Encoded:
+    hidden = last_hidden_state(graph, encoder, tokens, linears)
+    if encoder.pooler is None:
+        return _Encoded(hidden, None)
+    return _Encoded(hidden, graph.op("Tanh", linear(graph, encoder.pooler, _first_token(graph, hidden))))
 
 
-def _pool(graph: Graph, pooling: Pooling, hidden: ir.Value, pooled: ir.Value | None, tokens: Tokens) -> ir.Value:
+def _encoder_outputs(graph: Graph, encoder: Encoder, encoded: _Encoded, tokens: Tokens, embedding: Embedding) -> None:
+    graph.output(encoded.hidden, LAST_HIDDEN_STATE, ("batch", "sequence", encoder.hidden))
+    if encoded.pooled is not None:
+        graph.output(encoded.pooled, POOLER_OUTPUT, ("batch", encoder.hidden))
+    sentence = _pool(graph, embedding.pooling, encoded, tokens)
+    sentence = _normalized(graph, sentence) if embedding.normalize else sentence
+    graph.output(sentence, SENTENCE_EMBEDDING, ("batch", encoder.hidden))
+
+
+def _head_outputs(graph: Graph, head: Head, encoded: Sequence[_Encoded]) -> None:
+    x = _read(graph, head.reads, encoded)
+    if head.dense is not None:
+        x = activate(graph, head.activation, linear(graph, head.dense, x))
+    axes = ("batch", "sequence") if head.reads is Reads.TOKENS else ("batch",)
+    if len(head.outputs) == 1:
+        graph.output(linear(graph, head.logits, x), head.outputs[0], (*axes, head.logits.bias.size))
+        return
+    for column, name in enumerate(head.outputs):
+        logits = linear(graph, _column(head.logits, column), x)
+        graph.output(graph.op("Squeeze", logits, graph.integers(-1)), name, axes)
+
+
+def _read(graph: Graph, reads: Reads, encoded: Sequence[_Encoded]) -> ir.Value:
+    if reads is Reads.TOKENS:
+        return encoded[0].hidden
+    if reads is Reads.FIRST_TOKEN:
+        return _first_token(graph, encoded[0].hidden)
+    pooled = [each.pooled for each in encoded if each.pooled is not None]
+    if len(pooled) < len(encoded):
+        raise CheckpointError("the head reads a pooler that the checkpoint lacks; save the whole model")
+    return graph.op("Concat", *pooled, axis=-1) if len(pooled) > 1 else pooled[0]
+
+
+def _column(layer: Linear, column: int) -> Linear:
+    part = slice(column, column + 1)
+    return Linear(name=f"{layer.name}.{column}", weight=layer.weight[:, part].copy(), bias=layer.bias[part])
+
+
+def _pool(graph: Graph, pooling: Pooling, encoded: _Encoded, tokens: Tokens) -> ir.Value:
     """One vector a text, `(batch, hidden)`."""
     if pooling is Pooling.POOLER:
-        if pooled is None:
+        if encoded.pooled is None:
             raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
-        return pooled
+        return encoded.pooled
     if pooling is Pooling.CLS:
-        return _first_token(graph, hidden)
+        return _first_token(graph, encoded.hidden)
     if tokens.mask is None:
-        return graph.op("ReduceMean", hidden, graph.integers(1), keepdims=0)
-    return _masked_mean(graph, hidden, tokens.mask)
+        return graph.op("ReduceMean", encoded.hidden, graph.integers(1), keepdims=0)
+    return _masked_mean(graph, encoded.hidden, tokens.mask)
 
 
 def _masked_mean(graph: Graph, hidden: ir.Value, mask: ir.Value) -> ir.Value:

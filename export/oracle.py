@@ -1,15 +1,15 @@
 """Eager PyTorch, the one truth that every variant is compared with."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import FloatArray
-from encort.runtime.manifest import Output, Pooling, Task
+from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling
 from encort.runtime.tokens import Int64Array
 
 
@@ -19,17 +19,18 @@ class Case:
 
     Attributes:
         name: What it is, for messages.
-        ids: `(batch, sequence)` int64.
-        type_ids: `(batch, sequence)` int64.
-        mask: `(batch, sequence)` int64; the first token of every row counts.
+        inputs: Every input that a graph may have, each `(batch, sequence)` int64; the first token of every row
+            counts.
         is_sample: Whether it is a real text, alone.
     """
 
     name: str
-    ids: Int64Array
-    type_ids: Int64Array
-    mask: Int64Array
+    inputs: Mapping[str, Int64Array]
     is_sample: bool = False
+
+    @property
+    def mask(self) -> Int64Array:
+        return self.inputs["attention_mask"]
 
     @property
     def is_masked(self) -> bool:
@@ -38,48 +39,66 @@ class Case:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The checkpoint in `eval()`, asked for what the bundle promises."""
+    """Checkpoints in `eval()`, asked for what the bundle promises.
 
-    checkpoint: Checkpoint
-    pooling: Pooling
-    normalize: bool
+    Attributes:
+        checkpoints: One a head, all with the same encoder; or one encoder alone.
+        heads: Of the checkpoints, in their order.
+        embedding: How sentence embeddings are made; None for a model that gives none.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    heads: tuple[Head, ...]
+    embedding: Embedding | None
 
     @torch.inference_mode()
-    def __call__(self, case: Case) -> Mapping[Output, FloatArray]:
+    def __call__(self, case: Case) -> Mapping[str, FloatArray]:
         """Every output of the bundle for one batch, by eager PyTorch on CPU in float32."""
-        model, mask = self.checkpoint.model, torch.from_numpy(case.mask)
-        tensors = {
-            "input_ids": torch.from_numpy(case.ids),
-            "token_type_ids": torch.from_numpy(case.type_ids),
-            "attention_mask": mask,
-        }
-        result = model(**tensors, output_hidden_states=True)
-        hidden, pooler = result.hidden_states[-1], model.base_model.pooler
-        pooled = None if pooler is None else pooler(hidden)
-        outputs = {
-            Output.LAST_HIDDEN_STATE: hidden,
-            Output.SENTENCE_EMBEDDING: self._sentence(hidden, pooled, mask),
-        }
-        if pooled is not None:
-            outputs[Output.POOLER_OUTPUT] = pooled
-        if self.checkpoint.task is Task.TEXT_CLASSIFICATION:
-            outputs[Output.LOGITS] = result.logits
+        tensors = {name: torch.from_numpy(array) for name, array in case.inputs.items()}
+        outputs: dict[str, torch.Tensor] = {}
+        for index, checkpoint in enumerate(self.checkpoints):
+            result, encoded = _run(checkpoint.model, tensors)
+            if index == 0 and self.embedding is not None:
+                outputs |= _encoder_outputs(encoded, tensors["attention_mask"], self.embedding)
+            if self.heads:
+                outputs |= zip(self.heads[index].outputs, _logits(result), strict=True)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    def _sentence(self, hidden: torch.Tensor, pooled: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-        counted = mask.unsqueeze(2).float()
-        poolings = {
-            Pooling.MEAN: (hidden * counted).sum(1) / counted.sum(1),
-            Pooling.CLS: hidden[:, 0],
-            Pooling.POOLER: pooled,
-        }
-        sentence = poolings[self.pooling]
-        assert sentence is not None
-        return torch.nn.functional.normalize(sentence, dim=1) if self.normalize else sentence
+
+def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
+    """The model's result, and that of the encoder in it."""
+    encoded: list[Any] = []
+    # Two encoders have no one base model, and no embeddings.
+    encoder = getattr(model, "base_model", model)
+    hook = encoder.register_forward_hook(lambda _module, _inputs, result: encoded.append(result))
+    # Each architecture takes its own part of the inputs; where there is one type, its tokenizer may know of two.
+    wanted = set(inspect.signature(model.forward).parameters)
+    if getattr(model.config, "type_vocab_size", 2) == 1:
+        wanted.discard("token_type_ids")
+    try:
+        result = model(**{name: tensor for name, tensor in tensors.items() if name in wanted})
+    finally:
+        hook.remove()
+    return result, encoded[0]
 
 
-def cosines(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Cosine of each row with its partner, `(n,)`, for arrays `(n, dim)`."""
-    a, b = first.astype(np.float64), second.astype(np.float64)
-    result: NDArray[np.float64] = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return result
+def _encoder_outputs(encoded: Any, mask: torch.Tensor, embedding: Embedding) -> dict[str, torch.Tensor]:
+    hidden, pooled = encoded.last_hidden_state, getattr(encoded, "pooler_output", None)
+    outputs = {LAST_HIDDEN_STATE: hidden} if pooled is None else {LAST_HIDDEN_STATE: hidden, POOLER_OUTPUT: pooled}
+    counted = mask.unsqueeze(2).float()
+    poolings = {
+        Pooling.MEAN: (hidden * counted).sum(1) / counted.sum(1),
+        Pooling.CLS: hidden[:, 0],
+        Pooling.POOLER: pooled,
+    }
+    sentence = poolings[embedding.pooling]
+    assert sentence is not None
+    outputs[SENTENCE_EMBEDDING] = torch.nn.functional.normalize(sentence, dim=1) if embedding.normalize else sentence
+    return outputs
+
+
+def _logits(result: Any) -> tuple[torch.Tensor, ...]:
+    """The head's outputs: its logits, or those of start and end."""
+    if isinstance(result, torch.Tensor):
+        return (result,)
+    return (result.logits,) if "logits" in result else (result.start_logits, result.end_logits)

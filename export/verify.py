@@ -1,21 +1,38 @@
 """Is a variant the model that was trained? Measured against eager PyTorch, never assumed."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
 
 from encort.export.description import FloatArray
-from encort.export.oracle import Case, Oracle, cosines
+from encort.export.oracle import Case, Oracle
+from encort.runtime.cpu import cpu_name
 from encort.runtime.errors import FidelityError
-from encort.runtime.manifest import TOLERANCES, Fidelity, Layout, Output, Variant
-from encort.runtime.session import Session, graph_inputs
+from encort.runtime.manifest import Fidelity, Head, Layout, Precision, Task, Variant
+from encort.runtime.session import Session
 from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.tolerance import cosines, error_limit
 
 BATCH = 32
 NEIGHBOURS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRange:
+    """What random inputs may hold.
+
+    Attributes:
+        length: Most tokens of one input.
+        ids: Token ids to draw from, `(ids,)` int64; not the padding token's, whose meaning differs with the mask.
+        types: Number of token type ids.
+    """
+
+    length: int
+    ids: Int64Array
+    types: int
 
 
 def verify(
@@ -23,9 +40,7 @@ def verify(
     oracle: Oracle,
     samples: TokenBatch,
     *,
-    limit: int,
-    vocabulary: int,
-    token_types: int,
+    tokens: TokenRange,
     progress: bool = False,
 ) -> list[Fidelity]:
     """Compare variants with eager PyTorch on real texts, random ids and random masks.
@@ -34,65 +49,67 @@ def verify(
 
     Args:
         samples: Real texts, tokenized.
-        limit: Most tokens of one input.
-        vocabulary: Number of token ids.
-        token_types: Number of token type ids.
+        tokens: What random inputs are drawn from.
         progress: Show a bar on stderr.
 
     Returns:
         The measured fidelity of each variant.
 
     Raises:
-        FidelityError: An output of a variant differs by more than its precision's tolerance.
+        FidelityError: An output of a variant differs by more than its precision's tolerance, or a text's vector
+            depends on its neighbours.
     """
-    measurements = [_Measurement(variant, session) for variant, session in variants]
-    cases = [*_sample_cases(samples), *_random_cases(limit, vocabulary, token_types)]
+    measurements = [_Measurement(variant, session, oracle) for variant, session in variants]
+    inputs = list(samples.rows(np.array([0])))
+    cases = [*_sample_cases(samples), *_random_cases(tokens, inputs)]
     for case in tqdm(cases, desc="verify", unit="batch", disable=None if progress else True):
         expected = oracle(case)
         for measurement in measurements:
             measurement.compare(case, expected)
-    return [measurement.fidelity(samples, vocabulary) for measurement in measurements]
+    return [measurement.fidelity(samples, tokens) for measurement in measurements]
 
 
 def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
     """Every real text alone, then many together, padded."""
-    for index in range(len(samples)):
-        ids, type_ids = samples.rows(np.array([index]))
-        yield Case(f"sample {index} alone", ids, type_ids, np.ones_like(ids), is_sample=True)
-    for start in range(0, len(samples), BATCH):
-        yield _padded(samples, np.arange(start, min(start + BATCH, len(samples))))
+    alone = [samples.rows(np.array([index])) for index in range(len(samples))]
+    for index, rows in enumerate(alone):
+        yield Case(f"sample {index} alone", rows, is_sample=True)
+    for start in range(0, len(alone), BATCH):
+        yield Case(f"samples from {start} padded", _padded(alone[start : start + BATCH]))
 
 
-def _random_cases(limit: int, vocabulary: int, token_types: int) -> Iterator[Case]:
+def _padded(texts: Sequence[Mapping[str, Int64Array]]) -> dict[str, Int64Array]:
+    """Texts under each other, zeros where they end."""
+    longest = max(rows["input_ids"].shape[1] for rows in texts)
+    return {
+        name: np.concatenate([np.pad(rows[name], ((0, 0), (0, longest - rows[name].shape[1]))) for rows in texts])
+        for name in texts[0]
+    }
+
+
+def _random_cases(tokens: TokenRange, inputs: Sequence[str]) -> Iterator[Case]:
     """Shapes from one token to the limit, then masks with holes."""
-    random = np.random.default_rng(0)
+    random, limit = np.random.default_rng(0), tokens.length
     lengths = sorted({min(length, limit) for length in (1, 2, 3, 7, 33, limit - 1, limit)} - {0})
     shapes = [*itertools.product((1, 3), lengths), (BATCH, min(17, limit))]
-    for shape in shapes:
-        yield _random(random, shape, (vocabulary, token_types), masked=False)
-    for shape in shapes:
-        if min(shape) > 1:
-            yield _random(random, shape, (vocabulary, token_types), masked=True)
+    for masked in (False, True):
+        for shape in shapes:
+            if not masked or min(shape) > 1:
+                name = f"{shape[0]} x {shape[1]} random ids, {'random' if masked else 'no'} mask"
+                yield Case(name, _random(random, shape, tokens, inputs, masked=masked))
 
 
-def _padded(samples: TokenBatch, indices: Int64Array) -> Case:
-    shape = (len(indices), int(samples.lengths[indices].max()))
-    ids, type_ids, mask = (np.zeros(shape, np.int64) for _ in range(3))
-    for row, index in enumerate(indices):
-        (ids[row, : samples.lengths[index]],), (type_ids[row, : samples.lengths[index]],) = samples.rows(
-            np.array([index])
-        )
-        mask[row, : samples.lengths[index]] = 1
-    return Case(f"samples {indices[0]} to {indices[-1]} padded", ids, type_ids, mask)
-
-
-def _random(random: np.random.Generator, shape: tuple[int, int], sizes: tuple[int, int], *, masked: bool) -> Case:
-    vocabulary, token_types = sizes
+def _random(
+    random: np.random.Generator, shape: tuple[int, int], tokens: TokenRange, inputs: Sequence[str], *, masked: bool
+) -> dict[str, Int64Array]:
     mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
     # The first token always counts: no encoder gives a meaning to a text without tokens.
     mask[:, 0] = 1
-    name = f"{shape[0]} x {shape[1]} random ids, {'random' if masked else 'no'} mask"
-    return Case(name, random.integers(0, vocabulary, shape), random.integers(0, token_types, shape), mask)
+    rows = {
+        name: random.integers(0, tokens.types, shape) if name.endswith("type_ids") else random.choice(tokens.ids, shape)
+        for name in inputs
+    }
+    return rows | {"attention_mask": mask}
 
 
 @dataclass
@@ -101,36 +118,35 @@ class _Measurement:
 
     variant: Variant
     session: Session
-    max_abs_error: dict[Output, float] = field(default_factory=dict)
+    oracle: Oracle
+    max_abs_error: dict[str, float] = field(default_factory=dict)
     sample_cosines: list[float] = field(default_factory=list)
     label_flips: int = 0
     cases: int = 0
 
-    def compare(self, case: Case, expected: Mapping[Output, FloatArray]) -> None:
+    def compare(self, case: Case, expected: Mapping[str, FloatArray]) -> None:
         if case.is_masked and self.variant.layout is not Layout.PADDED:
             return
-        found = run(self.session, self.variant, case)
         self.cases += 1
-        if different := found.keys() ^ expected.keys():
-            raise FidelityError(
-                f"variant {self.variant.name} and the checkpoint do not give the same outputs: {', '.join(different)}"
-            )
+        found = run(self.session, self.variant, case)
+        if missing := found.keys() - expected.keys():
+            raise FidelityError(f"variant {self.variant.name} gives what the checkpoint does not: {', '.join(missing)}")
         for name, array in found.items():
             self._note_error(case, name, array, expected[name])
         if case.is_sample:
-            embeddings = found[Output.SENTENCE_EMBEDDING], expected[Output.SENTENCE_EMBEDDING]
-            self.sample_cosines += cosines(*embeddings).tolist()
-            if Output.LOGITS in found:
-                flipped = found[Output.LOGITS].argmax(1) != expected[Output.LOGITS].argmax(1)
-                self.label_flips += int(flipped.sum())
+            vector = self.variant.vector
+            self.sample_cosines += cosines(found[vector], expected[vector]).tolist()
+            self.label_flips += sum(_flips(head, found, expected) for head in self.oracle.heads)
 
-    def _note_error(self, case: Case, name: Output, found: FloatArray, expected: FloatArray) -> None:
+    def _note_error(self, case: Case, name: str, found: FloatArray, expected: FloatArray) -> None:
+        if found.shape != expected.shape:
+            raise FidelityError(f"variant {self.variant.name}: {name} is {found.shape}, expected {expected.shape}")
         difference = np.abs(found - expected)
-        if name is Output.LAST_HIDDEN_STATE:
+        if "sequence" in self.variant.outputs[name]:
             # What stands at a masked token is read by nobody.
             difference = difference[case.mask == 1]
         error = float(difference.max())
-        limit = TOLERANCES[self.variant.precision]
+        limit = error_limit(self.variant.precision, name, self.oracle.embedding)
         if not error <= limit:  # NaN must fail too
             raise FidelityError(
                 f"variant {self.variant.name} differs from eager PyTorch by {error:.2g} in {name} ({case.name}); "
@@ -138,47 +154,56 @@ class _Measurement:
             )
         self.max_abs_error[name] = max(error, self.max_abs_error.get(name, 0.0))
 
-    def fidelity(self, samples: TokenBatch, vocabulary: int) -> Fidelity:
+    def fidelity(self, samples: TokenBatch, tokens: TokenRange) -> Fidelity:
         """What was measured.
 
         Raises:
-            FidelityError: A text's embedding depends on its neighbours by more than the tolerance.
+            FidelityError: A text's vector depends on its neighbours by more than the tolerance.
         """
-        difference, limit = self._batch_difference(samples, vocabulary), TOLERANCES[self.variant.precision]
+        difference = self._batch_difference(samples, tokens)
+        limit = error_limit(Precision.FP32, self.variant.vector, self.oracle.embedding)
         if not difference <= limit:
             raise FidelityError(
-                f"variant {self.variant.name}: a text's embedding changes by {difference:.2g} with its neighbours; "
-                f"the limit is {limit:g}"
+                f"variant {self.variant.name}: a text's {self.variant.vector} changes by {difference:.2g} with its "
+                f"neighbours; the limit is {limit:g}"
             )
         return Fidelity(
-            max_abs_error={name.value: error for name, error in self.max_abs_error.items()},
+            max_abs_error=self.max_abs_error,
             mean_cosine=float(np.mean(self.sample_cosines)),
             min_cosine=float(np.min(self.sample_cosines)),
-            label_flips=self.label_flips if Output.LOGITS in self.max_abs_error else None,
+            label_flips=self.label_flips if any(head.labels for head in self.oracle.heads) else None,
             batch_difference=difference,
             texts=len(samples),
             cases=self.cases,
+            metric=None,
+            cpu=cpu_name(),
         )
 
-    def _batch_difference(self, samples: TokenBatch, vocabulary: int) -> float:
-        """Largest change of a text's sentence embedding when other texts of its length run beside it."""
+    def _batch_difference(self, samples: TokenBatch, tokens: TokenRange) -> float:
+        """Largest change of a text's vector when other texts of its length run beside it."""
         random, largest = np.random.default_rng(1), 0.0
         for index in range(len(samples)):
-            ids, type_ids = samples.rows(np.array([index]))
-            others = random.integers(0, vocabulary, (NEIGHBOURS, ids.shape[1]))
-            crowd = np.concatenate([ids, others])
-            alone = self._embed(ids, type_ids)
-            among = self._embed(crowd, np.broadcast_to(type_ids, crowd.shape))
-            largest = max(largest, float(np.abs(alone[0] - among[0]).max()))
+            rows = samples.rows(np.array([index]))
+            others = _random(random, (NEIGHBOURS, rows["input_ids"].shape[1]), tokens, list(rows), masked=False)
+            crowd = {name: np.concatenate([rows[name], others[name]]) for name in rows}
+            largest = max(largest, float(np.abs(self._vector(rows)[0] - self._vector(crowd)[0]).max()))
         return largest
 
-    def _embed(self, ids: Int64Array, type_ids: Int64Array) -> FloatArray:
-        inputs = graph_inputs(self.variant.layout, ids, type_ids, np.ones_like(ids))
-        return self.session.run([Output.SENTENCE_EMBEDDING], inputs)[0]
+    def _vector(self, rows: Mapping[str, Int64Array]) -> FloatArray:
+        return self.session.run([self.variant.vector], rows)[0]
 
 
-def run(session: Session, variant: Variant, case: Case) -> dict[Output, FloatArray]:
+def run(session: Session, variant: Variant, case: Case) -> dict[str, FloatArray]:
     """Every output of the variant for one case."""
-    names = [Output(name) for name in variant.outputs]
-    inputs = graph_inputs(variant.layout, case.ids, case.type_ids, case.mask)
-    return dict(zip(names, session.run(names, inputs), strict=True))
+    names = list(variant.outputs)
+    return dict(zip(names, session.run(names, case.inputs), strict=True))
+
+
+def _flips(head: Head, found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> int:
+    """Texts, tokens, or labels of a text, that are decided otherwise."""
+    if not head.labels or head.outputs[0] not in found:
+        return 0
+    first, second = found[head.outputs[0]], expected[head.outputs[0]]
+    if head.task is Task.MULTI_LABEL_CLASSIFICATION:
+        return int(((first > 0) != (second > 0)).sum())
+    return int((first.argmax(-1) != second.argmax(-1)).sum())

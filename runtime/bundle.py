@@ -94,8 +94,8 @@ class Bundle:
             )
         return path
 
-    def variant(self, device: Device, precision: Precision | None, layout: Layout) -> Variant:
-        """The variant to run, the first of the manifest that fits.
+    def variant(self, device: Device, precision: Precision | None) -> Variant:
+        """The variant to run: the manifest's first that fits, of those without a mask if there is one.
 
         Args:
             precision: None takes the manifest's first of the device: the exporter lists its best choice first.
@@ -103,13 +103,17 @@ class Bundle:
         Raises:
             VariantNotFoundError: The bundle has none such; the message lists what it has.
         """
-        for variant in self.manifest.variants:
-            if variant.device is device and variant.layout is layout and precision in (None, variant.precision):
-                return variant
-        have = ", ".join(variant.name for variant in self.manifest.variants)
-        raise VariantNotFoundError(
-            f"{self.folder} has no variant for device {device}, precision {precision or 'auto'}; it has: {have}"
-        )
+        fit = [
+            variant
+            for variant in self.manifest.variants
+            if variant.device is device and precision in (None, variant.precision)
+        ]
+        if not fit:
+            have = ", ".join(variant.name for variant in self.manifest.variants)
+            raise VariantNotFoundError(
+                f"{self.folder} has no variant for device {device}, precision {precision or 'auto'}; it has: {have}"
+            )
+        return min(fit, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
 
 
 def sha256(path: Path) -> str:

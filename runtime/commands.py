@@ -1,22 +1,19 @@
 """`encort embed`, `predict` and `inspect`: thin commands over `encort.load`."""
 
-import json
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from encort.runtime.manifest import Manifest
+    from encort.runtime.manifest import Fidelity, Manifest
     from encort.runtime.model import Model
     from encort.runtime.outputs import Record
-    from encort.runtime.results import Classification
-    from encort.runtime.tokenizer import Text
-    from encort.runtime.tokens import TokenBatch
+    from encort.runtime.tokens import Text, TokenBatch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,7 +27,7 @@ _BATCH_OPTIONS = [
         "--output", "-o", type=_FOLDER, help="Write .jsonl, .npy or .parquet; otherwise JSON lines on stdout."
     ),
     click.option("--device", default="auto", help="auto, cpu or cuda."),
-    click.option("--precision", default="auto", help="auto or fp32."),
+    click.option("--precision", default="auto", help="auto, fp32 or int8."),
     click.option("--threads", type=int, help="Cores to use; otherwise what the container allows."),
     click.option("--overflow", default="truncate", help="What becomes of too long texts: truncate or error."),
 ]
@@ -52,25 +49,27 @@ def embed(overflow: str, **options: Any) -> None:
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
     """
-    _run(_embedding_records, overflow=overflow, **options)
+    from encort.runtime.records import embedding_records
+
+    _run(embedding_records, overflow=overflow, **options)
 
 
 @click.command()
 @batch_options
+@click.option("--head", help="The head to ask, where a bundle has several; otherwise its first.")
 @click.option("--all-scores", is_flag=True, help="Give the score of every label.")
-def predict(overflow: str, all_scores: bool, **options: Any) -> None:
+@click.option("--n-best", type=click.IntRange(min=1), default=1, help="Most answers to a question.")
+def predict(overflow: str, head: str | None, all_scores: bool, n_best: int, **options: Any) -> None:
     r"""Whatever the bundle's task gives for TEXTS, one record a text.
 
     \b
     encort predict banking.bundle "my card has not come"
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
+    encort predict answers.bundle --input questions.jsonl --n-best 3
     """
+    from encort.runtime.records import prediction_records
 
-    def records(model: "Model", batch: "TokenBatch") -> "list[Record]":
-        if model.manifest.labels or all_scores:
-            return [_classification_record(result, all_scores) for result in model.classify(batch)]
-        return _embedding_records(model, batch)
-
+    records = functools.partial(prediction_records, head=head, all_scores=all_scores, n_best=n_best)
     _run(records, overflow=overflow, **options)
 
 
@@ -103,7 +102,7 @@ def _run(
     stream = read_texts(texts, file, column)
     with (
         load(bundle, **options) as model,
-        open_writer(output, dimension=model.dimension) as writer,
+        open_writer(output, dimension=model.dimension if model.manifest.embedding else 0) as writer,
         _progress(stream) as counted,
     ):
         for number, chunk in enumerate(chunks(counted)):
@@ -115,47 +114,34 @@ def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text
     return click.progressbar(stream, label="texts", show_pos=True, file=sys.stderr, hidden=not sys.stderr.isatty())
 
 
-def _embedding_records(model: "Model", batch: "TokenBatch") -> "list[Record]":
-    return [
-        {"embedding": embedding, "tokens": tokens, "truncated": truncated}
-        for embedding, tokens, truncated in zip(
-            model.embed(batch), batch.lengths.tolist(), batch.truncated.tolist(), strict=True
-        )
-    ]
-
-
-def _classification_record(result: "Classification", all_scores: bool) -> "Record":
-    record = asdict(result)
-    if not all_scores:
-        del record["scores"]
-    return record
-
-
 def _summary(manifest: "Manifest") -> str:
-    rows: list[tuple[str, object]] = [
-        ("task", manifest.task),
-        ("labels", _shortened(manifest.labels)),
-        (
-            "embedding",
-            f"{manifest.pooling} pooling, {'L2 normalized' if manifest.normalize else 'not normalized'}",
-        ),
-        ("max length", f"{manifest.max_length} tokens"),
-        ("source", f"{manifest.source.model} ({manifest.source.architecture})"),
-        ("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
-    ]
+    rows: list[tuple[str, object]] = [("task", manifest.task)]
+    rows += [(head.name, f"{head.task}, {_shortened(head.labels)}") for head in manifest.heads]
+    if manifest.embedding is not None:
+        norm = "L2 normalized" if manifest.embedding.normalize else "not normalized"
+        rows.append(("embedding", f"{manifest.embedding.pooling} pooling, {norm}"))
+    rows.append(("max length", f"{manifest.max_length} tokens"))
+    rows += [("source", f"{source.model} ({source.architecture})") for source in manifest.sources]
+    rows.append(("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())))
     for variant in manifest.variants:
         rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
         if variant.fidelity is not None:
-            rows.append(("", _fidelity_line(variant.fidelity)))
+            rows += [("", line) for line in _fidelity_lines(variant.fidelity)]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _fidelity_line(fidelity: Any) -> str:
+def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":
     errors = ", ".join(f"{name} {error:.1e}" for name, error in fidelity.max_abs_error.items())
-    return f"largest difference to eager PyTorch over {fidelity.cases} batches: {errors}"
+    yield f"largest difference to eager PyTorch over {fidelity.cases} batches: {errors}"
+    flips = "" if fidelity.label_flips is None else f", {fidelity.label_flips} label flips"
+    yield f"cosine over {fidelity.texts} texts: mean {fidelity.mean_cosine:.5f}, min {fidelity.min_cosine:.5f}{flips}"
+    yield f"largest change of a text with its neighbours: {fidelity.batch_difference:.1e}"
+    if fidelity.metric is not None:
+        metric = fidelity.metric
+        yield f"{metric.name} {metric.before:.2f} before, {metric.after:.2f} after ({metric.examples} examples)"
 
 
 def _shortened(labels: Sequence[str]) -> str:
     shown = ", ".join(labels[:4])
-    return json.dumps([]) if not labels else f"{len(labels)}: {shown}{', …' if len(labels) > 4 else ''}"
+    return f"{len(labels)} labels: {shown}{', …' if len(labels) > 4 else ''}" if labels else "no labels"

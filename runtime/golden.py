@@ -3,6 +3,7 @@
 With them `encort verify` repeats the proof on any machine, without torch.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.errors import BundleError, BundleFileChangedError, FidelityError
-from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, TOLERANCES, Output, Variant
-from encort.runtime.session import FloatArray, Session, graph_inputs
+from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Variant
+from encort.runtime.session import FloatArray, Session
 from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.tokens import Int64Array, Text, TokenBatch
+from encort.runtime.tolerance import COSINE_SLACK, cosines, error_limit
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,16 +26,16 @@ class Golden:
 
     Attributes:
         ids: `(tokens,)` int64, as the checkpoint's own tokenizer gives them.
-        outputs: `(n, dim)` float32 by name.
+        outputs: By name, float32: one row a text, or one row a token.
     """
 
-    texts: Sequence[str]
+    texts: Sequence[Text]
     ids: Int64Array
-    outputs: Mapping[Output, FloatArray]
+    outputs: Mapping[str, FloatArray]
 
     def save(self, file: Path) -> None:
-        arrays = {name.value: array for name, array in self.outputs.items()}
-        np.savez(file, texts=np.array(self.texts), ids=self.ids, **arrays)  # type: ignore[arg-type] # numpy's stub
+        arrays = {f"output:{name}": array for name, array in self.outputs.items()}
+        np.savez(file, texts=np.array(json.dumps(self.texts)), ids=self.ids, **arrays)  # type: ignore[arg-type] # numpy's stub
 
     @classmethod
     def load(cls, file: Path) -> "Golden":
@@ -44,23 +46,31 @@ class Golden:
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                names = [Output(name) for name in arrays if name not in {"texts", "ids"}]
-                outputs = {name: arrays[name.value] for name in names}
-                golden = cls(texts=arrays["texts"].tolist(), ids=arrays["ids"], outputs=outputs)
+                texts = [tuple(text) if isinstance(text, list) else text for text in json.loads(str(arrays["texts"]))]
+                outputs = {name.removeprefix("output:"): arrays[name] for name in arrays if name.startswith("output:")}
+                golden = cls(texts=texts, ids=arrays["ids"], outputs=outputs)
         except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
             raise BundleError(f"{file} holds no golden vectors ({error}); export the bundle again") from error
-        if not golden.texts or {len(array) for array in outputs.values()} != {len(golden.texts)}:
+        if not texts or any(len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()):
             raise BundleError(f"{file} does not have one golden vector a text; export the bundle again")
         return golden
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenCheck:
-    """How far one variant is from the golden vectors on this machine, by output."""
+    """How far one variant is from the golden vectors on this machine.
+
+    Attributes:
+        max_abs_error: Of each output.
+        mean_cosine: Of the vectors that the variant's certificate is about.
+        min_cosine: The smallest.
+    """
 
     variant: str
     texts: int
     max_abs_error: Mapping[str, float]
+    mean_cosine: float
+    min_cosine: float
 
 
 def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
@@ -75,7 +85,7 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
         bundle.path(name)
     golden = Golden.load(bundle.path(GOLDEN_FILE))
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    batch = tokenizer(golden.texts)
+    batch = tokenizer(golden.texts, reverse=any(variant.reads_reversed for variant in bundle.manifest.variants))
     if not np.array_equal(batch.ids, golden.ids):
         raise BundleFileChangedError(
             f"{bundle.folder}: the tokenizer gives other ids than at export; install the tokenizers version of "
@@ -86,19 +96,41 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
 
 def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
     session = Session(bundle, variant, threads=1)
-    names = list(golden.outputs)
-    rows = [
-        session.run(names, graph_inputs(variant.layout, *batch.rows(np.array([index])))) for index in range(len(batch))
-    ]
-    found = {name: np.concatenate(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-    if any(found[name].shape != golden.outputs[name].shape for name in names):
+    names = [name for name in golden.outputs if name in variant.outputs]
+    runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
+    found = {
+        # Without the axis of texts, tokens of all texts can follow each other.
+        name: np.concatenate([array[0] if "sequence" in variant.outputs[name] else array for array in column])
+        for name, column in zip(names, zip(*runs, strict=True), strict=True)
+    }
+    if not names or any(found[name].shape != golden.outputs[name].shape for name in names):
         raise BundleError(f"{GOLDEN_FILE} has other shapes than the graph's outputs; export the bundle again")
-    errors = {name.value: float(np.abs(found[name] - golden.outputs[name]).max()) for name in names}
-    limit = TOLERANCES[variant.precision]
+    errors = {name: float(np.abs(found[name] - golden.outputs[name]).max()) for name in names}
     for name, error in errors.items():
+        limit = error_limit(variant.precision, name, bundle.manifest.embedding)
         if not error <= limit:  # NaN must fail too
             raise FidelityError(
                 f"variant {variant.name} differs from its golden vectors by {error:.2g} in {name} on this machine; "
                 f"the limit is {limit:g}; do not serve it here, export the bundle on this kind of machine"
             )
-    return GoldenCheck(variant=variant.name, texts=len(batch), max_abs_error=errors)
+    similar = cosines(found[variant.vector], golden.outputs[variant.vector])
+    check = GoldenCheck(
+        variant=variant.name,
+        texts=len(batch),
+        max_abs_error=errors,
+        mean_cosine=float(similar.mean()),
+        min_cosine=float(similar.min()),
+    )
+    _check_certificate(variant, check)
+    return check
+
+
+def _check_certificate(variant: Variant, check: GoldenCheck) -> None:
+    if variant.fidelity is None:
+        raise BundleError(f"variant {variant.name} has no certificate; export the bundle again")
+    certified = variant.fidelity.min_cosine
+    if not check.min_cosine >= certified - COSINE_SLACK:
+        raise FidelityError(
+            f"variant {variant.name} has a cosine of {check.min_cosine:.4f} to a golden vector on this machine, and "
+            f"{certified:.4f} in its certificate; do not serve it here, export the bundle on this kind of machine"
+        )

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from encort.runtime.errors import InputError
 from encort.runtime.tables import Row, is_table, read_rows
-from encort.runtime.tokenizer import Text
+from encort.runtime.tokens import Text
 
 CHUNK = 512
 """Texts held in memory at a time: enough to fill micro-batches, few enough that results keep coming."""
@@ -20,7 +20,8 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
     Args:
         arguments: Texts of the command line.
         file: By its ending: .csv, .tsv, .jsonl, .parquet; anything else is one text a line; `-` is stdin.
-        column: Column of a table; None takes `text`, with `text_pair` beside it where there is one.
+        column: Column of a table; None takes `text`, with `text_pair` beside it where there is one,
+            or `question` with `context`.
 
     Raises:
         InputError: Both arguments and a file, nothing at all, or a table without the column.
@@ -67,6 +68,8 @@ def _table_texts(file: Path, column: str | None) -> Iterator[Text]:
 
 def _text(row: Row, column: str | None, place: str) -> Text:
     text = _cell(row, column or "text", place)
+    if column is None and "text" not in row and "question" in row:
+        return _cell(row, "question", place), _cell(row, "context", place)
     if column is None and "text_pair" in row:
         return text, _cell(row, "text_pair", place)
     return text

@@ -1,7 +1,7 @@
 """The manifest of a bundle: what `encort.json` says, as frozen dataclasses.
 
-{"format_version": 1, "task": "text-classification", "labels": ["card_arrival", ...], "pooling": "mean",
- "normalize": true, "max_length": 256, "source": {...}, "tools": {...},
+{"format_version": 2, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
+ "embedding": {"pooling": "mean", "normalize": true}, "max_length": 256, "sources": [{...}], "tools": {...},
  "files": {"tokenizer.json": {"sha256": "...", "bytes": 466247}, ...},
  "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
 """
@@ -15,18 +15,30 @@ from typing import Any
 from encort.runtime.errors import BundleError, BundleVersionError
 from encort.runtime.schema import SchemaError, from_plain
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "encort.json"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
 
+LAST_HIDDEN_STATE = "last_hidden_state"
+"""Output of the encoder, `(batch, sequence, hidden)` float32."""
+POOLER_OUTPUT = "pooler_output"
+"""Output of the encoder's pooler, `(batch, hidden)` float32."""
+SENTENCE_EMBEDDING = "sentence_embedding"
+"""Pooled, and normalized if the manifest says so, `(batch, hidden)` float32."""
+
 
 class Task(StrEnum):
-    """What `Model.predict` gives; the names are those of Hugging Face pipelines."""
+    """What a head is for; where Hugging Face has a name for it, it is that one."""
 
     FEATURE_EXTRACTION = "feature-extraction"
     TEXT_CLASSIFICATION = "text-classification"
+    MULTI_LABEL_CLASSIFICATION = "multi-label-classification"
+    TEXT_REGRESSION = "text-regression"
+    TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 - not a password
+    QUESTION_ANSWERING = "question-answering"
+    NEXT_SENTENCE_PREDICTION = "next-sentence-prediction"
 
 
 class Pooling(StrEnum):
@@ -44,6 +56,7 @@ class Device(StrEnum):
 
 class Precision(StrEnum):
     FP32 = "fp32"
+    INT8 = "int8"
 
 
 class Layout(StrEnum):
@@ -55,19 +68,6 @@ class Layout(StrEnum):
 
     EQUAL_LENGTH = "equal_length"
     PADDED = "padded"
-
-
-class Output(StrEnum):
-    """The names of graph outputs. A bundle has those that its heads give."""
-
-    LAST_HIDDEN_STATE = "last_hidden_state"  # (batch, sequence, hidden) float32
-    POOLER_OUTPUT = "pooler_output"  # (batch, hidden) float32
-    SENTENCE_EMBEDDING = "sentence_embedding"  # (batch, hidden) float32
-    LOGITS = "logits"  # (batch, labels) float32
-
-
-TOLERANCES: Mapping[Precision, float] = {Precision.FP32: 1e-4}
-"""Largest absolute difference to eager PyTorch, in any output, that export and verify let pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +86,61 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """How sentence embeddings are made."""
+
+    pooling: Pooling
+    normalize: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """One head on the encoder.
+
+    Attributes:
+        name: By which it is asked for, where a bundle has several.
+        labels: Names of the logits' columns; empty for question answering.
+        outputs: Names of its outputs in every graph: its logits, `(batch, labels)` or `(batch, sequence, labels)`
+            float32; for question answering those of start and end, each `(batch, sequence)`.
+    """
+
+    name: str
+    task: Task
+    labels: list[str]
+    outputs: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What labelled data says of a variant.
+
+    Attributes:
+        name: The metric, for example `accuracy`; more is better.
+        before: Of the model that was trained, in percent.
+        after: Of this variant, in percent.
+        examples: Number of labelled examples.
+    """
+
+    name: str
+    before: float
+    after: float
+    examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """How far a variant is from eager PyTorch, as measured at export.
+    """A variant's certificate: how far it is from eager PyTorch, as measured at export.
 
     Attributes:
         max_abs_error: Largest absolute difference of each output, over all cases.
-        mean_cosine: Mean cosine between sentence embeddings, over the sample texts.
+        mean_cosine: Mean cosine between sentence embeddings (without any: between logits), over the sample texts.
         min_cosine: Smallest such cosine.
-        label_flips: Sample texts whose most probable label differs; None without a classification head.
-        batch_difference: Largest difference between a text's sentence embedding alone and among others.
+        label_flips: Sample texts whose most probable label differs, over all heads; None without labels.
+        batch_difference: Largest difference between a text's vector alone and among others.
         texts: Number of sample texts.
         cases: Number of batches compared, those of random ids and random masks included.
+        metric: What labelled data said, if any was given.
+        cpu: The processor that it was measured on.
     """
 
     max_abs_error: Mapping[str, float]
@@ -106,6 +150,8 @@ class Fidelity:
     batch_difference: float
     texts: int
     cases: int
+    metric: Metric | None
+    cpu: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,25 +177,34 @@ class Variant:
     outputs: Mapping[str, list[str]]
     fidelity: Fidelity | None
 
+    @property
+    def vector(self) -> str:
+        """The output whose cosines the certificate gives: the sentence embedding, without one the first logits."""
+        return SENTENCE_EMBEDDING if SENTENCE_EMBEDDING in self.outputs else next(iter(self.outputs))
+
+    @property
+    def reads_reversed(self) -> bool:
+        """Whether it takes every pair twice, the second time with its texts exchanged."""
+        return "reversed_input_ids" in self.inputs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything that `encort.json` says.
 
     Attributes:
-        labels: Names of the logits' columns; empty without a classification head.
+        heads: The heads, the first of them the one that `predict` means; empty for an encoder alone.
+        embedding: None where the model gives no sentence embeddings.
         max_length: Most tokens of one input, special tokens included.
         tools: Versions of the packages that made the bundle.
         files: Every file of the bundle but the manifest, by name.
     """
 
     format_version: int
-    task: Task
-    labels: list[str]
-    pooling: Pooling
-    normalize: bool
+    heads: list[Head]
+    embedding: Embedding | None
     max_length: int
-    source: Source
+    sources: list[Source]
     tools: Mapping[str, str]
     files: Mapping[str, FileEntry]
     variants: list[Variant]
@@ -179,17 +234,24 @@ class Manifest:
             manifest = from_plain(cls, plain)
         except SchemaError as error:
             raise BundleError(f"{MANIFEST_FILE}: {error}; export the bundle again") from error
-        manifest._check_labels()
+        manifest._check_heads()
         return manifest
 
-    def _check_labels(self) -> None:
-        """Labels are different names, one for each column of every variant's logits."""
-        problem = None
-        for variant in self.variants:
-            axes = variant.outputs.get(Output.LOGITS)
-            if (axes is None) != (not self.labels) or (axes is not None and axes[-1:] != [str(len(self.labels))]):
-                problem = f"{len(self.labels)} labels do not name the logits of {variant.name}"
-        if len(set(self.labels)) != len(self.labels):
-            problem = "two labels have one name"
+    @property
+    def task(self) -> Task:
+        """What `Model.predict` gives."""
+        return self.heads[0].task if self.heads else Task.FEATURE_EXTRACTION
+
+    def _check_heads(self) -> None:
+        """Heads and labels have different names, and every variant has an output with a column a label."""
+        names = [head.name for head in self.heads]
+        problem = None if len(set(names)) == len(names) else "two heads have one name"
+        for head in self.heads:
+            columns = [str(len(head.labels))] if head.labels else ["sequence"]
+            if len(set(head.labels)) != len(head.labels):
+                problem = f"two labels of {head.name} have one name"
+            for variant in self.variants:
+                if not head.outputs or any(variant.outputs.get(name, [])[-1:] != columns for name in head.outputs):
+                    problem = f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
         if problem is not None:
             raise BundleError(f"{MANIFEST_FILE}: {problem}; export the bundle again")

@@ -11,17 +11,39 @@ from typing import Self, TypeVar
 import numpy as np
 import onnxruntime
 
+from encort.runtime.answers import answers
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
-from encort.runtime.errors import DeviceError, EncortError, InputError, ModelClosedError, WrongTaskError
-from encort.runtime.manifest import TOKENIZER_FILE, Device, Layout, Manifest, Output, Precision, Task
+from encort.runtime.errors import (
+    DeviceError,
+    EncortError,
+    InputError,
+    InputTypeError,
+    ModelClosedError,
+    WrongTaskError,
+)
+from encort.runtime.manifest import (
+    LAST_HIDDEN_STATE,
+    SENTENCE_EMBEDDING,
+    TOKENIZER_FILE,
+    Device,
+    Head,
+    Manifest,
+    Precision,
+    Task,
+)
 from encort.runtime.planner import plan_equal_length
-from encort.runtime.results import Classification, classifications
-from encort.runtime.session import FloatArray, Session, graph_inputs
-from encort.runtime.tokenizer import Overflow, Text, Tokenizer
-from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.results import Answer, Classification, Span, classifications, sigmoid, softmax
+from encort.runtime.session import FloatArray, Session
+from encort.runtime.spans import spans
+from encort.runtime.tokenizer import Overflow, Tokenizer
+from encort.runtime.tokens import Int64Array, Text, TokenBatch
 
 Choice = TypeVar("Choice", bound=StrEnum)
+
+_CLASSIFIERS = (Task.TEXT_CLASSIFICATION, Task.MULTI_LABEL_CLASSIFICATION, Task.NEXT_SENTENCE_PREDICTION)
+_PLACED = (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
+"""Tasks whose results say where in the text they are."""
 
 
 def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> "Model":
@@ -30,7 +52,7 @@ def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto", t
     Args:
         bundle: Folder that `encort export` made.
         device: `"auto"`, `"cpu"` or `"cuda"`.
-        precision: `"auto"` (the exporter's best) or `"fp32"`.
+        precision: `"auto"` (the exporter's best), `"fp32"` or `"int8"`.
         threads: Cores to use; None takes what the affinity mask and the container's quota allow.
 
     Raises:
@@ -52,7 +74,7 @@ class Model:
             raise InputError(f"threads must be at least 1, got {threads}")
         self._bundle = bundle
         self._threads = threads or available_cores()
-        self._variant = bundle.variant(_device(device), chosen, Layout.EQUAL_LENGTH)
+        self._variant = bundle.variant(_device(device), chosen)
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         # One core runs one micro-batch as efficiently as it can be run, so parallelism is over micro-batches.
         self._session = Session(bundle, self._variant, threads=1)
@@ -67,8 +89,25 @@ class Model:
 
     @property
     def dimension(self) -> int:
-        """Size of a sentence embedding."""
-        return self._dimension(Output.SENTENCE_EMBEDDING)
+        """Size of a sentence embedding.
+
+        Raises:
+            WrongTaskError: The bundle gives none.
+        """
+        return self._size(self._embedding_output(SENTENCE_EMBEDDING))
+
+    def head(self, name: str | None = None, *tasks: Task) -> Head:
+        """The head of that name; without a name the first, for one of the tasks if any are given.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+        """
+        for head in self.manifest.heads:
+            if name in (None, head.name) and (not tasks or head.task in tasks):
+                return head
+        have = ", ".join(f"{head.name} ({head.task})" for head in self.manifest.heads) or "none"
+        wanted = " ".join(["head", *([] if name is None else [repr(name)]), *(["for"] if tasks else [])])
+        raise WrongTaskError(f"{self._bundle.folder} has no {wanted} {' or '.join(tasks)}; its heads: {have}")
 
     def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate", first: int = 0) -> TokenBatch:
         """Token ids of texts or pairs; every other method takes the result in place of texts.
@@ -83,37 +122,123 @@ class Model:
             InputError: A text is not Unicode.
             InputTooLongError: A text passes the limit, with `overflow="error"`.
         """
-        return self._tokenizer(texts, overflow=_choice(Overflow, "overflow", overflow), first=first)
+        return self._tokenizer(
+            texts,
+            overflow=_choice(Overflow, "overflow", overflow),
+            first=first,
+            places=any(head.task in _PLACED for head in self.manifest.heads),
+            reverse=self._variant.reads_reversed,
+        )
 
     def embed(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> FloatArray:
         """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
 
         Raises:
+            WrongTaskError: The bundle gives none.
             InputError: See `tokenize`.
         """
-        return self._run(self._tokens(texts, overflow), Output.SENTENCE_EMBEDDING)
+        output = self._embedding_output(SENTENCE_EMBEDDING)
+        return self._run(self._tokens(texts, overflow), output)[0]
 
-    def classify(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> list[Classification]:
-        """The class of every text.
+    def embed_tokens(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> list[FloatArray]:
+        """The last hidden state of every text, `(tokens, dim)` float32, special tokens included.
 
         Raises:
-            WrongTaskError: The bundle has no classification head.
+            WrongTaskError: The bundle gives none.
             InputError: See `tokenize`.
         """
-        if not self.manifest.labels:
-            raise WrongTaskError(
-                f"{self._bundle.folder} was exported for {self.manifest.task} and has no classification head; "
-                "fine-tune one with: encort train text-classification"
-            )
+        output, batch = self._embedding_output(LAST_HIDDEN_STATE), self._tokens(texts, overflow)
+        return np.split(self._run(batch, output)[0], batch.cu_seqlens[1:-1]) if len(batch) else []
+
+    def classify(
+        self, texts: Sequence[Text] | TokenBatch, *, head: str | None = None, overflow: str = "truncate"
+    ) -> list[Classification]:
+        """The class of every text or pair.
+
+        Args:
+            head: Its name, where a bundle has several; None takes the first that classifies.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`.
+        """
+        chosen = self.head(head, *_CLASSIFIERS)
         batch = self._tokens(texts, overflow)
-        return classifications(self._run(batch, Output.LOGITS), self.manifest.labels, batch)
+        (logits,) = self._run(batch, *chosen.outputs)
+        scale = sigmoid if chosen.task is Task.MULTI_LABEL_CLASSIFICATION else softmax
+        return classifications(logits, chosen.labels, batch, scale=scale)
+
+    def score(
+        self, texts: Sequence[Text] | TokenBatch, *, head: str | None = None, overflow: str = "truncate"
+    ) -> FloatArray:
+        """One number for every text or pair, `(n,)` float32, as a regression was trained to give.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`.
+        """
+        chosen = self.head(head, Task.TEXT_REGRESSION)
+        (logits,) = self._run(self._tokens(texts, overflow), *chosen.outputs)
+        return logits[:, 0]
+
+    def tag(
+        self, texts: Sequence[Text] | TokenBatch, *, head: str | None = None, overflow: str = "truncate"
+    ) -> list[list[Span]]:
+        """Tagged spans of every text, in reading order, with their places in the text that was given.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputTypeError: A pair.
+            InputError: See `tokenize`.
+        """
+        chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
+        batch = self._tokens(texts, overflow)
+        if any(isinstance(text, tuple) for text in batch.texts):
+            raise InputTypeError("pairs cannot be tagged; give single texts")
+        (logits,) = self._run(batch, *chosen.outputs)
+        return spans(logits, chosen.labels, batch)
+
+    def answer(
+        self,
+        questions: Sequence[Text] | TokenBatch,
+        *,
+        n_best: int = 1,
+        head: str | None = None,
+        overflow: str = "truncate",
+    ) -> list[list[Answer]]:
+        """Answers to questions from their contexts, the most probable first.
+
+        Args:
+            questions: Pairs of question and context.
+            n_best: Most answers to one question.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputTypeError: A text that is no pair.
+            InputError: See `tokenize`; or `n_best` below 1.
+        """
+        chosen = self.head(head, Task.QUESTION_ANSWERING)
+        if n_best < 1:
+            raise InputError(f"n_best must be at least 1, got {n_best}")
+        batch = self._tokens(questions, overflow)
+        if any(isinstance(text, str) for text in batch.texts):
+            raise InputTypeError("each input must be a pair of question and context")
+        start, end = self._run(batch, *chosen.outputs)
+        return answers(start, end, batch, n_best=n_best)
 
     def predict(
         self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate"
-    ) -> FloatArray | list[Classification]:
-        """Whatever the bundle's task is: `classify` for text-classification, `embed` for feature-extraction."""
-        if self.manifest.task is Task.TEXT_CLASSIFICATION:
+    ) -> FloatArray | list[Classification] | list[list[Span]] | list[list[Answer]]:
+        """Whatever the bundle's task is: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
+        task = self.manifest.task
+        if task in _CLASSIFIERS:
             return self.classify(texts, overflow=overflow)
+        if task is Task.TEXT_REGRESSION:
+            return self.score(texts, overflow=overflow)
+        if task is Task.TOKEN_CLASSIFICATION:
+            return self.tag(texts, overflow=overflow)
+        if task is Task.QUESTION_ANSWERING:
+            return self.answer(texts, overflow=overflow)
         return self.embed(texts, overflow=overflow)
 
     def close(self) -> None:
@@ -129,21 +254,39 @@ class Model:
     ) -> None:
         self.close()
 
-    def _tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
-        policy = _choice(Overflow, "overflow", overflow)
-        return texts if isinstance(texts, TokenBatch) else self._tokenizer(texts, overflow=policy)
+    def _embedding_output(self, output: str) -> str:
+        if output not in self._variant.outputs:
+            raise WrongTaskError(
+                f"variant {self._variant.name} of {self._bundle.folder} gives no {output}; "
+                f"it gives: {', '.join(self._variant.outputs)}"
+            )
+        return output
 
-    def _run(self, batch: TokenBatch, output: Output) -> FloatArray:
-        """One row a text of a pooled output, `(n, dim)` float32."""
-        rows = np.empty((len(batch), self._dimension(output)), np.float32)
+    def _tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
+        if isinstance(texts, TokenBatch):
+            _choice(Overflow, "overflow", overflow)
+            return texts
+        return self.tokenize(texts, overflow=overflow)
+
+    def _run(self, batch: TokenBatch, *outputs: str) -> list[FloatArray]:
+        """Outputs of a graph for all texts: one row a text, or one row a token as in `batch.ids`."""
+        arrays = [self._empty(batch, output) for output in outputs]
 
         def run(indices: Int64Array) -> None:
-            ids, type_ids = batch.rows(indices)
-            (rows[indices],) = self._session.run([output], graph_inputs(Layout.EQUAL_LENGTH, ids, type_ids))
+            found = self._session.run(outputs, batch.rows(indices))
+            for output, array, rows in zip(outputs, arrays, found, strict=True):
+                array[batch.positions(indices) if self._is_tokenwise(output) else indices] = rows
 
-        plan = plan_equal_length(batch.lengths, workers=self._threads)
-        self._spread(run, plan)
-        return rows
+        self._spread(run, plan_equal_length(batch.lengths, workers=self._threads))
+        return arrays
+
+    def _empty(self, batch: TokenBatch, output: str) -> FloatArray:
+        rows = len(batch.ids) if self._is_tokenwise(output) else len(batch)
+        sizes = [int(axis) for axis in self._variant.outputs[output] if axis.isdecimal()]
+        return np.empty((rows, *sizes), np.float32)
+
+    def _is_tokenwise(self, output: str) -> bool:
+        return "sequence" in self._variant.outputs[output]
 
     def _spread(self, run: Callable[[Int64Array], None], plan: Sequence[Int64Array]) -> None:
         """Run every micro-batch, several at a time; the first error is raised here."""
@@ -167,7 +310,7 @@ class Model:
                 future.cancel()
         return None
 
-    def _dimension(self, output: Output) -> int:
+    def _size(self, output: str) -> int:
         return int(self._variant.outputs[output][-1])
 
 

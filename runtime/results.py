@@ -1,6 +1,6 @@
 """What the tasks give, as frozen values; and how they come out of the graph's outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ class Classification:
     Attributes:
         label: The most probable label.
         score: Its probability.
-        scores: Probability of every label, in the order of training; they sum to 1.
+        scores: Probability of every label, in the order of training. They sum to 1, except in multi-label
+            classification, where each label holds or not by itself.
         tokens: Tokens of the text that the model read, special tokens included.
         truncated: Whether tokens were cut off at the limit.
     """
@@ -27,10 +28,52 @@ class Classification:
     tokens: int
     truncated: bool
 
+    def above(self, threshold: float = 0.5) -> list[str]:
+        """Labels that are at least this probable: the answer of multi-label classification."""
+        return [label for label, score in self.scores.items() if score >= threshold]
 
-def classifications(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[Classification]:
-    """Turn logits, `(n, labels)` float32, into one `Classification` a text."""
-    scores = softmax(logits)
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A tagged part of a text.
+
+    Attributes:
+        label: Its label, without the prefix of a tagging scheme.
+        score: Mean probability of its words' tags.
+        start: Its first character in the text that was given.
+        end: The character after its last.
+        text: `text[start:end]`.
+    """
+
+    label: str
+    score: float
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A part of a context that answers a question.
+
+    Attributes:
+        text: `context[start:end]`.
+        score: Probability of its first token being the start, times that of its last being the end.
+        start: Its first character in the context.
+        end: The character after its last.
+    """
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+
+def classifications(
+    logits: FloatArray, labels: Sequence[str], batch: TokenBatch, *, scale: Callable[[FloatArray], FloatArray]
+) -> list[Classification]:
+    """Turn logits, `(n, labels)` float32, into one `Classification` a text; `scale` makes probabilities of them."""
+    scores = scale(logits)
     best = scores.argmax(axis=1)
     return [
         Classification(
@@ -50,4 +93,10 @@ def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities over the last axis, shifted by the largest logit so that nothing overflows."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: FloatArray = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Probability of each label by itself; as half a hyperbolic tangent, which does not overflow."""
+    probabilities: FloatArray = 0.5 * (1 + np.tanh(0.5 * logits))
     return probabilities

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.errors import BundleFileChangedError, EncortError
-from encort.runtime.manifest import Layout, Output, Variant
-from encort.runtime.tokens import Int64Array
+from encort.runtime.manifest import Variant
 
 FloatArray = NDArray[np.float32]
 
@@ -41,35 +40,29 @@ class Session:
             )
         except Exception as error:  # onnxruntime's own errors share no narrower parent
             raise BundleFileChangedError(f"ONNX Runtime cannot load {path}: {error}; export it again") from error
+        self._inputs = tuple(variant.inputs)
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
 
-    def run(self, outputs: Sequence[Output], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
         """The named outputs; nodes that only others need are not run.
+
+        Args:
+            outputs: Names of the graph's outputs.
+            inputs: By name; those that the graph does not have are left out.
 
         Raises:
             EncortError: ONNX Runtime refused the run.
         """
+        feeds = {name: inputs[name] for name in self._inputs}
         try:
-            arrays: list[FloatArray] = self._session.run(
-                [output.value for output in outputs], dict(inputs), self._run_options
-            )
+            arrays: list[FloatArray] = self._session.run(list(outputs), feeds, self._run_options)
         except Exception as error:  # onnxruntime's own errors share no narrower parent
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             raise EncortError(f"ONNX Runtime failed on {shapes}: {error}") from error
         return arrays
-
-
-def graph_inputs(
-    layout: Layout, ids: Int64Array, type_ids: Int64Array, mask: Int64Array | None = None
-) -> dict[str, Int64Array]:
-    """What a graph of this layout is fed with, all `(batch, sequence)` int64."""
-    inputs = {"input_ids": ids, "token_type_ids": type_ids}
-    if layout is Layout.PADDED:
-        inputs["attention_mask"] = np.ones_like(ids) if mask is None else mask
-    return inputs
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:

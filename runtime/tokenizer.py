@@ -1,19 +1,16 @@
 """Texts to token ids, by the bundle's own `tokenizer.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from encort.runtime.errors import BundleError, InputError, InputTooLongError, InputTypeError
-from encort.runtime.tokens import TokenBatch
-
-Text = str | tuple[str, str]
-"""One input: a text, or a pair of texts."""
-
+from encort.runtime.tokens import Int64Array, Places, Text, TokenBatch
 
 LIMIT = 2**20
 """More tokens than any encoder reads; a larger limit in a manifest is a mistake."""
@@ -41,34 +38,67 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
 
-    def __call__(self, texts: Sequence[Text], *, overflow: Overflow = Overflow.TRUNCATE, first: int = 0) -> TokenBatch:
+    def __call__(
+        self,
+        texts: Sequence[Text],
+        *,
+        overflow: Overflow = Overflow.TRUNCATE,
+        first: int = 0,
+        places: bool = False,
+        reverse: bool = False,
+    ) -> TokenBatch:
         """Tokenize texts or pairs of texts, special tokens included.
 
         Args:
             texts: Each a str, or a tuple of two str for a pair.
             overflow: `TRUNCATE` cuts at the limit (a pair: the longer text first) and sets `truncated`.
             first: Number of the first text, for messages about a part of many.
+            places: Also find where the tokens stand in their texts.
+            reverse: Also tokenize every pair with its texts exchanged.
 
         Raises:
-            InputTypeError: `texts` is not a sequence of str or pairs of str.
+            InputTypeError: `texts` is not a sequence of str or pairs of str, or of pairs with `reverse`.
             InputError: A text holds an unpaired surrogate, so it is not Unicode.
             InputTooLongError: A text passes the limit, with `overflow=ERROR`.
         """
         check_texts(texts, first=first)
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
+        encodings = encode(list(texts))
         truncated = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(encodings))
         if overflow is Overflow.ERROR and truncated.any():
             raise InputTooLongError(
                 f"text {first + int(truncated.argmax())} has more than {self._max_length} tokens; "
                 'shorten it, or use overflow="truncate"'
             )
-        ids = [encoding.ids for encoding in encodings]
         return TokenBatch(
-            ids=np.fromiter(chain.from_iterable(ids), np.int64),
-            type_ids=np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64),
-            cu_seqlens=np.cumsum([0, *map(len, ids)], dtype=np.int64),
+            ids=_flat(encoding.ids for encoding in encodings),
+            type_ids=_flat(encoding.type_ids for encoding in encodings),
+            cu_seqlens=np.cumsum([0, *map(len, encodings)], dtype=np.int64),
             truncated=truncated,
+            texts=texts,
+            places=_places(encodings) if places else None,
+            reversed=self(_exchanged(texts, first)) if reverse else None,
         )
+
+
+def _places(encodings: Sequence[Any]) -> Places:
+    return Places(
+        starts=_flat((start for start, _ in encoding.offsets) for encoding in encodings),
+        ends=_flat((end for _, end in encoding.offsets) for encoding in encodings),
+        words=_flat((-1 if word is None else word for word in encoding.word_ids) for encoding in encodings),
+        sequences=_flat((-1 if part is None else part for part in encoding.sequence_ids) for encoding in encodings),
+    )
+
+
+def _flat(rows: Iterable[Iterable[int]]) -> Int64Array:
+    return np.fromiter(chain.from_iterable(rows), np.int64)
+
+
+def _exchanged(texts: Sequence[Text], first: int) -> list[Text]:
+    for index, text in enumerate(texts, start=first):
+        if isinstance(text, str):
+            raise InputTypeError(f"text {index}: this model compares two texts, so each input must be a pair")
+    return [(text[1], text[0]) for text in texts]
 
 
 def check_texts(texts: Sequence[Text], *, first: int = 0) -> None:

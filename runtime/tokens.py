@@ -1,9 +1,13 @@
 """`TokenBatch`: token ids of many texts, ragged, nothing padded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Text = str | tuple[str, str]
+"""One input: a text, or a pair of texts."""
 
 Int64Array = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -20,12 +24,18 @@ class TokenBatch:
         type_ids: `(tokens,)` int64, 0 for the first text of a pair and 1 for the second.
         cu_seqlens: `(n + 1,)` int64, cumulative lengths, from 0 to `tokens`.
         truncated: `(n,)` bool, whether tokens were cut off at the limit.
+        texts: What was tokenized; offsets point into it.
+        places: Where the tokens stand in their texts.
+        reversed: The same pairs with their texts exchanged, for a model of two encoders.
     """
 
     ids: Int64Array
     type_ids: Int64Array
     cu_seqlens: Int64Array
     truncated: BoolArray
+    texts: Sequence[Text] = ()
+    places: "Places | None" = None
+    reversed: "TokenBatch | None" = None
 
     def __len__(self) -> int:
         return len(self.truncated)
@@ -35,9 +45,35 @@ class TokenBatch:
         """Tokens of each text, `(n,)` int64."""
         return np.diff(self.cu_seqlens)
 
-    def rows(self, indices: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Ids and type ids of texts of one length, each `(len(indices), sequence)` int64."""
+    def positions(self, indices: Int64Array) -> Int64Array:
+        """Where the tokens of texts of one length lie in the flat arrays, `(len(indices), sequence)` int64."""
         starts = self.cu_seqlens[indices]
         sequence = int(self.cu_seqlens[indices[0] + 1] - starts[0])
-        positions = starts[:, None] + np.arange(sequence)
-        return self.ids[positions], self.type_ids[positions]
+        return starts[:, None] + np.arange(sequence)
+
+    def rows(self, indices: Int64Array) -> dict[str, Int64Array]:
+        """Inputs of a graph for texts of one length, each `(len(indices), sequence)` int64."""
+        positions = self.positions(indices)
+        rows = {"input_ids": self.ids[positions], "token_type_ids": self.type_ids[positions]}
+        rows["attention_mask"] = np.ones_like(positions)
+        if self.reversed is not None:
+            other = self.reversed.rows(indices)
+            rows |= {f"reversed_{name}": other[name] for name in ("input_ids", "token_type_ids")}
+        return rows
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Places:
+    """Where each token of a `TokenBatch` stands in its text.
+
+    Attributes:
+        starts: `(tokens,)` int64, its first character.
+        ends: `(tokens,)` int64, the character after its last.
+        words: `(tokens,)` int64, number of the word it belongs to, -1 for special tokens.
+        sequences: `(tokens,)` int64, 0 or 1 for the first and second text of a pair, -1 for special tokens.
+    """
+
+    starts: Int64Array
+    ends: Int64Array
+    words: Int64Array
+    sequences: Int64Array

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from encort.runtime.bundle import Bundle
     from encort.runtime.manifest import Manifest
     from encort.runtime.model import Model, load
-    from encort.runtime.results import Classification
+    from encort.runtime.results import Answer, Classification, Span
     from encort.runtime.tokens import TokenBatch
 
 __version__ = "0.1.0"
 
-__all__ = ["Bundle", "Classification", "Manifest", "Model", "TokenBatch", "errors", "load"]
+__all__ = ["Answer", "Bundle", "Classification", "Manifest", "Model", "Span", "TokenBatch", "errors", "load"]
 
 _HOMES = {
+    "Answer": "encort.runtime.results",
     "Bundle": "encort.runtime.bundle",
     "Classification": "encort.runtime.results",
     "Manifest": "encort.runtime.manifest",
     "Model": "encort.runtime.model",
+    "Span": "encort.runtime.results",
     "TokenBatch": "encort.runtime.tokens",
     "load": "encort.runtime.model",
 }

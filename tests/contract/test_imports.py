@@ -9,14 +9,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUNDLE_PARTS = ("bundle", "cores", "golden", "manifest", "session", "tokenizer", "tokens")
+BUNDLE_PARTS = (
+    "bundle",
+    "cores",
+    "cpu",
+    "golden",
+    "manifest",
+    "session",
+    "tokenizer",
+    "tokens",
+    "tolerance",
+)
 COMMON = {f"encort.runtime.{name}" for name in ("errors", "extras", "folders", "tables")}
 MAY_IMPORT = {
     "runtime": {"encort.runtime", "numpy", "onnxruntime", "tokenizers", "click", "pyarrow"},
     "export": {
         *COMMON,
         *(f"encort.runtime.{name}" for name in BUNDLE_PARTS),
-        *("encort.export", "click", "huggingface_hub", "numpy", "onnx_ir", "torch", "tqdm", "transformers"),
+        *(
+            "encort.export",
+            "click",
+            "huggingface_hub",
+            "numpy",
+            "onnx_ir",
+            "safetensors",
+            "torch",
+            "tqdm",
+            "transformers",
+        ),
     },
     "training": {*COMMON, "encort.training", "click", "datasets", "sklearn", "torch", "transformers"},
 }

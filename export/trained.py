@@ -1,0 +1,185 @@
+"""What is exported: one checkpoint, or several that have one encoder and a head each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from encort.export.architectures import ARCHITECTURES, describe_encoder, describe_head
+from encort.export.checkpoint import Checkpoint
+from encort.export.description import Description, FloatArray
+from encort.export.oracle import Oracle
+from encort.export.two_encoders import MODEL_TYPE, describe_two_encoder_head
+from encort.export.verify import TokenRange
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import Embedding, Head, Pooling, Task
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedModel:
+    """Checkpoints, and what a bundle promises of them.
+
+    Attributes:
+        checkpoints: One a head, or one encoder alone.
+        heads: As the manifest has them, in the order of the checkpoints.
+        embedding: How sentence embeddings are made; None for two encoders.
+        description: The same weights, named neutrally; None for an architecture outside of the table.
+        max_length: Most tokens of one input.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    heads: tuple[Head, ...]
+    embedding: Embedding | None
+    description: Description | None
+    max_length: int
+
+    @classmethod
+    def open(
+        cls,
+        names: Sequence[str],
+        *,
+        revision: str | None = None,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        max_length: int | None = None,
+    ) -> "TrainedModel":
+        """Load checkpoints.
+
+        Args:
+            names: Folders or hub ids.
+            revision: Commit, branch or tag of a hub id.
+            pooling: Of sentence embeddings; None takes the first checkpoint's.
+            normalize: Whether embeddings have length 1; None as above.
+            max_length: Most tokens of one input; None takes the smallest of the checkpoints' limits.
+
+        Raises:
+            CheckpointError: One cannot be used, or they have different encoders or tokenizers.
+        """
+        checkpoints = tuple(Checkpoint.open(name, revision=revision, pooling=pooling) for name in names)
+        _check_one_encoder(checkpoints)
+        heads, embedding = _heads(checkpoints), None
+        if checkpoints[0].architecture != MODEL_TYPE:
+            wanted = checkpoints[0].embedding
+            embedding = Embedding(
+                pooling=wanted.pooling, normalize=wanted.normalize if normalize is None else normalize
+            )
+        description = _describe(checkpoints, heads)
+        limit = _limit(checkpoints, description, max_length)
+        return cls(checkpoints=checkpoints, heads=heads, embedding=embedding, description=description, max_length=limit)
+
+    @property
+    def oracle(self) -> Oracle:
+        return Oracle(self.checkpoints, self.heads, self.embedding)
+
+    @property
+    def is_pairwise(self) -> bool:
+        """Whether every input must be a pair."""
+        return self.checkpoints[0].architecture == MODEL_TYPE
+
+    @property
+    def tokenwise(self) -> set[str]:
+        """Outputs of the heads that have a row a token and not a row a text."""
+        tasks = (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
+        return {output for head in self.heads if head.task in tasks for output in head.outputs}
+
+    @property
+    def token_range(self) -> TokenRange:
+        """What random inputs may hold."""
+        configs = self.checkpoints[0].encoder_configs.values()
+        ids = np.arange(min(config.vocab_size for config in configs), dtype=np.int64)
+        padding = [config.pad_token_id for config in configs if config.pad_token_id is not None]
+        types = min(getattr(config, "type_vocab_size", 1) or 1 for config in configs)
+        return TokenRange(length=self.max_length, ids=np.setdiff1d(ids, padding), types=types)
+
+
+def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[Head, ...]:
+    """A head's name is its task, or of several its checkpoint's folder, which then begins its outputs' names."""
+    if len(checkpoints) == 1:
+        (checkpoint,) = checkpoints
+        is_encoder = checkpoint.task is Task.FEATURE_EXTRACTION
+        return () if is_encoder else (_head(checkpoint, checkpoint.task.value, prefix=""),)
+    names = [Path(checkpoint.name).resolve().name for checkpoint in checkpoints]
+    for checkpoint, name in zip(checkpoints, names, strict=True):
+        if checkpoint.task is Task.FEATURE_EXTRACTION:
+            raise CheckpointError(f"{checkpoint.name} has no head; of several checkpoints each brings one")
+        if names.count(name) > 1:
+            raise CheckpointError(f"two checkpoints are called {name!r}; rename a folder: it names the head")
+    return tuple(
+        _head(checkpoint, name, prefix=f"{name}.") for checkpoint, name in zip(checkpoints, names, strict=True)
+    )
+
+
+def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> Head:
+    outputs = ["start_logits", "end_logits"] if checkpoint.task is Task.QUESTION_ANSWERING else ["logits"]
+    return Head(
+        name=name,
+        task=checkpoint.task,
+        labels=checkpoint.labels,
+        outputs=[f"{prefix}{output}" for output in outputs],
+    )
+
+
+def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[Head]) -> Description | None:
+    first = checkpoints[0]
+    configs, weights = first.encoder_configs, first.weights
+    if any(config.model_type not in ARCHITECTURES for config in configs.values()):
+        return None
+    encoders = tuple(describe_encoder(config, weights, prefix=prefix) for prefix, config in configs.items())
+    if first.architecture == MODEL_TYPE:
+        return Description(encoders=encoders, heads=(describe_two_encoder_head(weights),))
+    return Description(
+        encoders=encoders,
+        heads=tuple(
+            describe_head(
+                checkpoint.model.config,
+                checkpoint.weights,
+                head.task,
+                outputs=tuple(head.outputs),
+                prefix="" if len(heads) == 1 else f"{head.name}.",
+            )
+            for checkpoint, head in zip(checkpoints, heads, strict=False)
+        ),
+    )
+
+
+def _check_one_encoder(checkpoints: Sequence[Checkpoint]) -> None:
+    """Every checkpoint has the first one's encoder, weight by weight, and its tokenizer."""
+    first = checkpoints[0]
+    if len(checkpoints) == 1:
+        return
+    expected = _encoder_weights(first)
+    for other in checkpoints[1:]:
+        found = _encoder_weights(other)
+        # A pooler belongs to some heads only.
+        names = sorted(name for name in expected.keys() | found.keys() if not name.startswith("pooler."))
+        for name in names:
+            if name not in found or name not in expected or not np.array_equal(expected[name], found[name]):
+                raise CheckpointError(
+                    f"{other.name} has another encoder than {first.name} ({name} differs); several heads can share a "
+                    "bundle only if their encoder is the same: train them on one, or export them apart"
+                )
+        if other.tokenizer.backend_tokenizer.to_str() != first.tokenizer.backend_tokenizer.to_str():
+            raise CheckpointError(f"{other.name} has another tokenizer than {first.name}; export them apart")
+
+
+def _encoder_weights(checkpoint: Checkpoint) -> Mapping[str, FloatArray]:
+    return {name: tensor.float().numpy() for name, tensor in checkpoint.model.base_model.state_dict().items()}
+
+
+def _limit(checkpoints: Sequence[Checkpoint], description: Description | None, asked: int | None) -> int:
+    tokenizer = checkpoints[0].tokenizer
+    shortest = tokenizer.num_special_tokens_to_add() + 1
+    limits = [checkpoint.max_length for checkpoint in checkpoints]
+    if description is None:
+        limits += [getattr(checkpoints[0].model.config, "max_position_embeddings", None)]
+        positions = max(limit for limit in limits if limit)
+    else:
+        positions = min(len(encoder.embeddings.positions) for encoder in description.encoders)
+        limits += [positions]
+    limit = min(limit for limit in limits if limit) if asked is None else asked
+    if not shortest <= limit <= positions:
+        raise CheckpointError(
+            f"max_length must be between {shortest} and the model's {positions} positions, got {limit}"
+        )
+    return limit

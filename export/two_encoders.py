@@ -1,0 +1,66 @@
+"""The next-sentence model of two encoders, in PyTorch: what its checkpoints mean.
+
+Encoder 1 reads (first, second), encoder 2 reads (second, first); a linear layer on both pooled vectors, side by
+side, gives the logits.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from encort.export.description import FloatArray, Head, Linear, Reads
+
+MODEL_TYPE = "two-encoder-next-sentence"
+
+
+class TwoEncoders(torch.nn.Module):
+    """Weights `encoder1.*`, `encoder2.*`, `classifier.*`; settings of the encoders in `encoder1`, `encoder2`."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder1 = transformers.AutoModel.from_config(config.encoder1, attn_implementation="eager")
+        self.encoder2 = transformers.AutoModel.from_config(config.encoder2, attn_implementation="eager")
+        width = config.encoder1.hidden_size + config.encoder2.hidden_size
+        self.classifier = torch.nn.Linear(width, len(config.id2label))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        reversed_input_ids: torch.Tensor,
+        reversed_token_type_ids: torch.Tensor,
+    ) -> torch.Tensor:
+        """Logits, `(batch, labels)`; all inputs are `(batch, sequence)` int64."""
+        mask = {"attention_mask": attention_mask}
+        first = self.encoder1(input_ids=input_ids, token_type_ids=token_type_ids, **mask)
+        second = self.encoder2(input_ids=reversed_input_ids, token_type_ids=reversed_token_type_ids, **mask)
+        logits: torch.Tensor = self.classifier(torch.cat([first.pooler_output, second.pooler_output], dim=1))
+        return logits
+
+
+def load_two_encoders(folder: Path, config: dict[str, Any]) -> tuple[TwoEncoders, list[str]]:
+    """The model of a folder, and the names of weights that the folder lacks or has too many of."""
+    settings = transformers.PretrainedConfig(**config)
+    for name in ("encoder1", "encoder2"):
+        plain = dict(config[name])
+        setattr(settings, name, transformers.AutoConfig.for_model(plain.pop("model_type"), **plain))
+    model = TwoEncoders(settings)
+    weights = {
+        name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()
+    }
+    problems = model.load_state_dict(weights, strict=False)
+    return model, [*problems.missing_keys, *problems.unexpected_keys]
+
+
+def describe_two_encoder_head(weights: Mapping[str, FloatArray]) -> Head:
+    """The linear layer on both pooled vectors, named neutrally."""
+    weight = np.ascontiguousarray(weights["classifier.weight"].T)
+    classifier = Linear(name="classifier", weight=weight, bias=weights["classifier.bias"])
+    return Head(reads=Reads.POOLED, dense=None, activation="tanh", logits=classifier, outputs=("logits",))

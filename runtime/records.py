@@ -1,0 +1,68 @@
+"""Results as the command line writes them: one record an input, plain values only."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from encort.runtime.manifest import Head, Task
+from encort.runtime.model import Model
+from encort.runtime.outputs import Record
+from encort.runtime.tokens import TokenBatch
+
+
+def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:
+    return _counted(batch, ({"embedding": embedding} for embedding in model.embed(batch)))
+
+
+def prediction_records(
+    model: Model, batch: TokenBatch, *, head: str | None, all_scores: bool, n_best: int
+) -> list[Record]:
+    """Records of the named head, of the first one, or embeddings where there is none.
+
+    Raises:
+        WrongTaskError: There is no head of that name.
+    """
+    if head is None and not model.manifest.heads:
+        return embedding_records(model, batch)
+    chosen = model.head(head)
+    results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best)
+    return _counted(batch, results)
+
+
+def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
+    counts = zip(batch.lengths.tolist(), batch.truncated.tolist(), strict=True)
+    return [
+        {**record, "tokens": tokens, "truncated": truncated}
+        for record, (tokens, truncated) in zip(records, counts, strict=True)
+    ]
+
+
+def _classes(model: Model, batch: TokenBatch, head: Head, all_scores: bool, _n_best: int) -> Iterable[Record]:
+    for result in model.classify(batch, head=head.name):
+        record: dict[str, Any] = {"label": result.label, "score": result.score}
+        if head.task is Task.MULTI_LABEL_CLASSIFICATION:
+            record = {"labels": result.above()}
+        yield record | {"scores": result.scores} if all_scores else record
+
+
+def _scores(model: Model, batch: TokenBatch, head: Head, _all_scores: bool, _n_best: int) -> Iterable[Record]:
+    return ({"score": score} for score in model.score(batch, head=head.name).tolist())
+
+
+def _spans(model: Model, batch: TokenBatch, head: Head, _all_scores: bool, _n_best: int) -> Iterable[Record]:
+    return ({"spans": [asdict(span) for span in spans]} for spans in model.tag(batch, head=head.name))
+
+
+def _answers(model: Model, batch: TokenBatch, head: Head, _all_scores: bool, n_best: int) -> Iterable[Record]:
+    found = model.answer(batch, n_best=n_best, head=head.name)
+    return ({"answers": [asdict(answer) for answer in answers]} for answers in found)
+
+
+_WRITERS: Mapping[Task, Callable[[Model, TokenBatch, Head, bool, int], Iterable[Record]]] = {
+    Task.TEXT_CLASSIFICATION: _classes,
+    Task.MULTI_LABEL_CLASSIFICATION: _classes,
+    Task.NEXT_SENTENCE_PREDICTION: _classes,
+    Task.TEXT_REGRESSION: _scores,
+    Task.TOKEN_CLASSIFICATION: _spans,
+    Task.QUESTION_ANSWERING: _answers,
+}

@@ -1,0 +1,75 @@
+"""Token tags to spans of the text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from encort.runtime.results import Span, softmax
+from encort.runtime.session import FloatArray
+from encort.runtime.tokens import TokenBatch
+
+OUTSIDE = "O"
+
+
+def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[list[Span]]:
+    """Spans of every text, in reading order.
+
+    A word has the tag of its first token, as it had in training. Words side by side with one label are one span,
+    unless a tag begins with `B-`.
+
+    Args:
+        logits: `(tokens, labels)` float32.
+        labels: Tags, with the prefixes `B-` and `I-` or without; `O` is outside of every span.
+        batch: Texts, not pairs, with the places of their tokens.
+    """
+    scores = softmax(logits)
+    return [
+        [_span(run, str(text)) for run in _runs(_words(scores, labels, batch, index))]
+        for index, text in enumerate(batch.texts)
+    ]
+
+
+@dataclass(frozen=True)
+class _Word:
+    tag: str
+    score: float
+    start: int
+    end: int
+
+    @property
+    def label(self) -> str:
+        return self.tag[2:] if self.tag[:2] in ("B-", "I-") else self.tag
+
+
+def _words(scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int) -> Iterator[_Word]:
+    """The words of one text with the tags of their first tokens."""
+    assert batch.places is not None
+    tokens = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
+    words, starts, ends = batch.places.words[tokens], batch.places.starts[tokens], batch.places.ends[tokens]
+    firsts = np.flatnonzero((words >= 0) & (np.diff(words, prepend=-1) != 0))
+    lasts = np.flatnonzero((words >= 0) & (np.diff(words, append=-1) != 0))
+    for first, last in zip(firsts, lasts, strict=True):
+        row = scores[tokens][first]
+        best = int(row.argmax())
+        yield _Word(labels[best], float(row[best]), int(starts[first]), int(ends[last]))
+
+
+def _runs(words: Iterable[_Word]) -> list[list[_Word]]:
+    """Neighbouring words that make one span each."""
+    runs: list[list[_Word]] = []
+    before = OUTSIDE
+    for word in words:
+        if word.label != OUTSIDE:
+            if word.label == before and not word.tag.startswith("B-"):
+                runs[-1].append(word)
+            else:
+                runs.append([word])
+        before = word.label
+    return runs
+
+
+def _span(run: list[_Word], text: str) -> Span:
+    start, end = run[0].start, run[-1].end
+    score = sum(word.score for word in run) / len(run)
+    return Span(label=run[0].label, score=score, start=start, end=end, text=text[start:end])
