@@ -32,7 +32,10 @@ class Architecture:
         layer: Of one layer; `{}` is its number. The names below it are relative to it.
         classifier: The head of its `ForSequenceClassification`.
         activation: The setting that names the activation of the feed-forward layer.
-        positions_after_padding: Whether the first token has the position after the padding token's id.
+        has_padding_position: Whether the padding token has a position of its own, before those that count.
+        padding_id: Its id; None takes the settings'.
+        epsilon: Of the norms; None takes the settings'.
+        buckets: Number of buckets of distances.
         distances: Table of biases by the distance of two tokens, in buckets.
     """
 
@@ -54,8 +57,11 @@ class Architecture:
     pooler: str | None = "pooler.dense"
     classifier: HeadNames
     activation: str = "hidden_act"
-    positions_after_padding: bool = False
+    has_padding_position: bool = False
+    padding_id: int | None = None
+    epsilon: float | None = None
     distances: str | None = None
+    buckets: int = 32
 
 
 _TWO_LAYERS = HeadNames(reads=Reads.FIRST_TOKEN, dense="classifier.dense", logits="classifier.out_proj")
@@ -63,7 +69,7 @@ _TWO_LAYERS = HeadNames(reads=Reads.FIRST_TOKEN, dense="classifier.dense", logit
 BERT = Architecture(
     prefix="bert.", classifier=HeadNames(reads=Reads.FIRST_TOKEN, dense="bert.pooler.dense", logits="classifier")
 )
-ROBERTA = Architecture(prefix="roberta.", positions_after_padding=True, classifier=_TWO_LAYERS)
+ROBERTA = Architecture(prefix="roberta.", has_padding_position=True, classifier=_TWO_LAYERS)
 ELECTRA = Architecture(
     prefix="electra.",
     projection="embeddings_project",
@@ -83,6 +89,7 @@ DISTILBERT = Architecture(
     output="ffn.lin2",
     output_norm="output_layer_norm",
     pooler=None,
+    epsilon=1e-12,
     classifier=HeadNames(reads=Reads.FIRST_TOKEN, dense="pre_classifier", activation="relu", logits="classifier"),
     activation="activation",
 )
@@ -95,7 +102,8 @@ MPNET = Architecture(
     attention_output="attention.attn.o",
     attention_norm="attention.LayerNorm",
     classifier=_TWO_LAYERS,
-    positions_after_padding=True,
+    has_padding_position=True,
+    padding_id=1,
     distances="encoder.relative_attention_bias",
 )
 
@@ -173,8 +181,7 @@ class _Reader:
 
     def __init__(self, names: Architecture, weights: Mapping[str, FloatArray], prefix: str, config: Any) -> None:
         self._names, self._weights, self._prefix, self._config = names, weights, prefix, config
-        # DistilBERT has no such setting, and this value.
-        self._epsilon = getattr(config, "layer_norm_eps", 1e-12)
+        self._epsilon = config.layer_norm_eps if names.epsilon is None else names.epsilon
 
     def encoder(self) -> Encoder:
         names, config = self._names, self._config
@@ -185,15 +192,16 @@ class _Reader:
             layers=tuple(self._layer(index) for index in range(config.num_hidden_layers)),
             attention_heads=config.num_attention_heads,
             activation=getattr(config, names.activation),
-            distance_bias=None if names.distances is None else self._distance_bias(len(embeddings.positions)),
+            distance_bias=None if names.distances is None else self._distance_bias(embeddings.max_length),
             pooler=self._linear(str(names.pooler)) if has_pooler else None,
         )
 
     def _embeddings(self) -> Embeddings:
         names = self._names
-        positions = self._table(names.positions)
-        if names.positions_after_padding:
-            positions = positions[self._config.pad_token_id + 1 :]
+        positions, padding_id = self._table(names.positions), None
+        if names.has_padding_position:
+            padding_id = self._config.pad_token_id if names.padding_id is None else names.padding_id
+            positions = positions[padding_id:]
         types = None if names.types is None else self._table(names.types)
         if types is not None and len(types) == 1:
             positions, types = positions + types, None
@@ -202,6 +210,7 @@ class _Reader:
             name=f"{self._prefix}embeddings",
             words=self._table(names.words),
             positions=positions,
+            padding_id=padding_id,
             types=types,
             norm=self._norm(names.embedding_norm),
             projection=self._linear(str(names.projection)) if has_projection else None,
@@ -220,9 +229,9 @@ class _Reader:
             output_norm=self._norm(layer + names.output_norm),
         )
 
-    def _distance_bias(self, positions: int) -> FloatArray:
+    def _distance_bias(self, max_length: int) -> FloatArray:
         table = self._table(str(self._names.distances))
-        bias: FloatArray = table[_buckets(np.arange(1 - positions, positions), len(table))]
+        bias: FloatArray = table[_buckets(np.arange(1 - max_length, max_length), self._names.buckets)]
         return bias
 
     def _table(self, name: str) -> FloatArray:

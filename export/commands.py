@@ -1,13 +1,17 @@
 """`encort export` and `encort verify`: thin commands over `export_bundle` and `verify_bundle`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from encort.runtime.extras import require
 
-_MODULES = ("torch", "transformers", "onnx_ir", "safetensors")
+if TYPE_CHECKING:
+    from encort.runtime.golden import GoldenCheck
+    from encort.runtime.manifest import Fidelity
+
+_MODULES = ("torch", "transformers", "onnx_ir", "optimum", "safetensors")
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -18,29 +22,51 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--pooling", type=click.Choice(["mean", "cls", "pooler"]), help="Of embeddings; else the checkpoint's.")
 @click.option("--normalize/--no-normalize", default=None, help="Embeddings of length 1; else the checkpoint's.")
 @click.option("--max-length", type=int, help="Most tokens of one input; else the checkpoint's limit.")
+@click.option(
+    "--variant",
+    "variants",
+    type=click.Choice(["fp32", "int8", "portable"]),
+    multiple=True,
+    help="Make only these; else all that the model allows.",
+)
+@click.option("--calibration", type=_FOLDER, help="Texts as they will be served, a few hundred, for int8.")
+@click.option("--weight-bits", type=click.Choice(["7", "8"]), help="Of int8: 8 with VNNI, 7 without; else this CPU's.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
-def export(checkpoints: tuple[str, ...], output: Path, pooling: str | None, **options: Any) -> None:
+def export(
+    checkpoints: tuple[str, ...],
+    output: Path,
+    pooling: str | None,
+    variants: tuple[str, ...],
+    calibration: Path | None,
+    weight_bits: str | None,
+    **options: Any,
+) -> None:
     r"""Turn a CHECKPOINT (a folder or a hub id), or several with one encoder and a head each, into a verified bundle.
 
     \b
     encort export build/checkpoint --output banking.bundle
     encort export intents/ entities/ --output support.bundle
+    encort export build/checkpoint --output banking.bundle --calibration messages.csv
     """
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
+    from encort.export.variants import Kind
+    from encort.runtime.inputs import read_texts
     from encort.runtime.manifest import Pooling
 
-    chosen = None if pooling is None else Pooling(pooling)
-    bundle = export_bundle(checkpoints, output, pooling=chosen, progress=True, **options)
+    bundle = export_bundle(
+        checkpoints,
+        output,
+        pooling=None if pooling is None else Pooling(pooling),
+        variants=[Kind(name) for name in variants] or None,
+        calibration=None if calibration is None else list(read_texts((), calibration, None)),
+        weight_bits=None if weight_bits is None else int(weight_bits),
+        progress=True,
+        **options,
+    )
     for variant in bundle.manifest.variants:
         assert variant.fidelity is not None
-        click.echo(
-            _line(
-                variant.name,
-                variant.fidelity.max_abs_error,
-                f"eager PyTorch, {variant.fidelity.cases} batches",
-            )
-        )
+        click.echo(_line(variant.name, variant.fidelity, f"eager PyTorch, {variant.fidelity.cases} batches"))
     click.echo(f"bundle: {output}")
 
 
@@ -59,15 +85,16 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
 
     opened = Bundle.open(bundle)
     for check in verify_bundle(opened):
-        click.echo(_line(check.variant, check.max_abs_error, f"golden vectors, {check.texts} texts"))
+        click.echo(_line(check.variant, check, f"golden vectors, {check.texts} texts"))
     if checkpoints:
         require("encort verify --checkpoint", "export", *_MODULES)
         from encort.export.exporter import verify_against_checkpoint
 
         for variant, fidelity in verify_against_checkpoint(opened, checkpoints, progress=True):
-            click.echo(_line(variant.name, fidelity.max_abs_error, f"eager PyTorch, {fidelity.cases} batches"))
+            click.echo(_line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches"))
 
 
-def _line(variant: str, max_abs_error: Any, what: str) -> str:
-    errors = ", ".join(f"{name} {error:.1e}" for name, error in max_abs_error.items())
-    return f"{variant}: largest difference to {what}: {errors}"
+def _line(variant: str, measured: "Fidelity | GoldenCheck", what: str) -> str:
+    errors = ", ".join(f"{name} {error:.1e}" for name, error in measured.max_abs_error.items())
+    cosine = f"cosine mean {measured.mean_cosine:.5f}, min {measured.min_cosine:.5f}"
+    return f"{variant}: {cosine}; largest difference to {what}: {errors}"

@@ -38,7 +38,9 @@ class Embeddings:
     Attributes:
         name: Before the names of the tables.
         words: `(vocabulary, size)`.
-        positions: `(positions, size)`; row `i` belongs to the text's token `i`.
+        positions: `(positions, size)`; row `i` belongs to the text's token `i`. With a `padding_id`, row 0 belongs to
+            that token, wherever it stands, and row `i` to the text's `i`th other one.
+        padding_id: The token that is not counted; None where all are.
         types: `(types, size)`; None where one type is all there is, and then it lies in `positions`.
         projection: From `size` to `hidden`; None where they are equal.
     """
@@ -46,9 +48,15 @@ class Embeddings:
     name: str
     words: FloatArray
     positions: FloatArray
+    padding_id: int | None
     types: FloatArray | None
     norm: LayerNorm
     projection: Linear | None
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that have a position."""
+        return len(self.positions) - (self.padding_id is not None)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,8 +80,8 @@ class Encoder:
     Attributes:
         attention_heads: Number of attention heads; divides `hidden`.
         activation: Of the feed-forward layer, by its Hugging Face name.
-        distance_bias: `(2 * positions - 1, attention_heads)`, added to the attention scores: row
-            `key - query + positions - 1`. None where positions are in the embeddings alone.
+        distance_bias: `(2 * max_length - 1, attention_heads)`, added to the attention scores: row
+            `key - query + max_length - 1`. None where positions are in the embeddings alone.
         pooler: Dense layer of the pooler, `tanh(first token @ weight + bias)`, if the checkpoint has one.
     """
 
@@ -86,7 +94,8 @@ class Encoder:
 
     @property
     def hidden(self) -> int:
-        return int(self.layers[0].output.bias.size)
+        projection = self.embeddings.projection
+        return int((self.embeddings.norm if projection is None else projection).bias.size)
 
 
 class Reads(StrEnum):

@@ -96,10 +96,19 @@ def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Va
         # Types before positions, as eager PyTorch adds them, so that the rounding is the same.
         types = graph.op("Gather", graph.weight(f"{name}.types", embeddings.types), tokens.type_ids)
         total = graph.op("Add", total, types)
-    positions = graph.weight(f"{name}.positions", embeddings.positions)
-    first = graph.op("Slice", positions, graph.integers(0), sequence, graph.integers(0))
-    hidden = _norm(graph, embeddings.norm, graph.op("Add", total, first))
+    positions = _positions(graph, embeddings, tokens, sequence)
+    hidden = _norm(graph, embeddings.norm, graph.op("Add", total, positions))
     return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
+
+
+def _positions(graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value) -> ir.Value:
+    table = graph.weight(f"{embeddings.name}.positions", embeddings.positions)
+    if embeddings.padding_id is None:
+        return graph.op("Slice", table, graph.integers(0), sequence, graph.integers(0))
+    is_padding = graph.op("Equal", tokens.ids, graph.integers(embeddings.padding_id))
+    counted = graph.op("Cast", graph.op("Not", is_padding), to=ir.DataType.INT64)
+    numbers = graph.op("Mul", graph.op("CumSum", counted, graph.integers(1)), counted)
+    return graph.op("Gather", table, numbers)
 
 
 def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, sequence: ir.Value) -> ir.Value:

@@ -1,22 +1,25 @@
 """The whole walk from a checkpoint to a verified bundle."""
 
 import json
+import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from encort.export.graph import axes, save_sharing_weights
-from encort.export.heads import author
+from encort.export.architectures import ARCHITECTURES
+from encort.export.eight_bit import check_calibration, fit_eight_bit
 from encort.export.oracle import Case
-from encort.export.samples import sample_pairs, sample_texts
-from encort.export.trained import TrainedModel
+from encort.export.portable import is_exportable, write_portable
+from encort.export.trained import TrainedModel, tokenizer_json
+from encort.export.variants import Kind, write_eight_bit, write_full_precision
 from encort.export.verify import verify
 from encort.runtime.bundle import Bundle, file_entries
-from encort.runtime.errors import CheckpointError
+from encort.runtime.cpu import VNNI, has_instruction_set
+from encort.runtime.errors import CheckpointError, InputError
 from encort.runtime.folders import check_replaceable, new_folder
 from encort.runtime.golden import Golden
 from encort.runtime.manifest import (
@@ -26,12 +29,9 @@ from encort.runtime.manifest import (
     LAST_HIDDEN_STATE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
-    Device,
     Fidelity,
-    Layout,
     Manifest,
     Pooling,
-    Precision,
     Source,
     Variant,
 )
@@ -39,8 +39,8 @@ from encort.runtime.session import Session
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text, TokenBatch
 
-WEIGHTS_FILE = "cpu-fp32.weights"
-TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "onnxruntime", "numpy")
+log = logging.getLogger("encort")
+TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", "onnxruntime", "numpy")
 
 
 def export_bundle(
@@ -51,6 +51,9 @@ def export_bundle(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
+    variants: Collection[Kind] | None = None,
+    calibration: Sequence[Text] | None = None,
+    weight_bits: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Bundle:
@@ -65,26 +68,38 @@ def export_bundle(
             otherwise the mean.
         normalize: Whether embeddings have length 1; None as above, otherwise true.
         max_length: Most tokens of one input; None takes the checkpoint's limit.
+        variants: Graphs to make; None makes all that the model allows.
+        calibration: Texts or pairs as they will be served, a few hundred, that 8-bit ranges are chosen on; None takes
+            fifty built-in ones.
+        weight_bits: Of 8-bit graphs: 8 for processors with VNNI, 7 for those without; None takes this one's.
         overwrite: Replace an earlier bundle.
         progress: Show bars on stderr.
 
     Raises:
         CheckpointError: The checkpoint cannot be used; the message says what is wrong with it.
+        InputError: Too few calibration texts, or `weight_bits` is neither 7 nor 8.
         FidelityError: Results differ from eager PyTorch past the tolerance; nothing was left behind.
         OutputExistsError: `output` exists.
     """
+    if weight_bits not in (None, 7, 8):
+        raise InputError(f"weight_bits must be 7 or 8, got {weight_bits}")
+    if calibration is not None:
+        check_calibration(calibration)
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
     trained = TrainedModel.open(
         _names(checkpoint), revision=revision, pooling=pooling, normalize=normalize, max_length=max_length
     )
+    kinds = _kinds(trained, variants)
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:
         samples = _write_tokenizer(trained, folder)
         _write_golden(trained, samples, folder)
-        variants = _write_variants(trained, folder)
-        draft = _write_manifest(trained, folder, variants)
+        written = _write_variants(
+            trained, folder, kinds, calibration=calibration, weight_bits=weight_bits, progress=progress
+        )
+        draft = _write_manifest(trained, folder, written)
         fidelities = _verify(draft, trained, samples, progress=progress)
-        proven = [replace(variant, fidelity=found) for variant, found in zip(variants, fidelities, strict=True)]
+        proven = [replace(variant, fidelity=found) for variant, found in zip(written, fidelities, strict=True)]
         _write_manifest(trained, folder, proven)
     return Bundle.open(output)
 
@@ -110,7 +125,7 @@ def verify_against_checkpoint(
     )
     _check_same(bundle, trained)
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)
-    samples = tokenizer(_samples(trained), reverse=trained.is_pairwise)
+    samples = tokenizer(trained.samples, reverse=trained.is_pairwise)
     return list(zip(manifest.variants, _verify(bundle, trained, samples, progress=progress), strict=True))
 
 
@@ -132,19 +147,12 @@ def _check_same(bundle: Bundle, trained: TrainedModel) -> None:
         raise CheckpointError(f"{names} is not what was exported: its config.json has another {different[0]}")
 
 
-def _samples(trained: TrainedModel) -> list[Text]:
-    return [*([] if trained.is_pairwise else sample_texts()), *sample_pairs()]
-
-
 def _write_tokenizer(trained: TrainedModel, folder: Path) -> TokenBatch:
     """Write the tokenizer without padding and truncation of its own, and tokenize the samples with it."""
     source = trained.checkpoints[0]
-    backend = source.tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    backend.save(str(folder / TOKENIZER_FILE))
+    (folder / TOKENIZER_FILE).write_text(tokenizer_json(source), encoding="utf-8")
     source.model.config.to_json_file(folder / CONFIG_FILE)
-    texts = _samples(trained)
+    texts = trained.samples
     samples = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)(texts, reverse=trained.is_pairwise)
     pairs = [(text, None) if isinstance(text, str) else text for text in texts]
     limits = {"truncation": True, "max_length": trained.max_length}
@@ -167,31 +175,48 @@ def _write_golden(trained: TrainedModel, samples: TokenBatch, folder: Path) -> N
     Golden(texts=samples.texts, ids=samples.ids, outputs=outputs).save(folder / GOLDEN_FILE)
 
 
-def _write_variants(trained: TrainedModel, folder: Path) -> list[Variant]:
-    """Author the graphs of all layouts; they share one file of weights."""
-    assert trained.description is not None
-    models = {
-        layout: author(trained.description, layout, embedding=trained.embedding)
-        for layout in (Layout.EQUAL_LENGTH, Layout.PADDED)
-    }
-    names = {Layout.EQUAL_LENGTH: "cpu-fp32", Layout.PADDED: "cpu-fp32-padded"}
-    files = {layout: f"{name}.onnx" for layout, name in names.items()}
-    save_sharing_weights({files[layout]: model for layout, model in models.items()}, folder, WEIGHTS_FILE)
-    return [
-        Variant(
-            name=names[layout],
-            file=files[layout],
-            weights_file=WEIGHTS_FILE,
-            device=Device.CPU,
-            precision=Precision.FP32,
-            layout=layout,
-            instruction_set=None,
-            inputs=axes(model.graph.inputs),
-            outputs=axes(model.graph.outputs),
-            fidelity=None,
+def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
+    """What to make: what was asked for, or all that the model allows."""
+    source = trained.checkpoints[0]
+    if trained.description is None:
+        if asked is not None and set(asked) != {Kind.PORTABLE}:
+            raise CheckpointError(
+                f"architecture {source.architecture!r} has no authored graph, only the variant {Kind.PORTABLE}; "
+                f"encort authors: {', '.join(ARCHITECTURES)}"
+            )
+        log.warning(
+            "%s: architecture %r has no authored graph, so the bundle has the portable variant only: about half as "
+            "fast in fp32, and without int8; encort authors: %s",
+            source.name,
+            source.architecture,
+            ", ".join(ARCHITECTURES),
         )
-        for layout, model in models.items()
-    ]
+        return [Kind.PORTABLE]
+    if asked is not None:
+        return [kind for kind in Kind if kind in asked]
+    return [kind for kind in Kind if kind is not Kind.PORTABLE or is_exportable(trained)]
+
+
+def _write_variants(
+    trained: TrainedModel,
+    folder: Path,
+    kinds: Collection[Kind],
+    *,
+    calibration: Sequence[Text] | None,
+    weight_bits: int | None,
+    progress: bool,
+) -> list[Variant]:
+    variants = []
+    if Kind.FP32 in kinds:
+        variants += write_full_precision(trained, folder)
+    if Kind.INT8 in kinds:
+        bits = weight_bits or (8 if has_instruction_set(VNNI) else 7)
+        tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)
+        model = fit_eight_bit(trained, tokenizer, calibration, weight_bits=bits, progress=progress)
+        variants.append(write_eight_bit(trained, model, folder, weight_bits=bits))
+    if Kind.PORTABLE in kinds:
+        variants.append(write_portable(trained, folder))
+    return variants
 
 
 def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Variant]) -> Bundle:

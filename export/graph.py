@@ -14,18 +14,17 @@ IR_VERSION = 10
 
 
 class Graph:
-    """A graph while it is written."""
+    """A graph while it is written: a new one, or one that gets more nodes."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._tape = tape.Tape()
-        self._inputs: list[ir.Value] = []
-        self._outputs: list[ir.Value] = []
+    def __init__(self, graph: ir.Graph | str) -> None:
+        """Begin a graph of that name, or go on with one."""
+        new = ir.Graph((), (), nodes=(), opset_imports=OPSETS, name=graph) if isinstance(graph, str) else graph
+        self._graph, self._tape = new, tape.Tape(new)
         self._weights: dict[str, ir.Value] = {}
 
     def input(self, name: str, dtype: ir.DataType, axes: Sequence[str]) -> ir.Value:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(axes))
-        self._inputs.append(value)
+        self._graph.inputs.append(value)
         return value
 
     def output(self, value: ir.Value, name: str, axes: Sequence[str | int]) -> None:
@@ -33,7 +32,7 @@ class Graph:
         # An output needs a value of its own: the same one may be used under two names.
         named = self.op("Identity", value)
         named.name, named.type, named.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape(axes)
-        self._outputs.append(named)
+        self._graph.outputs.append(named)
 
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
         """A constant array; the same name gives the same value."""
@@ -50,15 +49,7 @@ class Graph:
         return self._tape.op(kind, inputs, attributes, domain=domain)
 
     def model(self) -> ir.Model:
-        graph = ir.Graph(
-            self._inputs,
-            self._outputs,
-            nodes=self._tape.nodes,
-            initializers=tuple(self._weights.values()),
-            opset_imports=OPSETS,
-            name=self._name,
-        )
-        return ir.Model(graph, ir_version=IR_VERSION, producer_name="encort")
+        return ir.Model(self._graph, ir_version=IR_VERSION, producer_name="encort")
 
 
 def save_sharing_weights(models: dict[str, ir.Model], folder: Path, weights_file: str) -> None:

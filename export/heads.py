@@ -13,7 +13,7 @@ from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_E
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
     """One encoder's results: `(batch, sequence, hidden)`, and `(batch, hidden)` where it has a pooler."""
 
     hidden: ir.Value
@@ -44,23 +44,28 @@ def author(
     return graph.model()
 
 
-def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears) -> _Encoded:
+def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears) -> Encoded:
     hidden = last_hidden_state(graph, encoder, tokens, linears)
     if encoder.pooler is None:
-        return _Encoded(hidden, None)
-    return _Encoded(hidden, graph.op("Tanh", linear(graph, encoder.pooler, _first_token(graph, hidden))))
+        return Encoded(hidden, None)
+    return Encoded(hidden, graph.op("Tanh", linear(graph, encoder.pooler, _first_token(graph, hidden))))
 
 
-def _encoder_outputs(graph: Graph, encoder: Encoder, encoded: _Encoded, tokens: Tokens, embedding: Embedding) -> None:
+def _encoder_outputs(graph: Graph, encoder: Encoder, encoded: Encoded, tokens: Tokens, embedding: Embedding) -> None:
     graph.output(encoded.hidden, LAST_HIDDEN_STATE, ("batch", "sequence", encoder.hidden))
     if encoded.pooled is not None:
         graph.output(encoded.pooled, POOLER_OUTPUT, ("batch", encoder.hidden))
-    sentence = _pool(graph, embedding.pooling, encoded, tokens)
-    sentence = _normalized(graph, sentence) if embedding.normalize else sentence
-    graph.output(sentence, SENTENCE_EMBEDDING, ("batch", encoder.hidden))
+    sentence_output(graph, encoded, tokens.mask, embedding, encoder.hidden)
 
 
-def _head_outputs(graph: Graph, head: Head, encoded: Sequence[_Encoded]) -> None:
+def sentence_output(graph: Graph, encoded: Encoded, mask: ir.Value | None, embedding: Embedding, hidden: int) -> None:
+    """Declare the sentence embedding, `(batch, hidden)`, among the graph's outputs."""
+    sentence = _pool(graph, embedding.pooling, encoded, mask)
+    sentence = graph.op("LpNormalization", sentence, axis=-1, p=2) if embedding.normalize else sentence
+    graph.output(sentence, SENTENCE_EMBEDDING, ("batch", hidden))
+
+
+def _head_outputs(graph: Graph, head: Head, encoded: Sequence[Encoded]) -> None:
     x = _read(graph, head.reads, encoded)
     if head.dense is not None:
         x = activate(graph, head.activation, linear(graph, head.dense, x))
@@ -73,7 +78,7 @@ def _head_outputs(graph: Graph, head: Head, encoded: Sequence[_Encoded]) -> None
         graph.output(graph.op("Squeeze", logits, graph.integers(-1)), name, axes)
 
 
-def _read(graph: Graph, reads: Reads, encoded: Sequence[_Encoded]) -> ir.Value:
+def _read(graph: Graph, reads: Reads, encoded: Sequence[Encoded]) -> ir.Value:
     if reads is Reads.TOKENS:
         return encoded[0].hidden
     if reads is Reads.FIRST_TOKEN:
@@ -89,7 +94,7 @@ def _column(layer: Linear, column: int) -> Linear:
     return Linear(name=f"{layer.name}.{column}", weight=layer.weight[:, part].copy(), bias=layer.bias[part])
 
 
-def _pool(graph: Graph, pooling: Pooling, encoded: _Encoded, tokens: Tokens) -> ir.Value:
+def _pool(graph: Graph, pooling: Pooling, encoded: Encoded, mask: ir.Value | None) -> ir.Value:
     """One vector a text, `(batch, hidden)`."""
     if pooling is Pooling.POOLER:
         if encoded.pooled is None:
@@ -97,9 +102,9 @@ def _pool(graph: Graph, pooling: Pooling, encoded: _Encoded, tokens: Tokens) -> 
         return encoded.pooled
     if pooling is Pooling.CLS:
         return _first_token(graph, encoded.hidden)
-    if tokens.mask is None:
+    if mask is None:
         return graph.op("ReduceMean", encoded.hidden, graph.integers(1), keepdims=0)
-    return _masked_mean(graph, encoded.hidden, tokens.mask)
+    return _masked_mean(graph, encoded.hidden, mask)
 
 
 def _masked_mean(graph: Graph, hidden: ir.Value, mask: ir.Value) -> ir.Value:
@@ -110,7 +115,3 @@ def _masked_mean(graph: Graph, hidden: ir.Value, mask: ir.Value) -> ir.Value:
 
 def _first_token(graph: Graph, hidden: ir.Value) -> ir.Value:
     return graph.op("Squeeze", graph.op("Gather", hidden, graph.integers(0), axis=1), graph.integers(1))
-
-
-def _normalized(graph: Graph, x: ir.Value) -> ir.Value:
-    return graph.op("LpNormalization", x, axis=-1, p=2)

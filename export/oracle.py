@@ -1,15 +1,16 @@
 """Eager PyTorch, the one truth that every variant is compared with."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import FloatArray
-from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling
+from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling, Task
 from encort.runtime.tokens import Int64Array
 
 
@@ -37,6 +38,16 @@ class Case:
         return not self.mask.all()
 
 
+def padded_case(name: str, texts: Sequence[Mapping[str, Int64Array]]) -> Case:
+    """Texts under each other, each with zeros after its end."""
+    longest = max(rows["input_ids"].shape[1] for rows in texts)
+    inputs = {
+        key: np.concatenate([np.pad(rows[key], ((0, 0), (0, longest - rows[key].shape[1]))) for rows in texts])
+        for key in texts[0]
+    }
+    return Case(name, inputs)
+
+
 @dataclass(frozen=True)
 class Oracle:
     """Checkpoints in `eval()`, asked for what the bundle promises.
@@ -50,6 +61,11 @@ class Oracle:
     checkpoints: tuple[Checkpoint, ...]
     heads: tuple[Head, ...]
     embedding: Embedding | None
+
+    @property
+    def is_tokenwise(self) -> bool:
+        """Whether a head has a row a token and not a row a text."""
+        return any(head.task in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING) for head in self.heads)
 
     @torch.inference_mode()
     def __call__(self, case: Case) -> Mapping[str, FloatArray]:

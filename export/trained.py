@@ -10,10 +10,12 @@ from encort.export.architectures import ARCHITECTURES, describe_encoder, describ
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import Description, FloatArray
 from encort.export.oracle import Oracle
+from encort.export.samples import sample_pairs, sample_texts
 from encort.export.two_encoders import MODEL_TYPE, describe_two_encoder_head
 from encort.export.verify import TokenRange
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import Embedding, Head, Pooling, Task
+from encort.runtime.tokens import Text
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,6 +66,8 @@ class TrainedModel:
             embedding = Embedding(
                 pooling=wanted.pooling, normalize=wanted.normalize if normalize is None else normalize
             )
+            if wanted.pooling is Pooling.POOLER and getattr(checkpoints[0].model.base_model, "pooler", None) is None:
+                raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
         description = _describe(checkpoints, heads)
         limit = _limit(checkpoints, description, max_length)
         return cls(checkpoints=checkpoints, heads=heads, embedding=embedding, description=description, max_length=limit)
@@ -73,9 +77,19 @@ class TrainedModel:
         return Oracle(self.checkpoints, self.heads, self.embedding)
 
     @property
+    def task(self) -> Task:
+        """Of the first checkpoint."""
+        return self.checkpoints[0].task
+
+    @property
     def is_pairwise(self) -> bool:
         """Whether every input must be a pair."""
         return self.checkpoints[0].architecture == MODEL_TYPE
+
+    @property
+    def samples(self) -> list[Text]:
+        """The built-in texts that fit the model."""
+        return [*([] if self.is_pairwise else sample_texts()), *sample_pairs()]
 
     @property
     def tokenwise(self) -> set[str]:
@@ -87,10 +101,11 @@ class TrainedModel:
     def token_range(self) -> TokenRange:
         """What random inputs may hold."""
         configs = self.checkpoints[0].encoder_configs.values()
-        ids = np.arange(min(config.vocab_size for config in configs), dtype=np.int64)
-        padding = [config.pad_token_id for config in configs if config.pad_token_id is not None]
-        types = min(getattr(config, "type_vocab_size", 1) or 1 for config in configs)
-        return TokenRange(length=self.max_length, ids=np.setdiff1d(ids, padding), types=types)
+        return TokenRange(
+            length=self.max_length,
+            ids=min(config.vocab_size for config in configs),
+            types=min(getattr(config, "type_vocab_size", 1) or 1 for config in configs),
+        )
 
 
 def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[Head, ...]:
@@ -159,8 +174,23 @@ def _check_one_encoder(checkpoints: Sequence[Checkpoint]) -> None:
                     f"{other.name} has another encoder than {first.name} ({name} differs); several heads can share a "
                     "bundle only if their encoder is the same: train them on one, or export them apart"
                 )
-        if other.tokenizer.backend_tokenizer.to_str() != first.tokenizer.backend_tokenizer.to_str():
+        for name in _DECISIVE:
+            if getattr(other.model.config, name, None) != getattr(first.model.config, name, None):
+                raise CheckpointError(f"{other.name} has another encoder than {first.name} (its {name} differs)")
+        if tokenizer_json(other) != tokenizer_json(first):
             raise CheckpointError(f"{other.name} has another tokenizer than {first.name}; export them apart")
+
+
+_DECISIVE = ("model_type", "hidden_act", "activation", "num_attention_heads", "layer_norm_eps", "pad_token_id")
+"""Settings that change what the same weights compute."""
+
+
+def tokenizer_json(checkpoint: Checkpoint) -> str:
+    """The tokenizer without the padding and truncation that its last use has left in it."""
+    backend = checkpoint.tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return str(backend.to_str())
 
 
 def _encoder_weights(checkpoint: Checkpoint) -> Mapping[str, FloatArray]:
@@ -175,7 +205,7 @@ def _limit(checkpoints: Sequence[Checkpoint], description: Description | None, a
         limits += [getattr(checkpoints[0].model.config, "max_position_embeddings", None)]
         positions = max(limit for limit in limits if limit)
     else:
-        positions = min(len(encoder.embeddings.positions) for encoder in description.encoders)
+        positions = min(encoder.embeddings.max_length for encoder in description.encoders)
         limits += [positions]
     limit = min(limit for limit in limits if limit) if asked is None else asked
     if not shortest <= limit <= positions:

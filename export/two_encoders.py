@@ -14,6 +14,7 @@ import transformers
 from safetensors.torch import load_file
 
 from encort.export.description import FloatArray, Head, Linear, Reads
+from encort.runtime.errors import CheckpointError
 
 MODEL_TYPE = "two-encoder-next-sentence"
 
@@ -50,6 +51,8 @@ def load_two_encoders(folder: Path, config: dict[str, Any]) -> tuple[TwoEncoders
     settings = transformers.PretrainedConfig(**config)
     for name in ("encoder1", "encoder2"):
         plain = dict(config[name])
+        if plain.get("model_type") != "bert":
+            raise CheckpointError(f"{name} is {plain.get('model_type')!r}; a model of two encoders needs BERT in both")
         setattr(settings, name, transformers.AutoConfig.for_model(plain.pop("model_type"), **plain))
     model = TwoEncoders(settings)
     weights = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from encort.runtime.results import Answer, softmax
+from encort.runtime.results import Answer, end_of_mark, softmax
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import Text, TokenBatch
 
@@ -25,22 +25,29 @@ def _answers(
     start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, index: int, text: Text, n_best: int
 ) -> list[Answer]:
     assert batch.places is not None
-    begin, end = batch.cu_seqlens[index : index + 2]
-    # A part of the question, or a special token, is no answer.
-    tokens = np.arange(begin, end)[batch.places.sequences[begin:end] == 1]
+    tokens = np.arange(*batch.cu_seqlens[index : index + 2])
+    starts, ends, context = batch.places.starts, batch.places.ends, text[1]
+    # A part of the question, a special token, or white space that is a token of its own, is no answer.
+    is_candidate = [
+        batch.places.sequences[token] == 1
+        and not context[starts[token] : ends[token]].isspace()
+        and starts[token] < ends[token]
+        for token in tokens
+    ]
+    tokens = tokens[is_candidate]
     if not len(tokens):
         return []
     scores = np.outer(softmax(start_logits[tokens]), softmax(end_logits[tokens]))
     # From a start to an end that does not lie before it, nor too far after it.
-    scores = np.tril(np.triu(scores), LONGEST - 1)
-    best = np.argsort(-scores, axis=None, kind="stable")[:n_best]
-    pairs = [(int(first), int(last)) for first, last in zip(*np.unravel_index(best, scores.shape), strict=True)]
-    return [
-        _answer(text[1], int(batch.places.starts[tokens[first]]), int(batch.places.ends[tokens[last]]), score)
-        for (first, last), score in zip(pairs, scores.ravel()[best].tolist(), strict=True)
-        if score > 0
-    ]
-
-
-def _answer(context: str, start: int, end: int, score: float) -> Answer:
-    return Answer(text=context[start:end], score=score, start=start, end=end)
+    scores[np.tril(np.triu(np.ones(scores.shape)), LONGEST - 1) == 0] = -1
+    found: dict[tuple[int, int], Answer] = {}
+    for pair in np.argsort(-scores, axis=None, kind="stable"):
+        first, last = divmod(int(pair), len(tokens))
+        if len(found) == n_best or scores[first, last] < 0:
+            break
+        start, end = int(starts[tokens[first]]), end_of_mark(context, int(ends[tokens[last]]))
+        # Several tokens of one character, as of an emoji, share its place.
+        found.setdefault(
+            (start, end), Answer(text=context[start:end], score=float(scores[first, last]), start=start, end=end)
+        )
+    return list(found.values())

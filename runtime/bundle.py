@@ -8,11 +8,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from encort.runtime.cpu import cpu_name, has_instruction_set
 from encort.runtime.errors import (
     BundleError,
     BundleFileChangedError,
     BundleFileMissingError,
     BundlePathError,
+    DeviceError,
     VariantNotFoundError,
 )
 from encort.runtime.manifest import (
@@ -98,10 +100,12 @@ class Bundle:
         """The variant to run: the manifest's first that fits, of those without a mask if there is one.
 
         Args:
-            precision: None takes the manifest's first of the device: the exporter lists its best choice first.
+            precision: None takes the manifest's first of the device that this machine can run: the exporter lists its
+                best choice first.
 
         Raises:
             VariantNotFoundError: The bundle has none such; the message lists what it has.
+            DeviceError: It was made for an instruction set that this machine lacks.
         """
         fit = [
             variant
@@ -113,7 +117,17 @@ class Bundle:
             raise VariantNotFoundError(
                 f"{self.folder} has no variant for device {device}, precision {precision or 'auto'}; it has: {have}"
             )
-        return min(fit, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
+        usable = [
+            variant
+            for variant in fit
+            if variant.instruction_set is None or has_instruction_set(variant.instruction_set)
+        ]
+        if not usable:
+            raise DeviceError(
+                f"variant {fit[0].name} needs the instruction set {fit[0].instruction_set}, which this processor "
+                f"({cpu_name()}) lacks: its products would overflow; export it with --weight-bits 7, or load fp32"
+            )
+        return min(usable, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
 
 
 def sha256(path: Path) -> str:

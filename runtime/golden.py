@@ -97,13 +97,15 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
 def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
     session = Session(bundle, variant, threads=1)
     names = [name for name in golden.outputs if name in variant.outputs]
+    if variant.vector not in names:
+        raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
     runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
     found = {
         # Without the axis of texts, tokens of all texts can follow each other.
         name: np.concatenate([array[0] if "sequence" in variant.outputs[name] else array for array in column])
         for name, column in zip(names, zip(*runs, strict=True), strict=True)
     }
-    if not names or any(found[name].shape != golden.outputs[name].shape for name in names):
+    if any(found[name].shape != golden.outputs[name].shape for name in names):
         raise BundleError(f"{GOLDEN_FILE} has other shapes than the graph's outputs; export the bundle again")
     errors = {name: float(np.abs(found[name] - golden.outputs[name]).max()) for name in names}
     for name, error in errors.items():

@@ -67,9 +67,9 @@ def _table_texts(file: Path, column: str | None) -> Iterator[Text]:
 
 
 def _text(row: Row, column: str | None, place: str) -> Text:
-    text = _cell(row, column or "text", place)
     if column is None and "text" not in row and "question" in row:
         return _cell(row, "question", place), _cell(row, "context", place)
+    text = _cell(row, column or "text", place)
     if column is None and "text_pair" in row:
         return text, _cell(row, "text_pair", place)
     return text

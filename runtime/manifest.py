@@ -21,6 +21,9 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
 
+PORTABLE = "portable"
+"""Name of the variant in standard operators, which may give fewer outputs than the others."""
+
 LAST_HIDDEN_STATE = "last_hidden_state"
 """Output of the encoder, `(batch, sequence, hidden)` float32."""
 POOLER_OUTPUT = "pooler_output"

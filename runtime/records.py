@@ -22,7 +22,7 @@ def prediction_records(
     Raises:
         WrongTaskError: There is no head of that name.
     """
-    if head is None and not model.manifest.heads:
+    if head is None and not model.manifest.heads and not all_scores:
         return embedding_records(model, batch)
     chosen = model.head(head)
     results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best)

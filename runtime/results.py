@@ -1,5 +1,6 @@
 """What the tasks give, as frozen values; and how they come out of the graph's outputs."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,13 @@ def classifications(
             best.tolist(), scores.tolist(), batch.lengths.tolist(), batch.truncated.tolist(), strict=True
         )
     ]
+
+
+def end_of_mark(text: str, end: int) -> int:
+    """The end of a part of a text, with the combining marks that follow it and that a tokenizer may drop."""
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return end
 
 
 def softmax(logits: FloatArray) -> FloatArray:

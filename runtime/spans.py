@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encort.runtime.results import Span, softmax
+from encort.runtime.results import Span, end_of_mark, softmax
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import TokenBatch
 
@@ -49,10 +49,14 @@ def _words(scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: 
     words, starts, ends = batch.places.words[tokens], batch.places.starts[tokens], batch.places.ends[tokens]
     firsts = np.flatnonzero((words >= 0) & (np.diff(words, prepend=-1) != 0))
     lasts = np.flatnonzero((words >= 0) & (np.diff(words, append=-1) != 0))
+    text = str(batch.texts[index])
     for first, last in zip(firsts, lasts, strict=True):
-        row = scores[tokens][first]
-        best = int(row.argmax())
-        yield _Word(labels[best], float(row[best]), int(starts[first]), int(ends[last]))
+        start, end = int(starts[first]), end_of_mark(text, int(ends[last]))
+        # White space is a word to some tokenizers.
+        if text[start:end].strip():
+            row = scores[tokens][first]
+            best = int(row.argmax())
+            yield _Word(labels[best], float(row[best]), start, end)
 
 
 def _runs(words: Iterable[_Word]) -> list[list[_Word]]:

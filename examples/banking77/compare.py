@@ -34,7 +34,7 @@ def main(checkpoint: str, bundle: str) -> None:
         eager_scores, served_scores = eager(texts), served(texts)
         one_eager, one_served = medians(eager, served, [[text] for text in texts[:100]], "one message at a time")
         all_eager, all_served = medians(eager, served, [texts] * 3, f"{len(texts)} messages at once")
-        labels = model.manifest.labels
+        labels = model.head().labels
     print_table(
         ["", "eager PyTorch", "encort", "ratio"],
         ["accuracy", percent(eager_scores, labels, expected), percent(served_scores, labels, expected), ""],

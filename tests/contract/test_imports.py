@@ -32,6 +32,7 @@ MAY_IMPORT = {
             "huggingface_hub",
             "numpy",
             "onnx_ir",
+            "optimum",
             "safetensors",
             "torch",
             "tqdm",

@@ -15,10 +15,9 @@ import torch
 import transformers
 
 from encort.export import exporter
-from encort.export.architectures import describe
-from encort.export.checkpoint import Checkpoint
 from encort.export.graph import save_sharing_weights
 from encort.export.heads import author
+from encort.export.trained import TrainedModel
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import Pooling
 
@@ -36,7 +35,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def eager() -> Callable[..., Arrays]:
-    """`eager(checkpoint, ids, types, mask)`: what transformers gives, without anything of encort."""
+    """`eager(checkpoint, inputs)`: what transformers gives, without anything of encort."""
 
     @functools.lru_cache(maxsize=4)
     def load(folder: Path) -> Any:
@@ -45,14 +44,13 @@ def eager() -> Callable[..., Arrays]:
         return architecture.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
 
     @torch.inference_mode()
-    def run(folder: Path, *tokens: np.ndarray) -> Arrays:
+    def run(folder: Path, inputs: Arrays) -> Arrays:
         model = load(folder)
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        inputs = {name: torch.from_numpy(array) for name, array in zip(names, tokens, strict=True)}
-        base = model.base_model(**inputs)
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        base = model.base_model(**tensors)
         outputs = {"last_hidden_state": base.last_hidden_state, "pooler_output": base.get("pooler_output")}
         if model is not model.base_model:
-            outputs["logits"] = model(**inputs).logits
+            outputs["logits"] = model(**tensors).logits
         return {name: tensor.numpy() for name, tensor in outputs.items() if tensor is not None}
 
     return run
@@ -63,10 +61,9 @@ def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxrunt
     """`authored(checkpoint, layout, pooling=, normalize=)`: the graph of a checkpoint, in ONNX Runtime."""
 
     def build(folder: Path, layout: str, *, pooling: Pooling = Pooling.MEAN, normalize: bool = True) -> Any:
-        checkpoint = Checkpoint.open(str(folder))
-        encoder = describe(checkpoint.model.config, checkpoint.weights)
+        trained = TrainedModel.open([str(folder)], pooling=pooling, normalize=normalize)
         target = tmp_path_factory.mktemp("authored")
-        model = author(encoder, layout, pooling=pooling, normalize=normalize)
+        model = author(trained.description, layout, embedding=trained.embedding)
         save_sharing_weights({"model.onnx": model}, target, "model.weights")
         return onnxruntime.InferenceSession(target / "model.onnx", providers=["CPUExecutionProvider"])
 
@@ -75,28 +72,30 @@ def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxrunt
 
 @pytest.fixture(scope="session")
 def run_graph() -> Callable[..., Arrays]:
-    """`run_graph(session, ids, types, mask)`: every output by name; the mask goes where the layout has one."""
+    """`run_graph(session, inputs)`: every output by name; inputs go where the graph has them."""
 
-    def run(session: onnxruntime.InferenceSession, *tokens: np.ndarray) -> Arrays:
-        wanted = [node.name for node in session.get_inputs()]
-        names = ("input_ids", "token_type_ids", "attention_mask")
-        inputs = {name: array for name, array in zip(names, tokens, strict=True) if name in wanted}
+    def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
+        feeds = {node.name: inputs[node.name] for node in session.get_inputs()}
         outputs = [node.name for node in session.get_outputs()]
-        return dict(zip(outputs, session.run(outputs, inputs), strict=True))
+        return dict(zip(outputs, session.run(outputs, feeds), strict=True))
 
     return run
 
 
 @pytest.fixture(scope="session")
 def token_cases() -> Callable[..., Any]:
-    """`token_cases(limit, masked=)`: random `(ids, types, mask)`, batch 1 and 32, one token to the limit."""
+    """`token_cases(limit, masked=)`: random inputs, batch 1 and 32, one token to the limit."""
 
     def cases(limit: int, *, masked: bool, vocabulary: int = 100, types: int = 2) -> Any:
         random = np.random.default_rng(limit)
         for shape in itertools.product((1, 32), sorted({1, 2, 7, limit - 1, limit})):
             mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
             mask[:, 0] = 1
-            yield random.integers(0, vocabulary, shape), random.integers(0, types, shape), mask
+            yield {
+                "input_ids": random.integers(0, vocabulary, shape),
+                "token_type_ids": random.integers(0, types, shape),
+                "attention_mask": mask,
+            }
 
     return cases
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import transformers
 
-from encort.export.architectures import ARCHITECTURES, describe
-from encort.export.checkpoint import Checkpoint
+from encort.export.architectures import ARCHITECTURES, describe_encoder
+from encort.export.trained import TrainedModel
 from encort.runtime.errors import CheckpointError
 
-OTHER_ARCHITECTURES = ["DistilBert", "Roberta", "Electra", "GPT2", "T5", "Albert", "ModernBert"]
+OTHER_ARCHITECTURES = ["GPT2", "T5", "Albert", "ModernBert"]
 
 
 def arrays(description):
@@ -24,47 +24,58 @@ def arrays(description):
 
 @pytest.fixture(scope="session")
 def encoder(encoder_checkpoint):
-    return Checkpoint.open(str(encoder_checkpoint))
+    return TrainedModel.open([str(encoder_checkpoint)])
 
 
 @pytest.fixture(scope="session")
 def classifier(classifier_checkpoint):
-    return Checkpoint.open(str(classifier_checkpoint))
+    return TrainedModel.open([str(classifier_checkpoint)])
 
 
 @pytest.mark.parametrize("name", ["encoder", "classifier"])
 def test_every_parameter_has_its_place_in_the_description(name, request):
-    checkpoint = request.getfixturevalue(name)
-    described = describe(checkpoint.model.config, checkpoint.weights)
-    parameters = [parameter.detach().numpy() for parameter in checkpoint.model.parameters()]
-    assert sorted(array.size for array in arrays(described)) == sorted(array.size for array in parameters)
-    assert sum(float(array.sum()) for array in arrays(described)) == pytest.approx(
+    trained = request.getfixturevalue(name)
+    # BERT's classifier reads its pooler, which is described there and in the encoder.
+    places = (trained.description.encoders, *(head.logits for head in trained.description.heads))
+    described = arrays(places)
+    parameters = [parameter.detach().numpy() for parameter in trained.checkpoints[0].model.parameters()]
+    assert sorted(array.size for array in described) == sorted(array.size for array in parameters)
+    assert sum(float(array.sum()) for array in described) == pytest.approx(
         sum(float(array.sum()) for array in parameters), rel=1e-4
     )
 
 
+def test_the_classifier_of_bert_reads_the_pooler(classifier):
+    (encoder,), (head,) = classifier.description.encoders, classifier.description.heads
+    for one, other in zip(arrays(head.dense), arrays(encoder.pooler), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_linear_weights_are_in_by_out(encoder):
-    layer = describe(encoder.model.config, encoder.weights).layers[0]
+    layer = encoder.description.encoders[0].layers[0]
     assert layer.intermediate.weight.shape == (40, 72)
     np.testing.assert_array_equal(
-        layer.query.weight, encoder.weights["encoder.layer.0.attention.self.query.weight"].T, strict=True
+        layer.query.weight, encoder.checkpoints[0].weights["encoder.layer.0.attention.self.query.weight"].T, strict=True
     )
 
 
 def test_a_head_changes_nothing_about_the_encoder_below_it(classifier):
-    bare = {name.removeprefix("bert."): array for name, array in classifier.weights.items()}
-    with_head = describe(classifier.model.config, classifier.weights)
-    alone = describe(classifier.model.config, {name: bare[name] for name in bare if "classifier" not in name})
-    assert alone.classifier is None
-    assert with_head.classifier is not None
-    for one, other in zip(arrays(alone.layers), arrays(with_head.layers), strict=True):
+    (checkpoint,) = classifier.checkpoints
+    bare = {name.removeprefix("bert."): array for name, array in checkpoint.weights.items()}
+    with_head = describe_encoder(checkpoint.model.config, checkpoint.weights)
+    alone = describe_encoder(checkpoint.model.config, {name: bare[name] for name in bare if "classifier" not in name})
+    for one, other in zip(arrays(alone), arrays(with_head), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_classifier_has_a_head_and_an_encoder_has_none(classifier, encoder):
+    assert [head.outputs for head in classifier.description.heads] == [("logits",)]
+    assert encoder.description.heads == ()
 
 
 def test_sizes_and_settings_are_the_configurations(make_checkpoint):
     folder = make_checkpoint(num_hidden_layers=2, num_attention_heads=4, hidden_act="relu", layer_norm_eps=1e-5)
-    checkpoint = Checkpoint.open(str(folder))
-    encoder = describe(checkpoint.model.config, checkpoint.weights)
+    (encoder,) = TrainedModel.open([str(folder)]).description.encoders
     assert (len(encoder.layers), encoder.attention_heads, encoder.activation) == (2, 4, "relu")
     assert encoder.embeddings.norm.epsilon == encoder.layers[1].output_norm.epsilon == 1e-5
 
@@ -73,7 +84,7 @@ def test_sizes_and_settings_are_the_configurations(make_checkpoint):
 def test_an_unknown_architecture_is_refused_with_the_known_ones(name):
     config = getattr(transformers, f"{name}Config")()
     with pytest.raises(CheckpointError, match=rf"'{config.model_type}'.*knows: {', '.join(ARCHITECTURES)}"):
-        describe(config, {})
+        describe_encoder(config, {})
 
 
 @pytest.mark.parametrize(
@@ -87,4 +98,4 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(name):
 )
 def test_decoders_and_relative_positions_are_refused(setting):
     with pytest.raises(CheckpointError, match="only bert encoders with absolute positions"):
-        describe(transformers.BertConfig(**setting), {})
+        describe_encoder(transformers.BertConfig(**setting), {})

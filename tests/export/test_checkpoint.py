@@ -8,6 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from encort.export.checkpoint import Checkpoint
+from encort.export.trained import TrainedModel
 from encort.runtime.manifest import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -230,22 +231,58 @@ def test_labels_of_one_name_are_refused(make_checkpoint, refused):
 def test_the_smallest_limit_is_the_max_length(positions, tokenizer_limit, expected, make_checkpoint, edit_json):
     folder = make_checkpoint(max_position_embeddings=positions)
     edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer_limit)
-    assert Checkpoint.open(str(folder)).max_length == expected
+    assert TrainedModel.open([str(folder)]).max_length == expected
 
 
 @pytest.mark.parametrize(("asked", "given"), [(12, 12), (None, 64), (512, 64)])
 def test_sentence_transformers_may_ask_for_a_smaller_limit(asked, given, folder):
     write(folder, "sentence_bert_config.json", {"max_seq_length": asked})
-    assert Checkpoint.open(str(folder)).max_length == given
+    assert TrainedModel.open([str(folder)]).max_length == given
 
 
-MISREAD = {
-    "many labels at once": {"problem_type": "multi_label_classification"},
-    "a number": {"problem_type": "regression"},
-    "one label": {"labels": ["only"]},
+TASKS = {
+    "one label of many": ({"labels": ["a", "b"]}, Task.TEXT_CLASSIFICATION),
+    "one label of many, said so": (
+        {"labels": ["a", "b"], "problem_type": "single_label_classification"},
+        Task.TEXT_CLASSIFICATION,
+    ),
+    "many labels at once": (
+        {"labels": ["a", "b"], "problem_type": "multi_label_classification"},
+        Task.MULTI_LABEL_CLASSIFICATION,
+    ),
+    "one label or none": (
+        {"labels": ["only"], "problem_type": "multi_label_classification"},
+        Task.MULTI_LABEL_CLASSIFICATION,
+    ),
+    "a number": ({"labels": ["only"], "problem_type": "regression"}, Task.TEXT_REGRESSION),
+    # transformers trains these as a regression.
+    "one label": ({"labels": ["only"]}, Task.TEXT_REGRESSION),
 }
 
 
-@pytest.mark.parametrize("settings", MISREAD.values(), ids=MISREAD)
-def test_a_classifier_that_softmax_would_misread_is_refused(settings, make_checkpoint, refused):
-    refused(make_checkpoint(**{"labels": ["a", "b"], **settings}), "label")
+@pytest.mark.parametrize(("settings", "task"), TASKS.values(), ids=TASKS)
+def test_labels_and_problem_type_make_the_task(settings, task, make_checkpoint):
+    checkpoint = Checkpoint.open(str(make_checkpoint(**settings)))
+    assert (checkpoint.task, checkpoint.labels) == (task, settings["labels"])
+
+
+MISREAD = {
+    "two numbers": ({"labels": ["a", "b"], "problem_type": "regression"}, "gives 2 numbers a text"),
+    "one class": (
+        {"labels": ["only"], "problem_type": "single_label_classification"},
+        r"1 label\(s\) for text-classification, which needs at least 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), MISREAD.values(), ids=MISREAD)
+def test_a_classifier_that_would_be_misread_is_refused(settings, message, make_checkpoint, refused):
+    refused(make_checkpoint(**settings), message)
+
+
+def test_an_unknown_problem_type_is_refused_with_the_known_ones(
+    classifier_checkpoint, checkpoint_copy, edit_json, refused
+):
+    folder = checkpoint_copy(classifier_checkpoint)
+    edit_json(folder / "config.json", problem_type="ranking")
+    refused(folder, "problem_type 'ranking'; encort knows single_label_classification, multi_label.*, regression")

@@ -38,7 +38,7 @@ def test_export_options_reach_the_bundle(encoder_checkpoint, output):
     options = ["--pooling", "cls", "--no-normalize", "--max-length", "16"]
     encort("export", encoder_checkpoint, "-o", output, *options)
     manifest = Bundle.open(output).manifest
-    assert (manifest.pooling, manifest.normalize, manifest.max_length) == ("cls", False, 16)
+    assert (manifest.embedding.pooling, manifest.embedding.normalize, manifest.max_length) == ("cls", False, 16)
 
 
 def test_export_replaces_a_bundle_only_with_overwrite(encoder_checkpoint, encoder_bundle, tmp_path):
@@ -46,7 +46,7 @@ def test_export_replaces_a_bundle_only_with_overwrite(encoder_checkpoint, encode
     with pytest.raises(OutputExistsError, match="--overwrite"):
         encort("export", encoder_checkpoint, "-o", earlier)
     encort("export", encoder_checkpoint, "-o", earlier, "--pooling", "cls", "--overwrite")
-    assert Bundle.open(earlier).manifest.pooling == "cls"
+    assert Bundle.open(earlier).manifest.embedding.pooling == "cls"
 
 
 def test_export_without_its_packages_gives_the_pip_command(encoder_checkpoint, output, monkeypatch):
@@ -58,7 +58,7 @@ def test_export_without_its_packages_gives_the_pip_command(encoder_checkpoint, o
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export"], "Missing argument 'CHECKPOINT'"),
+        (["export"], "Missing argument 'CHECKPOINT...'"),
         (["export", "checkpoint"], "Missing option '--output'"),
         (["export", "checkpoint", "-o", "out", "--pooling", "max"], "'max' is not one of 'mean', 'cls', 'pooler'"),
         (["verify"], "Missing argument 'BUNDLE'"),
@@ -73,7 +73,7 @@ def test_wrong_usage_exits_with_2(arguments, message):
 def test_verify_compares_with_the_golden_vectors(classifier_bundle):
     lines = encort("verify", classifier_bundle).stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-padded"]
-    assert all("golden vectors, 40 texts" in line and "logits" in line for line in lines)
+    assert all("golden vectors, 50 texts" in line and "logits" in line for line in lines)
 
 
 def test_verify_compares_with_a_checkpoint(classifier_bundle, classifier_checkpoint):

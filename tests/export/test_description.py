@@ -2,14 +2,14 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from encort.export.architectures import describe
+from encort.export.architectures import describe_encoder
 from encort.export.checkpoint import Checkpoint
 
 
 @pytest.fixture
 def encoder(encoder_checkpoint):
     checkpoint = Checkpoint.open(str(encoder_checkpoint))
-    return describe(checkpoint.model.config, checkpoint.weights)
+    return describe_encoder(checkpoint.model.config, checkpoint.weights)
 
 
 def test_hidden_is_the_width_of_every_token(encoder):

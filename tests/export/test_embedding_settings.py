@@ -5,7 +5,7 @@ import pytest
 from encort.export.embedding_settings import EmbeddingSettings
 from encort.export.exporter import export_bundle
 from encort.runtime.errors import CheckpointError
-from encort.runtime.manifest import Pooling
+from encort.runtime.manifest import Embedding, Pooling
 
 MODULES = {
     "transformer": {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -69,7 +69,7 @@ def test_a_pooling_file_without_a_pooling_is_refused(tmp_path):
 def test_a_pooling_that_was_asked_for_goes_before_one_that_cannot_be_had(encoder_checkpoint, checkpoint_copy, output):
     folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), pooling_mode_max_tokens=True)
     manifest = export_bundle(folder, output, pooling=Pooling.CLS).manifest
-    assert (manifest.pooling, manifest.normalize) == (Pooling.CLS, False)
+    assert manifest.embedding == Embedding(pooling=Pooling.CLS, normalize=False)
 
 
 def test_a_module_after_the_pooling_is_refused(tmp_path):

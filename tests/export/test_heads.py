@@ -3,11 +3,17 @@ import onnx_ir as ir
 import pytest
 import transformers
 
-from encort.export.architectures import describe
-from encort.export.checkpoint import Checkpoint
 from encort.export.heads import author
+from encort.export.trained import TrainedModel
 from encort.runtime.errors import CheckpointError
-from encort.runtime.manifest import Layout, Output, Pooling
+from encort.runtime.manifest import (
+    LAST_HIDDEN_STATE,
+    POOLER_OUTPUT,
+    SENTENCE_EMBEDDING,
+    Embedding,
+    Layout,
+    Pooling,
+)
 
 LARGEST_ERROR = 5e-5
 
@@ -21,11 +27,7 @@ def poolerless_checkpoint(make_checkpoint):
 
 @pytest.fixture
 def described():
-    def describe_folder(folder):
-        checkpoint = Checkpoint.open(str(folder))
-        return describe(checkpoint.model.config, checkpoint.weights)
-
-    return describe_folder
+    return lambda folder: TrainedModel.open([str(folder)]).description
 
 
 def pooled(pooling, outputs, mask, *, normalize):
@@ -46,17 +48,17 @@ def test_sentence_embeddings_equal_eager(
     layout, pooling, normalize, encoder_checkpoint, authored, run_graph, token_cases, eager
 ):
     session = authored(encoder_checkpoint, layout, pooling=pooling, normalize=normalize)
-    for tokens in token_cases(64, masked=layout is Layout.PADDED):
-        expected = pooled(pooling, eager(encoder_checkpoint, *tokens), tokens[2], normalize=normalize)
-        found = run_graph(session, *tokens)["sentence_embedding"]
+    for inputs in token_cases(64, masked=layout is Layout.PADDED):
+        expected = pooled(pooling, eager(encoder_checkpoint, inputs), inputs["attention_mask"], normalize=normalize)
+        found = run_graph(session, inputs)["sentence_embedding"]
         np.testing.assert_allclose(found, expected, rtol=0, atol=LARGEST_ERROR)
 
 
 @pytest.mark.parametrize("layout", Layout)
 def test_logits_and_pooler_output_equal_eager(layout, classifier_checkpoint, authored, run_graph, token_cases, eager):
     session = authored(classifier_checkpoint, layout)
-    for tokens in token_cases(64, masked=layout is Layout.PADDED):
-        expected, found = eager(classifier_checkpoint, *tokens), run_graph(session, *tokens)
+    for inputs in token_cases(64, masked=layout is Layout.PADDED):
+        expected, found = eager(classifier_checkpoint, inputs), run_graph(session, inputs)
         for name in ("logits", "pooler_output"):
             np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=LARGEST_ERROR)
 
@@ -74,29 +76,33 @@ def test_a_classifier_has_every_output_with_dynamic_axes(classifier_checkpoint, 
 def test_an_encoder_without_pooler_has_no_pooler_output(poolerless_checkpoint, authored, run_graph, token_cases, eager):
     session = authored(poolerless_checkpoint, Layout.PADDED)
     assert [node.name for node in session.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
-    for tokens in token_cases(64, masked=True):
-        expected = pooled(Pooling.MEAN, eager(poolerless_checkpoint, *tokens), tokens[2], normalize=True)
-        found = run_graph(session, *tokens)["sentence_embedding"]
+    for inputs in token_cases(64, masked=True):
+        outputs = eager(poolerless_checkpoint, inputs)
+        expected = pooled(Pooling.MEAN, outputs, inputs["attention_mask"], normalize=True)
+        found = run_graph(session, inputs)["sentence_embedding"]
         np.testing.assert_allclose(found, expected, rtol=0, atol=LARGEST_ERROR)
 
 
 def test_pooling_by_a_pooler_that_is_not_there_is_refused(poolerless_checkpoint, described, refused):
     with pytest.raises(CheckpointError, match="no pooler; pool by mean or cls"):
-        author(described(poolerless_checkpoint), Layout.PADDED, pooling=Pooling.POOLER, normalize=True)
+        author(
+            described(poolerless_checkpoint), Layout.PADDED, embedding=Embedding(pooling=Pooling.POOLER, normalize=True)
+        )
     refused(poolerless_checkpoint, "no pooler", pooling=Pooling.POOLER)
 
 
 @pytest.mark.parametrize(
     ("output", "unneeded"),
     [
-        (Output.LAST_HIDDEN_STATE, {"Tanh", "ReduceSum", "LpNormalization"}),
-        (Output.POOLER_OUTPUT, {"ReduceSum", "LpNormalization"}),
-        (Output.SENTENCE_EMBEDDING, {"Tanh"}),
-        (Output.LOGITS, {"ReduceSum", "LpNormalization"}),
+        (LAST_HIDDEN_STATE, {"Tanh", "ReduceSum", "LpNormalization"}),
+        (POOLER_OUTPUT, {"ReduceSum", "LpNormalization"}),
+        (SENTENCE_EMBEDDING, {"Tanh"}),
+        ("logits", {"ReduceSum", "LpNormalization"}),
     ],
 )
 def test_no_output_needs_the_nodes_of_another_head(output, unneeded, classifier_checkpoint, described):
-    model = author(described(classifier_checkpoint), Layout.PADDED, pooling=Pooling.MEAN, normalize=True)
+    embedding = Embedding(pooling=Pooling.MEAN, normalize=True)
+    model = author(described(classifier_checkpoint), Layout.PADDED, embedding=embedding)
     assert unneeded <= {node.op_type for node in model.graph}
     (value,) = [value for value in model.graph.outputs if value.name == output]
     assert not unneeded & {node.op_type for node in ancestors(value)}

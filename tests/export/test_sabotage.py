@@ -1,12 +1,13 @@
 """A graph that is not the model that was trained never becomes a bundle: the export is sabotaged, and says so."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from encort.export import exporter
+from encort.export import exporter, trained
 from encort.export.exporter import export_bundle
 from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import Layout, Pooling
@@ -186,22 +187,26 @@ def wrong(monkeypatch):
     """`wrong(weights=, settings=, graph=, layouts=)`: from now on, exports author something else."""
 
     def sabotage(*, weights=lambda weights: None, settings=(), graph=lambda graph: None, layouts=Layout):  # noqa: ARG005
-        def describe(config, arrays):
-            other, changed = copy.deepcopy(config), dict(arrays)
-            other.update(dict(settings))
-            weights(changed)
-            return right_describe(other, changed)
+        def wrongly(describe):
+            def describe_something_else(config, arrays, *arguments, **options):
+                other, changed = copy.deepcopy(config), dict(arrays)
+                other.update(dict(settings))
+                weights(changed)
+                return describe(other, changed, *arguments, **options)
 
-        def author(encoder, layout, **options):
-            model = right_author(encoder, layout, **options)
+            return describe_something_else
+
+        def author(description, layout, **options):
+            model = right_author(description, layout, **options)
             if layout in layouts:
                 graph(model.graph)
             return model
 
-        monkeypatch.setattr(exporter, "describe", describe)
+        monkeypatch.setattr(trained, "describe_encoder", wrongly(trained.describe_encoder))
+        monkeypatch.setattr(trained, "describe_head", wrongly(trained.describe_head))
         monkeypatch.setattr(exporter, "author", author)
 
-    right_describe, right_author = exporter.describe, exporter.author
+    right_author = exporter.author
     return sabotage
 
 
@@ -253,8 +258,11 @@ def test_one_wrong_graph_never_becomes_a_bundle(graph, layout, classifier_checkp
 
 @pytest.mark.parametrize(("asked", "given"), [(Pooling.MEAN, Pooling.CLS), (Pooling.CLS, Pooling.POOLER)])
 def test_another_pooling_never_becomes_a_bundle(asked, given, encoder_checkpoint, output, monkeypatch):
+    def author(*arguments, embedding, **options):
+        return right(*arguments, embedding=replace(embedding, pooling=given), **options)
+
     right = exporter.author
-    monkeypatch.setattr(exporter, "author", lambda *args, **options: right(*args, **{**options, "pooling": given}))
+    monkeypatch.setattr(exporter, "author", author)
     with pytest.raises(FidelityError, match="sentence_embedding"):
         export_bundle(encoder_checkpoint, output, pooling=asked)
     assert list(output.parent.iterdir()) == []

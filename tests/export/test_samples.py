@@ -1,8 +1,13 @@
-from encort.export.samples import sample_texts
+from encort.export.samples import sample_pairs, sample_texts
 
 
 def test_there_are_forty_different_texts():
     assert len(sample_texts()) == len(set(sample_texts())) == 40
+
+
+def test_there_are_ten_different_pairs_of_them():
+    assert len(sample_pairs()) == len(set(sample_pairs())) == 10
+    assert {text for pair in sample_pairs() for text in pair} <= set(sample_texts())
 
 
 def test_no_text_is_blank():

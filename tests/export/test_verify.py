@@ -5,49 +5,84 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from encort.export.oracle import Case
-from encort.export.verify import verify
+from encort.export.oracle import Case, Oracle
+from encort.export.verify import TokenRange, verify
 from encort.runtime.errors import FidelityError
-from encort.runtime.manifest import TOLERANCES, Device, Layout, Output, Precision, Variant
+from encort.runtime.manifest import (
+    LAST_HIDDEN_STATE,
+    SENTENCE_EMBEDDING,
+    Device,
+    Embedding,
+    Head,
+    Layout,
+    Pooling,
+    Precision,
+    Task,
+    Variant,
+)
 from encort.runtime.tokens import TokenBatch
+from encort.runtime.tolerance import error_limit
 
 LIMIT, VOCABULARY = 40, 50
-TOLERANCE = TOLERANCES[Precision.FP32]
+LOGITS = "logits"
+TOLERANCE = error_limit(Precision.FP32, LOGITS, None)
 SAMPLES = TokenBatch(
     ids=np.arange(12),
     type_ids=np.zeros(12, np.int64),
     cu_seqlens=np.array([0, 3, 5, 12]),
     truncated=np.zeros(3, np.bool_),
 )
+AXES = {
+    LAST_HIDDEN_STATE: ["batch", "sequence", "2"],
+    SENTENCE_EMBEDDING: ["batch", "2"],
+    LOGITS: ["batch", "2"],
+}
+RAW = Embedding(pooling=Pooling.MEAN, normalize=False)
+UNIT = Embedding(pooling=Pooling.MEAN, normalize=True)
+HEAD = Head(name="head", task=Task.TEXT_CLASSIFICATION, labels=["a", "b"], outputs=[LOGITS])
 
 
-def model(case):
+@dataclass(frozen=True)
+class FakeOracle(Oracle):
     """Outputs that depend on nothing but each text's own counted tokens."""
-    hidden = np.stack([np.sin(case.ids), np.cos(case.ids + case.type_ids)], axis=2).astype(np.float32)
-    counted = case.mask[:, :, None].astype(np.float32)
-    sentence = (hidden * counted).sum(1) / counted.sum(1)
-    # So close to each other that a label can flip within the tolerance.
-    logits = sentence[:, :1] * np.array([1, -1], np.float32) * np.float32(TOLERANCE / 4)
-    return {Output.LAST_HIDDEN_STATE: hidden, Output.SENTENCE_EMBEDDING: sentence, Output.LOGITS: logits}
+
+    checkpoints: tuple[()] = ()
+    heads: tuple[Head, ...] = (HEAD,)
+    embedding: Embedding = RAW
+
+    def __call__(self, case):
+        hidden = np.stack([np.sin(ids(case)), np.cos(ids(case) + types(case))], axis=2).astype(np.float32)
+        counted = case.mask[:, :, None].astype(np.float32)
+        sentence = (hidden * counted).sum(1) / counted.sum(1)
+        # So close to each other that a label can flip within the tolerance.
+        logits = sentence[:, :1] * np.array([1, -1], np.float32) * np.float32(TOLERANCE / 4)
+        return {LAST_HIDDEN_STATE: hidden, SENTENCE_EMBEDDING: sentence, LOGITS: logits}
 
 
 @dataclass
 class FakeSession:
-    """Runs `model`, then `harm`s its outputs; remembers the cases."""
+    """Runs the same model, then `harm`s its outputs; remembers the cases."""
 
     harm: callable = lambda case, outputs: None  # noqa: ARG005
     cases: list[Case] = field(default_factory=list)
 
     def run(self, names, inputs):
-        ids = inputs["input_ids"]
-        case = Case("seen", ids, inputs["token_type_ids"], inputs.get("attention_mask", np.ones_like(ids)))
+        case = Case("seen", inputs)
         self.cases.append(case)
-        outputs = {name: array.copy() for name, array in model(case).items()}
+        outputs = {name: array.copy() for name, array in FakeOracle()(case).items()}
         self.harm(case, outputs)
         return [outputs[name] for name in names]
 
 
-def variant(layout, outputs=(Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING, Output.LOGITS)):
+def ids(case):
+    return case.inputs["input_ids"]
+
+
+def types(case):
+    return case.inputs["token_type_ids"]
+
+
+def variant(layout, outputs=tuple(AXES)):
     return Variant(
         name=f"fake-{layout}",
         file="fake.onnx",
@@ -57,15 +92,16 @@ def variant(layout, outputs=(Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING
         layout=layout,
         instruction_set=None,
         inputs={},
-        outputs={name.value: [] for name in outputs},
+        outputs={name: AXES[name] for name in outputs},
         fidelity=None,
     )
 
 
-def judge(session, layout=Layout.PADDED, *, samples=SAMPLES, limit=LIMIT, beside=(), **options):
+def judge(session, layout=Layout.PADDED, *, oracle=None, samples=SAMPLES, limit=LIMIT, beside=(), **options):
     """The fidelity of one variant, measured together with those `beside` it."""
     variants = [*beside, (variant(layout, **options), session)]
-    return verify(variants, model, samples, limit=limit, vocabulary=VOCABULARY, token_types=2)[-1]
+    tokens = TokenRange(length=limit, ids=np.arange(VOCABULARY), types=2)
+    return verify(variants, oracle or FakeOracle(), samples, tokens=tokens)[-1]
 
 
 def is_full(case):
@@ -76,7 +112,7 @@ def is_full(case):
 def test_batches_are_one_and_many_and_lengths_one_to_the_limit(layout):
     session = FakeSession()
     judge(session, layout)
-    shapes = {case.ids.shape for case in session.cases}
+    shapes = {ids(case).shape for case in session.cases}
     assert {batch for batch, _ in shapes} >= {1, 3, 32}
     assert {length for batch, length in shapes if batch == 1} >= {1, 2, 3, 7, 33, LIMIT - 1, LIMIT}
     assert {length for batch, length in shapes if batch == 3} >= {1, 2, 3, 7, 33, LIMIT - 1, LIMIT}
@@ -90,15 +126,15 @@ def test_no_length_passes_the_limit(limit):
     )
     session = FakeSession()
     judge(session, samples=one_token, limit=limit)
-    assert {case.ids.shape[1] for case in session.cases} >= {1, limit}
-    assert max(case.ids.shape[1] for case in session.cases) == limit
+    assert {ids(case).shape[1] for case in session.cases} >= {1, limit}
+    assert max(ids(case).shape[1] for case in session.cases) == limit
 
 
 def test_every_token_and_both_types_are_tried():
     session = FakeSession()
     judge(session)
-    assert set(np.concatenate([case.ids.ravel() for case in session.cases])) == set(range(VOCABULARY))
-    assert {0, 1} == set(np.concatenate([case.type_ids.ravel() for case in session.cases]))
+    assert set(np.concatenate([ids(case).ravel() for case in session.cases])) == set(range(VOCABULARY))
+    assert {0, 1} == set(np.concatenate([types(case).ravel() for case in session.cases]))
 
 
 def test_masks_have_holes_but_never_at_the_first_token():
@@ -109,14 +145,16 @@ def test_masks_have_holes_but_never_at_the_first_token():
 
 
 def test_the_equal_length_layout_is_never_given_a_masked_case():
-    padded, equal_length = (judge(FakeSession(), layout) for layout in (Layout.PADDED, Layout.EQUAL_LENGTH))
-    assert equal_length.cases < padded.cases
+    padded, equal_length = FakeSession(), FakeSession()
+    assert judge(equal_length, Layout.EQUAL_LENGTH).cases < judge(padded, Layout.PADDED).cases
+    assert all(map(is_full, equal_length.cases))
+    assert not all(map(is_full, padded.cases))
 
 
 def test_every_sample_is_run_alone_and_all_of_them_padded():
     session = FakeSession()
     judge(session)
-    alone = [case.ids[0].tolist() for case in session.cases if len(case.ids) == 1]
+    alone = [ids(case)[0].tolist() for case in session.cases if len(ids(case)) == 1]
     for start, end in zip(SAMPLES.cu_seqlens, SAMPLES.cu_seqlens[1:], strict=False):
         assert SAMPLES.ids[start:end].tolist() in alone
     assert [[1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0], [1] * 7] in [case.mask.tolist() for case in session.cases]
@@ -124,20 +162,20 @@ def test_every_sample_is_run_alone_and_all_of_them_padded():
 
 WRONG_WHEN = {
     "always": lambda case: True,  # noqa: ARG005
-    "alone": lambda case: len(case.ids) == 1,
-    "in a batch of three": lambda case: len(case.ids) == 3,
-    "in a batch of 32": lambda case: len(case.ids) == 32,
-    "one token": lambda case: case.ids.shape[1] == 1,
-    "at the limit": lambda case: case.ids.shape[1] == LIMIT,
-    "just below the limit": lambda case: case.ids.shape[1] == LIMIT - 1,
+    "alone": lambda case: len(ids(case)) == 1,
+    "in a batch of three": lambda case: len(ids(case)) == 3,
+    "in a batch of 32": lambda case: len(ids(case)) == 32,
+    "one token": lambda case: ids(case).shape[1] == 1,
+    "at the limit": lambda case: ids(case).shape[1] == LIMIT,
+    "just below the limit": lambda case: ids(case).shape[1] == LIMIT - 1,
     "masked": lambda case: not is_full(case),
     "full": is_full,
-    "second token type": lambda case: case.type_ids.any(),
-    "last token of the vocabulary": lambda case: (case.ids == VOCABULARY - 1).any(),
+    "second token type": lambda case: types(case).any(),
+    "last token of the vocabulary": lambda case: (ids(case) == VOCABULARY - 1).any(),
 }
 
 
-@pytest.mark.parametrize("output", [Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING, Output.LOGITS])
+@pytest.mark.parametrize("output", AXES)
 @pytest.mark.parametrize("wrong", WRONG_WHEN.values(), ids=WRONG_WHEN)
 def test_one_wrong_number_is_noticed(wrong, output):
     def harm(case, outputs):
@@ -149,37 +187,45 @@ def test_one_wrong_number_is_noticed(wrong, output):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("output", [Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING, Output.LOGITS])
+@pytest.mark.parametrize("output", AXES)
 def test_numbers_that_are_not_finite_are_refused(output, value):
     def harm(_, outputs):
         outputs[output][0, 0] = value
 
-    with pytest.raises(FidelityError, match=str(output)):
+    with pytest.raises(FidelityError, match=output):
         judge(FakeSession(harm))
 
 
 def test_an_error_within_the_tolerance_passes_and_is_measured():
     def harm(_, outputs):
-        outputs[Output.SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE)
+        outputs[SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE)
 
     errors = judge(FakeSession(harm)).max_abs_error
-    assert errors[Output.SENTENCE_EMBEDDING] == pytest.approx(0.6 * TOLERANCE, rel=1e-2)
-    assert errors[Output.LAST_HIDDEN_STATE] == errors[Output.LOGITS] == 0
+    assert errors[SENTENCE_EMBEDDING] == pytest.approx(0.6 * TOLERANCE, rel=1e-2)
+    assert errors[LAST_HIDDEN_STATE] == errors[LOGITS] == 0
+
+
+def test_an_error_of_an_embedding_of_length_1_is_judged_more_strictly():
+    def harm(_, outputs):
+        outputs[SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE)
+
+    with pytest.raises(FidelityError, match=r"sentence_embedding .* the limit is 1e-05"):
+        judge(FakeSession(harm), oracle=FakeOracle(embedding=UNIT))
 
 
 def test_the_largest_error_of_all_cases_is_kept():
     def harm(case, outputs):
-        if case.ids.shape == (1, 2):
-            outputs[Output.SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE)
+        if ids(case).shape == (1, 2):
+            outputs[SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE)
 
-    assert judge(FakeSession(harm)).max_abs_error[Output.SENTENCE_EMBEDDING] > 0.5 * TOLERANCE
+    assert judge(FakeSession(harm)).max_abs_error[SENTENCE_EMBEDDING] > 0.5 * TOLERANCE
 
 
 def test_hidden_states_of_masked_tokens_are_read_by_nobody():
     def harm(case, outputs):
-        outputs[Output.LAST_HIDDEN_STATE][case.mask == 0] = np.nan
+        outputs[LAST_HIDDEN_STATE][case.mask == 0] = np.nan
 
-    assert judge(FakeSession(harm)).max_abs_error[Output.LAST_HIDDEN_STATE] == 0
+    assert judge(FakeSession(harm)).max_abs_error[LAST_HIDDEN_STATE] == 0
 
 
 def test_cosines_are_those_of_the_samples():
@@ -187,8 +233,8 @@ def test_cosines_are_those_of_the_samples():
     assert exact.mean_cosine == pytest.approx(1)
 
     def harm(case, outputs):
-        if case.ids.shape == (1, 7):
-            outputs[Output.SENTENCE_EMBEDDING][:, 0] += np.float32(0.9 * TOLERANCE)
+        if ids(case).shape == (1, 7):
+            outputs[SENTENCE_EMBEDDING][:, 0] += np.float32(0.9 * TOLERANCE)
 
     bent = judge(FakeSession(harm))
     assert bent.min_cosine < bent.mean_cosine < exact.mean_cosine
@@ -197,8 +243,8 @@ def test_cosines_are_those_of_the_samples():
 
 def test_labels_that_flip_within_the_tolerance_are_counted():
     def harm(case, outputs):
-        if case.ids.tolist() in ([[0, 1, 2]], [[3, 4]]):
-            outputs[Output.LOGITS] *= -1
+        if ids(case).tolist() in ([[0, 1, 2]], [[3, 4]]):
+            outputs[LOGITS] *= -1
 
     assert judge(FakeSession(harm)).label_flips == 2
 
@@ -207,22 +253,49 @@ def test_right_logits_flip_no_label():
     assert judge(FakeSession()).label_flips == 0
 
 
-def test_a_variant_that_lacks_an_output_is_refused():
-    with pytest.raises(FidelityError, match="the same outputs: logits"):
-        judge(FakeSession(), outputs=[Output.LAST_HIDDEN_STATE, Output.SENTENCE_EMBEDDING])
+@dataclass(frozen=True)
+class Headless(FakeOracle):
+    def __call__(self, case):
+        return {name: array for name, array in FakeOracle.__call__(self, case).items() if name != LOGITS}
+
+
+def test_a_variant_that_gives_what_the_checkpoint_does_not_is_refused():
+    with pytest.raises(FidelityError, match="fake-padded gives what the checkpoint does not: logits"):
+        judge(FakeSession(), oracle=Headless())
+
+
+def test_a_variant_may_give_a_part_of_what_the_checkpoint_does():
+    fidelity = judge(FakeSession(), outputs=[LAST_HIDDEN_STATE, SENTENCE_EMBEDDING])
+    assert set(fidelity.max_abs_error) == {LAST_HIDDEN_STATE, SENTENCE_EMBEDDING}
+
+
+def test_an_output_of_another_shape_is_refused():
+    def harm(_, outputs):
+        outputs[LOGITS] = outputs[LOGITS][:, :1]
+
+    with pytest.raises(FidelityError, match=r"logits is .*, expected"):
+        judge(FakeSession(harm))
 
 
 def test_what_neighbours_change_is_measured():
     def harm(case, outputs):
-        outputs[Output.SENTENCE_EMBEDDING] += np.float32(0.5 * TOLERANCE * (len(case.ids) > 1))
+        outputs[SENTENCE_EMBEDDING] += np.float32(0.5 * TOLERANCE * (len(ids(case)) > 1))
 
     assert judge(FakeSession()).batch_difference == 0
     assert judge(FakeSession(harm)).batch_difference == pytest.approx(0.5 * TOLERANCE, rel=1e-2)
 
 
+def test_a_text_that_depends_on_its_neighbours_is_refused():
+    def harm(case, outputs):
+        outputs[SENTENCE_EMBEDDING] += np.float32(0.6 * TOLERANCE * (1 if len(ids(case)) > 1 else -1))
+
+    with pytest.raises(FidelityError, match=r"sentence_embedding changes by 0\.00012 with its neighbours"):
+        judge(FakeSession(harm))
+
+
 def test_one_wrong_variant_among_right_ones_is_named():
     def harm(_, outputs):
-        outputs[Output.SENTENCE_EMBEDDING] += 1
+        outputs[SENTENCE_EMBEDDING] += 1
 
     with pytest.raises(FidelityError, match="variant fake-padded"):
         judge(FakeSession(harm), beside=[(variant(Layout.EQUAL_LENGTH), FakeSession())])

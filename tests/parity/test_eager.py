@@ -36,7 +36,7 @@ def test_classify_gives_eager_probabilities(classifier_bundle, eager_logits):
     scores = np.array([list(result.scores.values()) for result in results])
     np.testing.assert_allclose(scores, eager_logits.softmax(-1).numpy(), atol=1e-5)
     assert [result.label for result in results] == [
-        model.manifest.labels[index] for index in eager_logits.argmax(-1).tolist()
+        model.manifest.heads[0].labels[index] for index in eager_logits.argmax(-1).tolist()
     ]
 
 

@@ -38,9 +38,10 @@ def test_lengths_are_those_of_the_rows(rows):
 def test_a_plan_reads_every_row_as_it_was(rows, workers):
     batch, found = flat(rows), {}
     for indices in plan_equal_length(batch.lengths, workers=workers):
-        ids, type_ids = batch.rows(indices)
-        np.testing.assert_array_equal(type_ids, -ids)
-        found |= zip(indices.tolist(), ids.tolist(), strict=True)
+        inputs = batch.rows(indices)
+        np.testing.assert_array_equal(inputs["token_type_ids"], -inputs["input_ids"])
+        assert inputs["attention_mask"].all()
+        found |= zip(indices.tolist(), inputs["input_ids"].tolist(), strict=True)
     assert [found[index] for index in range(len(rows))] == rows
 
 

@@ -40,7 +40,7 @@ def bundle(classifier_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def edit_manifest(bundle: Path) -> EditManifest:
-    """`edit_manifest(lambda plain: plain.update(task="..."))` changes the copy's manifest."""
+    """`edit_manifest(lambda plain: plain.update(max_length=12))` changes the copy's manifest."""
 
     def edit(change: Callable[[Plain], Any]) -> None:
         plain = json.loads((bundle / "encort.json").read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -16,7 +17,7 @@ from encort.runtime.errors import (
     BundleVersionError,
     VariantNotFoundError,
 )
-from encort.runtime.manifest import Device, Layout, Precision
+from encort.runtime.manifest import FORMAT_VERSION, Device, Precision
 
 GRAPH, WEIGHTS = "cpu-fp32.onnx", "cpu-fp32.weights"
 LOADED = ["tokenizer.json", GRAPH, WEIGHTS]
@@ -78,9 +79,10 @@ def test_a_file_that_was_cut_short_is_noticed(bundle, name):
         load(bundle)
 
 
-def test_another_format_version_is_its_own_error(bundle, edit_manifest):
-    edit_manifest(lambda plain: plain.update(format_version=2))
-    with pytest.raises(BundleVersionError, match="format_version 2"):
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1])
+def test_another_format_version_is_its_own_error(bundle, edit_manifest, version):
+    edit_manifest(lambda plain: plain.update(format_version=version))
+    with pytest.raises(BundleVersionError, match=f"format_version {version}"):
         load(bundle)
 
 
@@ -157,8 +159,6 @@ def test_every_used_file_has_a_hash(bundle, edit_manifest, name):
 @pytest.mark.parametrize(
     "change",
     [
-        {"labels": ["card_lost", "change_pin"]},
-        {"labels": ["card_lost", "card_lost", "hello"]},
         {"max_length": 0},
         {"max_length": -1},
         {"max_length": 10**30},
@@ -169,6 +169,30 @@ def test_every_used_file_has_a_hash(bundle, edit_manifest, name):
 def test_a_manifest_that_cannot_be_true_is_refused_on_load(bundle, edit_manifest, change):
     edit_manifest(lambda plain: plain.update(change))
     with pytest.raises(BundleError):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": ["card_lost", "change_pin"]},
+        {"labels": ["card_lost", "card_lost", "hello"]},
+        {"labels": []},
+        {"outputs": []},
+        {"outputs": ["logits", "surprise"]},
+        {"outputs": ["sentence_embedding"]},
+    ],
+    ids=str,
+)
+def test_a_head_that_cannot_be_true_is_refused_on_load(bundle, edit_manifest, change):
+    edit_manifest(lambda plain: plain["heads"][0].update(change))
+    with pytest.raises(BundleError):
+        load(bundle)
+
+
+def test_two_heads_of_one_name_are_refused_on_load(bundle, edit_manifest):
+    edit_manifest(lambda plain: plain.update(heads=2 * plain["heads"]))
+    with pytest.raises(BundleError, match="two heads have one name"):
         load(bundle)
 
 
@@ -233,15 +257,29 @@ def test_files_are_checked_only_when_they_are_used(bundle):
     load(bundle)
 
 
-def test_the_first_variant_that_fits_is_taken(classifier_bundle):
+@pytest.mark.parametrize(
+    ("names", "precision", "taken"),
+    [
+        (["cpu-fp32", "cpu-int8"], None, "cpu-fp32"),
+        (["cpu-int8", "cpu-fp32"], None, "cpu-int8"),
+        (["cpu-int8", "cpu-fp32"], Precision.FP32, "cpu-fp32"),
+        (["cpu-fp32", "cpu-fp32-padded"], None, "cpu-fp32"),
+        (["cpu-fp32-padded", "cpu-fp32"], None, "cpu-fp32"),
+        (["cpu-fp32-padded"], None, "cpu-fp32-padded"),
+    ],
+    ids=str,
+)
+def test_the_first_variant_that_fits_is_taken_of_those_without_a_mask(classifier_bundle, names, precision, taken):
     bundle = Bundle.open(classifier_bundle)
-    assert bundle.variant(Device.CPU, None, Layout.EQUAL_LENGTH).name == "cpu-fp32"
-    assert bundle.variant(Device.CPU, Precision.FP32, Layout.PADDED).name == "cpu-fp32-padded"
+    variants = {variant.name: variant for variant in bundle.manifest.variants}
+    variants["cpu-int8"] = replace(variants["cpu-fp32"], name="cpu-int8", precision=Precision.INT8)
+    manifest = replace(bundle.manifest, variants=[variants[name] for name in names])
+    assert replace(bundle, manifest=manifest).variant(Device.CPU, precision).name == taken
 
 
 def test_a_variant_that_is_not_there_lists_those_that_are(classifier_bundle):
     with pytest.raises(VariantNotFoundError, match=r"device cuda, precision auto; it has: cpu-fp32, cpu-fp32-padded"):
-        Bundle.open(classifier_bundle).variant(Device.CUDA, None, Layout.PADDED)
+        Bundle.open(classifier_bundle).variant(Device.CUDA, None)
 
 
 def test_the_order_of_variants_changes_no_result(bundle, edit_manifest, classifier):

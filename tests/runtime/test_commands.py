@@ -159,7 +159,12 @@ def test_options_reach_the_model(invoke, classifier_bundle, options):
 
 def test_inspect_shows_what_the_bundle_says(invoke, classifier_bundle, encoder_bundle):
     shown = invoke("inspect", classifier_bundle)
-    for said in ("text-classification", "3: card_lost, change_pin, hello", "mean pooling, L2 normalized", "64 tokens"):
+    for said in (
+        "text-classification",
+        "3 labels: card_lost, change_pin, hello",
+        "mean pooling, L2 normalized",
+        "64 tokens",
+    ):
         assert said in shown
     assert "cpu-fp32-padded.onnx" in shown
     assert "largest difference to eager PyTorch" in shown
@@ -168,12 +173,12 @@ def test_inspect_shows_what_the_bundle_says(invoke, classifier_bundle, encoder_b
 
 def test_inspect_shortens_many_labels(invoke, bundle, edit_manifest):
     def seven_labels(plain):
-        plain["labels"] = list("abcdefg")
+        plain["heads"][0]["labels"] = list("abcdefg")
         for variant in plain["variants"]:
             variant["outputs"]["logits"][-1] = "7"
 
     edit_manifest(seven_labels)
-    assert "7: a, b, c, d, …" in invoke("inspect", bundle)
+    assert "7 labels: a, b, c, d, …" in invoke("inspect", bundle)
 
 
 def test_inspect_prints_the_manifest_as_json(invoke, classifier_bundle):
@@ -339,7 +344,7 @@ def test_a_full_disk_is_no_traceback(encoder_bundle):
 
 
 def test_a_terminal_without_unicode_still_gets_its_output(run_encort, bundle, edit_manifest):
-    edit_manifest(lambda plain: plain.update(labels=["안녕", "b", "c"]))
+    edit_manifest(lambda plain: plain["heads"][0].update(labels=["안녕", "b", "c"]))
     done = run_encort("inspect", bundle, PYTHONIOENCODING="ascii")
     assert "Traceback" not in done.stderr
     assert done.returncode == 0

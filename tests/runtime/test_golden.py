@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from encort.runtime.bundle import Bundle
 from encort.runtime.errors import BundleError, BundleFileChangedError, BundleFileMissingError, FidelityError
 from encort.runtime.golden import Golden, verify_bundle
-from encort.runtime.manifest import TOLERANCES, Output, Precision
+from encort.runtime.manifest import Precision
+from encort.runtime.tolerance import error_limit
 
 
 def npz(**arrays):
@@ -20,23 +22,26 @@ def npz(**arrays):
 
 @pytest.fixture
 def change_golden(bundle, replace_file):
-    """Replace arrays of the copy's golden vectors, the hash with them."""
+    """`change(ids=..., logits=...)` replaces arrays of the copy's golden vectors, the hash with them."""
 
     def change(**arrays):
+        named = {name if name == "ids" else f"output:{name}": array for name, array in arrays.items()}
         with np.load(bundle / "golden.npz") as golden:
-            replace_file("golden.npz", npz(**(dict(golden) | arrays)))
+            replace_file("golden.npz", npz(**(dict(golden) | named)))
 
     return change
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    outputs = {Output.LOGITS: np.arange(6, dtype=np.float32).reshape(2, 3)}
-    Golden(texts=["안녕 😀", ""], ids=np.array([2, 3, 4]), outputs=outputs).save(tmp_path / "golden.npz")
+    texts, rows = ["안녕 😀", "", ("my card", "안녕")], np.arange(12, dtype=np.float32)
+    outputs = {"logits": rows.reshape(3, 4), "texts": rows.reshape(3, 2, 2), "a token a row": rows[:4]}
+    Golden(texts=texts, ids=np.array([2, 3, 4, 3]), outputs=outputs).save(tmp_path / "golden.npz")
     golden = Golden.load(tmp_path / "golden.npz")
-    assert golden.texts == ["안녕 😀", ""]
-    assert golden.ids.tolist() == [2, 3, 4]
-    assert list(golden.outputs) == [Output.LOGITS]
-    np.testing.assert_array_equal(golden.outputs[Output.LOGITS], outputs[Output.LOGITS])
+    assert golden.texts == texts
+    assert golden.ids.tolist() == [2, 3, 4, 3]
+    assert golden.outputs.keys() == outputs.keys()
+    for name, array in outputs.items():
+        np.testing.assert_array_equal(golden.outputs[name], array)
 
 
 def test_every_variant_of_a_good_bundle_passes(classifier_bundle):
@@ -44,9 +49,11 @@ def test_every_variant_of_a_good_bundle_passes(classifier_bundle):
     checks = verify_bundle(opened)
     assert [check.variant for check in checks] == [variant.name for variant in opened.manifest.variants]
     for check in checks:
-        assert check.texts >= 20
+        assert check.texts == 50
         assert set(check.max_abs_error) == {"pooler_output", "sentence_embedding", "logits"}
-        assert 0 < max(check.max_abs_error.values()) <= TOLERANCES[Precision.FP32]
+        for name, error in check.max_abs_error.items():
+            assert 0 < error <= error_limit(Precision.FP32, name, opened.manifest.embedding)
+        assert 1 - 1e-6 <= check.min_cosine <= check.mean_cosine <= 1 + 1e-6
 
 
 def test_the_encoder_passes_without_logits(encoder_bundle):
@@ -77,7 +84,7 @@ def test_other_weights_are_noticed_even_with_their_hash(bundle, replace_file):
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_one_other_number_is_noticed(bundle, change_golden, value):
-    logits = Golden.load(bundle / "golden.npz").outputs[Output.LOGITS]
+    logits = Golden.load(bundle / "golden.npz").outputs["logits"]
     logits[-1, -1] = value
     change_golden(logits=logits)
     with pytest.raises(FidelityError, match=r"in logits on this machine; the limit is 0\.0001"):
@@ -94,7 +101,7 @@ def test_other_token_ids_are_noticed(bundle, change_golden):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not npz", npz(texts=np.array(["hello"])), npz(texts=np.array([None]), ids=np.array([1]))],
+    [b"", b"not npz", npz(texts=np.array('["hello"]')), npz(texts=np.array([None]), ids=np.array([1]))],
     ids=["empty", "not npz", "no ids", "pickled"],
 )
 def test_golden_vectors_that_cannot_be_read_are_a_bundle_error(bundle, replace_file, content):
@@ -103,7 +110,17 @@ def test_golden_vectors_that_cannot_be_read_are_a_bundle_error(bundle, replace_f
         verify_bundle(Bundle.open(bundle))
 
 
-def test_an_output_that_encort_does_not_know_is_a_bundle_error(bundle, change_golden):
+@pytest.mark.parametrize("outputs", [[], ["surprise"], ["logits"]], ids=str)
+def test_golden_vectors_without_those_of_the_certificate_are_a_bundle_error(bundle, replace_file, outputs):
+    golden = Golden.load(bundle / "golden.npz")
+    known = golden.outputs | {"surprise": np.zeros((50, 3), np.float32)}
+    replace(golden, outputs={name: known[name] for name in outputs}).save(bundle.parent / "golden.npz")
+    replace_file("golden.npz", (bundle.parent / "golden.npz").read_bytes())
+    with pytest.raises(BundleError):
+        verify_bundle(Bundle.open(bundle))
+
+
+def test_an_output_of_neither_texts_nor_tokens_is_a_bundle_error(bundle, change_golden):
     change_golden(surprise=np.zeros(3))
     with pytest.raises(BundleError):
         verify_bundle(Bundle.open(bundle))

@@ -99,6 +99,20 @@ def test_a_text_pair_column_makes_pairs(read, name, content):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("x.csv", "id,question,context\n1,my card,lost\n2,hello,\n"),
+        ("x.tsv", "context\tquestion\nlost\tmy card\n\thello\n"),
+        ("x.jsonl", '{"question": "my card", "context": "lost"}\n{"question": "hello", "context": ""}\n'),
+        ("x.parquet", as_parquet(question=["my card", "hello"], context=["lost", ""])),
+    ],
+)
+def test_questions_and_their_contexts_make_pairs(read, name, content):
+    assert read(name, content) == PAIRS
+    assert read(name, content, column="question") == ["my card", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
         ("x.csv", "id,message\n1,hello\n"),
         ("x.tsv", "id\tmessage\n1\thello\n"),
         ("x.jsonl", '{"id": 1, "message": "hello"}\n'),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from encort.runtime.errors import BundleError, BundleVersionError
-from encort.runtime.manifest import FORMAT_VERSION, Manifest
+from encort.runtime.manifest import FORMAT_VERSION, Manifest, Task
 
 
 @pytest.fixture(scope="module")
@@ -13,21 +13,29 @@ def text(classifier_bundle):
     return (classifier_bundle / "encort.json").read_text(encoding="utf-8")
 
 
+def head(**changes):
+    """The entry of a manifest for one head."""
+    usual = {"name": "head", "task": "text-classification", "labels": ["a", "b", "c"], "outputs": ["logits"]}
+    return {"heads": [usual | changes]}
+
+
 def test_what_is_written_is_read_again(text):
     manifest = Manifest.from_json(text)
     assert manifest.to_json() == text
-    assert manifest.labels == ["card_lost", "change_pin", "hello"]
+    assert [head.labels for head in manifest.heads] == [["card_lost", "change_pin", "hello"]]
 
 
 def test_labels_are_written_as_they_are_read(text):
-    manifest = Manifest.from_json(json.dumps(json.loads(text) | {"labels": ["안녕", "✓", '"\n']}))
+    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(labels=["안녕", "✓", '"\n'])))
     assert "안녕" in manifest.to_json()
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
-@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, -1, "1", None, [1]])
+@pytest.mark.parametrize(
+    "version", [FORMAT_VERSION + 1, FORMAT_VERSION - 1, 0, -1, str(FORMAT_VERSION), True, None, [FORMAT_VERSION]]
+)
 def test_another_format_version_is_its_own_error(text, version):
-    with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 1; export the bundle again"):
+    with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 2; export the bundle again"):
         Manifest.from_json(json.dumps(json.loads(text) | {"format_version": version}))
 
 
@@ -46,14 +54,15 @@ def test_what_is_not_json_is_a_bundle_error(content):
 @pytest.mark.parametrize(
     ("change", "place"),
     [
-        ({"format_version": True}, "format_version"),
-        ({"task": "translation"}, "task: expected one of 'feature-extraction', 'text-classification'"),
-        ({"labels": "hello"}, "labels"),
-        ({"labels": ["a", 1]}, r"labels\[1\]"),
-        ({"pooling": "max"}, "pooling"),
-        ({"normalize": 1}, "normalize"),
+        ({"format_version": float(FORMAT_VERSION)}, "format_version: expected int"),
+        ({"heads": None}, "heads: expected list"),
+        (head(task="translation"), r"heads\[0\].task: expected one of 'feature-extraction', 'text-classification'"),
+        (head(labels="hello"), r"heads\[0\].labels"),
+        (head(labels=["a", 1]), r"heads\[0\].labels\[1\]"),
+        ({"embedding": {"pooling": "max", "normalize": True}}, "embedding.pooling"),
+        ({"embedding": {"pooling": "mean", "normalize": 1}}, "embedding.normalize"),
         ({"max_length": "64"}, "max_length"),
-        ({"source": {}}, "source lacks architecture, model, revision"),
+        ({"sources": [{}]}, r"sources\[0\] lacks architecture, model, revision"),
         ({"files": {"config.json": {"sha256": "0"}}}, "files.config.json lacks bytes"),
         ({"variants": [{"name": "x"}]}, r"variants\[0\] lacks"),
         ({"surprise": 1}, "unknown surprise"),
@@ -69,3 +78,13 @@ def test_every_field_is_needed(text):
     for name in plain.keys() - {"format_version"}:
         with pytest.raises(BundleError, match=f"it lacks {name}"):
             Manifest.from_json(json.dumps({key: value for key, value in plain.items() if key != name}))
+
+
+@pytest.mark.parametrize("task", [task for task in Task if task is not Task.FEATURE_EXTRACTION])
+def test_the_task_is_that_of_the_first_head(text, task):
+    first, second = *head(task=task)["heads"], *head(name="second")["heads"]
+    assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": [first, second]})).task is task
+
+
+def test_without_heads_the_task_is_feature_extraction(text):
+    assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": []})).task is Task.FEATURE_EXTRACTION

@@ -164,7 +164,7 @@ def test_predict_is_the_bundles_task(classifier, encoder):
 
 @pytest.mark.parametrize("texts", [["hello"], []])
 def test_classify_without_a_head_is_the_wrong_task(encoder, texts):
-    with pytest.raises(WrongTaskError, match=r"feature-extraction.*encort train text-classification"):
+    with pytest.raises(WrongTaskError, match=r"has no head for text-classification or .*; its heads: none"):
         encoder.classify(texts)
 
 
@@ -174,7 +174,7 @@ def test_classify_without_a_head_is_the_wrong_task(encoder, texts):
         ({"device": "tpu"}, "device must be one of cpu, cuda; got 'tpu'"),
         ({"device": "CPU"}, "device must be one of"),
         ({"device": None}, "device must be one of"),
-        ({"precision": "fp64"}, "precision must be one of fp32; got 'fp64'"),
+        ({"precision": "fp64"}, "precision must be one of fp32, int8; got 'fp64'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"threads": -1}, "threads must be at least 1, got -1"),
     ],

@@ -27,13 +27,28 @@ def test_lengths_are_counted_in_tokens(batch):
 
 
 def test_rows_gives_texts_of_one_length_in_the_order_asked(batch):
-    ids, type_ids = batch.rows(np.array([2, 0]))
-    assert ids.tolist() == [[2, 8, 3], [2, 7, 3]]
-    assert type_ids.tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert {name: rows.tolist() for name, rows in batch.rows(np.array([2, 0])).items()} == {
+        "input_ids": [[2, 8, 3], [2, 7, 3]],
+        "token_type_ids": [[0, 1, 1], [0, 0, 0]],
+        "attention_mask": [[1, 1, 1], [1, 1, 1]],
+    }
+
+
+def test_rows_of_exchanged_pairs_stand_beside(batch):
+    exchanged = dataclasses.replace(batch, ids=batch.ids + 10, type_ids=1 - batch.type_ids)
+    rows = dataclasses.replace(batch, reversed=exchanged).rows(np.array([2]))
+    assert {name: rows[name].tolist() for name in rows.keys() - batch.rows(np.array([2])).keys()} == {
+        "reversed_input_ids": [[12, 18, 13]],
+        "reversed_token_type_ids": [[1, 0, 0]],
+    }
+
+
+def test_positions_are_where_the_tokens_of_rows_lie(batch):
+    assert batch.positions(np.array([2, 0])).tolist() == [[5, 6, 7], [0, 1, 2]]
 
 
 def test_rows_keeps_int64(batch):
-    assert [array.dtype for array in batch.rows(np.array([1]))] == [np.int64, np.int64]
+    assert {array.dtype for array in batch.rows(np.array([1])).values()} == {np.dtype(np.int64)}
 
 
 def test_a_batch_is_frozen(batch):

@@ -15,7 +15,7 @@ def test_what_was_trained_is_what_is_served(trained, tmp_path):
     with torch.inference_mode():
         expected = model(**tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")).logits.softmax(-1)
     with encort.load(tmp_path / "trained.bundle") as served:
-        assert served.manifest.labels == trained.report.labels
+        assert served.manifest.heads[0].labels == trained.report.labels
         results = served.classify(TEXTS)
     assert [list(result.scores) for result in results] == [trained.report.labels] * len(TEXTS)
     scores = np.array([list(result.scores.values()) for result in results])

@@ -1,0 +1,233 @@
+"""The 8-bit encoder: which layers are quantized, and how their products stand in a graph."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from tqdm import tqdm
+
+from encort.export.calibration import cases, groups, observe, simulated
+from encort.export.description import Description, Encoder, FloatArray, Layer, Linear
+from encort.export.encoder import MICROSOFT, full_precision
+from encort.export.graph import Graph
+from encort.export.heads import author
+from encort.export.oracle import Case, Oracle, padded_case
+from encort.export.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
+from encort.export.trained import TrainedModel
+from encort.runtime.errors import InputError
+from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
+from encort.runtime.tokenizer import Tokenizer, check_texts
+from encort.runtime.tokens import Text, TokenBatch
+from encort.runtime.tolerance import cosines
+
+log = logging.getLogger("encort")
+
+MEAN_COSINE, MIN_COSINE = 0.998, 0.985
+"""How near vectors must come to those of full precision."""
+LEAST_TEXTS, MOST_TEXTS = 8, 1024
+"""Calibration texts: fewer are refused, of more so many are taken, evenly."""
+_BATCH = 16
+_PROBES = 64
+"""Texts that each group alone is tried on."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EightBitModel:
+    """A model with quantized layers.
+
+    Attributes:
+        description: The model in full precision.
+        groups: Quantized layers that read one tensor, by the name of their first.
+    """
+
+    description: Description
+    groups: Mapping[str, QuantizedGroup]
+
+    def without(self, names: Collection[str]) -> "EightBitModel":
+        """The same, with these groups in full precision."""
+        return replace(self, groups={name: group for name, group in self.groups.items() if name not in names})
+
+    def author(self, *, embedding: Embedding | None) -> ir.Model:
+        """The graph, for texts of equal length."""
+        folded = dict(self.groups)
+        encoders = tuple(_folded(encoder, folded) for encoder in self.description.encoders)
+
+        def linears(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+            group = folded.get(layers[0].name)
+            return full_precision(graph, layers, x) if group is None else _products(graph, group, x)
+
+        model = replace(self.description, encoders=encoders)
+        return author(model, Layout.EQUAL_LENGTH, embedding=embedding, linears=linears)
+
+
+def check_calibration(texts: Sequence[Text]) -> None:
+    """Refuse texts that say too little of what will be served.
+
+    Raises:
+        InputError: There are too few.
+        InputTypeError: One is neither a text nor a pair.
+    """
+    check_texts(texts)
+    if len(set(texts)) < LEAST_TEXTS:
+        raise InputError(
+            f"calibration needs at least {LEAST_TEXTS} different texts, better a few hundred; got {len(set(texts))}"
+        )
+
+
+def fit_eight_bit(
+    trained: TrainedModel,
+    tokenizer: Tokenizer,
+    calibration: Sequence[Text] | None,
+    *,
+    weight_bits: int,
+    progress: bool = False,
+) -> EightBitModel:
+    """Quantize a model on calibration texts, judged on every fifth of them, which the ranges do not see.
+
+    The built-in samples are always among them, so that a kind of text that the user forgot saturates less.
+    """
+    if calibration is None:
+        log.warning(
+            "int8 is calibrated on %d built-in texts; give a few hundred of your own with --calibration for "
+            "vectors nearer to full precision",
+            len(trained.samples),
+        )
+    own = list(calibration or trained.samples)
+    picked = [own[index] for index in np.unique(np.linspace(0, len(own) - 1, MOST_TEXTS).astype(int))]
+    judged = tokenizer(picked[::5], reverse=trained.is_pairwise)
+    texts = [text for index, text in enumerate(picked) if index % 5] + (trained.samples if calibration else [])
+    seen = tokenizer(texts, reverse=trained.is_pairwise)
+    assert trained.description is not None
+    model = quantize_model(trained.description, trained.oracle, seen, weight_bits=weight_bits, progress=progress)
+    return within_budget(model, trained.oracle, judged, progress=progress)
+
+
+def quantize_model(
+    description: Description,
+    oracle: Oracle,
+    texts: TokenBatch,
+    *,
+    weight_bits: int,
+    strengths: Sequence[float] = STRENGTHS,
+    progress: bool = False,
+) -> EightBitModel:
+    """Quantize every layer of the encoders.
+
+    Args:
+        texts: Calibration texts, of the lengths and kinds that will be served.
+        weight_bits: 8, or 7 for processors without an exact product of bytes.
+        strengths: Of smoothing, to choose from.
+        progress: Show a bar on stderr.
+    """
+    layers = groups(description.encoders)
+    seen = observe(oracle, cases(texts), list(layers))
+    bar = tqdm(layers.items(), desc="quantize", unit="tensor", disable=None if progress else True)
+    quantized = {name: quantize(group, seen[name], weight_bits=weight_bits, strengths=strengths) for name, group in bar}
+    return EightBitModel(description=description, groups=quantized)
+
+
+def within_budget(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> EightBitModel:
+    """The model with as few of the most sensitive groups in full precision as the budget of cosines asks for.
+
+    Args:
+        texts: Others than those of the calibration.
+        progress: Show a bar on stderr.
+    """
+    judged = _probes(texts, len(texts))
+    expected = _vectors(oracle, judged)
+    sensitive: list[str] = []
+    for count in range(len(model.groups) + 1):
+        if count == 1:
+            sensitive = by_sensitivity(model, oracle, texts, progress=progress)
+        candidate = model.without(sensitive[:count])
+        with simulated(oracle, candidate.groups):
+            similar = cosines(_vectors(oracle, judged), expected)
+        if similar.mean() >= MEAN_COSINE and similar.min() >= MIN_COSINE:
+            return candidate
+    return model.without(list(model.groups))
+
+
+def by_sensitivity(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> list[str]:
+    """Names of the groups; the one that alone changes the vectors of texts most comes first."""
+    probes = _probes(texts, _PROBES)
+    expected = _vectors(oracle, probes)
+    losses = {}
+    for name, group in tqdm(
+        model.groups.items(), desc="sensitivity", unit="tensor", disable=None if progress else True
+    ):
+        with simulated(oracle, {name: group}):
+            losses[name] = 1 - float(cosines(_vectors(oracle, probes), expected).mean())
+    return sorted(losses, key=losses.__getitem__, reverse=True)
+
+
+def _probes(texts: TokenBatch, count: int) -> list[Case]:
+    """At most `count` of the texts, evenly from all, in padded batches of similar length."""
+    picked = np.unique(np.linspace(0, len(texts) - 1, count).astype(np.int64))
+    ordered = picked[np.argsort(texts.lengths[picked], kind="stable")]
+    rows = [texts.rows(np.array([index])) for index in ordered]
+    return [padded_case("probes", rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
+
+
+def _vectors(oracle: Oracle, probes: Sequence[Case]) -> FloatArray:
+    """What accuracy is judged by: sentence embeddings, or where a head reads every token, those of tokens."""
+    rows = []
+    for case in probes:
+        outputs = oracle(case)
+        if oracle.embedding is None:
+            rows.append(outputs[oracle.heads[0].outputs[0]])
+        elif oracle.is_tokenwise:
+            hidden = outputs[LAST_HIDDEN_STATE]
+            rows.append(hidden[case.mask == 1])
+        else:
+            rows.append(outputs[SENTENCE_EMBEDDING])
+    return np.concatenate(rows)
+
+
+def _folded(encoder: Encoder, quantized: dict[str, QuantizedGroup]) -> Encoder:
+    """Move the smoothing of attention outputs into the values, of which they are weighted means."""
+    return replace(encoder, layers=tuple(_folded_layer(layer, quantized) for layer in encoder.layers))
+
+
+def _folded_layer(layer: Layer, quantized: dict[str, QuantizedGroup]) -> Layer:
+    output = quantized.get(layer.attention_output.name)
+    if output is None or output.divisor is None:
+        return layer
+    divisor = output.divisor
+    quantized[layer.attention_output.name] = replace(output, divisor=None)
+    if layer.query.name in quantized:
+        inputs = quantized[layer.query.name]
+        query, key, value = inputs.layers
+        smooth = replace(value, scales=value.scales / divisor, bias=value.bias / divisor)
+        quantized[layer.query.name] = replace(inputs, layers=(query, key, smooth))
+    full = layer.value
+    smooth_full = Linear(name=full.name, weight=full.weight / divisor, bias=full.bias / divisor)
+    weight = layer.attention_output.weight * divisor[:, None]
+    return replace(layer, value=smooth_full, attention_output=replace(layer.attention_output, weight=weight))
+
+
+def _products(graph: Graph, group: QuantizedGroup, x: ir.Value) -> list[ir.Value]:
+    """The tensor is quantized once for all layers that read it."""
+    name = group.layers[0].name
+    if group.divisor is not None:
+        # A product, because QuantizeLinear with a scale a channel is ten times slower on CPU.
+        x = graph.op("Mul", x, graph.weight(f"{name}.smoothing", 1 / group.divisor))
+    scale = graph.weight(f"{name}.input_scale", np.array(group.scale, np.float32))
+    zero_point = graph.weight(f"{name}.input_zero_point", np.array(group.zero_point, np.uint8))
+    steps = graph.op("QuantizeLinear", x, scale, zero_point)
+    return [_product(graph, layer, steps, scale, zero_point) for layer in group.layers]
+
+
+def _product(graph: Graph, layer: QuantizedLinear, steps: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
+    return graph.op(
+        "MatMulIntegerToFloat",
+        steps,
+        graph.weight(f"{layer.name}.weight_s8", layer.weight),
+        scale,
+        graph.weight(f"{layer.name}.weight_scale", layer.scales),
+        zero_point,
+        None,
+        graph.weight(f"{layer.name}.bias_s8", layer.bias),
+        domain=MICROSOFT,
+    )

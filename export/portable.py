@@ -1,0 +1,117 @@
+"""The portable variant: `model.onnx` by Optimum, in standard operators, for the rest of the ecosystem.
+
+It loads in Optimum's ORTModel classes, in sentence-transformers and in transformers.js.
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
+
+from encort.export.graph import Graph, axes
+from encort.export.heads import Encoded, sentence_output
+from encort.export.trained import TrainedModel
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import LAST_HIDDEN_STATE, PORTABLE, Device, Layout, Pooling, Precision, Task, Variant
+
+FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx_data"
+_LARGEST_FILE = 2**31 - 2**20
+"""Bytes that fit into one ONNX file; protobuf ends at 2 GiB."""
+_OPTIMUM_TASKS = {
+    Task.FEATURE_EXTRACTION: "feature-extraction",
+    Task.TEXT_CLASSIFICATION: "text-classification",
+    Task.MULTI_LABEL_CLASSIFICATION: "text-classification",
+    Task.TEXT_REGRESSION: "text-classification",
+    Task.TOKEN_CLASSIFICATION: "token-classification",
+    Task.QUESTION_ANSWERING: "question-answering",
+}
+_AXES = {"batch_size": "batch", "sequence_length": "sequence"}
+
+
+def is_exportable(trained: TrainedModel) -> bool:
+    """Whether a portable graph can hold the model: one encoder, and a head that the ecosystem knows."""
+    return len(trained.checkpoints) == 1 and trained.embedding is not None and trained.task in _OPTIMUM_TASKS
+
+
+def write_portable(trained: TrainedModel, folder: Path) -> Variant:
+    """Write `model.onnx`, with the axes named as in every variant, and sentence embeddings for an encoder alone.
+
+    Raises:
+        CheckpointError: Optimum cannot export the model; the message says why.
+    """
+    model = _exported(trained)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.shape = ir.Shape([_AXES.get(str(axis), axis) for axis in _shape(value)])
+    if trained.embedding is not None and not trained.heads:
+        _append_sentence_embedding(model.graph, trained)
+    is_large = sum(tensor.nbytes for tensor in _weights(model)) > _LARGEST_FILE
+    ir.save(model, folder / FILE, external_data=WEIGHTS_FILE if is_large else None)
+    return Variant(
+        name=PORTABLE,
+        file=FILE,
+        weights_file=WEIGHTS_FILE if is_large else None,
+        device=Device.CPU,
+        precision=Precision.FP32,
+        layout=Layout.PADDED,
+        instruction_set=None,
+        inputs=axes(model.graph.inputs),
+        outputs=axes(model.graph.outputs),
+        fidelity=None,
+    )
+
+
+def _exported(trained: TrainedModel) -> ir.Model:
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    source = trained.checkpoints[0]
+    if not is_exportable(trained):
+        raise CheckpointError(f"a portable graph holds one encoder and one of these heads: {', '.join(_OPTIMUM_TASKS)}")
+    task = _OPTIMUM_TASKS[trained.task]
+    try:
+        # Optimum changes the model it is given, which is also the oracle.
+        with TemporaryDirectory() as folder, _quiet():
+            onnx_export_from_model(copy.deepcopy(source.model), folder, task=task, do_validation=False)
+            model = ir.load(Path(folder) / FILE)
+            ir.external_data.load_to_model(model)
+    except Exception as error:  # Optimum and torch raise whatever their parts raise
+        raise CheckpointError(f"Optimum cannot export {source.name} ({source.architecture}): {error}") from error
+    return model
+
+
+def _append_sentence_embedding(graph: ir.Graph, trained: TrainedModel) -> None:
+    assert trained.embedding is not None
+    values = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}
+    hidden = values[LAST_HIDDEN_STATE]
+    if trained.embedding.pooling is not Pooling.POOLER:
+        size = _shape(hidden)[-1]
+        encoded = Encoded(hidden, None)
+        sentence_output(Graph(graph), encoded, values["attention_mask"], trained.embedding, int(str(size)))
+
+
+def _shape(value: ir.Value) -> list[int | str]:
+    assert value.shape is not None
+    return [axis if isinstance(axis, int) else str(axis.value) for axis in value.shape]
+
+
+def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    return (value.const_value for value in model.graph.initializers.values() if value.const_value is not None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optimum's and the tracer's remarks, which tell the user nothing to do."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,151 @@
+"""Tiny seeded checkpoints of every architecture and head, and eager transformers called directly."""
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import (
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    MPNetConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+SIZES = {
+    "hidden_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 5,
+    "intermediate_size": 72,
+    "initializer_range": 0.3,
+    "max_position_embeddings": 66,
+}
+DISTILBERT = {"dim": 40, "n_layers": 2, "n_heads": 5, "hidden_dim": 72, "initializer_range": 0.3}
+CONFIGS = {
+    "bert": BertConfig(**SIZES, hidden_act="gelu_new", layer_norm_eps=1e-2),
+    "roberta": RobertaConfig(**SIZES, pad_token_id=0, type_vocab_size=1, layer_norm_eps=1e-5),
+    "xlm-roberta": XLMRobertaConfig(**SIZES, type_vocab_size=1, hidden_act="relu", layer_norm_eps=1e-3),
+    "camembert": CamembertConfig(**SIZES, type_vocab_size=2, layer_norm_eps=3e-3),
+    "electra": ElectraConfig(**SIZES, embedding_size=24, layer_norm_eps=5e-3),
+    "electra-unprojected": ElectraConfig(**SIZES, embedding_size=40, hidden_act="gelu_new"),
+    "distilbert": DistilBertConfig(**DISTILBERT, max_position_embeddings=64, activation="relu"),
+    # So long that the distances of tokens reach the last bucket.
+    "mpnet": MPNetConfig(**{**SIZES, "max_position_embeddings": 202}, hidden_act="gelu_new", layer_norm_eps=2e-3),
+}
+LIMITS = {"mpnet": 200}
+HEADS = {
+    "encoder": ("AutoModel", None),
+    # Eleven and more, so that sorting the labels' numbers as strings would show.
+    "text-classification": ("AutoModelForSequenceClassification", [f"class {number}" for number in range(12)]),
+    "token-classification": ("AutoModelForTokenClassification", ["O", "B-a", "B-b", "B-c"]),
+    "question-answering": ("AutoModelForQuestionAnswering", None),
+    "next-sentence-prediction": ("AutoModelForNextSentencePrediction", None),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Two libraries' thread pools on few cores wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", params=CONFIGS)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(encoder_checkpoint: Path) -> list[str]:
+    """The tiny vocabulary, its padding token first."""
+    return (encoder_checkpoint / "vocab.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="session")
+def save_tokenizer(vocabulary: list[str]) -> Callable[..., None]:
+    """`save_tokenizer(folder, padding=1)` makes a BERT tokenizer whose padding token has that id."""
+
+    def save(folder: Path, *, padding: int = 0, limit: int = 64, **settings: Any) -> None:
+        words = list(vocabulary)
+        words[0], words[padding] = words[padding], words[0]
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        tokenizer = transformers.BertTokenizerFast(
+            vocab_file=str(folder / "vocab.txt"), model_max_length=limit, **settings
+        )
+        tokenizer.save_pretrained(folder)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str], save_tokenizer: Callable[..., None]
+) -> Callable[..., Path]:
+    """`checkpoint(architecture, head)`: a folder, made once. Settings of its config change it."""
+
+    @functools.cache
+    def make(architecture: str, head: str, **settings: Any) -> Path:
+        folder = tmp_path_factory.mktemp(f"{architecture}-{head}")
+        loader, labels = HEADS[head]
+        config = copy.deepcopy(CONFIGS[architecture])
+        config.vocab_size = len(vocabulary) + 3
+        if labels is not None:
+            config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+        config.update(settings)
+        torch.manual_seed(len(architecture) + len(head))
+        model = getattr(transformers, loader).from_config(config)
+        randomize(model.named_parameters())
+        model.save_pretrained(folder)
+        save_tokenizer(folder, padding=config.pad_token_id, limit=LIMITS.get(architecture, 64))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """`bundle(checkpoint)`, exported once."""
+    from encort.export.exporter import export_bundle
+
+    return functools.cache(lambda folder: export_bundle(folder, tmp_path_factory.mktemp("bundles") / "b").folder)
+
+
+@pytest.fixture(scope="session")
+def eager() -> Callable[..., SimpleNamespace]:
+    """`eager(checkpoint, texts)`: `tokens`, `hidden` and `result` of all texts in one padded batch, without encort."""
+
+    @functools.lru_cache(maxsize=4)
+    def load(folder: Path) -> tuple[Any, Any]:
+        loader = getattr(transformers, json.loads((folder / "config.json").read_text())["architectures"][0])
+        model = loader.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
+        return transformers.AutoTokenizer.from_pretrained(folder), model.eval()
+
+    @torch.inference_mode()
+    def run(folder: Path, texts: list[Any]) -> SimpleNamespace:
+        tokenizer, model = load(folder)
+        tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        if getattr(model.config, "type_vocab_size", 1) > 1:
+            inputs["token_type_ids"] = tokens["token_type_ids"]
+        hidden = model.base_model(**inputs).last_hidden_state
+        return SimpleNamespace(tokens=tokens, hidden=hidden, result=model(**inputs))
+
+    return run
+
+
+def randomize(parameters: Any) -> None:
+    """Biases and norms start at exactly 0 and 1, where mistakes would not show."""
+    for _, parameter in parameters:
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)

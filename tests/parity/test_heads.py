@@ -1,0 +1,70 @@
+"""Heads that are not one softmax over one text: several labels at once, a number, no texts at all."""
+
+import numpy as np
+import pytest
+
+import encort
+from encort.runtime.errors import WrongTaskError
+
+TEXTS = ["a", "", "my card is lost", "안녕하세요 😀 hello", "the card " * 100]
+PAIRS = [
+    ("my card", "is lost"),
+    ("a", ""),
+    ("안녕?", "hello 😀"),
+    ("the card " * 60, "my pin"),
+    ("pin", "the card " * 60),
+]
+
+
+def probabilities(results):
+    return np.array([list(result.scores.values()) for result in results])
+
+
+@pytest.fixture(scope="module")
+def multi_label(checkpoint):
+    return checkpoint("bert", "text-classification", problem_type="multi_label_classification")
+
+
+@pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["texts", "pairs"])
+def test_labels_of_several_hold_each_by_itself(multi_label, bundle, eager, texts):
+    expected = eager(multi_label, texts).result.logits.sigmoid()
+    with encort.load(bundle(multi_label)) as model:
+        results = model.classify(texts)
+    np.testing.assert_allclose(probabilities(results), expected, atol=1e-5, rtol=0)
+    for threshold in (0.1, 0.5, 0.9):
+        labels = [[f"class {number}" for number in (row >= threshold).nonzero()[:, 0]] for row in expected]
+        assert [result.above(threshold) for result in results] == labels
+    assert {len(result.above()) for result in results} - {0, 1}
+
+
+@pytest.mark.parametrize("problem", [None, "regression"])
+@pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["texts", "pairs"])
+def test_a_regression_gives_its_number_as_it_is(checkpoint, bundle, eager, problem, texts):
+    folder = checkpoint("bert", "text-classification", num_labels=1, problem_type=problem)
+    with encort.load(bundle(folder)) as model:
+        scores = model.score(texts)
+        np.testing.assert_array_equal(model.predict(texts), scores)
+        with pytest.raises(WrongTaskError, match="text-regression"):
+            model.classify(texts)
+    np.testing.assert_allclose(scores, eager(folder, texts).result.logits[:, 0], atol=1e-4, rtol=0)
+
+
+def test_one_label_of_many_needs_no_other(checkpoint, bundle, eager):
+    folder = checkpoint("bert", "text-classification", num_labels=1, problem_type="multi_label_classification")
+    with encort.load(bundle(folder)) as model:
+        found = probabilities(model.classify(TEXTS))
+    np.testing.assert_allclose(found, eager(folder, TEXTS).result.logits.sigmoid(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("head", "ask"),
+    [
+        ("text-classification", "classify"),
+        ("token-classification", "tag"),
+        ("question-answering", "answer"),
+        ("next-sentence-prediction", "classify"),
+    ],
+)
+def test_no_texts_give_no_results(checkpoint, bundle, head, ask):
+    with encort.load(bundle(checkpoint("bert", head))) as model:
+        assert getattr(model, ask)([]) == []

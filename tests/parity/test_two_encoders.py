@@ -1,0 +1,146 @@
+"""The next-sentence model: encoder 1 reads (first, second), encoder 2 reads (second, first)."""
+
+import contextlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+import encort
+from encort.export.exporter import export_bundle
+from encort.runtime.errors import CheckpointError, InputTypeError, WrongTaskError
+
+PAIRS = [
+    ("my card", "is lost"),
+    ("a", ""),
+    ("안녕?", "hello 😀"),
+    ("the card " * 60, "my pin"),
+    ("pin", "the card " * 60),
+]
+LABELS = ["next", "far", "back"]
+WIDE = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
+NARROW = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 56}
+
+
+def probabilities(results):
+    return np.array([list(result.scores.values()) for result in results])
+
+
+@pytest.fixture(scope="module")
+def make_modules(vocabulary):
+    """`make_modules(config, config)`: both encoders and the classifier, as their layers are called in a checkpoint."""
+
+    def make(*configs):
+        torch.manual_seed(5)
+        modules = torch.nn.ModuleDict()
+        for number, config in enumerate(configs, start=1):
+            config.update({"vocab_size": len(vocabulary), "initializer_range": 0.3})
+            modules[f"encoder{number}"] = transformers.AutoModel.from_config(config, attn_implementation="eager")
+        modules["classifier"] = torch.nn.Linear(sum(config.hidden_size for config in configs), len(LABELS))
+        for parameter in modules.parameters():
+            if parameter.dim() == 1:
+                # Biases and norms start at exactly 0 and 1, where mistakes would not show.
+                torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+        return modules.eval()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def save(save_tokenizer, tmp_path_factory):
+    """`save(modules)` makes the checkpoint's folder."""
+
+    def make(modules):
+        folder = tmp_path_factory.mktemp("two-encoders")
+        settings = {name: modules[name].config.to_dict() for name in ("encoder1", "encoder2")}
+        settings |= {"model_type": "two-encoder-next-sentence", "id2label": dict(enumerate(LABELS))}
+        (folder / "config.json").write_text(json.dumps(settings))
+        save_file(modules.state_dict(), folder / "model.safetensors")
+        save_tokenizer(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def modules(make_modules):
+    other = transformers.BertConfig(**NARROW, hidden_act="gelu_new", layer_norm_eps=1e-2)
+    return make_modules(transformers.BertConfig(**WIDE), other)
+
+
+@pytest.fixture(scope="module")
+def folder(save, modules):
+    return save(modules)
+
+
+@pytest.fixture(scope="module")
+def model(folder, bundle):
+    # The tokenizer's limit of 64 tokens counts, not the 512 positions.
+    with encort.load(bundle(folder)) as model:
+        yield model
+
+
+@torch.inference_mode()
+def test_probabilities_are_those_of_both_poolers_side_by_side(folder, model, modules):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    options = {"padding": True, "truncation": True, "return_tensors": "pt"}
+    forth = modules["encoder1"](**tokenizer(PAIRS, **options))
+    back = modules["encoder2"](**tokenizer([(second, first) for first, second in PAIRS], **options))
+    logits = modules["classifier"](torch.cat([forth.pooler_output, back.pooler_output], dim=1))
+    results = model.classify(PAIRS)
+    np.testing.assert_allclose(probabilities(results), logits.softmax(-1), atol=1e-5, rtol=0)
+    assert list(results[0].scores) == LABELS
+    assert [result.truncated for result in results] == [False, False, False, True, True]
+
+
+def test_tokenized_pairs_stand_for_pairs(model):
+    found = probabilities(model.classify(model.tokenize(PAIRS)))
+    np.testing.assert_allclose(found, probabilities(model.classify(PAIRS)), atol=1e-6)
+
+
+def test_no_pairs_give_no_results(model):
+    assert model.classify([]) == []
+
+
+def test_a_single_text_is_refused(model):
+    with pytest.raises(InputTypeError, match=r"text 1: .* pair"):
+        model.classify([PAIRS[0], "my card"])
+
+
+@pytest.mark.parametrize("ask", ["embed", "embed_tokens"])
+def test_there_are_no_embeddings(model, ask):
+    with pytest.raises(WrongTaskError, match="it gives: logits"):
+        getattr(model, ask)(PAIRS)
+
+
+@pytest.mark.parametrize("name", ["encoder1.pooler.dense.weight", "encoder2.embeddings.LayerNorm.bias"])
+def test_a_missing_weight_is_refused(folder, name, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    del weights[name]
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match=name):
+        export_bundle(copy, tmp_path / "b")
+
+
+@pytest.mark.xfail(
+    reason="TwoEncoders gives every encoder token types and takes its pooled vector, which not all have",
+    raises=(IndexError, AttributeError),
+    strict=True,
+)
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.RobertaConfig(**NARROW, type_vocab_size=1, pad_token_id=0),
+        transformers.ElectraConfig(**NARROW, embedding_size=24),
+    ],
+    ids=["without types", "without a pooler"],
+)
+def test_encoders_of_another_kind_are_exported_or_refused(make_modules, save, config, tmp_path):
+    folder = save(make_modules(config, config))
+    with contextlib.suppress(CheckpointError):
+        assert export_bundle(folder, tmp_path / "b").manifest.heads

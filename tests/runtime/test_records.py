@@ -1,0 +1,182 @@
+"""Records of every task, as the command line writes them."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import encort
+from encort.runtime.cli import group
+from encort.runtime.errors import WrongTaskError
+from encort.runtime.records import embedding_records, prediction_records
+
+TEXTS = ["hello", "", "my card is lost", "안녕하세요 😀", "card " * 200]
+PAIRS = [("is it lost?", "my card is lost"), ("안녕?", "😀 hello 하이"), ("nothing", ""), ("what", "card " * 200)]
+LABELS = ["card_lost", "change_pin", "hello"]
+HEADS = {
+    "topics": ("AutoModelForSequenceClassification", {"id2label": dict(enumerate(LABELS))}),
+    "moods": (
+        "AutoModelForSequenceClassification",
+        {"id2label": dict(enumerate(LABELS)), "problem_type": "multi_label_classification"},
+    ),
+    "stars": ("AutoModelForSequenceClassification", {"num_labels": 1}),
+    "follows": ("AutoModelForNextSentencePrediction", {}),
+    "tags": ("AutoModelForTokenClassification", {"id2label": {0: "O", 1: "B-x", 2: "I-x"}}),
+    "answers": ("AutoModelForQuestionAnswering", {}),
+}
+SPAN, ANSWER = ["label", "score", "start", "end", "text"], ["text", "score", "start", "end"]
+
+
+@pytest.fixture(scope="module")
+def bundle(encoder_checkpoint, tmp_path_factory):
+    """One encoder with a head for every task."""
+    import torch
+    import transformers
+
+    from encort.export.exporter import export_bundle
+
+    parent = tmp_path_factory.mktemp("heads")
+    for name, (loader, settings) in HEADS.items():
+        torch.manual_seed(7)
+        getattr(transformers, loader).from_pretrained(encoder_checkpoint, **settings).save_pretrained(parent / name)
+        transformers.AutoTokenizer.from_pretrained(encoder_checkpoint).save_pretrained(parent / name)
+    return export_bundle([parent / name for name in HEADS], parent / "b").folder
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    with encort.load(bundle, threads=1) as model:
+        yield model
+
+
+@pytest.fixture
+def predict(bundle):
+    """`predict("a text", "--head", "tags")` gives the command's records."""
+
+    def run(*arguments):
+        command = ["predict", "--threads", "1", *map(os.fspath, [bundle, *arguments])]
+        result = CliRunner().invoke(group, command, catch_exceptions=False)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    return run
+
+
+@pytest.fixture
+def records(model):
+    """`records(texts, head=...)`, which must be JSON."""
+
+    def make(texts, *, head=None, all_scores=False, n_best=1):
+        found = prediction_records(model, model.tokenize(texts), head=head, all_scores=all_scores, n_best=n_best)
+        assert json.loads(json.dumps(found)) == found
+        return found
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("head", "texts", "keys"),
+    [
+        (None, TEXTS, ["label", "score"]),
+        ("topics", TEXTS, ["label", "score"]),
+        ("moods", TEXTS, ["labels"]),
+        ("stars", TEXTS, ["score"]),
+        ("follows", PAIRS, ["label", "score"]),
+        ("tags", TEXTS, ["spans"]),
+        ("answers", PAIRS, ["answers"]),
+    ],
+)
+def test_every_task_has_its_own_keys(records, model, head, texts, keys):
+    found = records(texts, head=head)
+    assert [list(record) for record in found] == [[*keys, "tokens", "truncated"]] * len(texts)
+    assert [record["tokens"] for record in found] == model.tokenize(texts).lengths.tolist()
+    assert [record["truncated"] for record in found] == [False] * (len(texts) - 1) + [True]
+
+
+@pytest.mark.parametrize("head", ["topics", "moods", "follows"])
+def test_all_scores_are_those_of_every_label(records, model, head):
+    found = [record["scores"] for record in records(PAIRS, head=head, all_scores=True)]
+    assert found == [dict(result.scores) for result in model.classify(PAIRS, head=head)]
+
+
+def test_a_multi_label_record_has_the_labels_that_hold(records):
+    found = records(TEXTS, head="moods", all_scores=True)
+    for record in found:
+        assert record["labels"] == [label for label, score in record["scores"].items() if score >= 0.5]
+    assert len({len(record["labels"]) for record in found}) > 1
+
+
+def test_a_regression_record_has_the_number(records, model):
+    assert [record["score"] for record in records(TEXTS, head="stars")] == model.score(TEXTS).tolist()
+
+
+def test_span_records_say_where_they_are(records):
+    found = records(TEXTS, head="tags")
+    every = [(text, span) for text, record in zip(TEXTS, found, strict=True) for span in record["spans"]]
+    assert [list(span) for _, span in every] == [SPAN] * len(every)
+    assert [span["text"] for _, span in every] == [text[span["start"] : span["end"]] for text, span in every]
+    assert {span["label"] for _, span in every} == {"x"}
+
+
+@pytest.mark.parametrize(("n_best", "counts"), [(1, [1, 1, 0, 1]), (4, [4, 4, 0, 4]), (7, [7, 6, 0, 7])])
+def test_answer_records_are_as_many_as_asked(records, n_best, counts):
+    found = records(PAIRS, head="answers", n_best=n_best)
+    assert [len(record["answers"]) for record in found] == counts
+    for (_, context), record in zip(PAIRS, found, strict=True):
+        for answer in record["answers"]:
+            assert list(answer) == ANSWER
+            assert answer["text"] == context[answer["start"] : answer["end"]]
+
+
+def test_embedding_records_are_the_embeddings(model):
+    found = embedding_records(model, model.tokenize(TEXTS))
+    assert [list(record) for record in found] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
+    np.testing.assert_array_equal([record["embedding"] for record in found], model.embed(TEXTS))
+
+
+def test_an_unknown_head_is_refused_with_the_names_of_all(records, encoder):
+    with pytest.raises(WrongTaskError, match=r"'mood'.*topics.*moods.*stars.*follows.*tags.*answers"):
+        records(TEXTS, head="mood")
+    with pytest.raises(WrongTaskError, match="none"):
+        prediction_records(encoder, encoder.tokenize(TEXTS), head="topics", all_scores=False, n_best=1)
+
+
+@pytest.mark.parametrize("head", ["topics", "moods", "stars", "tags"])
+def test_the_command_asks_the_head_that_it_is_told(predict, records, head):
+    assert predict(*TEXTS, "--head", head) == records(TEXTS, head=head)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, name):
+    rows = [("question", "context"), *PAIRS]
+    if name == "x.jsonl":
+        lines = [json.dumps(dict(zip(rows[0], row, strict=True))) for row in rows[1:]]
+    else:
+        lines = [("," if name == "x.csv" else "\t").join(row) for row in rows]
+    (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = predict("--input", tmp_path / name, "--head", "answers", "--n-best", "3")
+    assert found == records(PAIRS, head="answers", n_best=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--head", "mood"], "no head 'mood'"),
+        (["--head", "answers"], "pair of question and context"),
+        (["--head", "answers", "--n-best", "0"], "n-best"),
+    ],
+)
+def test_the_command_refuses_in_one_line(run_encort, bundle, arguments, message):
+    done = run_encort("predict", bundle, "a text", *arguments)
+    assert (done.returncode > 0, done.stdout) == (True, "")
+    assert "Traceback" not in done.stderr
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_records_with_spans_and_answers_become_parquet(predict, records, tmp_path):
+    from pyarrow import parquet
+
+    assert predict(*TEXTS, "--head", "tags", "--output", tmp_path / "x.parquet") == []
+    assert parquet.read_table(tmp_path / "x.parquet").to_pylist() == records(TEXTS, head="tags")
