@@ -1,5 +1,6 @@
 """What the tensors between the layers hold: seen on calibration texts, in eager PyTorch."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,11 +11,62 @@ import torch
 from encort.export.description import Encoder, FloatArray, Linear
 from encort.export.oracle import Case, Oracle
 from encort.export.quantization import Activations, QuantizedGroup
-from encort.runtime.tokens import TokenBatch
+from encort.export.trained import TrainedModel
+from encort.runtime.errors import InputError
+from encort.runtime.tokenizer import Tokenizer, check_texts
+from encort.runtime.tokens import Text, TokenBatch
 
+log = logging.getLogger("encort")
+
+LEAST_TEXTS, MOST_TEXTS = 8, 1024
+"""Calibration texts: fewer are refused, of more so many are taken, evenly."""
 ROWS = 1024
 """Rows of a tensor that quantization is tried on."""
 _TOKENS_PER_CASE = 512
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Calibration:
+    """Texts that ranges are chosen on, and others that the choice is judged by."""
+
+    seen: TokenBatch
+    judged: TokenBatch
+
+    @classmethod
+    def tokenize(cls, trained: TrainedModel, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
+        """Hold every fifth text back.
+
+        The built-in samples are always seen, so that a kind of text that the user forgot saturates less.
+
+        Args:
+            texts: None takes the built-in samples alone, with a warning.
+        """
+        own = trained.samples if texts is None else texts
+        if texts is None:
+            log.warning(
+                "int8 is calibrated on %d built-in texts; give a few hundred of your own with --calibration for "
+                "vectors nearer to full precision",
+                len(own),
+            )
+        picked = [own[index] for index in np.unique(np.linspace(0, len(own) - 1, MOST_TEXTS).astype(int))]
+        kept = [text for index, text in enumerate(picked) if index % 5]
+        return cls(
+            seen=tokenizer(kept if texts is None else [*kept, *trained.samples], reverse=trained.is_pairwise),
+            judged=tokenizer(picked[::5], reverse=trained.is_pairwise),
+        )
+
+
+def check_calibration(texts: Sequence[Text]) -> None:
+    """Refuse texts that say too little of what will be served.
+
+    Raises:
+        InputError: There are too few.
+        InputTypeError: One is neither a text nor a pair.
+    """
+    check_texts(texts)
+    different = len(set(texts))
+    if different < LEAST_TEXTS:
+        raise InputError(f"calibration needs {LEAST_TEXTS} different texts, better a few hundred; got {different}")
 
 
 def groups(encoders: Sequence[Encoder]) -> dict[str, tuple[Linear, ...]]:

@@ -30,6 +30,8 @@ _FOLDER = click.Path(path_type=Path)
     help="Make only these; else all that the model allows.",
 )
 @click.option("--calibration", type=_FOLDER, help="Texts as they will be served, a few hundred, for int8.")
+@click.option("--evaluation", type=_FOLDER, help="Labelled data: take the fastest graph that loses little on it.")
+@click.option("--max-drop", type=float, default=0.5, help="Points of the metric that int8 may lose on it.")
 @click.option("--weight-bits", type=click.Choice(["7", "8"]), help="Of int8: 8 with VNNI, 7 without; else this CPU's.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
 def export(
@@ -50,6 +52,7 @@ def export(
     """
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
+    from encort.export.search import TABLE_FILE
     from encort.export.variants import Kind
     from encort.runtime.inputs import read_texts
     from encort.runtime.manifest import Pooling
@@ -64,6 +67,8 @@ def export(
         progress=True,
         **options,
     )
+    if TABLE_FILE in bundle.manifest.files:
+        click.echo(bundle.path(TABLE_FILE).read_text(encoding="utf-8"))
     for variant in bundle.manifest.variants:
         assert variant.fidelity is not None
         click.echo(_line(variant.name, variant.fidelity, f"eager PyTorch, {variant.fidelity.cases} batches"))

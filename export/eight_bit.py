@@ -1,6 +1,5 @@
 """The 8-bit encoder: which layers are quantized, and how their products stand in a graph."""
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from tqdm import tqdm
 
-from encort.export.calibration import cases, groups, observe, simulated
+from encort.export.calibration import Calibration, cases, groups, observe, simulated
 from encort.export.description import Description, Encoder, FloatArray, Layer, Linear
 from encort.export.encoder import MICROSOFT, full_precision
 from encort.export.graph import Graph
@@ -16,18 +15,12 @@ from encort.export.heads import author
 from encort.export.oracle import Case, Oracle, padded_case
 from encort.export.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.trained import TrainedModel
-from encort.runtime.errors import InputError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
-from encort.runtime.tokenizer import Tokenizer, check_texts
-from encort.runtime.tokens import Text, TokenBatch
+from encort.runtime.tokens import TokenBatch
 from encort.runtime.tolerance import cosines
-
-log = logging.getLogger("encort")
 
 MEAN_COSINE, MIN_COSINE = 0.998, 0.985
 """How near vectors must come to those of full precision."""
-LEAST_TEXTS, MOST_TEXTS = 8, 1024
-"""Calibration texts: fewer are refused, of more so many are taken, evenly."""
 _BATCH = 16
 _PROBES = 64
 """Texts that each group alone is tried on."""
@@ -62,51 +55,16 @@ class EightBitModel:
         return author(model, Layout.EQUAL_LENGTH, embedding=embedding, linears=linears)
 
 
-def check_calibration(texts: Sequence[Text]) -> None:
-    """Refuse texts that say too little of what will be served.
-
-    Raises:
-        InputError: There are too few.
-        InputTypeError: One is neither a text nor a pair.
-    """
-    check_texts(texts)
-    if len(set(texts)) < LEAST_TEXTS:
-        raise InputError(
-            f"calibration needs at least {LEAST_TEXTS} different texts, better a few hundred; got {len(set(texts))}"
-        )
-
-
 def fit_eight_bit(
-    trained: TrainedModel,
-    tokenizer: Tokenizer,
-    calibration: Sequence[Text] | None,
-    *,
-    weight_bits: int,
-    progress: bool = False,
+    trained: TrainedModel, calibration: Calibration, *, weight_bits: int, progress: bool = False
 ) -> EightBitModel:
-    """Quantize a model on calibration texts, judged on every fifth of them, which the ranges do not see.
-
-    The built-in samples are always among them, so that a kind of text that the user forgot saturates less.
-    """
-    if calibration is None:
-        log.warning(
-            "int8 is calibrated on %d built-in texts; give a few hundred of your own with --calibration for "
-            "vectors nearer to full precision",
-            len(trained.samples),
-        )
-    own = list(calibration or trained.samples)
-    picked = [own[index] for index in np.unique(np.linspace(0, len(own) - 1, MOST_TEXTS).astype(int))]
-    judged = tokenizer(picked[::5], reverse=trained.is_pairwise)
-    texts = [text for index, text in enumerate(picked) if index % 5] + (trained.samples if calibration else [])
-    seen = tokenizer(texts, reverse=trained.is_pairwise)
-    assert trained.description is not None
-    model = quantize_model(trained.description, trained.oracle, seen, weight_bits=weight_bits, progress=progress)
-    return within_budget(model, trained.oracle, judged, progress=progress)
+    """Quantize a model as far as the budget of cosines allows."""
+    model = quantize_model(trained, calibration.seen, weight_bits=weight_bits, progress=progress)
+    return within_budget(model, trained.oracle, calibration.judged, progress=progress)
 
 
 def quantize_model(
-    description: Description,
-    oracle: Oracle,
+    trained: TrainedModel,
     texts: TokenBatch,
     *,
     weight_bits: int,
@@ -121,11 +79,12 @@ def quantize_model(
         strengths: Of smoothing, to choose from.
         progress: Show a bar on stderr.
     """
-    layers = groups(description.encoders)
-    seen = observe(oracle, cases(texts), list(layers))
+    assert trained.description is not None
+    layers = groups(trained.description.encoders)
+    seen = observe(trained.oracle, cases(texts), list(layers))
     bar = tqdm(layers.items(), desc="quantize", unit="tensor", disable=None if progress else True)
     quantized = {name: quantize(group, seen[name], weight_bits=weight_bits, strengths=strengths) for name, group in bar}
-    return EightBitModel(description=description, groups=quantized)
+    return EightBitModel(description=trained.description, groups=quantized)
 
 
 def within_budget(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> EightBitModel:

@@ -2,37 +2,35 @@
 
 import json
 import logging
-import platform
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from encort.export.architectures import ARCHITECTURES
-from encort.export.eight_bit import check_calibration, fit_eight_bit
+from encort.export.calibration import Calibration, check_calibration
+from encort.export.eight_bit import fit_eight_bit
+from encort.export.evaluation import Evaluation
 from encort.export.oracle import Case
 from encort.export.portable import is_exportable, write_portable
+from encort.export.search import Search, search
 from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import Kind, write_eight_bit, write_full_precision
 from encort.export.verify import verify
-from encort.runtime.bundle import Bundle, file_entries
+from encort.runtime.bundle import Bundle
 from encort.runtime.cpu import VNNI, has_instruction_set
-from encort.runtime.errors import CheckpointError, InputError
+from encort.runtime.errors import CheckpointError, FidelityError, InputError
 from encort.runtime.folders import check_replaceable, new_folder
 from encort.runtime.golden import Golden
 from encort.runtime.manifest import (
     CONFIG_FILE,
-    FORMAT_VERSION,
     GOLDEN_FILE,
     LAST_HIDDEN_STATE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
     Fidelity,
-    Manifest,
     Pooling,
-    Source,
     Variant,
 )
 from encort.runtime.session import Session
@@ -40,7 +38,6 @@ from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text, TokenBatch
 
 log = logging.getLogger("encort")
-TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", "onnxruntime", "numpy")
 
 
 def export_bundle(
@@ -53,6 +50,8 @@ def export_bundle(
     max_length: int | None = None,
     variants: Collection[Kind] | None = None,
     calibration: Sequence[Text] | None = None,
+    evaluation: str | Path | None = None,
+    max_drop: float = 0.5,
     weight_bits: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -71,35 +70,44 @@ def export_bundle(
         variants: Graphs to make; None makes all that the model allows.
         calibration: Texts or pairs as they will be served, a few hundred, that 8-bit ranges are chosen on; None takes
             fifty built-in ones.
+        evaluation: File of labelled data; then the fastest graph that loses at most `max_drop` becomes the bundle's
+            first choice, and what was tried is kept in `search.json`, `search.md` and `search.svg`.
+        max_drop: Points of the task's metric that 8 bits may lose.
         weight_bits: Of 8-bit graphs: 8 for processors with VNNI, 7 for those without; None takes this one's.
         overwrite: Replace an earlier bundle.
         progress: Show bars on stderr.
 
     Raises:
         CheckpointError: The checkpoint cannot be used; the message says what is wrong with it.
-        InputError: Too few calibration texts, or `weight_bits` is neither 7 nor 8.
+        DatasetError: The labelled data cannot be used.
+        InputError: Too few calibration texts, or an option out of its range.
         FidelityError: Results differ from eager PyTorch past the tolerance; nothing was left behind.
         OutputExistsError: `output` exists.
     """
-    if weight_bits not in (None, 7, 8):
-        raise InputError(f"weight_bits must be 7 or 8, got {weight_bits}")
-    if calibration is not None:
-        check_calibration(calibration)
+    _check_options(calibration, max_drop, weight_bits)
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
     trained = TrainedModel.open(
         _names(checkpoint), revision=revision, pooling=pooling, normalize=normalize, max_length=max_length
     )
-    kinds = _kinds(trained, variants)
+    wanted = _Wanted(
+        kinds=_kinds(trained, variants),
+        calibration=calibration,
+        evaluation=None if evaluation is None else Evaluation.read(Path(evaluation), next(iter(trained.heads), None)),
+        max_drop=max_drop,
+        weight_bits=weight_bits or (8 if has_instruction_set(VNNI) else 7),
+        progress=progress,
+    )
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:
         samples = _write_tokenizer(trained, folder)
         _write_golden(trained, samples, folder)
-        written = _write_variants(
-            trained, folder, kinds, calibration=calibration, weight_bits=weight_bits, progress=progress
-        )
+        written, found = _write_variants(trained, folder, wanted)
         draft = _write_manifest(trained, folder, written)
         fidelities = _verify(draft, trained, samples, progress=progress)
-        proven = [replace(variant, fidelity=found) for variant, found in zip(written, fidelities, strict=True)]
+        proven = [
+            replace(variant, fidelity=replace(fidelity, metric=None if found is None else found.certificate(variant)))
+            for variant, fidelity in zip(written, fidelities, strict=True)
+        ]
         _write_manifest(trained, folder, proven)
     return Bundle.open(output)
 
@@ -175,6 +183,27 @@ def _write_golden(trained: TrainedModel, samples: TokenBatch, folder: Path) -> N
     Golden(texts=samples.texts, ids=samples.ids, outputs=outputs).save(folder / GOLDEN_FILE)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Wanted:
+    """What the caller wants made; see `export_bundle`."""
+
+    kinds: Sequence[Kind]
+    calibration: Sequence[Text] | None
+    evaluation: Evaluation | None
+    max_drop: float
+    weight_bits: int
+    progress: bool
+
+
+def _check_options(calibration: Sequence[Text] | None, max_drop: float, weight_bits: int | None) -> None:
+    if weight_bits not in (None, 7, 8):
+        raise InputError(f"weight_bits must be 7 or 8, got {weight_bits}")
+    if not 0 <= max_drop <= 100:
+        raise InputError(f"max_drop must be between 0 and 100 points, got {max_drop}")
+    if calibration is not None:
+        check_calibration(calibration)
+
+
 def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
     """What to make: what was asked for, or all that the model allows."""
     source = trained.checkpoints[0]
@@ -197,42 +226,38 @@ def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
     return [kind for kind in Kind if kind is not Kind.PORTABLE or is_exportable(trained)]
 
 
-def _write_variants(
-    trained: TrainedModel,
-    folder: Path,
-    kinds: Collection[Kind],
-    *,
-    calibration: Sequence[Text] | None,
-    weight_bits: int | None,
-    progress: bool,
-) -> list[Variant]:
-    variants = []
-    if Kind.FP32 in kinds:
-        variants += write_full_precision(trained, folder)
-    if Kind.INT8 in kinds:
-        bits = weight_bits or (8 if has_instruction_set(VNNI) else 7)
-        tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)
-        model = fit_eight_bit(trained, tokenizer, calibration, weight_bits=bits, progress=progress)
-        variants.append(write_eight_bit(trained, model, folder, weight_bits=bits))
-    if Kind.PORTABLE in kinds:
-        variants.append(write_portable(trained, folder))
-    return variants
+def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tuple[list[Variant], Search | None]:
+    """The graphs, the one to prefer first, and what was tried to find it."""
+    full = write_full_precision(trained, folder) if Kind.FP32 in wanted.kinds else []
+    portable = [write_portable(trained, folder)] if Kind.PORTABLE in wanted.kinds else []
+    if Kind.INT8 not in wanted.kinds:
+        return [*full, *portable], None
+    tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)
+    calibration = Calibration.tokenize(trained, tokenizer, wanted.calibration)
+    if wanted.evaluation is None:
+        model = fit_eight_bit(trained, calibration, weight_bits=wanted.weight_bits, progress=wanted.progress)
+        return [*full, write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits), *portable], None
+    found = search(
+        trained,
+        folder,
+        calibration,
+        wanted.evaluation,
+        max_drop=wanted.max_drop,
+        weight_bits=wanted.weight_bits,
+        progress=wanted.progress,
+    )
+    found.save(folder)
+    if found.model is not None:
+        return [write_eight_bit(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *portable], found
+    if not full:
+        raise FidelityError(
+            f"no 8-bit graph is faster than fp32 and loses at most {wanted.max_drop:g} points:\n{found.table()}"
+        )
+    return [*full, *portable], found
 
 
 def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Variant]) -> Bundle:
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        heads=list(trained.heads),
-        embedding=trained.embedding,
-        max_length=trained.max_length,
-        sources=[
-            Source(model=source.name, architecture=source.architecture, revision=source.revision)
-            for source in trained.checkpoints
-        ],
-        tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
-        files=file_entries(folder),
-        variants=list(variants),
-    )
+    manifest = trained.manifest(folder, variants)
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle(folder, manifest)
 

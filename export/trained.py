@@ -1,7 +1,9 @@
 """What is exported: one checkpoint, or several that have one encoder and a head each."""
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,12 @@ from encort.export.oracle import Oracle
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.two_encoders import MODEL_TYPE, describe_two_encoder_head
 from encort.export.verify import TokenRange
+from encort.runtime.bundle import file_entries
 from encort.runtime.errors import CheckpointError
-from encort.runtime.manifest import Embedding, Head, Pooling, Task
+from encort.runtime.manifest import FORMAT_VERSION, Embedding, Head, Manifest, Pooling, Source, Task, Variant
 from encort.runtime.tokens import Text
+
+TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,6 +110,22 @@ class TrainedModel:
             length=self.max_length,
             ids=min(config.vocab_size for config in configs),
             types=min(getattr(config, "type_vocab_size", 1) or 1 for config in configs),
+        )
+
+    def manifest(self, folder: Path, variants: Sequence[Variant]) -> Manifest:
+        """What a bundle says that consists of the files of `folder`."""
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            heads=list(self.heads),
+            embedding=self.embedding,
+            max_length=self.max_length,
+            sources=[
+                Source(model=source.name, architecture=source.architecture, revision=source.revision)
+                for source in self.checkpoints
+            ],
+            tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
+            files=file_entries(folder),
+            variants=list(variants),
         )
 
 

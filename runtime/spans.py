@@ -24,14 +24,18 @@ def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[
         batch: Texts, not pairs, with the places of their tokens.
     """
     scores = softmax(logits)
-    return [
-        [_span(run, str(text)) for run in _runs(_words(scores, labels, batch, index))]
-        for index, text in enumerate(batch.texts)
-    ]
+    return [merge(_words(scores, labels, batch, index), str(text)) for index, text in enumerate(batch.texts)]
+
+
+def merge(words: Iterable["Word"], text: str) -> list[Span]:
+    """Spans of a text from the tags of its words, in reading order."""
+    return [_span(run, text) for run in _runs(words)]
 
 
 @dataclass(frozen=True)
-class _Word:
+class Word:
+    """A word's tag, its probability, and its place in the text."""
+
     tag: str
     score: float
     start: int
@@ -42,7 +46,7 @@ class _Word:
         return self.tag[2:] if self.tag[:2] in ("B-", "I-") else self.tag
 
 
-def _words(scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int) -> Iterator[_Word]:
+def _words(scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int) -> Iterator[Word]:
     """The words of one text with the tags of their first tokens."""
     assert batch.places is not None
     tokens = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
@@ -56,12 +60,12 @@ def _words(scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: 
         if text[start:end].strip():
             row = scores[tokens][first]
             best = int(row.argmax())
-            yield _Word(labels[best], float(row[best]), start, end)
+            yield Word(labels[best], float(row[best]), start, end)
 
 
-def _runs(words: Iterable[_Word]) -> list[list[_Word]]:
+def _runs(words: Iterable[Word]) -> list[list[Word]]:
     """Neighbouring words that make one span each."""
-    runs: list[list[_Word]] = []
+    runs: list[list[Word]] = []
     before = OUTSIDE
     for word in words:
         if word.label != OUTSIDE:
@@ -73,7 +77,7 @@ def _runs(words: Iterable[_Word]) -> list[list[_Word]]:
     return runs
 
 
-def _span(run: list[_Word], text: str) -> Span:
+def _span(run: list[Word], text: str) -> Span:
     start, end = run[0].start, run[-1].end
     score = sum(word.score for word in run) / len(run)
     return Span(label=run[0].label, score=score, start=start, end=end, text=text[start:end])

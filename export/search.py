@@ -1,0 +1,226 @@
+"""The fastest 8-bit graph that labelled data allows: what was tried, what it cost, what was taken."""
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tqdm import tqdm
+
+from encort.export.calibration import Calibration
+from encort.export.eight_bit import EightBitModel, by_sensitivity, quantize_model
+from encort.export.evaluation import Evaluation
+from encort.export.quantization import STRENGTHS
+from encort.export.trained import TrainedModel
+from encort.export.variants import write_eight_bit, write_full_precision
+from encort.runtime.bundle import Bundle
+from encort.runtime.manifest import TOKENIZER_FILE, Layout, Metric, Precision, Variant
+from encort.runtime.model import Model
+
+TABLE_FILE = "search.md"
+_SMOOTHINGS = {"chosen a tensor": STRENGTHS, "0.75": (0.75,), "0.5": (0.5,)}
+_EXCLUDED = (1, 2, 4, 8, 16)
+_ROUNDS, _TIMED_EXAMPLES = 5, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One graph that was tried.
+
+    Attributes:
+        precision: `fp32` or `int8`.
+        smoothing: How much of the activations' range moves into the weights.
+        excluded: Layers left in full precision; those that read one tensor go by the name of their first.
+        metric: On the labelled data, in percent.
+        drop: Points that it lost.
+        latency_ms: Median time a text, of one worker a core.
+        speedup: Against fp32 in the same rounds.
+        chosen: Whether it is the bundle's first choice.
+    """
+
+    precision: Precision
+    smoothing: str | None
+    excluded: Sequence[str]
+    metric: float
+    drop: float
+    latency_ms: float
+    speedup: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Search:
+    """What was tried.
+
+    Attributes:
+        metric: Name of the metric.
+        examples: Number of labelled examples.
+        max_drop: Points that may be lost.
+        trials: The first of them in full precision.
+        model: The 8-bit model that was taken; None if none is fast and near enough.
+    """
+
+    metric: str
+    examples: int
+    max_drop: float
+    trials: Sequence[Trial]
+    model: EightBitModel | None
+
+    def certificate(self, variant: Variant) -> Metric | None:
+        """What the labelled data says of a variant of the bundle, if it was measured."""
+        measured = [trial for trial in self.trials if trial.precision is variant.precision]
+        chosen = [trial for trial in measured if trial.chosen] or measured[:1]
+        if variant.layout is not Layout.EQUAL_LENGTH or not chosen:
+            return None
+        before, after = self.trials[0].metric, chosen[0].metric
+        return Metric(name=self.metric, before=before, after=after, examples=self.examples)
+
+    def table(self) -> str:
+        """The trials in Markdown, the chosen one marked."""
+        names = ("precision", "smoothing", "tensors in fp32", f"{self.metric}, %", "drop", "ms a text", "speed", "")
+        rows = [names, ["---"] * len(names), *map(_cells, self.trials)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def save(self, folder: Path) -> None:
+        """Write the table, as JSON, as Markdown and as a picture."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("trials", "model")}
+        plain["trials"] = [asdict(trial) for trial in self.trials]
+        (folder / "search.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        (folder / TABLE_FILE).write_text(self.table() + "\n", encoding="utf-8")
+        _plot(self, folder / "search.svg")
+
+
+def search(
+    trained: TrainedModel,
+    folder: Path,
+    calibration: Calibration,
+    evaluation: Evaluation,
+    *,
+    max_drop: float,
+    weight_bits: int,
+    progress: bool = False,
+) -> Search:
+    """Try 8-bit graphs: each smoothing, with more and more layers in full precision until the budget holds.
+
+    Args:
+        folder: The bundle in the making, with its tokenizer.
+        max_drop: Points of the metric that may be lost.
+    """
+    tried: list[tuple[Trial, EightBitModel | None]] = []
+    with _opened(trained, folder, None, weight_bits) as full:
+        judge = _Judge(full, evaluation)
+        tried.append((judge.full_precision(), None))
+        for smoothing, strengths in tqdm(_SMOOTHINGS.items(), desc="search", disable=None if progress else True):
+            everything = quantize_model(trained, calibration.seen, weight_bits=weight_bits, strengths=strengths)
+            for model, excluded in _excluding(trained, everything, calibration):
+                with _opened(trained, folder, model, weight_bits) as eight_bit:
+                    tried.append((judge.eight_bit(eight_bit, smoothing, excluded), model))
+                if tried[-1][0].drop <= max_drop:
+                    break
+    best = max((trial for trial, _ in tried if trial.drop <= max_drop), key=lambda trial: trial.speedup)
+    return Search(
+        metric=evaluation.metric,
+        examples=len(evaluation.inputs),
+        max_drop=max_drop,
+        trials=[replace(trial, chosen=trial is best) for trial, _ in tried],
+        model=next(model for trial, model in tried if trial is best),
+    )
+
+
+class _Judge:
+    """Measures models against the one in full precision, in turn."""
+
+    def __init__(self, full: Model, evaluation: Evaluation) -> None:
+        self._full, self._evaluation = full, evaluation
+        self._timed = evaluation.first(_TIMED_EXAMPLES)
+        self._before = evaluation.score(full)
+
+    def full_precision(self) -> Trial:
+        return self._trial(self._full, Precision.FP32, None, [])
+
+    def eight_bit(self, model: Model, smoothing: str, excluded: Sequence[str]) -> Trial:
+        return self._trial(model, Precision.INT8, smoothing, excluded)
+
+    def _trial(self, model: Model, precision: Precision, smoothing: str | None, excluded: Sequence[str]) -> Trial:
+        metric = self._evaluation.score(model)
+        rounds = [(self._seconds(self._full), self._seconds(model)) for _ in range(_ROUNDS)]
+        return Trial(
+            precision=precision,
+            smoothing=smoothing,
+            excluded=excluded,
+            metric=metric,
+            drop=self._before - metric,
+            latency_ms=1000 * statistics.median(seconds for _, seconds in rounds) / len(self._timed.inputs),
+            speedup=statistics.median(full / seconds for full, seconds in rounds),
+        )
+
+    def _seconds(self, model: Model) -> float:
+        begin = time.perf_counter()
+        self._timed.score(model)
+        return time.perf_counter() - begin
+
+
+def _excluding(
+    trained: TrainedModel, model: EightBitModel, calibration: Calibration
+) -> Iterator[tuple[EightBitModel, Sequence[str]]]:
+    """The model with nothing, then with ever more of its most sensitive layers in full precision."""
+    yield model, []
+    sensitive = by_sensitivity(model, trained.oracle, calibration.judged)
+    for count in _EXCLUDED:
+        if count < len(sensitive):
+            yield model.without(sensitive[:count]), sensitive[:count]
+
+
+@contextmanager
+def _opened(trained: TrainedModel, folder: Path, model: EightBitModel | None, weight_bits: int) -> Iterator[Model]:
+    """The model as users will load it, from a bundle for this one variant."""
+    with TemporaryDirectory() as name:
+        temporary = Path(name)
+        shutil.copy(folder / TOKENIZER_FILE, temporary)
+        if model is None:
+            variants = write_full_precision(trained, temporary)
+        else:
+            variants = [write_eight_bit(trained, model, temporary, weight_bits=weight_bits)]
+        with Model(Bundle(temporary, trained.manifest(temporary, variants))) as opened:
+            yield opened
+
+
+def _cells(trial: Trial) -> Sequence[str]:
+    return (
+        trial.precision,
+        trial.smoothing or "",
+        "all" if trial.precision is Precision.FP32 else str(len(trial.excluded)),
+        f"{trial.metric:.2f}",
+        f"{trial.drop:.2f}",
+        f"{trial.latency_ms:.2f}",
+        f"{trial.speedup:.1f}x",
+        "taken" if trial.chosen else "",
+    )
+
+
+def _plot(search: Search, file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for trial in search.trials:
+        is_within = trial.drop <= search.max_drop
+        axes.scatter(
+            trial.latency_ms,
+            trial.metric,
+            s=140 if trial.chosen else 50,
+            marker="*" if trial.chosen else "o",
+            color="tab:green" if is_within else "tab:red",
+        )
+        label = trial.precision if trial.smoothing is None else f"{trial.smoothing}, {len(trial.excluded)} in fp32"
+        axes.annotate(label, (trial.latency_ms, trial.metric), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.axhline(search.trials[0].metric - search.max_drop, color="gray", linestyle="--", linewidth=1)
+    axes.set_xlabel("median time a text, ms")
+    axes.set_ylabel(f"{search.metric}, %")
+    axes.set_title(f"{search.metric} on {search.examples} examples against latency; the star was taken", fontsize=9)
+    figure.savefig(file)
