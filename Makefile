@@ -26,7 +26,8 @@ $(DEMO)/checkpoint/config.json: | $(VENV)/demo.installed
 	  --epochs 4 --learning-rate 5e-4 --dropout 0
 
 $(DEMO)/bundle/encort.json: $(DEMO)/checkpoint/config.json
-	$(ENCORT) export $(DEMO)/checkpoint --output $(DEMO)/bundle --overwrite
+	$(ENCORT) export $(DEMO)/checkpoint --output $(DEMO)/bundle --overwrite \
+	  --variant fp32 --variant int8 --calibration $(BANKING)/train.csv
 
 test: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest

@@ -148,6 +148,8 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
 
 def _check_loadable(folder: Path, config: Mapping[str, Any]) -> None:
+    if config.get("is_encoder_decoder"):
+        raise CheckpointError(f"{folder} is an encoder with a decoder; encort exports encoders only")
     if "auto_map" in config:
         raise CheckpointError(f"{folder} needs code of its own (trust_remote_code), which encort never runs")
     if any(folder.glob("*.safetensors")):
@@ -228,9 +230,17 @@ def _load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any
 
 def _load_tokenizer(folder: Path) -> Any:
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = _tokenizer_loader(folder).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parts raise
         raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{folder} has only a slow tokenizer; encort needs a tokenizer.json")
     return tokenizer
+
+
+def _tokenizer_loader(folder: Path) -> Any:
+    """transformers 5 saves some tokenizers under a class that 4.57 lacks; their `tokenizer.json` is the same."""  # noqa: D403
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    is_new = settings.get("tokenizer_class") == "TokenizersBackend" and not hasattr(transformers, "TokenizersBackend")
+    return transformers.PreTrainedTokenizerFast if is_new else transformers.AutoTokenizer

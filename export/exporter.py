@@ -13,7 +13,7 @@ from encort.export.calibration import Calibration, check_calibration
 from encort.export.eight_bit import fit_eight_bit
 from encort.export.evaluation import Evaluation
 from encort.export.oracle import Case
-from encort.export.portable import is_exportable, write_portable
+from encort.export.portable import write_portable
 from encort.export.search import Search, search
 from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import Kind, write_eight_bit, write_full_precision
@@ -84,7 +84,7 @@ def export_bundle(
         FidelityError: Results differ from eager PyTorch past the tolerance; nothing was left behind.
         OutputExistsError: `output` exists.
     """
-    _check_options(calibration, max_drop, weight_bits)
+    _check_options(variants, calibration, max_drop, weight_bits)
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
     trained = TrainedModel.open(
@@ -92,6 +92,7 @@ def export_bundle(
     )
     wanted = _Wanted(
         kinds=_kinds(trained, variants),
+        is_explicit=variants is not None,
         calibration=calibration,
         evaluation=None if evaluation is None else Evaluation.read(Path(evaluation), next(iter(trained.heads), None)),
         max_drop=max_drop,
@@ -188,6 +189,7 @@ class _Wanted:
     """What the caller wants made; see `export_bundle`."""
 
     kinds: Sequence[Kind]
+    is_explicit: bool
     calibration: Sequence[Text] | None
     evaluation: Evaluation | None
     max_drop: float
@@ -195,7 +197,11 @@ class _Wanted:
     progress: bool
 
 
-def _check_options(calibration: Sequence[Text] | None, max_drop: float, weight_bits: int | None) -> None:
+def _check_options(
+    variants: Collection[Kind] | None, calibration: Sequence[Text] | None, max_drop: float, weight_bits: int | None
+) -> None:
+    if variants is not None and not (variants and set(variants) <= set(Kind)):
+        raise InputError(f"variants must be some of {', '.join(Kind)}; got {', '.join(variants) or 'none'}")
     if weight_bits not in (None, 7, 8):
         raise InputError(f"weight_bits must be 7 or 8, got {weight_bits}")
     if not 0 <= max_drop <= 100:
@@ -221,15 +227,13 @@ def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
             ", ".join(ARCHITECTURES),
         )
         return [Kind.PORTABLE]
-    if asked is not None:
-        return [kind for kind in Kind if kind in asked]
-    return [kind for kind in Kind if kind is not Kind.PORTABLE or is_exportable(trained)]
+    return [kind for kind in Kind if asked is None or kind in asked]
 
 
 def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tuple[list[Variant], Search | None]:
     """The graphs, the one to prefer first, and what was tried to find it."""
     full = write_full_precision(trained, folder) if Kind.FP32 in wanted.kinds else []
-    portable = [write_portable(trained, folder)] if Kind.PORTABLE in wanted.kinds else []
+    portable = _write_portable(trained, folder, wanted) if Kind.PORTABLE in wanted.kinds else []
     if Kind.INT8 not in wanted.kinds:
         return [*full, *portable], None
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)
@@ -254,6 +258,17 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
             f"no 8-bit graph is faster than fp32 and loses at most {wanted.max_drop:g} points:\n{found.table()}"
         )
     return [*full, *portable], found
+
+
+def _write_portable(trained: TrainedModel, folder: Path, wanted: _Wanted) -> list[Variant]:
+    """The portable graph; where nobody asked for it and others are there, a warning if it cannot be had."""
+    try:
+        return [write_portable(trained, folder)]
+    except CheckpointError as error:
+        if wanted.is_explicit or wanted.kinds == [Kind.PORTABLE]:
+            raise
+        log.warning("the bundle has no portable variant: %s", error)
+        return []
 
 
 def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Variant]) -> Bundle:

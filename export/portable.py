@@ -32,12 +32,8 @@ _OPTIMUM_TASKS = {
     Task.TOKEN_CLASSIFICATION: "token-classification",
     Task.QUESTION_ANSWERING: "question-answering",
 }
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _AXES = {"batch_size": "batch", "sequence_length": "sequence"}
-
-
-def is_exportable(trained: TrainedModel) -> bool:
-    """Whether a portable graph can hold the model: one encoder, and a head that the ecosystem knows."""
-    return len(trained.checkpoints) == 1 and trained.embedding is not None and trained.task in _OPTIMUM_TASKS
 
 
 def write_portable(trained: TrainedModel, folder: Path) -> Variant:
@@ -47,6 +43,15 @@ def write_portable(trained: TrainedModel, folder: Path) -> Variant:
         CheckpointError: Optimum cannot export the model; the message says why.
     """
     model = _exported(trained)
+    unknown = [str(value.name) for value in model.graph.inputs if value.name not in _INPUTS]
+    if unknown:
+        source = trained.checkpoints[0]
+        raise CheckpointError(
+            f"{source.name} ({source.architecture}) reads {', '.join(unknown)}, which no encoder does; "
+            "encort exports encoders only"
+        )
+    if trained.token_range.types > 1 and "token_type_ids" not in {value.name for value in model.graph.inputs}:
+        raise CheckpointError("Optimum's graph of this architecture reads no token types, and the model has several")
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape([_AXES.get(str(axis), axis) for axis in _shape(value)])
     if trained.embedding is not None and not trained.heads:
@@ -71,9 +76,11 @@ def _exported(trained: TrainedModel) -> ir.Model:
     from optimum.exporters.onnx import onnx_export_from_model
 
     source = trained.checkpoints[0]
-    if not is_exportable(trained):
-        raise CheckpointError(f"a portable graph holds one encoder and one of these heads: {', '.join(_OPTIMUM_TASKS)}")
-    task = _OPTIMUM_TASKS[trained.task]
+    task = _OPTIMUM_TASKS.get(source.task)
+    if len(trained.checkpoints) > 1 or trained.embedding is None or task is None:
+        raise CheckpointError(
+            f"a portable graph holds one encoder and a head for one of these: {', '.join(_OPTIMUM_TASKS)}"
+        )
     try:
         # Optimum changes the model it is given, which is also the oracle.
         with TemporaryDirectory() as folder, _quiet():
@@ -92,7 +99,7 @@ def _append_sentence_embedding(graph: ir.Graph, trained: TrainedModel) -> None:
     if trained.embedding.pooling is not Pooling.POOLER:
         size = _shape(hidden)[-1]
         encoded = Encoded(hidden, None)
-        sentence_output(Graph(graph), encoded, values["attention_mask"], trained.embedding, int(str(size)))
+        sentence_output(Graph(graph), encoded, values.get("attention_mask"), trained.embedding, int(str(size)))
 
 
 def _shape(value: ir.Value) -> list[int | str]:

@@ -82,11 +82,6 @@ class TrainedModel:
         return Oracle(self.checkpoints, self.heads, self.embedding)
 
     @property
-    def task(self) -> Task:
-        """Of the first checkpoint."""
-        return self.checkpoints[0].task
-
-    @property
     def is_pairwise(self) -> bool:
         """Whether every input must be a pair."""
         return self.checkpoints[0].architecture == MODEL_TYPE

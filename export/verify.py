@@ -119,11 +119,10 @@ class _Measurement:
             return
         self.cases += 1
         found = run(self.session, self.variant, case)
-        different = found.keys() ^ expected.keys()
-        if different and (self.variant.name != PORTABLE or found.keys() > expected.keys()):
-            raise FidelityError(
-                f"variant {self.variant.name} and the checkpoint do not give the same outputs: {', '.join(different)}"
-            )
+        extra, missing = found.keys() - expected.keys(), expected.keys() - found.keys()
+        if extra or (missing and self.variant.name != PORTABLE):
+            names = ", ".join(sorted(extra | missing))
+            raise FidelityError(f"variant {self.variant.name} and the checkpoint do not give the same outputs: {names}")
         for name, array in found.items():
             self._note_error(case, name, array, expected[name])
         if case.is_sample:

@@ -94,15 +94,17 @@ def classifier_checkpoint(make_checkpoint: MakeCheckpoint) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder_bundle(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a bare encoder. Shared: copy it before changing it."""
+    """A bundle of a bare encoder, in full precision. Shared: copy it before changing it."""
     from encort.export.exporter import export_bundle
 
-    return export_bundle(encoder_checkpoint, tmp_path_factory.mktemp("bundles") / "encoder.bundle").folder
+    folder = tmp_path_factory.mktemp("bundles") / "encoder.bundle"
+    return export_bundle(encoder_checkpoint, folder, variants=["fp32"]).folder
 
 
 @pytest.fixture(scope="session")
 def classifier_bundle(classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a text classifier. Shared: copy it before changing it."""
+    """A bundle of a text classifier, in full precision. Shared: copy it before changing it."""
     from encort.export.exporter import export_bundle
 
-    return export_bundle(classifier_checkpoint, tmp_path_factory.mktemp("bundles") / "classifier.bundle").folder
+    folder = tmp_path_factory.mktemp("bundles") / "classifier.bundle"
+    return export_bundle(classifier_checkpoint, folder, variants=["fp32"]).folder

@@ -26,34 +26,32 @@ def main(checkpoint: str, bundle: str) -> None:
         rows = list(csv.DictReader(lines))
     texts, expected = [row["text"] for row in rows], [row["label"] for row in rows]
     eager, threads = Eager(checkpoint), torch.get_num_threads()
-    with encort.load(bundle, threads=threads) as model:
-
-        def served(texts: list[str]) -> np.ndarray:
-            return np.array([list(result.scores.values()) for result in model.classify(texts)])
-
-        eager_scores, served_scores = eager(texts), served(texts)
-        one_eager, one_served = medians(eager, served, [[text] for text in texts[:100]], "one message at a time")
-        all_eager, all_served = medians(eager, served, [texts] * 3, f"{len(texts)} messages at once")
-        labels = model.head().labels
+    with (
+        encort.load(bundle, precision="fp32", threads=threads) as fp32,
+        encort.load(bundle, precision="int8", threads=threads) as int8,
+    ):
+        systems = {"eager PyTorch": eager, "encort fp32": served(fp32), "encort int8": served(int8)}
+        scores = [system(texts) for system in systems.values()]
+        one = medians(list(systems.values()), [[text] for text in texts[:100]], "one message at a time")
+        many = medians(list(systems.values()), [texts] * 3, f"{len(texts)} messages at once")
+        labels = fp32.head().labels
     print_table(
-        ["", "eager PyTorch", "encort", "ratio"],
-        ["accuracy", percent(eager_scores, labels, expected), percent(served_scores, labels, expected), ""],
-        [
-            "one message",
-            f"{one_eager * 1e3:.2f} ms",
-            f"{one_served * 1e3:.2f} ms",
-            ratio(one_eager, one_served),
-        ],
-        [
-            f"{len(texts)} messages",
-            f"{len(texts) / all_eager:.0f} a second",
-            f"{len(texts) / all_served:.0f} a second",
-            ratio(all_eager, all_served),
-        ],
+        ["", *systems],
+        ["accuracy", *(percent(each, labels, expected) for each in scores)],
+        ["one message", *(f"{1e3 * each:.2f} ms ({one[0] / each:.1f}x)" for each in one)],
+        [f"{len(texts)} messages", *(f"{len(texts) / each:.0f} a second ({many[0] / each:.1f}x)" for each in many)],
+        ["probabilities", *(f"within {np.abs(each - scores[0]).max():.0e}" for each in scores)],
     )
-    print(f"\nlargest difference of a probability: {np.abs(eager_scores - served_scores).max():.1e}")
-    print(f"medians; {threads} threads for both; tokenization included; eager in batches of {BATCH}")
+    print(f"\nmedians; {threads} threads for all, in turn; tokenization included; eager in batches of {BATCH}")
     print(f"bundle: {bundle}")
+
+
+System = Callable[[list[str]], np.ndarray]
+"""Texts to probabilities, `(n, labels)`."""
+
+
+def served(model: encort.Model) -> System:
+    return lambda texts: np.array([list(result.scores.values()) for result in model.classify(texts)])
 
 
 class Eager:
@@ -73,26 +71,20 @@ class Eager:
         return np.concatenate(scores)
 
 
-def medians(
-    first: Callable[[list[str]], object], second: Callable[[list[str]], object], work: list[list[str]], what: str
-) -> tuple[float, float]:
-    """Median seconds of both, in turn on each piece of work."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def medians(systems: list[System], work: list[list[str]], what: str) -> list[float]:
+    """Median seconds of each system, in turn on each piece of work."""
+    seconds: list[list[float]] = [[] for _ in systems]
     for piece in tqdm(work, desc=what, disable=None):
-        for system, measured in zip((first, second), seconds, strict=True):
+        for system, measured in zip(systems, seconds, strict=True):
             start = time.perf_counter()
             system(piece)
             measured.append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return [statistics.median(measured) for measured in seconds]
 
 
 def percent(scores: np.ndarray, labels: list[str], expected: list[str]) -> str:
     found = [labels[index] for index in scores.argmax(1)]
     return f"{100 * statistics.mean(a == b for a, b in zip(found, expected, strict=True)):.2f} %"
-
-
-def ratio(first: float, second: float) -> str:
-    return f"{first / second:.1f}x"
 
 
 def print_table(*rows: list[str]) -> None:

@@ -14,6 +14,7 @@ BUNDLE_PARTS = (
     "cores",
     "cpu",
     "golden",
+    "inputs",
     "manifest",
     "model",
     "session",

@@ -28,24 +28,27 @@ def test_export_makes_a_bundle_and_tells_the_fidelity_of_every_variant(classifie
     lines = encort("export", classifier_checkpoint, "--output", output).stdout.splitlines()
     variants = Bundle.open(output).manifest.variants
     for line, variant in zip(lines, variants, strict=False):
-        error = variant.fidelity.max_abs_error["logits"]
-        assert line.startswith(f"{variant.name}: largest difference to eager PyTorch, {variant.fidelity.cases} batches")
-        assert f"logits {error:.1e}" in line
+        fidelity = variant.fidelity
+        cosines = f"cosine mean {fidelity.mean_cosine:.5f}, min {fidelity.min_cosine:.5f}"
+        compared = f"largest difference to eager PyTorch, {fidelity.cases} batches"
+        assert line.startswith(f"{variant.name}: {cosines}; {compared}: ")
+        assert f"logits {fidelity.max_abs_error['logits']:.1e}" in line
     assert lines[len(variants) :] == [f"bundle: {output}"]
 
 
 def test_export_options_reach_the_bundle(encoder_checkpoint, output):
-    options = ["--pooling", "cls", "--no-normalize", "--max-length", "16"]
+    options = ["--pooling", "cls", "--no-normalize", "--max-length", "16", "--variant", "fp32"]
     encort("export", encoder_checkpoint, "-o", output, *options)
     manifest = Bundle.open(output).manifest
     assert (manifest.embedding.pooling, manifest.embedding.normalize, manifest.max_length) == ("cls", False, 16)
+    assert [variant.name for variant in manifest.variants] == ["cpu-fp32", "cpu-fp32-padded"]
 
 
 def test_export_replaces_a_bundle_only_with_overwrite(encoder_checkpoint, encoder_bundle, tmp_path):
     earlier = shutil.copytree(encoder_bundle, tmp_path / "earlier.bundle")
     with pytest.raises(OutputExistsError, match="--overwrite"):
         encort("export", encoder_checkpoint, "-o", earlier)
-    encort("export", encoder_checkpoint, "-o", earlier, "--pooling", "cls", "--overwrite")
+    encort("export", encoder_checkpoint, "-o", earlier, "--pooling", "cls", "--variant", "fp32", "--overwrite")
     assert Bundle.open(earlier).manifest.embedding.pooling == "cls"
 
 

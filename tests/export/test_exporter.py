@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 import transformers
 
 import encort
-from encort.export.exporter import export_bundle, verify_against_checkpoint
+from encort.export import exporter
+from encort.export.architectures import ARCHITECTURES
+from encort.export.exporter import verify_against_checkpoint
 from encort.export.samples import sample_texts
 from encort.runtime.bundle import Bundle
 from encort.runtime.errors import CheckpointError, FidelityError, OutputExistsError
@@ -26,6 +29,8 @@ from encort.runtime.manifest import (
 )
 from encort.runtime.session import Session
 from encort.runtime.tolerance import error_limit
+
+export_bundle = functools.partial(exporter.export_bundle, variants=["fp32"])
 
 # What a bundle is.
 
@@ -220,9 +225,10 @@ BERTS = {
 }
 
 
+@pytest.mark.parametrize("variants", [None, ["fp32"]], ids=["all variants", "fp32"])
 @pytest.mark.parametrize("bert", BERTS.values(), ids=BERTS)
-def test_unusual_encoders_are_exported(bert, make_checkpoint, output):
-    assert export_bundle(make_checkpoint(seed=6, **bert), output).folder == output
+def test_unusual_encoders_are_exported(bert, variants, make_checkpoint, output):
+    assert export_bundle(make_checkpoint(seed=6, **bert), output, variants=variants).folder == output
 
 
 def test_an_encoder_without_pooler_is_exported(make_checkpoint, output):
@@ -238,21 +244,61 @@ def test_an_encoder_trained_to_fill_masks_is_exported_for_embeddings(make_checkp
     assert export_bundle(folder, output).manifest.task is Task.FEATURE_EXTRACTION
 
 
+@pytest.fixture
+def other_architecture(encoder_checkpoint, checkpoint_copy):
+    """`other_architecture("Albert", **sizes)`: a checkpoint that encort has no graph for."""
+
+    def make(name, **sizes):
+        folder = checkpoint_copy(encoder_checkpoint)
+        config = getattr(transformers, f"{name}Config")(vocab_size=200, **sizes)
+        getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+SIZES = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
+OTHER_ENCODERS = {
+    "Albert": SIZES | {"embedding_size": 24, "max_position_embeddings": 64},
+    "DebertaV2": SIZES | {"max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize(("name", "sizes"), OTHER_ENCODERS.items(), ids=OTHER_ENCODERS)
+def test_an_unknown_architecture_becomes_a_portable_bundle_with_a_warning(
+    name, sizes, other_architecture, output, eager, caplog
+):
+    checkpoint = other_architecture(name, **sizes)
+    with caplog.at_level("WARNING", logger="encort"):
+        bundle = export_bundle(checkpoint, output, variants=None)
+    assert [variant.name for variant in bundle.manifest.variants] == ["portable"]
+    assert [record.name for record in caplog.records] == ["encort"]
+    assert "the portable variant only" in caplog.text
+    with encort.load(output) as model:
+        batch = model.tokenize(["my card is lost"])
+        (hidden,) = eager(checkpoint, batch.rows(np.array([0])))["last_hidden_state"]
+        np.testing.assert_allclose(model.embed_tokens(batch)[0], hidden, rtol=0, atol=1e-4)
+
+
 # What is refused.
 
 
-OTHER_ARCHITECTURES = {
+NO_ENCODERS = {
     "GPT2": {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64},
     "T5": {"d_model": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "d_ff": 8},
 }
 
 
-@pytest.mark.parametrize(("name", "sizes"), OTHER_ARCHITECTURES.items(), ids=OTHER_ARCHITECTURES)
-def test_an_unknown_architecture_is_refused(name, sizes, encoder_checkpoint, checkpoint_copy, refused):
-    folder = checkpoint_copy(encoder_checkpoint)
-    config = getattr(transformers, f"{name}Config")(vocab_size=200, **sizes)
-    getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
-    refused(folder, f"architecture '{config.model_type}' has no authored graph; encort knows: bert")
+@pytest.mark.parametrize(("name", "sizes"), NO_ENCODERS.items(), ids=NO_ENCODERS)
+def test_a_model_that_is_no_encoder_is_refused(name, sizes, other_architecture, refused):
+    refused(other_architecture(name, **sizes), "encort exports encoders only")
+
+
+@pytest.mark.parametrize("variants", [["fp32"], ["int8"], ["fp32", "portable"]], ids=" ".join)
+@pytest.mark.parametrize(("name", "sizes"), OTHER_ENCODERS.items(), ids=OTHER_ENCODERS)
+def test_an_authored_graph_of_an_unknown_architecture_is_refused(name, sizes, variants, other_architecture, refused):
+    known = ", ".join(ARCHITECTURES)
+    refused(other_architecture(name, **sizes), f"has no authored graph.*encort authors: {known}$", variants=variants)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +397,7 @@ def test_a_checkpoint_with_other_labels_does_not_verify(labels, classifier_bundl
         verify_against_checkpoint(Bundle.open(classifier_bundle), make_checkpoint(labels=labels, seed=2))
 
 
-OTHER_ENCODERS = {
+CHANGED_ENCODERS = {
     "other weights": {"seed": 10},
     "other width": {"hidden_size": 20},
     "more layers": {"num_hidden_layers": 4},
@@ -361,7 +407,7 @@ OTHER_ENCODERS = {
 }
 
 
-@pytest.mark.parametrize("other", OTHER_ENCODERS.values(), ids=OTHER_ENCODERS)
+@pytest.mark.parametrize("other", CHANGED_ENCODERS.values(), ids=CHANGED_ENCODERS)
 def test_another_encoder_does_not_verify(other, encoder_bundle, make_checkpoint):
     with pytest.raises((CheckpointError, FidelityError)):
         verify_against_checkpoint(Bundle.open(encoder_bundle), make_checkpoint(**{"seed": 1, **other}))

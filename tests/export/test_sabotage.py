@@ -1,18 +1,19 @@
 """A graph that is not the model that was trained never becomes a bundle: the export is sabotaged, and says so."""
 
 import copy
+import functools
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from encort.export import exporter, trained
-from encort.export.exporter import export_bundle
+from encort.export import exporter, trained, variants
 from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import Layout, Pooling
 
 MASK_INPUT_OF_ATTENTION = 4
+export_bundle = functools.partial(exporter.export_bundle, variants=["fp32"])
 
 
 def perturbed(name, *, by=1e-2):
@@ -204,9 +205,9 @@ def wrong(monkeypatch):
 
         monkeypatch.setattr(trained, "describe_encoder", wrongly(trained.describe_encoder))
         monkeypatch.setattr(trained, "describe_head", wrongly(trained.describe_head))
-        monkeypatch.setattr(exporter, "author", author)
+        monkeypatch.setattr(variants, "author", author)
 
-    right_author = exporter.author
+    right_author = variants.author
     return sabotage
 
 
@@ -261,8 +262,8 @@ def test_another_pooling_never_becomes_a_bundle(asked, given, encoder_checkpoint
     def author(*arguments, embedding, **options):
         return right(*arguments, embedding=replace(embedding, pooling=given), **options)
 
-    right = exporter.author
-    monkeypatch.setattr(exporter, "author", author)
+    right = variants.author
+    monkeypatch.setattr(variants, "author", author)
     with pytest.raises(FidelityError, match="sentence_embedding"):
         export_bundle(encoder_checkpoint, output, pooling=asked)
     assert list(output.parent.iterdir()) == []

@@ -10,6 +10,7 @@ from encort.export.verify import TokenRange, verify
 from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import (
     LAST_HIDDEN_STATE,
+    PORTABLE,
     SENTENCE_EMBEDDING,
     Device,
     Embedding,
@@ -82,9 +83,9 @@ def types(case):
     return case.inputs["token_type_ids"]
 
 
-def variant(layout, outputs=tuple(AXES)):
+def variant(layout, outputs=tuple(AXES), name=None):
     return Variant(
-        name=f"fake-{layout}",
+        name=name or f"fake-{layout}",
         file="fake.onnx",
         weights_file=None,
         device=Device.CPU,
@@ -100,7 +101,7 @@ def variant(layout, outputs=tuple(AXES)):
 def judge(session, layout=Layout.PADDED, *, oracle=None, samples=SAMPLES, limit=LIMIT, beside=(), **options):
     """The fidelity of one variant, measured together with those `beside` it."""
     variants = [*beside, (variant(layout, **options), session)]
-    tokens = TokenRange(length=limit, ids=np.arange(VOCABULARY), types=2)
+    tokens = TokenRange(length=limit, ids=VOCABULARY, types=2)
     return verify(variants, oracle or FakeOracle(), samples, tokens=tokens)[-1]
 
 
@@ -259,13 +260,20 @@ class Headless(FakeOracle):
         return {name: array for name, array in FakeOracle.__call__(self, case).items() if name != LOGITS}
 
 
-def test_a_variant_that_gives_what_the_checkpoint_does_not_is_refused():
-    with pytest.raises(FidelityError, match="fake-padded gives what the checkpoint does not: logits"):
-        judge(FakeSession(), oracle=Headless())
+@pytest.mark.parametrize("outputs", [list(AXES), [SENTENCE_EMBEDDING, LOGITS]], ids=" ".join)
+@pytest.mark.parametrize("name", ["cpu-fp32", PORTABLE])
+def test_a_variant_that_gives_what_the_checkpoint_does_not_is_refused(name, outputs):
+    with pytest.raises(FidelityError, match=rf"{name} and the checkpoint do not give the same outputs: .*{LOGITS}"):
+        judge(FakeSession(), oracle=Headless(), name=name, outputs=outputs)
 
 
-def test_a_variant_may_give_a_part_of_what_the_checkpoint_does():
-    fidelity = judge(FakeSession(), outputs=[LAST_HIDDEN_STATE, SENTENCE_EMBEDDING])
+def test_a_variant_gives_all_that_the_checkpoint_does():
+    with pytest.raises(FidelityError, match=f"fake-padded and the checkpoint do not give the same outputs: {LOGITS}"):
+        judge(FakeSession(), outputs=[LAST_HIDDEN_STATE, SENTENCE_EMBEDDING])
+
+
+def test_the_portable_variant_may_give_a_part_of_what_the_checkpoint_does():
+    fidelity = judge(FakeSession(), name=PORTABLE, outputs=[LAST_HIDDEN_STATE, SENTENCE_EMBEDDING])
     assert set(fidelity.max_abs_error) == {LAST_HIDDEN_STATE, SENTENCE_EMBEDDING}
 
 

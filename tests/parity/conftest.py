@@ -115,10 +115,14 @@ def checkpoint(
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """`bundle(checkpoint)`, exported once."""
+    """`bundle(checkpoint)`, exported once, in full precision."""
     from encort.export.exporter import export_bundle
 
-    return functools.cache(lambda folder: export_bundle(folder, tmp_path_factory.mktemp("bundles") / "b").folder)
+    @functools.cache
+    def export(checkpoint: Path) -> Path:
+        return export_bundle(checkpoint, tmp_path_factory.mktemp("bundles") / "b", variants=["fp32"]).folder
+
+    return export
 
 
 @pytest.fixture(scope="session")

@@ -127,11 +127,6 @@ def test_a_missing_weight_is_refused(folder, name, tmp_path):
         export_bundle(copy, tmp_path / "b")
 
 
-@pytest.mark.xfail(
-    reason="TwoEncoders gives every encoder token types and takes its pooled vector, which not all have",
-    raises=(IndexError, AttributeError),
-    strict=True,
-)
 @pytest.mark.parametrize(
     "config",
     [
@@ -143,4 +138,4 @@ def test_a_missing_weight_is_refused(folder, name, tmp_path):
 def test_encoders_of_another_kind_are_exported_or_refused(make_modules, save, config, tmp_path):
     folder = save(make_modules(config, config))
     with contextlib.suppress(CheckpointError):
-        assert export_bundle(folder, tmp_path / "b").manifest.heads
+        assert export_bundle(folder, tmp_path / "b", variants=["fp32"]).manifest.heads

@@ -178,12 +178,10 @@ def test_a_combining_mark_inside_a_word_belongs_to_it(wordpiece):
     assert [span.text for span in every_word(wordpiece, "re\u0301el card")] == ["re\u0301el", "card"]
 
 
-@pytest.mark.xfail(reason="BERT's normalizer drops the mark, and the last token ends before it", strict=True)
 def test_a_combining_mark_at_a_words_end_belongs_to_it(wordpiece):
     assert [span.text for span in every_word(wordpiece, "cafe\u0301 card")] == ["cafe\u0301", "card"]
 
 
-@pytest.mark.xfail(reason="to byte-level tokenizers white space is a word, of an empty place or not", strict=True)
 @pytest.mark.parametrize("text", ["my  card", "my\tcard", "my card ", "my\n\ncard"])
 def test_white_space_is_no_word(bytewise, text):
     assert [span.text for span in every_word(bytewise, text)] == ["my", "card"]

@@ -1,0 +1,220 @@
+"""What the tensors between the layers hold, seen without touching the model."""
+
+import itertools
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from encort.export import calibration
+from encort.export.calibration import Calibration, cases, check_calibration, groups, observe, simulated
+from encort.export.oracle import Case
+from encort.export.quantization import quantize
+from encort.export.samples import sample_pairs, sample_texts
+from encort.export.trained import TrainedModel
+from encort.runtime.errors import InputError, InputTypeError
+from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tokens import TokenBatch
+
+TEXTS = ["my card is lost", "hello", "change my pin", "the card is lost", ("hello", "my pin"), "안녕하세요", "pin"]
+
+
+@pytest.fixture(scope="module")
+def trained(encoder_checkpoint):
+    return TrainedModel.open([str(encoder_checkpoint)])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(encoder_checkpoint):
+    return Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)
+
+
+@pytest.fixture(scope="module")
+def layers(trained):
+    return groups(trained.description.encoders)
+
+
+@pytest.fixture(scope="module")
+def seen(trained, tokenizer, layers):
+    return observe(trained.oracle, cases(tokenizer(TEXTS)), list(layers))
+
+
+def batch_of(lengths):
+    """A token is its own number, so that each can be found again."""
+    tokens = sum(lengths)
+    ids = np.arange(tokens)
+    ends = np.cumsum([0, *lengths])
+    return TokenBatch(ids=ids, type_ids=ids % 2, cu_seqlens=ends, truncated=np.zeros(len(lengths), bool))
+
+
+def hooks_of(trained):
+    modules = trained.checkpoints[0].model.modules()
+    return [hook for module in modules for hook in (*module._forward_pre_hooks, *module._forward_hooks)]
+
+
+# Layers that read one tensor.
+
+
+def test_every_linear_layer_is_in_one_group_with_those_that_read_the_same(trained, layers):
+    found = [[linear.name.removeprefix("encoder.") for linear in group] for group in layers.values()]
+    block = [
+        ["attention.self.query", "attention.self.key", "attention.self.value"],
+        ["attention.output.dense"],
+        ["intermediate.dense"],
+        ["output.dense"],
+    ]
+    assert found == [[f"layer.{number}.{name}" for name in names] for number in range(3) for names in block]
+    assert list(layers) == [group[0].name for group in layers.values()]
+    assert all(trained.checkpoints[0].model.get_submodule(name) for name in layers)
+
+
+# Batches of calibration texts.
+
+
+@pytest.mark.parametrize("lengths", [[4], [3, 5, 3, 3], [2] * 600, [300] * 3 + [512] * 2, [1, 512, 511]])
+def test_every_text_is_in_one_case_and_nothing_is_padded(lengths):
+    found = [row.tolist() for case in cases(batch_of(lengths)) for row in case.inputs["input_ids"]]
+    ends = np.cumsum([0, *lengths])
+    expected = [list(range(start, end)) for start, end in itertools.pairwise(ends)]
+    assert sorted(found) == expected
+    assert not any(case.is_masked for case in cases(batch_of(lengths)))
+
+
+def test_a_case_holds_few_tokens():
+    assert max(case.inputs["input_ids"].size for case in cases(batch_of([64] * 100))) <= 2 * 512
+
+
+@pytest.mark.xfail(reason="more parts than texts: cases() asks for an empty part", raises=IndexError, strict=True)
+@pytest.mark.parametrize("lengths", [[1024], [768, 768]])
+def test_texts_longer_than_a_case_are_cases_of_their_own(lengths):
+    assert [case.inputs["input_ids"].shape for case in cases(batch_of(lengths))] == [(1, size) for size in lengths]
+
+
+# What is seen of a tensor.
+
+
+@torch.inference_mode()
+def test_ranges_are_those_that_plain_hooks_see(encoder_checkpoint, layers, seen):
+    model = transformers.AutoModel.from_pretrained(encoder_checkpoint, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_checkpoint)
+    inputs = {name: [] for name in layers}
+    for name, noted in inputs.items():
+        model.get_submodule(name).register_forward_pre_hook(lambda _, x, noted=noted: noted.append(x[0][0].numpy()))
+    for text in TEXTS:
+        model(**tokenizer(*([text] if isinstance(text, str) else text), return_tensors="pt"))
+    for name, noted in inputs.items():
+        rows = np.concatenate(noted)
+        np.testing.assert_allclose(seen[name].low, rows.min(axis=0), atol=1e-4)
+        np.testing.assert_allclose(seen[name].high, rows.max(axis=0), atol=1e-4)
+        # So few texts are all kept.
+        order, expected_order = np.lexsort(seen[name].sample.T.round(3)), np.lexsort(rows.T.round(3))
+        np.testing.assert_allclose(seen[name].sample[order], rows[expected_order], atol=1e-3)
+
+
+def test_a_sample_is_bounded_and_from_every_case(trained, tokenizer, monkeypatch):
+    monkeypatch.setattr(calibration, "ROWS", 64)
+    name, batch = "encoder.layer.0.attention.self.query", tokenizer([*TEXTS, "the card " * 60])
+    sample = observe(trained.oracle, cases(batch), [name])[name].sample
+    assert len(sample) <= 64
+    assert len(np.unique(sample, axis=0)) > 2 * (len(cases(batch)) - 1)
+
+
+def test_nothing_of_the_observer_stays_on_the_model(trained, tokenizer, seen):
+    assert seen
+    assert hooks_of(trained) == []
+    broken = Case("no such token", {name: rows + 10_000 for name, rows in tokenizer(["a"]).rows(np.array([0])).items()})
+    with pytest.raises(IndexError):
+        observe(trained.oracle, [broken], list(seen))
+    assert hooks_of(trained) == []
+
+
+# The oracle with quantized products.
+
+
+def test_simulated_changes_the_oracle_within_and_nothing_after(trained, tokenizer, layers, seen):
+    quantized = {name: quantize(group, seen[name], weight_bits=8) for name, group in layers.items()}
+    (case, *_) = cases(tokenizer(TEXTS))
+    before = trained.oracle(case)
+    with simulated(trained.oracle, quantized):
+        within = trained.oracle(case)
+    with pytest.raises(ZeroDivisionError), simulated(trained.oracle, quantized):
+        _ = 1 / 0
+    after = trained.oracle(case)
+    assert not any("forward" in vars(module) for module in trained.checkpoints[0].model.modules())
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+        assert 1e-5 < np.abs(within[name] - array).max() < 1
+
+
+def test_simulated_layers_give_the_products_of_their_group(trained, layers, seen):
+    name = "encoder.layer.1.attention.self.query"
+    group = quantize(layers[name], seen[name], weight_bits=8, strengths=(0.75,))
+    rows = seen[name].sample
+    with torch.inference_mode(), simulated(trained.oracle, {name: group}):
+        model, x = trained.checkpoints[0].model, torch.from_numpy(rows)
+        found = [model.get_submodule(layer.name)(x).numpy() for layer in group.layers]
+        other = model.get_submodule(name)(-x).numpy()
+    bias = np.concatenate([layer.bias for layer in group.layers])
+    np.testing.assert_allclose(np.concatenate(found, axis=1), group.products(rows) + bias, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(other, (group.products(-rows) + bias)[:, :40], rtol=1e-4, atol=1e-4)
+
+
+# Calibration texts.
+
+
+def test_every_fifth_text_is_held_back_and_the_samples_are_always_seen(trained, tokenizer):
+    texts = [f"text {number}" for number in range(23)]
+    found = Calibration.tokenize(trained, tokenizer, texts)
+    assert list(found.judged.texts) == texts[::5]
+    assert list(found.seen.texts) == [text for text in texts if text not in texts[::5]] + trained.samples
+
+
+def test_without_texts_the_samples_are_parted_with_a_warning(trained, tokenizer, caplog):
+    with caplog.at_level(logging.WARNING, "encort"):
+        found = Calibration.tokenize(trained, tokenizer, None)
+    assert "--calibration" in caplog.text
+    assert {*found.seen.texts, *found.judged.texts} == {*sample_texts(), *sample_pairs()}
+    assert not {*found.seen.texts} & {*found.judged.texts}
+    assert len(found.judged) == 10
+
+
+def test_of_many_texts_some_are_taken_from_all_over(trained, tokenizer, monkeypatch):
+    monkeypatch.setattr(calibration, "MOST_TEXTS", 11)
+    found = Calibration.tokenize(trained, tokenizer, [f"text {number}" for number in range(101)])
+    own = [text for text in found.seen.texts if text not in trained.samples]
+    assert sorted([*own, *found.judged.texts]) == sorted(f"text {number}" for number in range(0, 101, 10))
+
+
+def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(trained, tokenizer, monkeypatch):
+    monkeypatch.setattr(TrainedModel, "is_pairwise", True)
+    pairs = [(f"first {number}", f"second {number}") for number in range(10)]
+    found = Calibration.tokenize(replace(trained), tokenizer, pairs)
+    assert {"reversed_input_ids", "reversed_token_type_ids"} <= found.seen.rows(np.array([0])).keys()
+    assert all(isinstance(text, tuple) for text in found.seen.texts)
+    with pytest.raises(InputTypeError, match="pair"):
+        Calibration.tokenize(trained, tokenizer, [f"text {number}" for number in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ([], InputError, "needs 8 different texts.* got 0"),
+        (["one"], InputError, "got 1"),
+        (["one", ("one", "two")] * 50, InputError, "got 2"),
+        ("a single text", InputTypeError, "list of texts"),
+        (["text", 5] * 10, InputTypeError, "text 1"),
+        ([["a", "list"]] * 10, InputTypeError, "text 0"),
+        ([f"\udce9{number}" for number in range(10)], InputError, "surrogate"),
+    ],
+    ids=["none", "one", "repeated", "not a list", "a number", "lists", "not Unicode"],
+)
+def test_texts_that_say_too_little_are_refused(texts, error, message):
+    with pytest.raises(error, match=message):
+        check_calibration(texts)
+
+
+def test_enough_texts_and_pairs_are_accepted():
+    check_calibration([*(f"text {number}" for number in range(4)), *((f"text {number}", "b") for number in range(4))])

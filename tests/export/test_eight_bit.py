@@ -1,0 +1,268 @@
+"""The 8-bit graph computes what was simulated, whichever layers it leaves in full precision."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import encort
+from encort.export import eight_bit
+from encort.export.calibration import Calibration, cases, groups, simulated
+from encort.export.eight_bit import by_sensitivity, fit_eight_bit, quantize_model, within_budget
+from encort.export.exporter import export_bundle
+from encort.export.graph import save_sharing_weights
+from encort.export.heads import author
+from encort.export.oracle import padded_case
+from encort.export.samples import sample_texts
+from encort.export.trained import TrainedModel
+from encort.runtime.bundle import Bundle
+from encort.runtime.manifest import Layout
+from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tolerance import cosines
+
+QUERY, ATTENDED = "encoder.layer.{}.attention.self.query", "encoder.layer.{}.attention.output.dense"
+FFN = ("encoder.layer.{}.intermediate.dense", "encoder.layer.{}.output.dense")
+LAYERS = range(3)
+ALL = [name.format(number) for name in (QUERY, ATTENDED, *FFN) for number in LAYERS]
+
+
+@pytest.fixture(scope="module")
+def trained(encoder_checkpoint):
+    return TrainedModel.open([str(encoder_checkpoint)])
+
+
+@pytest.fixture(scope="module")
+def texts(encoder_checkpoint):
+    return Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)(sample_texts())
+
+
+@pytest.fixture(scope="module")
+def model(trained, texts):
+    """Everything quantized, every tensor smoothed; 7 bits are exact on every processor."""
+    return quantize_model(trained, texts, weight_bits=7, strengths=(0.7,))
+
+
+@pytest.fixture(scope="module")
+def open_graph(tmp_path_factory):
+    def open_in_onnx_runtime(graph):
+        target = tmp_path_factory.mktemp("authored") / "model.onnx"
+        save_sharing_weights({target.name: graph}, target.parent, "model.weights")
+        return onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+
+    return open_in_onnx_runtime
+
+
+# The graph is what was simulated.
+
+
+@pytest.mark.parametrize(
+    "excluded",
+    [
+        [],
+        [QUERY.format(1)],
+        [ATTENDED.format(1)],
+        [QUERY.format(number) for number in LAYERS],
+        [ATTENDED.format(number) for number in LAYERS],
+        [name.format(number) for name in FFN for number in LAYERS],
+        [name for name in ALL if name != ATTENDED.format(2)],
+        [name for name in ALL if name != QUERY.format(2)],
+    ],
+    ids=[
+        "all quantized",
+        "one QKV in full",
+        "one attention output in full",
+        "every QKV in full",
+        "every attention output in full",
+        "FFN in full",
+        "only one attention output quantized",
+        "only one QKV quantized",
+    ],
+)
+def test_the_graph_gives_what_was_simulated(trained, texts, model, open_graph, run_graph, excluded):
+    candidate = model.without(excluded)
+    assert set(candidate.groups) == set(ALL) - set(excluded)
+    session = open_graph(candidate.author(embedding=trained.embedding))
+    for case in cases(texts)[::5]:
+        with simulated(trained.oracle, candidate.groups):
+            expected = trained.oracle(case)
+        found = run_graph(session, case.inputs)
+        assert found.keys() == expected.keys()
+        for name, array in expected.items():
+            assert cosines(found[name], array).min() > 0.9999
+            assert np.linalg.norm(found[name] - array) < 5e-3 * np.linalg.norm(array)
+
+
+def test_smoothing_of_attention_outputs_costs_no_node(trained, model):
+    assert all(group.divisor is not None for group in model.groups.values())
+    names = set(model.author(embedding=trained.embedding).graph.initializers)
+    smoothed = {name.removesuffix(".smoothing") for name in names if name.endswith(".smoothing")}
+    assert smoothed == set(ALL) - {ATTENDED.format(number) for number in LAYERS}
+
+
+def test_a_model_without_quantized_groups_is_the_one_in_full_precision(trained, texts, model, open_graph, run_graph):
+    none = open_graph(model.without(ALL).author(embedding=trained.embedding))
+    full = open_graph(author(trained.description, Layout.EQUAL_LENGTH, embedding=trained.embedding))
+    for case in cases(texts)[:3]:
+        found, expected = run_graph(none, case.inputs), run_graph(full, case.inputs)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def test_authoring_leaves_the_groups_as_they_were(trained, model):
+    before = {name: (group.divisor, [layer.scales for layer in group.layers]) for name, group in model.groups.items()}
+    nodes = [len(model.author(embedding=trained.embedding).graph) for _ in range(2)]
+    after = {name: (group.divisor, [layer.scales for layer in group.layers]) for name, group in model.groups.items()}
+    assert nodes[0] == nodes[1]
+    assert all(after[name][0] is divisor for name, (divisor, _) in before.items())
+    assert all(one is other for name in before for one, other in zip(before[name][1], after[name][1], strict=True))
+
+
+def test_quantized_layers_are_near_those_in_full_precision(trained, texts, model):
+    for case in cases(texts)[::10]:
+        with simulated(trained.oracle, model.groups):
+            found = trained.oracle(case)["sentence_embedding"]
+        assert cosines(found, trained.oracle(case)["sentence_embedding"]).min() > 0.95
+
+
+def test_a_text_has_the_same_vector_alone_and_among_others(trained, texts, model, open_graph, run_graph):
+    session = open_graph(model.author(embedding=trained.embedding))
+    random = np.random.default_rng(0)
+    for index in (0, 7, 21):
+        rows = texts.rows(np.array([index]))
+        others = {name: random.integers(0, 2, (6, array.shape[1])) for name, array in rows.items()}
+        crowd = {name: np.concatenate([others[name][:3], rows[name], others[name][3:]]) for name in rows}
+        alone, among = (run_graph(session, inputs)["sentence_embedding"] for inputs in (rows, crowd))
+        np.testing.assert_allclose(among[3], alone[0], rtol=0, atol=1e-5)
+
+
+# Within the budget of cosines.
+
+
+@pytest.fixture
+def budget(monkeypatch):
+    def allow(mean, smallest):
+        monkeypatch.setattr(eight_bit, "MEAN_COSINE", mean)
+        monkeypatch.setattr(eight_bit, "MIN_COSINE", smallest)
+
+    return allow
+
+
+@pytest.fixture(scope="module")
+def sensitive(trained, texts, model):
+    return by_sensitivity(model, trained.oracle, texts)
+
+
+@pytest.fixture(scope="module")
+def similar(trained, texts, model, sensitive):
+    """Cosines of the texts with ever more groups in full precision, each text run alone."""
+    rows = [padded_case("alone", [texts.rows(np.array([index]))]) for index in range(len(texts))]
+
+    def vectors():
+        return np.concatenate([trained.oracle(case)["sentence_embedding"] for case in rows])
+
+    expected, found = vectors(), []
+    for count in range(len(ALL)):
+        with simulated(trained.oracle, model.without(sensitive[:count]).groups):
+            found.append(cosines(vectors(), expected))
+    return np.array(found)
+
+
+def test_a_budget_that_holds_quantizes_everything(trained, texts, model, budget):
+    budget(-1, -1)
+    assert within_budget(model, trained.oracle, texts).groups == model.groups
+
+
+@pytest.mark.parametrize("unreachable", [(2, -1), (-1, 2)], ids=["mean", "smallest"])
+def test_a_budget_that_never_holds_quantizes_nothing(trained, texts, model, budget, unreachable):
+    budget(*unreachable)
+    assert within_budget(model, trained.oracle, texts).groups == {}
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 7])
+@pytest.mark.parametrize("kind", ["mean", "smallest"])
+def test_only_as_many_groups_as_needed_stay_in_full_precision(
+    trained, texts, model, budget, sensitive, similar, wanted, kind
+):
+    measured = similar.mean(axis=1) if kind == "mean" else similar.min(axis=1)
+    enough = measured[wanted] - 1e-7
+    budget(*((enough, -1) if kind == "mean" else (-1, enough)))
+    count = int(np.argmax(measured >= enough))
+    found = within_budget(model, trained.oracle, texts)
+    assert set(found.groups) == set(ALL) - set(sensitive[:count])
+    assert 0 < count <= wanted
+
+
+def test_the_group_that_costs_most_is_the_most_sensitive(trained, texts, model):
+    spoilt = FFN[1].format(1)
+    coarse = replace(model.groups[spoilt], scale=model.groups[spoilt].scale * 40)
+    found = by_sensitivity(replace(model, groups={**model.groups, spoilt: coarse}), trained.oracle, texts)
+    assert found[0] == spoilt
+    assert sorted(found) == sorted(ALL)
+
+
+def test_fitting_judges_by_other_texts_than_it_saw(trained, encoder_checkpoint, monkeypatch):
+    tokenizer = Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)
+    calibration = Calibration.tokenize(trained, tokenizer, sample_texts())
+    asked = {}
+    monkeypatch.setattr(eight_bit, "quantize_model", lambda _trained, texts, **_: asked.setdefault("seen", texts))
+    monkeypatch.setattr(
+        eight_bit, "within_budget", lambda _model, _oracle, texts, **_: asked.setdefault("judged", texts)
+    )
+    fit_eight_bit(trained, calibration, weight_bits=7)
+    assert asked == {"seen": calibration.seen, "judged": calibration.judged}
+
+
+# In a bundle.
+
+
+@pytest.fixture(scope="module")
+def bundle(encoder_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "int8.bundle"
+    return export_bundle(encoder_checkpoint, folder, variants=["fp32", "int8"], weight_bits=7)
+
+
+def test_a_bundle_with_an_int8_graph_serves_it_on_demand(bundle):
+    texts = [*sample_texts(), ("my card", "is lost"), ""]
+    with encort.load(bundle.folder, precision="int8") as int8, encort.load(bundle.folder) as full:
+        found, expected = int8.embed(texts), full.embed(texts)
+        alone = np.concatenate([int8.embed([text]) for text in texts])
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
+    assert cosines(found, expected).min() > 0.97
+    assert np.abs(found - expected).max() > 1e-4
+
+
+def test_the_certificate_is_that_of_the_int8_graph(bundle):
+    (variant,) = [variant for variant in bundle.manifest.variants if variant.name == "cpu-int8"]
+    assert (variant.precision, variant.layout, variant.instruction_set) == ("int8", Layout.EQUAL_LENGTH, None)
+    assert 0.97 < variant.fidelity.min_cosine < variant.fidelity.mean_cosine < 0.99999
+    assert variant.fidelity.batch_difference <= 1e-5
+    assert variant.fidelity.metric is None
+    assert bundle.manifest.variants[0].precision == "fp32"
+
+
+@pytest.mark.parametrize(("weight_bits", "instruction_set"), [(7, None), (8, "vnni")])
+def test_eight_bit_weights_need_an_instruction_set(
+    encoder_checkpoint, output, monkeypatch, caplog, weight_bits, instruction_set
+):
+    # By default as many bits as this processor multiplies exactly.
+    monkeypatch.setattr("encort.export.exporter.has_instruction_set", lambda _: weight_bits == 8)
+    monkeypatch.setattr("encort.export.exporter.fit_eight_bit", noting_bits(bits := []))
+    with caplog.at_level(logging.WARNING, "encort"):
+        (variant,) = export_bundle(encoder_checkpoint, output, variants=["int8"]).manifest.variants
+    assert (variant.instruction_set, bits) == (instruction_set, [weight_bits])
+    assert "built-in texts" in caplog.text
+    assert Bundle.open(output).manifest.variants == [variant]
+
+
+def noting_bits(bits):
+    def fit(trained, calibration, *, weight_bits, **_):
+        bits.append(weight_bits)
+        return quantize_model(trained, calibration.judged, weight_bits=7, strengths=(0.5,))
+
+    return fit
+
+
+def test_groups_of_the_model_are_those_of_its_encoders(trained, model):
+    assert list(model.groups) == list(groups(trained.description.encoders))
