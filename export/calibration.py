@@ -1,6 +1,7 @@
 """What the tensors between the layers hold: seen on calibration texts, in eager PyTorch."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -90,7 +91,8 @@ def cases(batch: TokenBatch) -> list[Case]:
     lengths, result = batch.lengths, []
     for length in np.unique(lengths):
         same = np.flatnonzero(lengths == length)
-        parts = np.array_split(same, max(1, len(same) * int(length) // _TOKENS_PER_CASE))
+        texts_a_case = max(1, _TOKENS_PER_CASE // int(length))
+        parts = np.array_split(same, math.ceil(len(same) / texts_a_case))
         result += [Case(f"{len(part)} texts of {length} tokens", batch.rows(part)) for part in parts]
     return result
 
@@ -111,7 +113,7 @@ def observe(oracle: Oracle, texts: Sequence[Case], names: Sequence[str]) -> dict
 
 @contextmanager
 def simulated(oracle: Oracle, quantized: Mapping[str, QuantizedGroup]) -> Iterator[None]:
-    """Within, the oracle computes the groups' products as their quantized form would."""
+    """Within, the oracle's first checkpoint computes the groups' products as their quantized form would."""
     model = oracle.checkpoints[0].model
     with ExitStack() as stack:
         for group in quantized.values():

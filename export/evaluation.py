@@ -1,6 +1,7 @@
 """Labelled data, and what a loaded bundle scores on it: the metric of each task, in percent, more is better."""
 
 import json
+import math
 import re
 import string
 from collections import Counter
@@ -59,11 +60,13 @@ class Evaluation:
             examples = [read(row, f"{file}, example {number}") for number, row in enumerate(_rows(file), start=1)]
         except InputError as error:
             raise DatasetError(str(error)) from error
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{file} does not hold examples for {task}: {error}") from error
         if len(examples) < LEAST_EXAMPLES:
             raise DatasetError(f"{file} has {len(examples)} labelled examples; at least {LEAST_EXAMPLES} are needed")
         inputs, labels = zip(*examples, strict=True)
         evaluation = cls(task=task, metric=metric, inputs=inputs, labels=labels)
-        if head is not None and task in _CLASSES:
+        if head is not None and task in _NAMES:
             _check_labels(file, evaluation, head)
         return evaluation
 
@@ -72,14 +75,23 @@ class Evaluation:
         return replace(self, inputs=self.inputs[:count], labels=self.labels[:count])
 
     def score(self, model: Model) -> float:
-        """The metric of a bundle's first head, in percent."""
+        """The metric of a bundle's first head, in percent.
+
+        Raises:
+            DatasetError: It is not defined, as a correlation with labels that are all alike.
+        """
         _, _, measure = _TASKS[self.task]
-        return 100 * measure(model, self.inputs, self.labels)
+        metric = 100 * measure(model, self.inputs, self.labels)
+        if not math.isfinite(metric):
+            raise DatasetError(f"{self.metric} of the labelled data is not defined: its labels are all alike")
+        return metric
 
 
 def _check_labels(file: Path, evaluation: Evaluation, head: Head) -> None:
-    found = {label for labels in evaluation.labels for label in ([labels] if isinstance(labels, str) else labels)}
-    if unknown := sorted(found - set(head.labels)):
+    names = _NAMES[head.task]
+    found = {name for label in evaluation.labels for name in names(label)}
+    known = {Word(label, 1.0, 0, 0).label for label in head.labels} if names is _span_names else set(head.labels)
+    if unknown := sorted(found - known):
         raise DatasetError(f"{file} has labels that the model lacks: {', '.join(unknown[:5])}")
 
 
@@ -96,6 +108,8 @@ def _rows(file: Path) -> Iterator[Row]:
 def _conll(text: str) -> Iterator[Row]:
     for sentence in re.split(r"\n\s*\n", text.strip()):
         cells = [line.split() for line in sentence.splitlines()]
+        if any(len(cell) < 2 for cell in cells):
+            raise InputError(f"a line of {sentence[:40]!r} has no tag")
         yield {"tokens": [cell[0] for cell in cells], "tags": [cell[-1] for cell in cells]}
 
 
@@ -117,6 +131,13 @@ def _cell(row: Row, place: str, *names: str) -> Any:
     raise InputError(f"{place} has no {' or '.join(names)}; it has: {', '.join(map(str, row))}")
 
 
+def _strings(row: Row, place: str, name: str) -> list[str]:
+    values = _cell(row, place, name)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InputError(f"{place}: {name} holds {values!r}, expected a list of texts")
+    return values
+
+
 def _text(row: Row, place: str) -> Text:
     text = str(_cell(row, place, "text"))
     return (text, str(row["text_pair"])) if row.get("text_pair") is not None else text
@@ -127,18 +148,18 @@ def _classified(row: Row, place: str) -> tuple[Text, str]:
 
 
 def _multi_labelled(row: Row, place: str) -> tuple[Text, frozenset[str]]:
-    labels = _cell(row, place, "labels")
-    if not isinstance(labels, list):
-        raise InputError(f"{place}: labels holds {labels!r}, expected a list")
-    return _text(row, place), frozenset(map(str, labels))
+    return _text(row, place), frozenset(_strings(row, place, "labels"))
 
 
 def _scored(row: Row, place: str) -> tuple[Text, float]:
     value = _cell(row, place, "score", "label")
     try:
-        return _text(row, place), float(value)
+        score = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{place}: the score is {value!r}, expected a number") from None
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"{place}: the score is {value!r}, expected a number")
+    return _text(row, place), score
 
 
 def _paired(row: Row, place: str) -> tuple[Text, float]:
@@ -147,7 +168,7 @@ def _paired(row: Row, place: str) -> tuple[Text, float]:
 
 
 def _tagged(row: Row, place: str) -> tuple[Text, frozenset[tuple[str, int, int]]]:
-    tokens, tags = _cell(row, place, "tokens"), _cell(row, place, "tags")
+    tokens, tags = _strings(row, place, "tokens"), _strings(row, place, "tags")
     if len(tokens) != len(tags):
         raise InputError(f"{place} has {len(tokens)} tokens and {len(tags)} tags")
     ends = np.cumsum([len(token) + 1 for token in tokens]) - 1
@@ -160,9 +181,9 @@ def _tagged(row: Row, place: str) -> tuple[Text, frozenset[tuple[str, int, int]]
 
 def _asked(row: Row, place: str) -> tuple[Text, list[str]]:
     answers = _cell(row, place, "answers")
-    answers = answers["text"] if isinstance(answers, dict) else answers
-    pair = str(_cell(row, place, "question")), str(_cell(row, place, "context"))
-    return pair, [answers] if isinstance(answers, str) else list(answers)
+    # SQuAD's own form, a list, or the only one.
+    answers = answers if isinstance(answers, dict) else {"text": [answers] if isinstance(answers, str) else answers}
+    return (str(_cell(row, place, "question")), str(_cell(row, place, "context"))), _strings(answers, place, "text")
 
 
 def _accuracy(model: Model, inputs: Sequence[Text], labels: Sequence[str]) -> float:
@@ -216,7 +237,18 @@ def _answer_words(text: str) -> list[str]:
     return [word for word in kept.split() if word not in ("a", "an", "the")]
 
 
-_CLASSES = (Task.TEXT_CLASSIFICATION, Task.NEXT_SENTENCE_PREDICTION, Task.MULTI_LABEL_CLASSIFICATION)
+def _span_names(spans: Iterable[tuple[str, int, int]]) -> Iterable[str]:
+    return (label for label, _, _ in spans)
+
+
+_NAMES: Mapping[Task, Callable[[Any], Iterable[str]]] = {
+    Task.TEXT_CLASSIFICATION: lambda label: [label],
+    Task.NEXT_SENTENCE_PREDICTION: lambda label: [label],
+    Task.MULTI_LABEL_CLASSIFICATION: lambda labels: labels,
+    Task.TOKEN_CLASSIFICATION: _span_names,
+}
+"""The names of labels in what is right for one example."""
+
 _TASKS: Mapping[Task, tuple[str, Callable[[Row, str], tuple[Text, Any]], Callable[..., float]]] = {
     Task.FEATURE_EXTRACTION: ("Spearman of cosines", _paired, _similarity_spearman),
     Task.TEXT_CLASSIFICATION: ("accuracy", _classified, _accuracy),

@@ -90,8 +90,11 @@ def export_bundle(
     trained = TrainedModel.open(
         _names(checkpoint), revision=revision, pooling=pooling, normalize=normalize, max_length=max_length
     )
+    kinds = _kinds(trained, variants)
+    if evaluation is not None and Kind.INT8 not in kinds:
+        raise InputError("labelled data chooses among 8-bit graphs, and none is wanted; leave out --evaluation")
     wanted = _Wanted(
-        kinds=_kinds(trained, variants),
+        kinds=kinds,
         is_explicit=variants is not None,
         calibration=calibration,
         evaluation=None if evaluation is None else Evaluation.read(Path(evaluation), next(iter(trained.heads), None)),

@@ -46,9 +46,12 @@ def author(
 
 def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears) -> Encoded:
     hidden = last_hidden_state(graph, encoder, tokens, linears)
-    if encoder.pooler is None:
-        return Encoded(hidden, None)
-    return Encoded(hidden, graph.op("Tanh", linear(graph, encoder.pooler, _first_token(graph, hidden))))
+    return Encoded(hidden, None if encoder.pooler is None else pooler_output(graph, encoder.pooler, hidden))
+
+
+def pooler_output(graph: Graph, pooler: Linear, hidden: ir.Value) -> ir.Value:
+    """`tanh(first token @ weight + bias)`, `(batch, hidden)`."""
+    return graph.op("Tanh", linear(graph, pooler, _first_token(graph, hidden)))
 
 
 def _encoder_outputs(graph: Graph, encoder: Encoder, encoded: Encoded, tokens: Tokens, embedding: Embedding) -> None:

@@ -9,13 +9,14 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
 from encort.export.graph import Graph, axes
-from encort.export.heads import Encoded, sentence_output
+from encort.export.heads import Encoded, pooler_output, sentence_output
 from encort.export.trained import TrainedModel
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, PORTABLE, Device, Layout, Pooling, Precision, Task, Variant
@@ -50,8 +51,9 @@ def write_portable(trained: TrainedModel, folder: Path) -> Variant:
             f"{source.name} ({source.architecture}) reads {', '.join(unknown)}, which no encoder does; "
             "encort exports encoders only"
         )
-    if trained.token_range.types > 1 and "token_type_ids" not in {value.name for value in model.graph.inputs}:
-        raise CheckpointError("Optimum's graph of this architecture reads no token types, and the model has several")
+    needed = {"attention_mask", *(["token_type_ids"] if trained.token_range.types > 1 else [])}
+    if missing := needed - {str(value.name) for value in model.graph.inputs}:
+        raise CheckpointError(f"Optimum's graph of {trained.checkpoints[0].name} reads no {', '.join(sorted(missing))}")
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape([_AXES.get(str(axis), axis) for axis in _shape(value)])
     if trained.embedding is not None and not trained.heads:
@@ -96,10 +98,18 @@ def _append_sentence_embedding(graph: ir.Graph, trained: TrainedModel) -> None:
     assert trained.embedding is not None
     values = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}
     hidden = values[LAST_HIDDEN_STATE]
-    if trained.embedding.pooling is not Pooling.POOLER:
-        size = _shape(hidden)[-1]
-        encoded = Encoded(hidden, None)
-        sentence_output(Graph(graph), encoded, values.get("attention_mask"), trained.embedding, int(str(size)))
+    pen = Graph(graph)
+    pooled = _pooled(pen, hidden, trained) if trained.embedding.pooling is Pooling.POOLER else None
+    mask, size = values["attention_mask"], int(_shape(hidden)[-1])
+    sentence_output(pen, Encoded(hidden, pooled), mask, trained.embedding, size)
+
+
+def _pooled(graph: Graph, hidden: ir.Value, trained: TrainedModel) -> ir.Value:
+    """The pooler, which Optimum leaves out."""
+    pooler = None if trained.description is None else trained.description.encoders[0].pooler
+    if pooler is None:
+        raise CheckpointError("the portable graph has no pooler; pool by mean or cls (--pooling)")
+    return pooler_output(graph, replace(pooler, name=f"encort.{pooler.name}"), hidden)
 
 
 def _shape(value: ir.Value) -> list[int | str]:

@@ -18,6 +18,7 @@ from encort.export.verify import TokenRange
 from encort.runtime.bundle import file_entries
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import FORMAT_VERSION, Embedding, Head, Manifest, Pooling, Source, Task, Variant
+from encort.runtime.tokenizer import LIMIT
 from encort.runtime.tokens import Text
 
 TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", "onnxruntime", "numpy")
@@ -218,12 +219,11 @@ def _limit(checkpoints: Sequence[Checkpoint], description: Description | None, a
     shortest = tokenizer.num_special_tokens_to_add() + 1
     limits = [checkpoint.max_length for checkpoint in checkpoints]
     if description is None:
-        limits += [getattr(checkpoints[0].model.config, "max_position_embeddings", None)]
-        positions = max(limit for limit in limits if limit)
+        # Some have no table of positions, hence no limit of their own.
+        positions = getattr(checkpoints[0].model.config, "max_position_embeddings", None) or LIMIT
     else:
         positions = min(encoder.embeddings.max_length for encoder in description.encoders)
-        limits += [positions]
-    limit = min(limit for limit in limits if limit) if asked is None else asked
+    limit = min(limit for limit in [*limits, positions] if limit) if asked is None else asked
     if not shortest <= limit <= positions:
         raise CheckpointError(
             f"max_length must be between {shortest} and the model's {positions} positions, got {limit}"

@@ -82,16 +82,19 @@ def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_ou
     save_sharing_weights({"model.onnx": graph}, tmp_path, "model.weights")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_outputs()]
-    for case in cases(calibration.judged)[::2]:
+    errors, effects = [], []
+    for case in [*cases(calibration.judged), *cases(calibration.seen)]:
         plain = trained.oracle(case)
         with simulated(trained.oracle, candidate.groups):
             expected = trained.oracle(case)
-        inputs = {node.name: case.inputs[node.name] for node in session.get_inputs()}
-        for name, array in zip(names, session.run(names, inputs), strict=True):
-            error = np.linalg.norm(array - expected[name])
-            assert error < 5e-3 * np.linalg.norm(expected[name])
-            # Far nearer to the simulation than the simulation is to full precision.
-            assert error < 0.5 * np.linalg.norm(expected[name] - plain[name])
+        found = session.run(names, {node.name: case.inputs[node.name] for node in session.get_inputs()})
+        for name, array in zip(names, found, strict=True):
+            size = np.linalg.norm(expected[name])
+            errors.append(np.linalg.norm(array - expected[name]) / size)
+            effects.append(np.linalg.norm(plain[name] - expected[name]) / size)
+    # Now and then a number between two steps is rounded to the other one.
+    assert np.median(errors) < 1e-4 < np.median(effects)
+    assert np.max(errors) < 0.05
 
 
 def test_every_head_has_vectors_to_judge_by(trained, calibration, model):

@@ -1,0 +1,149 @@
+"""The command line's options of 8-bit and portable variants, and of labelled data."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from encort.export.samples import sample_texts
+from encort.runtime.bundle import Bundle
+from encort.runtime.cli import group, main
+from encort.runtime.errors import DatasetError, InputError, InputTypeError
+
+ROWS = [{"text": text, "label": "hello"} for text in sample_texts()[:12]]
+
+
+def encort(*arguments):
+    """Run the command in this process; an error of encort's own is raised."""
+    result = CliRunner().invoke(group, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(name, content):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        return tmp_path / name
+
+    return make
+
+
+def lines(texts):
+    return "".join(f"{text}\n" for text in texts)
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("texts.txt", lines(sample_texts()[:10])),
+        ("texts.jsonl", jsonl({"text": text} for text in sample_texts()[:10])),
+        ("pairs.jsonl", jsonl({"question": text, "context": "hello"} for text in sample_texts()[:10])),
+    ],
+)
+def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, write, caplog, name, content):
+    options = ["--variant", "int8", "--calibration", write(name, content), "--weight-bits", "7"]
+    stdout = encort("export", encoder_checkpoint, "-o", output, *options).stdout
+    (variant,) = Bundle.open(output).manifest.variants
+    assert (variant.name, variant.instruction_set) == ("cpu-int8", None)
+    assert stdout.startswith(f"cpu-int8: cosine mean {variant.fidelity.mean_cosine:.5f}")
+    assert "built-in texts" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--variant", "portable"], ["portable"]),
+        (["--variant", "portable", "--variant", "fp32"], ["cpu-fp32", "cpu-fp32-padded", "portable"]),
+        ([], ["cpu-fp32", "cpu-fp32-padded", "cpu-int8", "portable"]),
+    ],
+    ids=["one", "two", "all"],
+)
+def test_export_makes_the_variants_that_are_named(encoder_checkpoint, output, options, names):
+    encort("export", encoder_checkpoint, "-o", output, *options)
+    assert [variant.name for variant in Bundle.open(output).manifest.variants] == names
+
+
+def test_export_shows_what_the_search_tried(classifier_checkpoint, output, write, monkeypatch):
+    monkeypatch.setattr("encort.export.search._SMOOTHINGS", {"0.5": (0.5,)})
+    options = ["--evaluation", write("labelled.jsonl", jsonl(ROWS)), "--max-drop", "100", "--weight-bits", "7"]
+    stdout = encort("export", classifier_checkpoint, "-o", output, *options).stdout
+    bundle = Bundle.open(output)
+    assert stdout.startswith(bundle.path("search.md").read_text())
+    assert json.loads(bundle.path("search.json").read_text())["max_drop"] == 100
+    assert stdout.splitlines()[-1] == f"bundle: {output}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("texts.txt", "", InputError, "needs 8 different texts.* got 0"),
+        ("texts.txt", "hello\n", InputError, "got 1"),
+        ("texts.txt", "hello\n" * 100, InputError, "got 1"),
+        ("texts.csv", "message\n" + "hello\n" * 10, InputError, "row 1 has no column 'text'; it has: message"),
+        ("texts.jsonl", jsonl([{"text": 5}] * 10), InputError, "row 1: column 'text' holds 5"),
+    ],
+    ids=["empty", "one text", "one text again and again", "no column", "numbers"],
+)
+def test_export_refuses_bad_calibration_texts(encoder_checkpoint, output, write, name, content, error, message):
+    with pytest.raises(error, match=message):
+        encort("export", encoder_checkpoint, "-o", output, "--calibration", write(name, content))
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--calibration", "--evaluation"])
+def test_export_refuses_a_file_that_is_not_there(classifier_checkpoint, output, tmp_path, option):
+    with pytest.raises((InputError, DatasetError), match=r"there is no file .*none\.jsonl"):
+        encort("export", classifier_checkpoint, "-o", output, option, tmp_path / "none.jsonl")
+    assert list(output.parent.iterdir()) == []
+
+
+def test_export_refuses_single_texts_for_a_model_of_pairs(classifier_checkpoint, output, write, monkeypatch):
+    from encort.export.trained import TrainedModel
+
+    monkeypatch.setattr(TrainedModel, "is_pairwise", True)
+    file = write("texts.txt", lines(sample_texts()[:10]))
+    with pytest.raises(InputTypeError, match="pair"):
+        encort("export", classifier_checkpoint, "-o", output, "--variant", "int8", "--calibration", file)
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--variant", "fp16"], "'fp16' is not one of 'fp32', 'int8', 'portable'"),
+        (["--weight-bits", "4"], "'4' is not one of '7', '8'"),
+        (["--max-drop", "little"], "'little' is not a valid float"),
+    ],
+)
+def test_wrong_options_exit_with_2(options, message):
+    result = encort("export", "checkpoint", "-o", "out", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "code", "message"),
+    [
+        ("--calibration", "", 3, "calibration needs 8 different texts, better a few hundred; got 0"),
+        ("--evaluation", "text,label\nhello,hello\n", 40, "has 1 labelled examples; at least 10 are needed"),
+    ],
+)
+def test_errors_are_one_line_on_stderr_and_an_exit_code(
+    classifier_checkpoint, output, write, monkeypatch, capsys, option, content, code, message
+):
+    command = ["encort", "export", classifier_checkpoint, "-o", output, option, write("file.csv", content)]
+    monkeypatch.setattr("sys.argv", [str(part) for part in command])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    captured = capsys.readouterr()
+    assert (stopped.value.code, captured.out) == (code, "")
+    assert captured.err.startswith("encort: ")
+    assert captured.err.endswith(f"{message}\n")
+    assert captured.err.count("\n") == 1
+    assert list(output.parent.iterdir()) == []
