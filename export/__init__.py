@@ -1,13 +1,14 @@
 """Checkpoint to verified bundle.
 
 In reading order:
-`checkpoint`, `embedding_settings`, `two_encoders`: what was trained, in eager PyTorch;
+`two_encoders`, `embedding_settings`, `checkpoint`: what was trained, in eager PyTorch;
+`oracle`, `samples`: what it gives, for batches of real texts;
 `description`, `architectures`: the same weights, named neutrally;
 `graph`, `encoder`, `heads`: the ONNX graph, authored from them;
 `trained`: all of this for one bundle;
-`oracle`, `samples`, `verify`: is it the same model?
 `quantization`, `calibration`, `eight_bit`: the graph in 8 bits;
-`portable`: Optimum's graph;
+`portable`, `variants`: Optimum's graph, and all graphs in their files;
+`verify`: are they the same model?
 `evaluation`, `search`: which of them labelled data allows;
-`variants`, `exporter`: the whole walk, one call.
+`exporter`: the whole walk, one call.
 """

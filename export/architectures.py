@@ -35,7 +35,6 @@ class Architecture:
         has_padding_position: Whether the padding token has a position of its own, before those that count.
         padding_id: Its id; None takes the settings'.
         epsilon: Of the norms; None takes the settings'.
-        buckets: Number of buckets of distances.
         distances: Table of biases by the distance of two tokens, in buckets.
     """
 
@@ -61,7 +60,6 @@ class Architecture:
     padding_id: int | None = None
     epsilon: float | None = None
     distances: str | None = None
-    buckets: int = 32
 
 
 _TWO_LAYERS = HeadNames(reads=Reads.FIRST_TOKEN, dense="classifier.dense", logits="classifier.out_proj")
@@ -166,6 +164,12 @@ def describe_head(
     )
 
 
+def describe_two_encoder_head(weights: Mapping[str, FloatArray]) -> Head:
+    """The linear layer on the pooled vectors of two encoders."""
+    classifier = _linear(weights, "classifier")
+    return Head(reads=Reads.POOLED, dense=None, activation="tanh", logits=classifier, outputs=("logits",))
+
+
 def _architecture(config: Any) -> Architecture:
     try:
         return ARCHITECTURES[config.model_type]
@@ -231,7 +235,7 @@ class _Reader:
 
     def _distance_bias(self, max_length: int) -> FloatArray:
         table = self._table(str(self._names.distances))
-        bias: FloatArray = table[_buckets(np.arange(1 - max_length, max_length), self._names.buckets)]
+        bias: FloatArray = table[_buckets(np.arange(1 - max_length, max_length))]
         return bias
 
     def _table(self, name: str) -> FloatArray:
@@ -252,13 +256,13 @@ def _linear(weights: Mapping[str, FloatArray], name: str, prefix: str = "") -> L
     return Linear(name=prefix + name, weight=weight, bias=weights[f"{name}.bias"])
 
 
-def _buckets(distances: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
+def _buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     """The bucket of each distance `key - query`, as T5 and MPNet have it (Raffel et al. 2020, section 2.1).
 
-    Half of the buckets are for keys after the query. In each half, the first half are for one distance each, the
+    Sixteen of the 32 buckets are for keys after the query. In each half, the first half are for one distance each, the
     others grow with the logarithm up to a distance of 128.
     """
-    half, distance = buckets // 2, np.abs(distances)
+    half, distance = 16, np.abs(distances)
     exact = half // 2
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / math.log(128 / exact)
     grown = np.minimum(exact + (ratio * (half - exact)).astype(np.int64), half - 1)

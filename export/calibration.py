@@ -37,18 +37,19 @@ class Calibration:
     def tokenize(cls, trained: TrainedModel, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
         """Hold every fifth text back.
 
-        The built-in samples are always seen, so that a kind of text that the user forgot saturates less.
+        Beside the user's texts, the built-in samples are seen, so that a kind of text that the user forgot saturates
+        less.
 
         Args:
-            texts: None takes the built-in samples alone, with a warning.
+            texts: None takes the built-in samples, of which a fifth is held back too, with a warning.
         """
-        own = trained.samples if texts is None else texts
         if texts is None:
             log.warning(
                 "int8 is calibrated on %d built-in texts; give a few hundred of your own with --calibration for "
                 "vectors nearer to full precision",
-                len(own),
+                len(trained.samples),
             )
+        own = list(dict.fromkeys(trained.samples if texts is None else texts))
         picked = [own[index] for index in np.unique(np.linspace(0, len(own) - 1, MOST_TEXTS).astype(int))]
         kept = [text for index, text in enumerate(picked) if index % 5]
         return cls(

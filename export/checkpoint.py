@@ -194,6 +194,11 @@ def _task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any
                 known = ", ".join(_PROBLEMS)
                 raise CheckpointError(f"{folder} has problem_type {problem!r}; encort knows {known}")
             return _PROBLEMS[problem], loader
+    if not architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")) and architecture:
+        raise CheckpointError(
+            f"{folder} is a {architecture}, whose head cannot be exported; encort knows: {', '.join(_HEADS)}; "
+            "for embeddings save its encoder alone (model.base_model.save_pretrained)"
+        )
     return Task.FEATURE_EXTRACTION, transformers.AutoModel
 
 

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from encort.runtime.golden import GoldenCheck
     from encort.runtime.manifest import Fidelity
 
-_MODULES = ("torch", "transformers", "onnx_ir", "optimum", "safetensors")
+_MODULES = (
+    *("torch", "transformers", "onnx_ir", "optimum.exporters.onnx"),
+    *("safetensors", "scipy", "matplotlib", "tqdm"),
+)
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -30,6 +33,7 @@ _FOLDER = click.Path(path_type=Path)
     help="Make only these; else all that the model allows.",
 )
 @click.option("--calibration", type=_FOLDER, help="Texts as they will be served, a few hundred, for int8.")
+@click.option("--column", help="Column of those texts; otherwise text, and text_pair where there is one.")
 @click.option("--evaluation", type=_FOLDER, help="Labelled data: take the fastest graph that loses little on it.")
 @click.option("--max-drop", type=float, default=0.5, help="Points of the metric that int8 may lose on it.")
 @click.option("--weight-bits", type=click.Choice(["7", "8"]), help="Of int8: 8 with VNNI, 7 without; else this CPU's.")
@@ -40,6 +44,7 @@ def export(
     pooling: str | None,
     variants: tuple[str, ...],
     calibration: Path | None,
+    column: str | None,
     weight_bits: str | None,
     **options: Any,
 ) -> None:
@@ -62,7 +67,7 @@ def export(
         output,
         pooling=None if pooling is None else Pooling(pooling),
         variants=[Kind(name) for name in variants] or None,
-        calibration=None if calibration is None else list(read_texts((), calibration, None)),
+        calibration=None if calibration is None else list(read_texts((), calibration, column)),
         weight_bits=None if weight_bits is None else int(weight_bits),
         progress=True,
         **options,
@@ -89,8 +94,13 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     from encort.runtime.golden import verify_bundle
 
     opened = Bundle.open(bundle)
-    for check in verify_bundle(opened):
+    checks = verify_bundle(opened)
+    for check in checks:
         click.echo(_line(check.variant, check, f"golden vectors, {check.texts} texts"))
+    for name in {variant.name for variant in opened.manifest.variants} - {check.variant for check in checks}:
+        click.echo(
+            f"{name}: made for another instruction set than this processor has; not checked, and not served here"
+        )
     if checkpoints:
         require("encort verify --checkpoint", "export", *_MODULES)
         from encort.export.exporter import verify_against_checkpoint

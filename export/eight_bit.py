@@ -1,5 +1,6 @@
 """The 8-bit encoder: which layers are quantized, and how their products stand in a graph."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from encort.export.trained import TrainedModel
 from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
 from encort.runtime.tokens import TokenBatch
 from encort.runtime.tolerance import cosines
+
+log = logging.getLogger("encort")
 
 MEAN_COSINE, MIN_COSINE = 0.998, 0.985
 """How near vectors must come to those of full precision."""
@@ -97,15 +100,20 @@ def within_budget(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, pr
     judged = _probes(texts, len(texts))
     expected = _vectors(oracle, judged)
     sensitive: list[str] = []
-    for count in range(len(model.groups) + 1):
-        if count == 1:
+    excluded = 0
+    while excluded < len(model.groups) and not _is_near(model.without(sensitive[:excluded]), oracle, judged, expected):
+        if not sensitive:
             sensitive = by_sensitivity(model, oracle, texts, progress=progress)
-        candidate = model.without(sensitive[:count])
-        with simulated(oracle, candidate.groups):
-            similar = cosines(_vectors(oracle, judged), expected)
-        if similar.mean() >= MEAN_COSINE and similar.min() >= MIN_COSINE:
-            return candidate
-    return model.without(list(model.groups))
+        excluded += 1
+    if excluded:
+        log.warning("int8: %d of %d tensors stay in fp32, for the budget of cosines", excluded, len(model.groups))
+    return model.without(sensitive[:excluded])
+
+
+def _is_near(model: EightBitModel, oracle: Oracle, judged: Sequence[Case], expected: FloatArray) -> bool:
+    with simulated(oracle, model.groups):
+        similar = cosines(_vectors(oracle, judged), expected)
+    return bool(similar.mean() >= MEAN_COSINE and similar.min() >= MIN_COSINE)
 
 
 def by_sensitivity(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> list[str]:
@@ -162,8 +170,7 @@ def _folded_layer(layer: Layer, quantized: dict[str, QuantizedGroup]) -> Layer:
         quantized[layer.query.name] = replace(inputs, layers=(query, key, smooth))
     full = layer.value
     smooth_full = Linear(name=full.name, weight=full.weight / divisor, bias=full.bias / divisor)
-    weight = layer.attention_output.weight * divisor[:, None]
-    return replace(layer, value=smooth_full, attention_output=replace(layer.attention_output, weight=weight))
+    return replace(layer, value=smooth_full)
 
 
 def _products(graph: Graph, group: QuantizedGroup, x: ir.Value) -> list[ir.Value]:

@@ -6,7 +6,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,12 @@ class Evaluation:
             _check_labels(file, evaluation, head)
         return evaluation
 
-    def first(self, count: int) -> "Evaluation":
-        """The same with at most `count` examples."""
-        return replace(self, inputs=self.inputs[:count], labels=self.labels[:count])
+    def texts(self, count: int) -> list[Text]:
+        """At most `count` inputs as they are served, evenly from all: for embeddings single texts, else as they are."""
+        served: Sequence[Text] = self.inputs
+        if self.task is Task.FEATURE_EXTRACTION:
+            served = [text for pair in self.inputs for text in pair]
+        return [served[index] for index in np.unique(np.linspace(0, len(served) - 1, count).astype(int))]
 
     def score(self, model: Model) -> float:
         """The metric of a bundle's first head, in percent.

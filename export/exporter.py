@@ -19,7 +19,7 @@ from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import Kind, write_eight_bit, write_full_precision
 from encort.export.verify import verify
 from encort.runtime.bundle import Bundle
-from encort.runtime.cpu import VNNI, has_instruction_set
+from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.errors import CheckpointError, FidelityError, InputError
 from encort.runtime.folders import check_replaceable, new_folder
 from encort.runtime.golden import Golden
@@ -85,14 +85,23 @@ def export_bundle(
         OutputExistsError: `output` exists.
     """
     _check_options(variants, calibration, max_drop, weight_bits)
+    names = _names(checkpoint)
+    if revision is not None and len(names) > 1:
+        raise InputError("one revision cannot name several checkpoints; give folders, or export them apart")
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
     trained = TrainedModel.open(
-        _names(checkpoint), revision=revision, pooling=pooling, normalize=normalize, max_length=max_length
+        names,
+        revisions=[] if revision is None else [revision],
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
     )
     kinds = _kinds(trained, variants)
-    if evaluation is not None and Kind.INT8 not in kinds:
-        raise InputError("labelled data chooses among 8-bit graphs, and none is wanted; leave out --evaluation")
+    if Kind.INT8 not in kinds and (evaluation or calibration or weight_bits):
+        raise InputError("calibration, evaluation and weight bits are for an 8-bit graph, and none will be made")
+    if evaluation is not None and len(trained.heads) > 1:
+        raise InputError("labelled data of one head cannot choose a graph for all; export without --evaluation")
     wanted = _Wanted(
         kinds=kinds,
         is_explicit=variants is not None,
@@ -130,7 +139,7 @@ def verify_against_checkpoint(
     is_source = names == [source.model for source in manifest.sources]
     trained = TrainedModel.open(
         names,
-        revision=manifest.sources[0].revision if is_source else None,
+        revisions=[source.revision for source in manifest.sources] if is_source else [],
         pooling=None if embedding is None else embedding.pooling,
         normalize=None if embedding is None else embedding.normalize,
         max_length=manifest.max_length,
@@ -207,6 +216,8 @@ def _check_options(
         raise InputError(f"variants must be some of {', '.join(Kind)}; got {', '.join(variants) or 'none'}")
     if weight_bits not in (None, 7, 8):
         raise InputError(f"weight_bits must be 7 or 8, got {weight_bits}")
+    if weight_bits == 8 and not has_instruction_set(VNNI):
+        raise InputError(f"8-bit weights need {VNNI} to be verified, and {cpu_name()} lacks it; use --weight-bits 7")
     if not 0 <= max_drop <= 100:
         raise InputError(f"max_drop must be between 0 and 100 points, got {max_drop}")
     if calibration is not None:
@@ -223,8 +234,8 @@ def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
                 f"encort authors: {', '.join(ARCHITECTURES)}"
             )
         log.warning(
-            "%s: architecture %r has no authored graph, so the bundle has the portable variant only: about half as "
-            "fast in fp32, and without int8; encort authors: %s",
+            "%s: architecture %r has no authored graph, so the bundle has the portable variant only, and no int8, "
+            "which is more than twice as fast; encort authors: %s",
             source.name,
             source.architecture,
             ", ".join(ARCHITECTURES),
@@ -243,7 +254,8 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
     calibration = Calibration.tokenize(trained, tokenizer, wanted.calibration)
     if wanted.evaluation is None:
         model = fit_eight_bit(trained, calibration, weight_bits=wanted.weight_bits, progress=wanted.progress)
-        return [*full, write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits), *portable], None
+        # Last, because nobody has said that it is good enough to be what is loaded by default.
+        return [*full, *portable, write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits)], None
     found = search(
         trained,
         folder,

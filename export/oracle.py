@@ -10,8 +10,24 @@ import torch
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import FloatArray
-from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling, Task
+from encort.runtime.errors import CheckpointError
+from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling
 from encort.runtime.tokens import Int64Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRange:
+    """What random inputs may hold.
+
+    Attributes:
+        length: Most tokens of one input.
+        ids: Number of token ids.
+        types: Number of token type ids.
+    """
+
+    length: int
+    ids: int
+    types: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +81,7 @@ class Oracle:
     @property
     def is_tokenwise(self) -> bool:
         """Whether a head has a row a token and not a row a text."""
-        return any(head.task in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING) for head in self.heads)
+        return any(head.task.is_tokenwise for head in self.heads)
 
     @torch.inference_mode()
     def __call__(self, case: Case) -> Mapping[str, FloatArray]:
@@ -93,6 +109,9 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
         wanted.discard("token_type_ids")
     try:
         result = model(**{name: tensor for name, tensor in tensors.items() if name in wanted})
+    except (IndexError, RuntimeError) as error:
+        shape = tuple(tensors["input_ids"].shape)
+        raise CheckpointError(f"eager PyTorch cannot run {shape} token ids ({error}); lower --max-length") from error
     finally:
         hook.remove()
     return result, encoded[0]

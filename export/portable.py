@@ -1,6 +1,6 @@
 """The portable variant: `model.onnx` by Optimum, in standard operators, for the rest of the ecosystem.
 
-It loads in Optimum's ORTModel classes, in sentence-transformers and in transformers.js.
+It loads in Optimum's ORTModel classes and in sentence-transformers, which without files of its own pools by the mean.
 """
 
 import contextlib

@@ -124,7 +124,7 @@ def search(
                     tried.append((judge.eight_bit(eight_bit, smoothing, excluded), model))
                 if tried[-1][0].drop <= max_drop:
                     break
-    best = _best([trial for trial, _ in tried if trial.drop <= max_drop])
+    best = _best([trial for trial, _ in tried], max_drop)
     return Search(
         metric=evaluation.metric,
         examples=len(evaluation.inputs),
@@ -134,11 +134,14 @@ def search(
     )
 
 
-def _best(within_budget: Sequence[Trial]) -> Trial:
-    """Of those about as fast as the fastest, the one that loses least."""
-    fastest = max(trial.speedup for trial in within_budget)
-    rivals = [trial for trial in within_budget if trial.speedup >= _AS_FAST * fastest]
-    return min(rivals, key=lambda trial: trial.drop)
+def _best(trials: Sequence[Trial], max_drop: float) -> Trial:
+    """Of the 8-bit graphs about as fast as the fastest within the budget, the one that loses least; else fp32."""
+    full, *others = trials
+    allowed = [trial for trial in others if trial.drop <= max_drop and trial.speedup > 1 / _AS_FAST]
+    if not allowed:
+        return full
+    fastest = max(trial.speedup for trial in allowed)
+    return min((trial for trial in allowed if trial.speedup >= _AS_FAST * fastest), key=lambda trial: trial.drop)
 
 
 class _Judge:
@@ -146,7 +149,7 @@ class _Judge:
 
     def __init__(self, full: Model, evaluation: Evaluation) -> None:
         self._full, self._evaluation = full, evaluation
-        self._timed = evaluation.first(_TIMED_EXAMPLES)
+        self._timed = evaluation.texts(_TIMED_EXAMPLES)
         self._before = evaluation.score(full)
 
     def full_precision(self) -> Trial:
@@ -164,13 +167,13 @@ class _Judge:
             excluded=excluded,
             metric=metric,
             drop=self._before - metric,
-            latency_ms=1000 * statistics.median(seconds for _, seconds in rounds) / len(self._timed.inputs),
+            latency_ms=1000 * statistics.median(seconds for _, seconds in rounds) / len(self._timed),
             speedup=statistics.median(full / seconds for full, seconds in rounds),
         )
 
     def _seconds(self, model: Model) -> float:
         begin = time.perf_counter()
-        self._timed.score(model)
+        model.predict(self._timed)
         return time.perf_counter() - begin
 
 

@@ -1,5 +1,6 @@
 """What is exported: one checkpoint, or several that have one encoder and a head each."""
 
+import itertools
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.export.architectures import ARCHITECTURES, describe_encoder, describe_head
+from encort.export.architectures import (
+    ARCHITECTURES,
+    describe_encoder,
+    describe_head,
+    describe_two_encoder_head,
+)
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import Description, FloatArray
-from encort.export.oracle import Oracle
+from encort.export.oracle import Oracle, TokenRange
 from encort.export.samples import sample_pairs, sample_texts
-from encort.export.two_encoders import MODEL_TYPE, describe_two_encoder_head
-from encort.export.verify import TokenRange
+from encort.export.two_encoders import MODEL_TYPE
 from encort.runtime.bundle import file_entries
 from encort.runtime.errors import CheckpointError
-from encort.runtime.manifest import FORMAT_VERSION, Embedding, Head, Manifest, Pooling, Source, Task, Variant
+from encort.runtime.manifest import (
+    FORMAT_VERSION,
+    SENTENCE_EMBEDDING,
+    Embedding,
+    Head,
+    Manifest,
+    Pooling,
+    Source,
+    Task,
+    Variant,
+)
 from encort.runtime.tokenizer import LIMIT
 from encort.runtime.tokens import Text
 
@@ -47,7 +62,7 @@ class TrainedModel:
         cls,
         names: Sequence[str],
         *,
-        revision: str | None = None,
+        revisions: Sequence[str | None] = (),
         pooling: Pooling | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
@@ -56,7 +71,7 @@ class TrainedModel:
 
         Args:
             names: Folders or hub ids.
-            revision: Commit, branch or tag of a hub id.
+            revisions: Commit, branch or tag of each hub id; nothing where there is none to name.
             pooling: Of sentence embeddings; None takes the first checkpoint's.
             normalize: Whether embeddings have length 1; None as above.
             max_length: Most tokens of one input; None takes the smallest of the checkpoints' limits.
@@ -64,7 +79,10 @@ class TrainedModel:
         Raises:
             CheckpointError: One cannot be used, or they have different encoders or tokenizers.
         """
-        checkpoints = tuple(Checkpoint.open(name, revision=revision, pooling=pooling) for name in names)
+        checkpoints = tuple(
+            Checkpoint.open(name, revision=revision, pooling=pooling)
+            for name, revision in itertools.zip_longest(names, revisions)
+        )
         _check_one_encoder(checkpoints)
         heads, embedding = _heads(checkpoints), None
         if checkpoints[0].architecture != MODEL_TYPE:
@@ -95,8 +113,7 @@ class TrainedModel:
     @property
     def tokenwise(self) -> set[str]:
         """Outputs of the heads that have a row a token and not a row a text."""
-        tasks = (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
-        return {output for head in self.heads if head.task in tasks for output in head.outputs}
+        return {output for head in self.heads if head.task.is_tokenwise for output in head.outputs}
 
     @property
     def token_range(self) -> TokenRange:
@@ -113,7 +130,7 @@ class TrainedModel:
         return Manifest(
             format_version=FORMAT_VERSION,
             heads=list(self.heads),
-            embedding=self.embedding,
+            embedding=self.embedding if any(SENTENCE_EMBEDDING in variant.outputs for variant in variants) else None,
             max_length=self.max_length,
             sources=[
                 Source(model=source.name, architecture=source.architecture, revision=source.revision)
@@ -180,6 +197,9 @@ def _check_one_encoder(checkpoints: Sequence[Checkpoint]) -> None:
     first = checkpoints[0]
     if len(checkpoints) == 1:
         return
+    for checkpoint in checkpoints:
+        if checkpoint.architecture == MODEL_TYPE:
+            raise CheckpointError(f"{checkpoint.name} has two encoders, so it has no head for others; export it alone")
     expected = _encoder_weights(first)
     for other in checkpoints[1:]:
         found = _encoder_weights(other)
@@ -220,10 +240,12 @@ def _limit(checkpoints: Sequence[Checkpoint], description: Description | None, a
     limits = [checkpoint.max_length for checkpoint in checkpoints]
     if description is None:
         # Some have no table of positions, hence no limit of their own.
-        positions = getattr(checkpoints[0].model.config, "max_position_embeddings", None) or LIMIT
+        positions = getattr(checkpoints[0].model.config, "max_position_embeddings", None) or LIMIT - 1
     else:
         positions = min(encoder.embeddings.max_length for encoder in description.encoders)
     limit = min(limit for limit in [*limits, positions] if limit) if asked is None else asked
+    if limit == LIMIT - 1:
+        raise CheckpointError(f"{checkpoints[0].name} names no limit of its inputs; give one with --max-length")
     if not shortest <= limit <= positions:
         raise CheckpointError(
             f"max_length must be between {shortest} and the model's {positions} positions, got {limit}"

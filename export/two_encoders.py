@@ -4,16 +4,13 @@ Encoder 1 reads (first, second), encoder 2 reads (second, first); a linear layer
 side, gives the logits.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
 
-from encort.export.description import FloatArray, Head, Linear, Reads
 from encort.runtime.errors import CheckpointError
 
 MODEL_TYPE = "two-encoder-next-sentence"
@@ -60,10 +57,3 @@ def load_two_encoders(folder: Path, config: dict[str, Any]) -> tuple[TwoEncoders
     }
     problems = model.load_state_dict(weights, strict=False)
     return model, [*problems.missing_keys, *problems.unexpected_keys]
-
-
-def describe_two_encoder_head(weights: Mapping[str, FloatArray]) -> Head:
-    """The linear layer on both pooled vectors, named neutrally."""
-    weight = np.ascontiguousarray(weights["classifier.weight"].T)
-    classifier = Linear(name="classifier", weight=weight, bias=weights["classifier.bias"])
-    return Head(reads=Reads.POOLED, dense=None, activation="tanh", logits=classifier, outputs=("logits",))

@@ -2,37 +2,25 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 from tqdm import tqdm
 
 from encort.export.description import FloatArray
-from encort.export.oracle import Case, Oracle, padded_case
+from encort.export.oracle import Case, Oracle, TokenRange, padded_case
+from encort.runtime.cores import available_cores
 from encort.runtime.cpu import cpu_name
 from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import PORTABLE, Fidelity, Head, Layout, Precision, Task, Variant
 from encort.runtime.session import Session
 from encort.runtime.tokens import Int64Array, TokenBatch
-from encort.runtime.tolerance import cosines, error_limit
+from encort.runtime.tolerance import EIGHT_BIT_COSINES, cosines, error_limit
 
 BATCH = 32
 NEIGHBOURS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenRange:
-    """What random inputs may hold.
-
-    Attributes:
-        length: Most tokens of one input.
-        ids: Number of token ids.
-        types: Number of token type ids.
-    """
-
-    length: int
-    ids: int
-    types: int
 
 
 def verify(
@@ -62,11 +50,11 @@ def verify(
     measurements = [_Measurement(variant, session, oracle) for variant, session in variants]
     inputs = list(samples.rows(np.array([0])))
     cases = [*_sample_cases(samples), *_random_cases(tokens, inputs)]
-    for case in tqdm(cases, desc="verify", unit="batch", disable=None if progress else True):
-        expected = oracle(case)
-        for measurement in measurements:
-            measurement.compare(case, expected)
-    return [measurement.fidelity(samples, tokens) for measurement in measurements]
+    # A run has one thread, as in serving, so variants can run side by side.
+    with ThreadPoolExecutor(available_cores()) as workers:
+        for case in tqdm(cases, desc="verify", unit="batch", disable=None if progress else True):
+            list(workers.map(_Measurement.compare, measurements, repeat(case), repeat(oracle(case))))
+        return list(workers.map(_Measurement.fidelity, measurements, repeat(samples), repeat(tokens)))
 
 
 def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
@@ -150,7 +138,7 @@ class _Measurement:
         """What was measured.
 
         Raises:
-            FidelityError: A text's vector depends on its neighbours by more than the tolerance.
+            FidelityError: A text's vector depends on its neighbours by more than the tolerance, or points elsewhere.
         """
         difference = self._batch_difference(samples, tokens)
         limit = error_limit(Precision.FP32, self.variant.vector, self.oracle.embedding)
@@ -159,11 +147,18 @@ class _Measurement:
                 f"variant {self.variant.name}: a text's {self.variant.vector} changes by {difference:.2g} with its "
                 f"neighbours; the limit is {limit:g}"
             )
+        mean, least = float(np.mean(self.sample_cosines)), float(np.min(self.sample_cosines))
+        mean_limit, least_limit = EIGHT_BIT_COSINES
+        if not (mean >= mean_limit and least >= least_limit):
+            raise FidelityError(
+                f"variant {self.variant.name}: the cosines of {self.variant.vector} to eager PyTorch are {mean:.4f} on "
+                f"average and {least:.4f} at least; below {mean_limit} and {least_limit} a graph is broken"
+            )
         return Fidelity(
             max_abs_error=self.max_abs_error,
-            mean_cosine=float(np.mean(self.sample_cosines)),
-            min_cosine=float(np.min(self.sample_cosines)),
-            label_flips=self.label_flips if any(head.labels for head in self.oracle.heads) else None,
+            mean_cosine=mean,
+            min_cosine=least,
+            label_flips=self.label_flips if any(_decides(head) for head in self.oracle.heads) else None,
             batch_difference=difference,
             texts=len(samples),
             cases=self.cases,
@@ -191,9 +186,14 @@ def run(session: Session, variant: Variant, case: Case) -> dict[str, FloatArray]
     return dict(zip(names, session.run(names, case.inputs), strict=True))
 
 
+def _decides(head: Head) -> bool:
+    """Whether its logits are a decision and not a number or a place."""
+    return bool(head.labels) and head.task is not Task.TEXT_REGRESSION
+
+
 def _flips(head: Head, found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> int:
     """Texts, tokens, or labels of a text, that are decided otherwise."""
-    if not head.labels or head.outputs[0] not in found:
+    if not _decides(head) or head.outputs[0] not in found:
         return 0
     first, second = found[head.outputs[0]], expected[head.outputs[0]]
     if head.task is Task.MULTI_LABEL_CLASSIFICATION:

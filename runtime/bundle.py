@@ -97,7 +97,7 @@ class Bundle:
         return path
 
     def variant(self, device: Device, precision: Precision | None) -> Variant:
-        """The variant to run: the manifest's first that fits, of those without a mask if there is one.
+        """The variant to run: the manifest's first that fits; in its precision, one without a mask if there is one.
 
         Args:
             precision: None takes the manifest's first of the device that this machine can run: the exporter lists its
@@ -117,17 +117,19 @@ class Bundle:
             raise VariantNotFoundError(
                 f"{self.folder} has no variant for device {device}, precision {precision or 'auto'}; it has: {have}"
             )
-        usable = [
-            variant
-            for variant in fit
-            if variant.instruction_set is None or has_instruction_set(variant.instruction_set)
-        ]
+        usable = [variant for variant in fit if runs_here(variant)]
         if not usable:
             raise DeviceError(
                 f"variant {fit[0].name} needs the instruction set {fit[0].instruction_set}, which this processor "
                 f"({cpu_name()}) lacks: its products would overflow; export it with --weight-bits 7, or load fp32"
             )
-        return min(usable, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
+        alike = [variant for variant in usable if variant.precision is usable[0].precision]
+        return min(alike, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
+
+
+def runs_here(variant: Variant) -> bool:
+    """Whether this processor has the instruction set that the variant was made for."""
+    return variant.instruction_set is None or has_instruction_set(variant.instruction_set)
 
 
 def sha256(path: Path) -> str:

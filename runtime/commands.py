@@ -51,7 +51,7 @@ def embed(overflow: str, **options: Any) -> None:
     """
     from encort.runtime.records import embedding_records
 
-    _run(embedding_records, overflow=overflow, **options)
+    _run(embedding_records, lambda model: model.dimension, overflow=overflow, **options)
 
 
 @click.command()
@@ -70,7 +70,7 @@ def predict(overflow: str, head: str | None, all_scores: bool, n_best: int, **op
     from encort.runtime.records import prediction_records
 
     records = functools.partial(prediction_records, head=head, all_scores=all_scores, n_best=n_best)
-    _run(records, overflow=overflow, **options)
+    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow=overflow, **options)
 
 
 @click.command()
@@ -86,6 +86,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 def _run(
     records: "Callable[[Model, TokenBatch], list[Record]]",
+    dimension: "Callable[[Model], int]",
     *,
     bundle: Path,
     texts: tuple[str, ...],
@@ -102,7 +103,7 @@ def _run(
     stream = read_texts(texts, file, column)
     with (
         load(bundle, **options) as model,
-        open_writer(output, dimension=model.dimension if model.manifest.embedding else 0) as writer,
+        open_writer(output, dimension=dimension(model)) as writer,
         _progress(stream) as counted,
     ):
         for number, chunk in enumerate(chunks(counted)):

@@ -11,5 +11,12 @@ def require(what: str, extra: str, *modules: str) -> None:
     Raises:
         MissingExtraError: One is not; the message gives the pip command.
     """
-    if any(find_spec(module) is None for module in modules):
+    if not all(map(_is_installed, modules)):
         raise MissingExtraError(what, extra=extra)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False

@@ -4,14 +4,14 @@ With them `encort verify` repeats the proof on any machine, without torch.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle import Bundle, runs_here
 from encort.runtime.errors import BundleError, BundleFileChangedError, FidelityError
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Variant
 from encort.runtime.session import FloatArray, Session
@@ -51,7 +51,9 @@ class Golden:
                 golden = cls(texts=texts, ids=arrays["ids"], outputs=outputs)
         except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
             raise BundleError(f"{file} holds no golden vectors ({error}); export the bundle again") from error
-        if not texts or any(len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()):
+        if not texts or any(
+            array.ndim == 0 or len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()
+        ):
             raise BundleError(f"{file} does not have one golden vector a text; export the bundle again")
         return golden
 
@@ -74,7 +76,7 @@ class GoldenCheck:
 
 
 def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
-    """Check every file's hash, the tokenizer and every variant's results on this machine.
+    """Check every file's hash, the tokenizer and the results of every variant that this machine can run.
 
     Raises:
         BundleFileMissingError: A file is not there.
@@ -91,7 +93,7 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
             f"{bundle.folder}: the tokenizer gives other ids than at export; install the tokenizers version of "
             f"encort.json ({bundle.manifest.tools.get('tokenizers', 'unknown')}), or export again"
         )
-    return [_check(bundle, variant, batch, golden) for variant in bundle.manifest.variants]
+    return [_check(bundle, variant, batch, golden) for variant in bundle.manifest.variants if runs_here(variant)]
 
 
 def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
@@ -115,7 +117,7 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
                 f"variant {variant.name} differs from its golden vectors by {error:.2g} in {name} on this machine; "
                 f"the limit is {limit:g}; do not serve it here, export the bundle on this kind of machine"
             )
-    similar = cosines(found[variant.vector], golden.outputs[variant.vector])
+    similar = cosines(*(_texts(outputs[variant.vector], batch) for outputs in (found, golden.outputs)))
     check = GoldenCheck(
         variant=variant.name,
         texts=len(batch),
@@ -136,3 +138,8 @@ def _check_certificate(variant: Variant, check: GoldenCheck) -> None:
             f"variant {variant.name} has a cosine of {check.min_cosine:.4f} to a golden vector on this machine, and "
             f"{certified:.4f} in its certificate; do not serve it here, export the bundle on this kind of machine"
         )
+
+
+def _texts(rows: FloatArray, batch: TokenBatch) -> Iterable[FloatArray]:
+    """One array a text, of rows a text or rows a token."""
+    return rows if len(rows) == len(batch) else np.split(rows, batch.cu_seqlens[1:-1])

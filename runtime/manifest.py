@@ -7,7 +7,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,6 +20,9 @@ MANIFEST_FILE = "encort.json"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
+
+INPUTS = frozenset({"input_ids", "token_type_ids", "attention_mask", "reversed_input_ids", "reversed_token_type_ids"})
+"""What a graph may read, each `(batch, sequence)` int64."""
 
 PORTABLE = "portable"
 """Name of the variant in standard operators, which may give fewer outputs than the others."""
@@ -42,6 +45,16 @@ class Task(StrEnum):
     TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 - not a password
     QUESTION_ANSWERING = "question-answering"
     NEXT_SENTENCE_PREDICTION = "next-sentence-prediction"
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether it gives a text labels with probabilities."""
+        return self in (Task.TEXT_CLASSIFICATION, Task.MULTI_LABEL_CLASSIFICATION, Task.NEXT_SENTENCE_PREDICTION)
+
+    @property
+    def is_tokenwise(self) -> bool:
+        """Whether its logits have a row a token and not a row a text."""
+        return self in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
 
 
 class Pooling(StrEnum):
@@ -138,7 +151,8 @@ class Fidelity:
         max_abs_error: Largest absolute difference of each output, over all cases.
         mean_cosine: Mean cosine between sentence embeddings (without any: between logits), over the sample texts.
         min_cosine: Smallest such cosine.
-        label_flips: Sample texts whose most probable label differs, over all heads; None without labels.
+        label_flips: Decisions that differ over the sample texts: the label of a text, each of several labels, the tag
+            of a token; over all heads. None without labels.
         batch_difference: Largest difference between a text's vector alone and among others.
         texts: Number of sample texts.
         cases: Number of batches compared, those of random ids and random masks included.
@@ -183,7 +197,7 @@ class Variant:
     @property
     def vector(self) -> str:
         """The output whose cosines the certificate gives: the sentence embedding, without one the first logits."""
-        return SENTENCE_EMBEDDING if SENTENCE_EMBEDDING in self.outputs else next(iter(self.outputs))
+        return SENTENCE_EMBEDDING if SENTENCE_EMBEDDING in self.outputs else next(iter(self.outputs), "")
 
     @property
     def reads_reversed(self) -> bool:
@@ -237,7 +251,8 @@ class Manifest:
             manifest = from_plain(cls, plain)
         except SchemaError as error:
             raise BundleError(f"{MANIFEST_FILE}: {error}; export the bundle again") from error
-        manifest._check_heads()
+        for problem in manifest._problems():
+            raise BundleError(f"{MANIFEST_FILE}: {problem}; export the bundle again")
         return manifest
 
     @property
@@ -245,16 +260,42 @@ class Manifest:
         """What `Model.predict` gives."""
         return self.heads[0].task if self.heads else Task.FEATURE_EXTRACTION
 
-    def _check_heads(self) -> None:
-        """Heads and labels have different names, and every variant has an output with a column a label."""
+    def _problems(self) -> Iterator[str]:
+        """What would surprise a reader of the manifest: names twice, outputs that are not what the heads need."""
         names = [head.name for head in self.heads]
-        problem = None if len(set(names)) == len(names) else "two heads have one name"
+        if len(set(names)) < len(names):
+            yield "two heads have one name"
+        variants = [variant.name for variant in self.variants]
+        if len(set(variants)) < len(variants):
+            yield "two variants have one name"
         for head in self.heads:
-            columns = [str(len(head.labels))] if head.labels else ["sequence"]
-            if len(set(head.labels)) != len(head.labels):
-                problem = f"two labels of {head.name} have one name"
-            for variant in self.variants:
-                if not head.outputs or any(variant.outputs.get(name, [])[-1:] != columns for name in head.outputs):
-                    problem = f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
-        if problem is not None:
-            raise BundleError(f"{MANIFEST_FILE}: {problem}; export the bundle again")
+            if len(set(head.labels)) < len(head.labels):
+                yield f"two labels of {head.name} have one name"
+            if not _fits(head):
+                yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
+        for variant in self.variants:
+            if unknown := variant.inputs.keys() - INPUTS:
+                yield f"{variant.name} reads {', '.join(sorted(unknown))}"
+            for head in self.heads:
+                if any(variant.outputs.get(name) != _logits_axes(head) for name in head.outputs):
+                    yield f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
+            for name in _VECTORS & variant.outputs.keys():
+                if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
+                    yield f"{name} of {variant.name} has no size"
+
+
+_VECTORS = {POOLER_OUTPUT, SENTENCE_EMBEDDING}
+
+
+def _fits(head: Head) -> bool:
+    """Whether the head has as many labels and outputs as its task asks for."""
+    if head.task is Task.QUESTION_ANSWERING:
+        return not head.labels and len(head.outputs) == 2
+    if head.task is Task.TEXT_REGRESSION:
+        return len(head.labels) == 1 and len(head.outputs) == 1
+    return head.task is not Task.FEATURE_EXTRACTION and bool(head.labels) and len(head.outputs) == 1
+
+
+def _logits_axes(head: Head) -> list[str]:
+    rows = ["batch", "sequence"] if head.task.is_tokenwise else ["batch"]
+    return [*rows, str(len(head.labels))] if head.labels else rows

@@ -18,6 +18,7 @@ from encort.runtime.errors import (
     DeviceError,
     EncortError,
     InputError,
+    InputTooLongError,
     InputTypeError,
     ModelClosedError,
     WrongTaskError,
@@ -41,9 +42,7 @@ from encort.runtime.tokens import Int64Array, Text, TokenBatch
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-_CLASSIFIERS = (Task.TEXT_CLASSIFICATION, Task.MULTI_LABEL_CLASSIFICATION, Task.NEXT_SENTENCE_PREDICTION)
-_PLACED = (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
-"""Tasks whose results say where in the text they are."""
+_CLASSIFIERS = tuple(task for task in Task if task.is_classification)
 
 
 def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> "Model":
@@ -106,8 +105,9 @@ class Model:
             if name in (None, head.name) and (not tasks or head.task in tasks):
                 return head
         have = ", ".join(f"{head.name} ({head.task})" for head in self.manifest.heads) or "none"
-        wanted = " ".join(["head", *([] if name is None else [repr(name)]), *(["for"] if tasks else [])])
-        raise WrongTaskError(f"{self._bundle.folder} has no {wanted} {' or '.join(tasks)}; its heads: {have}")
+        wanted = "head" if name is None else f"head {name!r}"
+        purpose = f" for {' or '.join(tasks)}" if tasks else ""
+        raise WrongTaskError(f"{self._bundle.folder} has no {wanted}{purpose}; its heads: {have}")
 
     def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate", first: int = 0) -> TokenBatch:
         """Token ids of texts or pairs; every other method takes the result in place of texts.
@@ -126,7 +126,7 @@ class Model:
             texts,
             overflow=_choice(Overflow, "overflow", overflow),
             first=first,
-            places=any(head.task in _PLACED for head in self.manifest.heads),
+            places=any(head.task.is_tokenwise for head in self.manifest.heads),
             reverse=self._variant.reads_reversed,
         )
 
@@ -192,7 +192,7 @@ class Model:
             InputError: See `tokenize`.
         """
         chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
-        batch = self._tokens(texts, overflow)
+        batch = self._placed_tokens(texts, overflow)
         if any(isinstance(text, tuple) for text in batch.texts):
             raise InputTypeError("pairs cannot be tagged; give single texts")
         (logits,) = self._run(batch, *chosen.outputs)
@@ -220,7 +220,7 @@ class Model:
         chosen = self.head(head, Task.QUESTION_ANSWERING)
         if n_best < 1:
             raise InputError(f"n_best must be at least 1, got {n_best}")
-        batch = self._tokens(questions, overflow)
+        batch = self._placed_tokens(questions, overflow)
         if any(isinstance(text, str) for text in batch.texts):
             raise InputTypeError("each input must be a pair of question and context")
         start, end = self._run(batch, *chosen.outputs)
@@ -263,10 +263,20 @@ class Model:
         return output
 
     def _tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
-        if isinstance(texts, TokenBatch):
-            _choice(Overflow, "overflow", overflow)
-            return texts
-        return self.tokenize(texts, overflow=overflow)
+        if not isinstance(texts, TokenBatch):
+            return self.tokenize(texts, overflow=overflow)
+        if _choice(Overflow, "overflow", overflow) is Overflow.ERROR and texts.truncated.any():
+            raise InputTooLongError(f"text {int(texts.truncated.argmax())} of the batch was cut at the limit")
+        if self._variant.reads_reversed and texts.reversed is None:
+            raise InputTypeError("this model reads pairs in either order; tokenize them with its own tokenize")
+        return texts
+
+    def _placed_tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
+        """Tokens of which it is known where in their texts they stand."""
+        batch = self._tokens(texts, overflow)
+        if batch.places is None or len(batch.texts) != len(batch):
+            raise InputTypeError("the batch does not say where its tokens stand; tokenize texts with this model")
+        return batch
 
     def _run(self, batch: TokenBatch, *outputs: str) -> list[FloatArray]:
         """Outputs of a graph for all texts: one row a text, or one row a token as in `batch.ids`."""

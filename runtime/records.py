@@ -24,7 +24,7 @@ def prediction_records(
     """
     if head is None and not model.manifest.heads and not all_scores:
         return embedding_records(model, batch)
-    chosen = model.head(head)
+    chosen = model.head(head, *(task for task in Task if task.is_classification and all_scores))
     results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best)
     return _counted(batch, results)
 

@@ -45,7 +45,7 @@ def _convert(kind: Any, value: Any, place: str) -> Any:  # noqa: PLR0911 - one r
         return {key: _convert(arguments[1], item, f"{place}.{key}") for key, item in items.items()}
     if issubclass(kind, Enum):
         return _enum(kind, value, place)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     return _expect(kind, value, place)
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.errors import BundleFileChangedError, EncortError
-from encort.runtime.manifest import Variant
+from encort.runtime.manifest import Device, Variant
 
 FloatArray = NDArray[np.float32]
+
+_PROVIDERS = {Device.CPU: "CPUExecutionProvider", Device.CUDA: "CUDAExecutionProvider"}
 
 
 class Session:
@@ -36,7 +38,7 @@ class Session:
         path = bundle.path(variant.file)
         try:
             self._session = onnxruntime.InferenceSession(
-                path, _session_options(threads), providers=["CPUExecutionProvider"]
+                path, _session_options(threads), providers=[_PROVIDERS[variant.device]]
             )
         except Exception as error:  # onnxruntime's own errors share no narrower parent
             raise BundleFileChangedError(f"ONNX Runtime cannot load {path}: {error}; export it again") from error

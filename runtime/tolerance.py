@@ -1,12 +1,17 @@
 """How far a variant may be from eager PyTorch."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.manifest import SENTENCE_EMBEDDING, Embedding, Precision
 
+FloatArray = NDArray[np.float32]
+
+EIGHT_BIT_COSINES = 0.98, 0.9
+"""Mean and smallest cosine below which an 8-bit graph is broken, whatever was asked of it."""
 COSINE_SLACK = 0.005
 """How much smaller a cosine may be on another machine than certified: rounding falls otherwise there."""
 
@@ -22,8 +27,13 @@ def error_limit(precision: Precision, output: str, embedding: Embedding | None) 
     return 1e-5 if is_unit else 1e-4
 
 
-def cosines(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Cosine of each row with its partner, `(n,)`; arrays `(n, ...)` are taken as `n` vectors."""
-    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (first, second))
-    result: NDArray[np.float64] = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return result
+def cosines(first: Iterable[FloatArray], second: Iterable[FloatArray]) -> NDArray[np.float64]:
+    """Cosine of each array with its partner, `(n,)`, both taken as vectors; 1 for single numbers, without direction."""
+    return np.array([_cosine(a.ravel(), b.ravel()) for a, b in zip(first, second, strict=True)])
+
+
+def _cosine(a: FloatArray, b: FloatArray) -> float:
+    if a.size == 1:
+        return 1.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -60,7 +60,7 @@ def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, wr
     [
         (["--variant", "portable"], ["portable"]),
         (["--variant", "portable", "--variant", "fp32"], ["cpu-fp32", "cpu-fp32-padded", "portable"]),
-        ([], ["cpu-fp32", "cpu-fp32-padded", "cpu-int8", "portable"]),
+        ([], ["cpu-fp32", "cpu-fp32-padded", "portable", "cpu-int8"]),
     ],
     ids=["one", "two", "all"],
 )
@@ -146,4 +146,15 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(
     assert captured.err.startswith("encort: ")
     assert captured.err.endswith(f"{message}\n")
     assert captured.err.count("\n") == 1
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "option", [("--weight-bits", "7"), ("--calibration", "texts.txt"), ("--evaluation", "rows.csv")]
+)
+def test_what_is_for_int8_alone_is_refused_without_it(encoder_checkpoint, output, option, write):
+    write("texts.txt", "\n".join("abcdefghij"))
+    arguments = [write(value, "\n".join("abcdefghij")) if "." in value else value for value in option]
+    with pytest.raises(InputError, match="none will be made"):
+        encort("export", encoder_checkpoint, "-o", output, "--variant", "fp32", *arguments)
     assert list(output.parent.iterdir()) == []

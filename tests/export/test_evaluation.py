@@ -113,10 +113,16 @@ def test_squad_is_read_with_its_unanswerable_questions(write):
     assert list(found.labels) == [["Ann", "Ann Lee"], []] * 6
 
 
-def test_the_first_examples_keep_their_labels(write):
+def test_texts_to_be_timed_come_evenly_from_all(write):
     rows = [{"text": str(number), "label": "ab"[number % 2]} for number in range(11)]
-    found = Evaluation.read(write("data.jsonl", rows), CLASSES).first(3)
-    assert (list(found.inputs), list(found.labels)) == (["0", "1", "2"], ["a", "b", "a"])
+    examples = Evaluation.read(write("data.jsonl", rows), CLASSES)
+    assert examples.texts(3) == ["0", "5", "10"]
+    assert examples.texts(99) == [row["text"] for row in rows]
+
+
+def test_pairs_are_timed_as_single_texts_where_they_are_embedded_so(write):
+    rows = [{"text": f"a{number}", "text_pair": f"b{number}", "score": number} for number in range(10)]
+    assert Evaluation.read(write("data.jsonl", rows), None).texts(2) == ["a0", "b9"]
 
 
 # Refusing.

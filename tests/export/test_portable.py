@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from optimum import onnxruntime as optimum
 
 import encort
@@ -19,6 +20,7 @@ from encort.export.exporter import export_bundle
 from encort.export.portable import write_portable
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle import Bundle
+from encort.runtime.cli import group
 from encort.runtime.golden import verify_bundle
 from encort.runtime.manifest import Layout, Pooling
 
@@ -267,3 +269,10 @@ def test_the_limit_of_another_architecture_is_not_its_tokenizers(stranger, refus
 def test_several_heads_have_no_portable_graph(folders, refused):
     heads = [folders["tagger"], folders["reader"]]
     refused(heads, "a portable graph holds one encoder", variants=["portable"])
+
+
+def test_a_portable_bundle_with_a_head_predicts_from_the_shell(folders, tmp_path):
+    exported = export_bundle(folders["classifier"], tmp_path / "b", variants=["portable"])
+    done = CliRunner().invoke(group, ["predict", str(exported.folder), "my card"])
+    assert json.loads(done.stdout)["label"] in exported.manifest.heads[0].labels
+    assert exported.manifest.embedding is None

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from encort.export import exporter, trained, variants
+from encort.export import eight_bit, exporter, trained, variants
 from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import Layout, Pooling
 
@@ -277,3 +277,16 @@ def test_an_earlier_bundle_survives_a_failed_export(classifier_checkpoint, encod
         export_bundle(classifier_checkpoint, output, overwrite=True)
     assert files(output) == before
     assert [path.name for path in output.parent.iterdir()] == ["new.bundle"]
+
+
+@pytest.mark.parametrize("part", ["weight", "scales", "bias"])
+def test_an_eight_bit_graph_that_is_not_the_simulated_one_is_refused(encoder_checkpoint, output, monkeypatch, part):
+    author = eight_bit._product
+
+    def wrong(graph, layer, *values):
+        return author(graph, replace(layer, **{part: -getattr(layer, part)}), *values)
+
+    monkeypatch.setattr(eight_bit, "_product", wrong)
+    with pytest.raises(FidelityError, match="cpu-int8: the cosines"):
+        exporter.export_bundle(encoder_checkpoint, output, variants=["int8"])
+    assert list(output.parent.iterdir()) == []

@@ -1,5 +1,6 @@
 """Several heads on one encoder: each is its own checkpoint's, and what does not belong together is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.errors import CheckpointError, WrongTaskError
+from encort.runtime.errors import CheckpointError, InputError, InputTypeError, WrongTaskError
 from encort.runtime.manifest import Task
 
 TEXTS = ["a", "", "my card is lost", "안녕하세요 😀 hello", "the card " * 100]
@@ -169,3 +170,26 @@ def test_a_tokenizer_that_was_last_used_with_padding_is_the_same(family, other, 
     tokenizer(["a"], padding="max_length", truncation=True, max_length=32)
     tokenizer.save_pretrained(other)
     assert export_bundle([family / "topics", other], tmp_path / "b", variants=["fp32"]).manifest.heads
+
+
+def test_labelled_data_of_one_head_does_not_choose_for_all(family, tmp_path):
+    folders = [family / "topics", family / "tags"]
+    with pytest.raises(InputError, match="cannot choose a graph for all"):
+        export_bundle(folders, tmp_path / "b", evaluation=tmp_path / "any.jsonl")
+
+
+def test_one_revision_does_not_name_several_checkpoints(family, tmp_path):
+    with pytest.raises(InputError, match="one revision"):
+        export_bundle([family / "topics", family / "tags"], tmp_path / "b", revision="main")
+
+
+@pytest.mark.parametrize("method", ["tag", "answer"])
+def test_a_batch_without_places_is_refused_where_they_matter(model, method):
+    batch = dataclasses.replace(model.tokenize(["my card"]), places=None)
+    with pytest.raises(InputTypeError, match="tokenize texts with this model"):
+        getattr(model, method)(batch)
+
+
+def test_a_batch_without_its_texts_is_not_no_texts(model):
+    with pytest.raises(InputTypeError, match="tokenize texts with this model"):
+        model.tag(dataclasses.replace(model.tokenize(["my card"]), texts=()))

@@ -1,6 +1,7 @@
 """The next-sentence model: encoder 1 reads (first, second), encoder 2 reads (second, first)."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 
@@ -139,3 +140,14 @@ def test_encoders_of_another_kind_are_exported_or_refused(make_modules, save, co
     folder = save(make_modules(config, config))
     with contextlib.suppress(CheckpointError):
         assert export_bundle(folder, tmp_path / "b", variants=["fp32"]).manifest.heads
+
+
+def test_two_encoders_are_no_head_for_others(folder, checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="export it alone"):
+        export_bundle([checkpoint("bert", "text-classification"), folder], tmp_path / "b", variants=["fp32"])
+
+
+def test_tokens_of_one_order_only_are_refused(model):
+    batch = dataclasses.replace(model.tokenize([("a", "my card")]), reversed=None)
+    with pytest.raises(InputTypeError, match="in either order"):
+        model.classify(batch)

@@ -80,10 +80,62 @@ def test_every_field_is_needed(text):
             Manifest.from_json(json.dumps({key: value for key, value in plain.items() if key != name}))
 
 
-@pytest.mark.parametrize("task", [task for task in Task if task is not Task.FEATURE_EXTRACTION])
+@pytest.mark.parametrize("task", [task for task in Task if task.is_classification])
 def test_the_task_is_that_of_the_first_head(text, task):
     first, second = *head(task=task)["heads"], *head(name="second")["heads"]
     assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": [first, second]})).task is task
+
+
+@pytest.mark.parametrize(
+    ("changes", "axes"),
+    [
+        ({"task": "question-answering", "outputs": ["logits"], "labels": []}, ["batch", "sequence"]),
+        ({"task": "question-answering"}, ["batch", "sequence", "3"]),
+        ({"outputs": ["logits", "logits"]}, ["batch", "3"]),
+        ({"outputs": []}, ["batch", "3"]),
+        ({"labels": []}, ["batch", "sequence"]),
+        ({"task": "token-classification"}, ["batch", "3"]),
+        ({}, ["batch", "sequence", "3"]),
+        ({"task": "feature-extraction"}, ["batch", "3"]),
+        ({"task": "text-regression"}, ["batch", "3"]),
+        ({}, ["batch", "4"]),
+    ],
+)
+def test_a_head_whose_outputs_do_not_fit_its_task_is_refused(text, changes, axes):
+    plain = json.loads(text) | head(**changes)
+    for variant in plain["variants"]:
+        variant["outputs"]["logits"] = axes
+    with pytest.raises(BundleError, match=r"head|logits"):
+        Manifest.from_json(json.dumps(plain))
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("inputs", {"position_ids": ["batch", "sequence"]}),
+        ("outputs", {"sentence_embedding": ["batch", "hidden"]}),
+        ("outputs", {"pooler_output": ["batch"]}),
+    ],
+)
+def test_inputs_and_vectors_that_nothing_could_use_are_refused(text, part, change):
+    plain = json.loads(text)
+    plain["variants"][0][part] |= change
+    with pytest.raises(BundleError, match="export the bundle again"):
+        Manifest.from_json(json.dumps(plain))
+
+
+def test_two_variants_of_one_name_are_refused(text):
+    plain = json.loads(text)
+    plain["variants"][1]["name"] = plain["variants"][0]["name"]
+    with pytest.raises(BundleError, match="two variants have one name"):
+        Manifest.from_json(json.dumps(plain))
+
+
+def test_a_number_that_is_no_float_is_refused(text):
+    plain = json.loads(text)
+    plain["variants"][0]["fidelity"]["mean_cosine"] = 10**400
+    with pytest.raises(BundleError, match="mean_cosine"):
+        Manifest.from_json(json.dumps(plain))
 
 
 def test_without_heads_the_task_is_feature_extraction(text):

@@ -115,6 +115,11 @@ def test_overflow_error_refuses_what_would_be_cut(classifier, method):
         getattr(classifier, method)(["hello", LONG], overflow="error")
 
 
+def test_overflow_error_refuses_tokens_that_were_cut(classifier):
+    with pytest.raises(InputTooLongError, match="text 1"):
+        classifier.embed(classifier.tokenize(["short", LONG]), overflow="error")
+
+
 def test_a_pair_is_not_its_texts_in_one(encoder):
     pair, swapped, joined = encoder.embed([("my card", "hello"), ("hello", "my card"), "my card hello"])
     assert min(np.abs(pair - swapped).max(), np.abs(pair - joined).max()) > 0.01
