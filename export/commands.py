@@ -48,13 +48,13 @@ def export(
     weight_bits: str | None,
     **options: Any,
 ) -> None:
-    r"""Turn a CHECKPOINT (a folder or a hub id), or several with one encoder and a head each, into a verified bundle.
+    """Turn a CHECKPOINT (a folder or a hub id), or several with one encoder and a head each, into a verified bundle.
 
     \b
     encort export build/checkpoint --output banking.bundle
     encort export intents/ entities/ --output support.bundle
     encort export build/checkpoint --output banking.bundle --calibration messages.csv
-    """
+    """  # noqa: D301 - click's mark for examples is the character itself
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
     from encort.export.search import TABLE_FILE

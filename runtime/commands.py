@@ -43,12 +43,12 @@ def batch_options(command: Command) -> Command:
 @click.command()
 @batch_options
 def embed(overflow: str, **options: Any) -> None:
-    r"""Sentence embeddings of TEXTS, one record a text.
+    """Sentence embeddings of TEXTS, one record a text.
 
     \b
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
-    """
+    """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.records import embedding_records
 
     _run(embedding_records, lambda model: model.dimension, overflow=overflow, **options)
@@ -60,13 +60,13 @@ def embed(overflow: str, **options: Any) -> None:
 @click.option("--all-scores", is_flag=True, help="Give the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), default=1, help="Most answers to a question.")
 def predict(overflow: str, head: str | None, all_scores: bool, n_best: int, **options: Any) -> None:
-    r"""Whatever the bundle's task gives for TEXTS, one record a text.
+    """Whatever the bundle's task gives for TEXTS, one record a text.
 
     \b
     encort predict banking.bundle "my card has not come"
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
-    """
+    """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.records import prediction_records
 
     records = functools.partial(prediction_records, head=head, all_scores=all_scores, n_best=n_best)

@@ -49,11 +49,11 @@ def text_classification(
     overwrite: bool,
     **settings: Any,
 ) -> None:
-    r"""Put texts into classes.
+    """Put texts into classes.
 
     \b
     encort train text-classification --model MODEL --train banking77.csv --output checkpoint
-    """
+    """  # noqa: D301 - click's mark for examples is the character itself
     require("encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn")
     from encort.training.settings import TrainingSettings
     from encort.training.text_classification import train_text_classification
