@@ -18,7 +18,7 @@ from encort.export.search import Search, search
 from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import Kind, write_eight_bit, write_full_precision
 from encort.export.verify import verify
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle import Bundle, runs_here
 from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.errors import CheckpointError, FidelityError, InputError
 from encort.runtime.folders import check_replaceable, new_folder
@@ -116,7 +116,7 @@ def export_bundle(
         _write_golden(trained, samples, folder)
         written, found = _write_variants(trained, folder, wanted)
         draft = _write_manifest(trained, folder, written)
-        fidelities = _verify(draft, trained, samples, progress=progress)
+        fidelities = _verify(draft, written, trained, samples, progress=progress)
         proven = [
             replace(variant, fidelity=replace(fidelity, metric=None if found is None else found.certificate(variant)))
             for variant, fidelity in zip(written, fidelities, strict=True)
@@ -129,6 +129,8 @@ def verify_against_checkpoint(
     bundle: Bundle, checkpoint: str | Path | Sequence[str | Path], *, progress: bool = False
 ) -> list[tuple[Variant, Fidelity]]:
     """Measure a bundle's variants against its checkpoints in eager PyTorch on this machine, as export does.
+
+    Variants for an instruction set that this processor lacks are left out.
 
     Raises:
         CheckpointError: A checkpoint cannot be used, or is not what was exported.
@@ -147,7 +149,8 @@ def verify_against_checkpoint(
     _check_same(bundle, trained)
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)
     samples = tokenizer(trained.samples, reverse=trained.is_pairwise)
-    return list(zip(manifest.variants, _verify(bundle, trained, samples, progress=progress), strict=True))
+    variants = [variant for variant in manifest.variants if runs_here(variant)]
+    return list(zip(variants, _verify(bundle, variants, trained, samples, progress=progress), strict=True))
 
 
 def _names(checkpoint: str | Path | Sequence[str | Path]) -> list[str]:
@@ -292,9 +295,11 @@ def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Vari
     return Bundle(folder, manifest)
 
 
-def _verify(bundle: Bundle, trained: TrainedModel, samples: TokenBatch, *, progress: bool) -> list[Fidelity]:
+def _verify(
+    bundle: Bundle, variants: Sequence[Variant], trained: TrainedModel, samples: TokenBatch, *, progress: bool
+) -> list[Fidelity]:
     return verify(
-        [(variant, Session(bundle, variant, threads=1)) for variant in bundle.manifest.variants],
+        [(variant, Session(bundle, variant, threads=1)) for variant in variants],
         trained.oracle,
         samples,
         tokens=trained.token_range,

@@ -111,7 +111,9 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
         result = model(**{name: tensor for name, tensor in tensors.items() if name in wanted})
     except (IndexError, RuntimeError) as error:
         shape = tuple(tensors["input_ids"].shape)
-        raise CheckpointError(f"eager PyTorch cannot run {shape} token ids ({error}); lower --max-length") from error
+        raise CheckpointError(
+            f"eager PyTorch cannot run {shape} token ids ({error}); if they are too many, lower --max-length"
+        ) from error
     finally:
         hook.remove()
     return result, encoded[0]

@@ -286,3 +286,18 @@ def test_an_unknown_problem_type_is_refused_with_the_known_ones(
     folder = checkpoint_copy(classifier_checkpoint)
     edit_json(folder / "config.json", problem_type="ranking")
     refused(folder, "problem_type 'ranking'; encort knows single_label_classification, multi_label.*, regression")
+
+
+def test_a_tokenizer_that_transformers_5_has_saved_is_read(classifier_checkpoint, checkpoint_copy, edit_json):
+    folder = checkpoint_copy(classifier_checkpoint)
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="TokenizersBackend")
+    expected = Checkpoint.open(str(classifier_checkpoint)).tokenizer("my card", "hello")
+    assert dict(Checkpoint.open(str(folder)).tokenizer("my card", "hello")) == dict(expected)
+
+
+def test_a_head_that_nothing_here_knows_is_not_dropped_in_silence(
+    classifier_checkpoint, checkpoint_copy, edit_json, refused
+):
+    folder = checkpoint_copy(classifier_checkpoint)
+    edit_json(folder / "config.json", architectures=["BertForMultipleChoice"])
+    refused(folder, "BertForMultipleChoice, whose head cannot be exported")

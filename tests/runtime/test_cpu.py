@@ -5,10 +5,12 @@ import json
 import pytest
 
 import encort
+from encort.export.exporter import verify_against_checkpoint
 from encort.runtime import cpu
 from encort.runtime.bundle import Bundle
 from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.errors import DeviceError
+from encort.runtime.golden import verify_bundle
 from encort.runtime.manifest import Device, Precision
 
 CPUINFO = (
@@ -106,3 +108,17 @@ def test_a_precision_that_the_processor_can_run_is_served(machine, vnni_bundle):
     machine(flags="avx512_vnni")
     assert Bundle.open(vnni_bundle).variant(Device.CPU, Precision.INT8).name == "cpu-int8"
     assert json.loads((vnni_bundle / "encort.json").read_text())["variants"][0]["instruction_set"] == VNNI
+
+
+@pytest.mark.parametrize(("flags", "checked"), [("avx2", False), ("avx_vnni", True)])
+def test_verify_leaves_out_what_the_processor_cannot_run(machine, vnni_bundle, flags, checked):
+    machine(flags=flags)
+    names = [check.variant for check in verify_bundle(Bundle.open(vnni_bundle))]
+    assert ("cpu-int8" in names) is checked
+    assert {"cpu-fp32", "cpu-fp32-padded"} <= set(names)
+
+
+def test_verify_against_the_checkpoint_leaves_it_out_too(machine, vnni_bundle, classifier_checkpoint):
+    machine(flags="avx2")
+    found = verify_against_checkpoint(Bundle.open(vnni_bundle), classifier_checkpoint)
+    assert [variant.name for variant, _ in found] == ["cpu-fp32", "cpu-fp32-padded"]

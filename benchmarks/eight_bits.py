@@ -1,0 +1,86 @@
+"""What 8 bits cost an encoder and what they save: each calibration against fp32, in one run.
+
+python benchmarks/eight_bits.py CHECKPOINT PAIRS.csv [--calibration NAME=FILE ...]
+
+PAIRS.csv has the columns text, text_pair and score. Each calibration file is tried with 8-bit weights, the first
+also with 7-bit weights; the built-in texts alone come last. Cosines are to fp32, of every text of PAIRS.csv.
+"""
+
+import argparse
+import logging
+import statistics
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from scipy.stats import spearmanr
+
+import encort
+from encort.export.exporter import export_bundle
+from encort.export.variants import Kind
+from encort.runtime.inputs import read_texts
+from encort.runtime.tables import read_rows
+
+ROUNDS = 5
+
+
+def main(checkpoint: str, pairs: Path, calibrations: dict[str, Path]) -> None:
+    rows = list(read_rows(pairs))
+    texts = [str(row[name]) for name in ("text", "text_pair") for row in rows]
+    scores = [float(row["score"]) for row in rows]
+    with TemporaryDirectory() as folder:
+        bundles = {"fp32": export(checkpoint, folder, "fp32", [Kind.FP32])}
+        bundles["portable"] = export(checkpoint, folder, "portable", [Kind.PORTABLE])
+        for index, (name, file) in enumerate(calibrations.items()):
+            own = list(read_texts((), file, None))
+            for bits in (8, 7) if index == 0 else (8,):
+                label = f"int8, {name}, {bits}-bit weights"
+                bundles[label] = export(checkpoint, folder, label, [Kind.INT8], calibration=own, weight_bits=bits)
+        label = "int8, built-in texts, 8-bit weights"
+        bundles[label] = export(checkpoint, folder, label, [Kind.INT8], weight_bits=8)
+        models = {label: encort.load(bundle) for label, bundle in bundles.items()}
+        compare(models, texts, scores)
+        for model in models.values():
+            model.close()
+
+
+def export(checkpoint: str, folder: str, label: str, kinds: list[Kind], **options: object) -> Path:
+    output = Path(folder) / label.replace(" ", "-").replace(",", "")
+    return export_bundle(checkpoint, output, variants=kinds, **options).folder
+
+
+def compare(models: dict[str, encort.Model], texts: list[str], scores: list[float]) -> None:
+    vectors = {label: normalized(model.embed(texts)) for label, model in models.items()}
+    seconds: dict[str, list[float]] = {label: [] for label in models}
+    for _ in range(ROUNDS):
+        for label, model in models.items():
+            begin = time.perf_counter()
+            model.embed(texts)
+            seconds[label].append(time.perf_counter() - begin)
+    print(f"{len(texts)} texts; medians of {ROUNDS} rounds in turn\n")
+    print("| | cosine, mean | min | Spearman | seconds | speed |\n|---|---|---|---|---|---|")
+    for label, found in vectors.items():
+        cosines = (found * vectors["fp32"]).sum(axis=1)
+        first, second = np.split(found, 2)
+        spearman = 100 * spearmanr((first * second).sum(axis=1), scores)[0]
+        speed = statistics.median(a / b for a, b in zip(seconds["fp32"], seconds[label], strict=True))
+        print(
+            f"| {label} | {cosines.mean():.5f} | {cosines.min():.4f} | {spearman:.2f} "
+            f"| {statistics.median(seconds[label]):.2f} | {speed:.2f}x |"
+        )
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--calibration", action="append", default=[], metavar="NAME=FILE")
+    arguments = parser.parse_args()
+    logging.getLogger("encort").setLevel(logging.ERROR)
+    named = dict(calibration.split("=", 1) for calibration in arguments.calibration)
+    main(arguments.checkpoint, arguments.pairs, {name: Path(file) for name, file in named.items()})
