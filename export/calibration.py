@@ -14,7 +14,8 @@ from encort.export.oracle import Case, Oracle
 from encort.export.quantization import Activations, QuantizedGroup
 from encort.export.trained import TrainedModel
 from encort.runtime.errors import InputError
-from encort.runtime.tokenizer import Tokenizer, check_texts
+from encort.runtime.texts import check_texts
+from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text, TokenBatch
 
 log = logging.getLogger("encort")

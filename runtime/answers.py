@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from encort.runtime.results import Answer, end_of_mark, softmax
+from encort.runtime.results import Answer, Found, counted, end_of_mark, softmax
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import Text, TokenBatch
 
@@ -10,7 +10,7 @@ LONGEST = 30
 """Tokens of an answer, at most."""
 
 
-def answers(start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, *, n_best: int) -> list[list[Answer]]:
+def answers(start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, *, n_best: int) -> list[Found[Answer]]:
     """The best answers of every question, the most probable first; fewer than `n_best` in a short context.
 
     Args:
@@ -18,7 +18,8 @@ def answers(start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch,
         end_logits: `(tokens,)` float32.
         batch: Pairs of question and context, with the places of their tokens.
     """
-    return [_answers(start_logits, end_logits, batch, index, text, n_best) for index, text in enumerate(batch.texts)]
+    found = (_answers(start_logits, end_logits, batch, index, text, n_best) for index, text in enumerate(batch.texts))
+    return counted(found, batch)
 
 
 def _answers(
@@ -37,17 +38,18 @@ def _answers(
     tokens = tokens[is_candidate]
     if not len(tokens):
         return []
-    scores = np.outer(softmax(start_logits[tokens]), softmax(end_logits[tokens]))
-    # From a start to an end that does not lie before it, nor too far after it.
-    scores[np.tril(np.triu(np.ones(scores.shape)), LONGEST - 1) == 0] = -1
+    # Row: the first token of an answer; column: how many more it has.
+    lasts = np.arange(len(tokens))[:, None] + np.arange(LONGEST)
+    scores = softmax(start_logits[tokens])[:, None] * softmax(end_logits[tokens])[np.minimum(lasts, len(tokens) - 1)]
+    scores[lasts >= len(tokens)] = -1
     found: dict[tuple[int, int], Answer] = {}
     for pair in np.argsort(-scores, axis=None, kind="stable"):
-        first, last = divmod(int(pair), len(tokens))
-        if len(found) == n_best or scores[first, last] < 0:
+        first, more = divmod(int(pair), LONGEST)
+        if len(found) == n_best or scores[first, more] < 0:
             break
-        start, end = int(starts[tokens[first]]), end_of_mark(context, int(ends[tokens[last]]))
+        start, end = int(starts[tokens[first]]), end_of_mark(context, int(ends[tokens[first + more]]))
         # Several tokens of one character, as of an emoji, share its place.
         found.setdefault(
-            (start, end), Answer(text=context[start:end], score=float(scores[first, last]), start=start, end=end)
+            (start, end), Answer(text=context[start:end], score=float(scores[first, more]), start=start, end=end)
         )
     return list(found.values())

@@ -20,6 +20,7 @@ from encort.runtime.errors import (
 from encort.runtime.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,
+    PORTABLE,
     TOKENIZER_FILE,
     Device,
     FileEntry,
@@ -125,6 +126,17 @@ class Bundle:
             )
         alike = [variant for variant in usable if variant.precision is usable[0].precision]
         return min(alike, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
+
+    def portable(self) -> Variant:
+        """The variant in standard operators, for other providers than the variants were made for.
+
+        Raises:
+            VariantNotFoundError: The bundle has none.
+        """
+        for variant in self.manifest.variants:
+            if variant.name == PORTABLE:
+                return variant
+        raise VariantNotFoundError(f"{self.folder} has no {PORTABLE} variant; export it with --variant {PORTABLE}")
 
 
 def runs_here(variant: Variant) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_CHUNK = 1024
+"""Texts that are read at a time: enough to fill micro-batches, few enough that results keep coming."""
 _FOLDER = click.Path(path_type=Path)
 _BATCH_OPTIONS = [
     click.argument("bundle", type=_FOLDER),
@@ -29,7 +31,10 @@ _BATCH_OPTIONS = [
     click.option("--device", default="auto", help="auto, cpu or cuda."),
     click.option("--precision", default="auto", help="auto, fp32 or int8."),
     click.option("--threads", type=int, help="Cores to use; otherwise what the container allows."),
-    click.option("--overflow", default="truncate", help="What becomes of too long texts: truncate or error."),
+    click.option(
+        "--overflow", help="For too long texts: truncate, window or error; for questions window, else truncate."
+    ),
+    click.option("--stride", type=int, help="Tokens that neighbouring windows share; otherwise a quarter of one."),
 ]
 
 
@@ -42,7 +47,7 @@ def batch_options(command: Command) -> Command:
 
 @click.command()
 @batch_options
-def embed(overflow: str, **options: Any) -> None:
+def embed(**options: Any) -> None:
     """Sentence embeddings of TEXTS, one record a text.
 
     \b
@@ -51,7 +56,7 @@ def embed(overflow: str, **options: Any) -> None:
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.records import embedding_records
 
-    _run(embedding_records, lambda model: model.dimension, overflow=overflow, **options)
+    _run(embedding_records, lambda model: model.dimension, head=None, **options)
 
 
 @click.command()
@@ -59,7 +64,7 @@ def embed(overflow: str, **options: Any) -> None:
 @click.option("--head", help="The head to ask, where a bundle has several; otherwise its first.")
 @click.option("--all-scores", is_flag=True, help="Give the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), default=1, help="Most answers to a question.")
-def predict(overflow: str, head: str | None, all_scores: bool, n_best: int, **options: Any) -> None:
+def predict(head: str | None, all_scores: bool, n_best: int, **options: Any) -> None:
     """Whatever the bundle's task gives for TEXTS, one record a text.
 
     \b
@@ -70,7 +75,7 @@ def predict(overflow: str, head: str | None, all_scores: bool, n_best: int, **op
     from encort.runtime.records import prediction_records
 
     records = functools.partial(prediction_records, head=head, all_scores=all_scores, n_best=n_best)
-    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow=overflow, **options)
+    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, head=head, **options)
 
 
 @click.command()
@@ -93,12 +98,15 @@ def _run(
     file: Path | None,
     column: str | None,
     output: Path | None,
-    overflow: str,
+    overflow: str | None,
+    stride: int | None,
+    head: str | None,
     **options: Any,
 ) -> None:
-    from encort.runtime.inputs import CHUNK, chunks, read_texts
+    from encort.runtime.inputs import read_texts
     from encort.runtime.model import load
     from encort.runtime.outputs import open_writer
+    from encort.runtime.records import overflow_of
 
     stream = read_texts(texts, file, column)
     with (
@@ -106,8 +114,9 @@ def _run(
         open_writer(output, dimension=dimension(model)) as writer,
         _progress(stream) as counted,
     ):
-        for number, chunk in enumerate(chunks(counted)):
-            writer.write(records(model, model.tokenize(chunk, overflow=overflow, first=number * CHUNK)))
+        policy = overflow_of(model, head) if overflow is None else overflow
+        for batch in model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK):
+            writer.write(records(model, batch))
 
 
 def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":

@@ -13,6 +13,9 @@
     ├── WrongTaskError (TypeError)              16   the bundle has no head for this call
     ├── DeviceError (RuntimeError)              20   the device or its library cannot be had
     ├── ModelClosedError (RuntimeError)         21
+    ├── OverloadedError (RuntimeError)          22   the queue of a service is full
+    ├── DeadlineError (TimeoutError)            23   no result in the time that was given
+    ├── WorkerDiedError (RuntimeError)          24   a service lost a worker, and with it what it had queued
     ├── CheckpointError (ValueError)            30   a checkpoint that cannot be exported or trained
     ├── FidelityError (ArithmeticError)         31   results differ from the model that was trained
     ├── DatasetError (ValueError)               40   training data that cannot be used
@@ -31,6 +34,7 @@ __all__ = [
     "BundleVersionError",
     "CheckpointError",
     "DatasetError",
+    "DeadlineError",
     "DeviceError",
     "EncortError",
     "FidelityError",
@@ -40,7 +44,9 @@ __all__ = [
     "MissingExtraError",
     "ModelClosedError",
     "OutputExistsError",
+    "OverloadedError",
     "VariantNotFoundError",
+    "WorkerDiedError",
     "WrongTaskError",
 ]
 
@@ -97,6 +103,18 @@ class DeviceError(EncortError, RuntimeError):
 
 class ModelClosedError(EncortError, RuntimeError):
     exit_code = 21
+
+
+class OverloadedError(EncortError, RuntimeError):
+    exit_code = 22
+
+
+class DeadlineError(EncortError, TimeoutError):
+    exit_code = 23
+
+
+class WorkerDiedError(EncortError, RuntimeError):
+    exit_code = 24
 
 
 class CheckpointError(EncortError, ValueError):

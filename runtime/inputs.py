@@ -1,17 +1,13 @@
-"""Where the command line's texts come from: arguments, a file, or standard input, read in chunks."""
+"""Where the command line's texts come from: arguments, a file, or standard input."""
 
-import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from encort.runtime.errors import InputError
 from encort.runtime.tables import Row, is_table, read_rows
 from encort.runtime.tokens import Text
-
-CHUNK = 512
-"""Texts held in memory at a time: enough to fill micro-batches, few enough that results keep coming."""
 
 
 def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None) -> Iterator[Text]:
@@ -35,13 +31,6 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
     if file is None or str(file) == "-":
         return _lines(sys.stdin, "standard input")
     return _table_texts(file, column) if is_table(file) else _file_lines(file)
-
-
-def chunks(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    """Cut a stream of texts into lists of at most `CHUNK`."""
-    iterator = iter(texts)
-    while chunk := list(itertools.islice(iterator, CHUNK)):
-        yield chunk
 
 
 def _file_lines(file: Path) -> Iterator[str]:

@@ -1,30 +1,23 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
-import onnxruntime
 
-from encort.runtime.answers import answers
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
-from encort.runtime.errors import (
-    DeviceError,
-    EncortError,
-    InputError,
-    InputTooLongError,
-    InputTypeError,
-    ModelClosedError,
-    WrongTaskError,
-)
+from encort.runtime.engine import Engine
+from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.manifest import (
-    LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
     TOKENIZER_FILE,
     Device,
@@ -33,19 +26,38 @@ from encort.runtime.manifest import (
     Precision,
     Task,
 )
-from encort.runtime.planner import plan_equal_length
-from encort.runtime.results import Answer, Classification, Span, classifications, sigmoid, softmax
-from encort.runtime.session import FloatArray, Session
-from encort.runtime.spans import spans
-from encort.runtime.tokenizer import Overflow, Tokenizer
-from encort.runtime.tokens import Int64Array, Text, TokenBatch
+from encort.runtime.overflow import Overflow
+from encort.runtime.results import Answer, Classification, Found, Span
+from encort.runtime.scheduler import Scheduler
+from encort.runtime.serving import Serving
+from encort.runtime.session import PROVIDERS, FloatArray, Session, check_provider
+from encort.runtime.stats import Stats
+from encort.runtime.tasks import Call, Results, Tasks
+from encort.runtime.texts import check_texts, is_token_ids
+from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tokens import Text, TokenBatch, TokenIds
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-_CLASSIFIERS = tuple(task for task in Task if task.is_classification)
+Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
+"""What every task takes: texts, pairs, token ids, or what `tokenize` gave for them."""
+
+CHUNK = 8192
+"""Texts that are planned together: enough of every length, few enough that memory stays flat."""
+_SLICE = 16
+"""Texts that one thread tokenizes at a time."""
 
 
-def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None) -> "Model":
+def load(
+    bundle: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    spinning: bool = False,
+    provider: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+) -> "Model":
     """Open a bundle for serving.
 
     Args:
@@ -53,33 +65,67 @@ def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto", t
         device: `"auto"`, `"cpu"` or `"cuda"`.
         precision: `"auto"` (the exporter's best), `"fp32"` or `"int8"`.
         threads: Cores to use; None takes what the affinity mask and the container's quota allow.
+        spinning: Keep the threads of single texts turning between calls: lower latency, for a process that has its
+            cores to itself.
+        provider: Another execution provider of the installed onnxruntime by its name, such as
+            `"OpenVINOExecutionProvider"`, for the portable graph; None takes the device's own.
+        provider_options: Passed through to it.
 
     Raises:
         BundleError: The folder is not a usable bundle; see `encort.errors` for the cases.
-        DeviceError: The device cannot be had.
+        DeviceError: The device or the provider cannot be had.
         InputError: An option has no such value.
     """
-    return Model(Bundle.open(bundle), device=device, precision=precision, threads=threads)
+    options = Options(
+        device=device,
+        precision=precision,
+        threads=threads,
+        spinning=spinning,
+        provider=provider,
+        provider_options=dict(provider_options or {}),
+    )
+    return Model(Bundle.open(bundle), options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a bundle is loaded; see `load`."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    spinning: bool = False
+    provider: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Model:
-    """A loaded bundle. Thread-safe; use it as a context manager or call `close`."""
+    """A loaded bundle. Thread-safe; use it as a context manager or call `close`. Pickled, it is loaded again."""
 
-    def __init__(
-        self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", threads: int | None = None
-    ) -> None:
-        chosen = None if precision == "auto" else _choice(Precision, "precision", precision)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}")
-        self._bundle = bundle
-        self._threads = threads or available_cores()
-        self._variant = bundle.variant(_device(device), chosen)
+    def __init__(self, bundle: Bundle, options: Options = Options()) -> None:
+        precision = None if options.precision == "auto" else _choice(Precision, "precision", options.precision)
+        device = Device.CPU if options.device == "auto" else _choice(Device, "device", options.device)
+        if options.threads is not None and options.threads < 1:
+            raise InputError(f"threads must be at least 1, got {options.threads}")
+        provider = options.provider or PROVIDERS[device]
+        check_provider(provider)
+        self._bundle, self._options = bundle, options
+        is_own = provider in PROVIDERS.values()
+        self._variant = bundle.variant(device, precision) if is_own else bundle.portable()
+        self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant)
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-        # One core runs one micro-batch as efficiently as it can be run, so parallelism is over micro-batches.
-        self._session = Session(bundle, self._variant, threads=1)
-        self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="encort")
-        self._process = os.getpid()
-        self._closed = False
+
+        def open_session(threads: int) -> Session:
+            return Session(
+                bundle,
+                self._variant,
+                threads=threads,
+                spinning=options.spinning,
+                provider=provider,
+                provider_options=options.provider_options,
+            )
+
+        self._engine = Engine(self._variant, open_session, threads=options.threads or available_cores())
 
     @property
     def manifest(self) -> Manifest:
@@ -93,7 +139,7 @@ class Model:
         Raises:
             WrongTaskError: The bundle gives none.
         """
-        return self._size(self._embedding_output(SENTENCE_EMBEDDING))
+        return int(self._variant.outputs[self._tasks.embedding_output(SENTENCE_EMBEDDING)][-1])
 
     def head(self, name: str | None = None, *tasks: Task) -> Head:
         """The head of that name; without a name the first, for one of the tasks if any are given.
@@ -101,75 +147,95 @@ class Model:
         Raises:
             WrongTaskError: The bundle has no such head.
         """
-        for head in self.manifest.heads:
-            if name in (None, head.name) and (not tasks or head.task in tasks):
-                return head
-        have = ", ".join(f"{head.name} ({head.task})" for head in self.manifest.heads) or "none"
-        wanted = "head" if name is None else f"head {name!r}"
-        purpose = f" for {' or '.join(tasks)}" if tasks else ""
-        raise WrongTaskError(f"{self._bundle.folder} has no {wanted}{purpose}; its heads: {have}")
+        return self._tasks.head(name, *tasks)
 
-    def tokenize(self, texts: Sequence[Text], *, overflow: str = "truncate", first: int = 0) -> TokenBatch:
-        """Token ids of texts or pairs; every other method takes the result in place of texts.
+    def tokenize(
+        self,
+        texts: Sequence[Text] | Sequence[TokenIds],
+        *,
+        overflow: str = "truncate",
+        stride: int | None = None,
+        first: int = 0,
+    ) -> TokenBatch:
+        """Token ids of texts or pairs; every task takes the result in place of texts.
+
+        It says of each text how many tokens it has (`lengths`) and whether it was cut (`truncated`).
 
         Args:
-            texts: Each a str, or a tuple of two str for a pair.
-            overflow: `"truncate"` cuts texts at the limit, `"error"` refuses them.
+            texts: Each a str, or a tuple of two str for a pair; or token ids for all, each a list or an array.
+            overflow: `"truncate"` cuts inputs at the limit, `"error"` refuses them, `"window"` reads all of them in
+                overlapping windows.
+            stride: Tokens that neighbouring windows share; None takes a quarter of a window, 128 at most.
             first: Number of the first text, for messages about a part of many.
 
         Raises:
             InputTypeError: Not a list of str or pairs of str.
-            InputError: A text is not Unicode.
+            InputError: A text is not Unicode, or an id is not in the vocabulary.
             InputTooLongError: A text passes the limit, with `overflow="error"`.
         """
-        return self._tokenizer(
-            texts,
-            overflow=_choice(Overflow, "overflow", overflow),
-            first=first,
-            places=any(head.task.is_tokenwise for head in self.manifest.heads),
-            reverse=self._variant.reads_reversed,
-        )
+        return self._begin_tokenizing(texts, overflow, stride, first)()
 
-    def embed(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> FloatArray:
+    def tokenize_stream(
+        self, texts: Iterable[Text], *, overflow: str = "truncate", stride: int | None = None, chunk: int = CHUNK
+    ) -> Iterator[TokenBatch]:
+        """Token batches of any number of texts, each tokenized while the one before it is run.
+
+        Args:
+            chunk: Texts of a batch.
+
+        Raises:
+            InputError: See `tokenize`.
+        """
+        iterator, finish = iter(texts), None
+        for first in itertools.count(0, chunk):
+            following = list(itertools.islice(iterator, chunk))
+            begun = self._begin_tokenizing(following, overflow, stride, first) if following else None
+            if finish is not None:
+                yield finish()
+            if begun is None:
+                return
+            finish = begun
+
+    def embed(self, texts: Inputs, *, overflow: str | None = None, stride: int | None = None) -> FloatArray:
         """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
+
+        Args:
+            overflow: See `tokenize`; the embedding of several windows is their mean, weighted by their tokens.
 
         Raises:
             WrongTaskError: The bundle gives none.
             InputError: See `tokenize`.
         """
-        output = self._embedding_output(SENTENCE_EMBEDDING)
-        return self._run(self._tokens(texts, overflow), output)[0]
+        return self._call(self._tasks.embed(), texts, overflow, stride)
 
-    def embed_tokens(self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate") -> list[FloatArray]:
+    def embed_tokens(
+        self, texts: Inputs, *, overflow: str | None = None, stride: int | None = None
+    ) -> list[FloatArray]:
         """The last hidden state of every text, `(tokens, dim)` float32, special tokens included.
 
         Raises:
             WrongTaskError: The bundle gives none.
             InputError: See `tokenize`.
         """
-        output, batch = self._embedding_output(LAST_HIDDEN_STATE), self._tokens(texts, overflow)
-        return np.split(self._run(batch, output)[0], batch.cu_seqlens[1:-1]) if len(batch) else []
+        return self._call(self._tasks.embed_tokens(), texts, overflow, stride)
 
     def classify(
-        self, texts: Sequence[Text] | TokenBatch, *, head: str | None = None, overflow: str = "truncate"
+        self, texts: Inputs, *, head: str | None = None, overflow: str | None = None, stride: int | None = None
     ) -> list[Classification]:
         """The class of every text or pair.
 
         Args:
             head: Its name, where a bundle has several; None takes the first that classifies.
+            overflow: See `tokenize`; the logits of several windows are averaged, weighted by their tokens.
 
         Raises:
             WrongTaskError: The bundle has no such head.
             InputError: See `tokenize`.
         """
-        chosen = self.head(head, *_CLASSIFIERS)
-        batch = self._tokens(texts, overflow)
-        (logits,) = self._run(batch, *chosen.outputs)
-        scale = sigmoid if chosen.task is Task.MULTI_LABEL_CLASSIFICATION else softmax
-        return classifications(logits, chosen.labels, batch, scale=scale)
+        return self._call(self._tasks.classify(head), texts, overflow, stride)
 
     def score(
-        self, texts: Sequence[Text] | TokenBatch, *, head: str | None = None, overflow: str = "truncate"
+        self, texts: Inputs, *, head: str | None = None, overflow: str | None = None, stride: int | None = None
     ) -> FloatArray:
         """One number for every text or pair, `(n,)` float32, as a regression was trained to give.
 
@@ -177,13 +243,11 @@ class Model:
             WrongTaskError: The bundle has no such head.
             InputError: See `tokenize`.
         """
-        chosen = self.head(head, Task.TEXT_REGRESSION)
-        (logits,) = self._run(self._tokens(texts, overflow), *chosen.outputs)
-        return logits[:, 0]
+        return self._call(self._tasks.score(head), texts, overflow, stride)
 
     def tag(
-        self, texts: Sequence[Text] | TokenBatch, *, head: str | None = None, overflow: str = "truncate"
-    ) -> list[list[Span]]:
+        self, texts: Inputs, *, head: str | None = None, overflow: str | None = None, stride: int | None = None
+    ) -> list[Found[Span]]:
         """Tagged spans of every text, in reading order, with their places in the text that was given.
 
         Raises:
@@ -191,60 +255,66 @@ class Model:
             InputTypeError: A pair.
             InputError: See `tokenize`.
         """
-        chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
-        batch = self._placed_tokens(texts, overflow)
-        if any(isinstance(text, tuple) for text in batch.texts):
-            raise InputTypeError("pairs cannot be tagged; give single texts")
-        (logits,) = self._run(batch, *chosen.outputs)
-        return spans(logits, chosen.labels, batch)
+        return self._call(self._tasks.tag(head), texts, overflow, stride)
 
     def answer(
         self,
-        questions: Sequence[Text] | TokenBatch,
+        questions: Inputs,
         *,
         n_best: int = 1,
         head: str | None = None,
-        overflow: str = "truncate",
-    ) -> list[list[Answer]]:
+        overflow: str | None = None,
+        stride: int | None = None,
+    ) -> list[Found[Answer]]:
         """Answers to questions from their contexts, the most probable first.
 
         Args:
             questions: Pairs of question and context.
             n_best: Most answers to one question.
+            overflow: See `tokenize`; None reads long contexts in windows.
 
         Raises:
             WrongTaskError: The bundle has no such head.
             InputTypeError: A text that is no pair.
             InputError: See `tokenize`; or `n_best` below 1.
         """
-        chosen = self.head(head, Task.QUESTION_ANSWERING)
-        if n_best < 1:
-            raise InputError(f"n_best must be at least 1, got {n_best}")
-        batch = self._placed_tokens(questions, overflow)
-        if any(isinstance(text, str) for text in batch.texts):
-            raise InputTypeError("each input must be a pair of question and context")
-        start, end = self._run(batch, *chosen.outputs)
-        return answers(start, end, batch, n_best=n_best)
+        return self._call(self._tasks.answer(head, n_best=n_best), questions, overflow, stride)
 
     def predict(
-        self, texts: Sequence[Text] | TokenBatch, *, overflow: str = "truncate"
-    ) -> FloatArray | list[Classification] | list[list[Span]] | list[list[Answer]]:
+        self, texts: Inputs, *, overflow: str | None = None, stride: int | None = None
+    ) -> FloatArray | list[Classification] | list[Found[Span]] | list[Found[Answer]]:
         """Whatever the bundle's task is: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
-        task = self.manifest.task
-        if task in _CLASSIFIERS:
-            return self.classify(texts, overflow=overflow)
-        if task is Task.TEXT_REGRESSION:
-            return self.score(texts, overflow=overflow)
-        if task is Task.TOKEN_CLASSIFICATION:
-            return self.tag(texts, overflow=overflow)
-        if task is Task.QUESTION_ANSWERING:
-            return self.answer(texts, overflow=overflow)
-        return self.embed(texts, overflow=overflow)
+        found: FloatArray | list[Classification] | list[Found[Span]] | list[Found[Answer]]
+        found = self._call(self._tasks.predict(), texts, overflow, stride)
+        return found
+
+    def serving(self, *, max_wait_ms: float = 0, queue_tokens: int = 65536) -> Serving:
+        """Serve concurrent callers, each with one text: `with model.serving() as service`, or `async with`.
+
+        Args:
+            max_wait_ms: How long a text waits for others of its length while a core is free; texts that come while
+                all cores are busy share runs without it.
+            queue_tokens: Most tokens that wait; beyond it callers get `OverloadedError`.
+
+        Raises:
+            InputError: An option is out of its range.
+        """
+        if queue_tokens < self.manifest.max_length:
+            raise InputError(f"queue_tokens must be at least {self.manifest.max_length}, one text; got {queue_tokens}")
+        scheduler = Scheduler(self._engine, max_wait_s=max_wait_ms / 1000, queue_tokens=queue_tokens)
+        return Serving(self.tokenize, self._tasks, scheduler)
+
+    def stats(self) -> Stats:
+        """What the model has done so far."""
+        return self._engine.recorder.stats()
+
+    def warm_up(self) -> None:
+        """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts."""
+        self._engine.warm_up(self.manifest.max_length)
 
     def close(self) -> None:
-        """Finish the micro-batches that run and let the threads go; closing twice is fine."""
-        self._closed = True
-        self._workers.shutdown()
+        """Finish what runs and let the threads go; closing twice is fine."""
+        self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -254,74 +324,69 @@ class Model:
     ) -> None:
         self.close()
 
-    def _embedding_output(self, output: str) -> str:
-        if output not in self._variant.outputs:
-            raise WrongTaskError(
-                f"variant {self._variant.name} of {self._bundle.folder} gives no {output}; "
-                f"it gives: {', '.join(self._variant.outputs)}"
-            )
-        return output
+    def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[Path, Options]]:
+        return _reopened, (self._bundle.folder, self._options)
 
-    def _tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
-        if not isinstance(texts, TokenBatch):
-            return self.tokenize(texts, overflow=overflow)
-        if _choice(Overflow, "overflow", overflow) is Overflow.ERROR and texts.truncated.any():
-            raise InputTooLongError(f"text {int(texts.truncated.argmax())} of the batch was cut at the limit")
-        if self._variant.reads_reversed and texts.reversed is None:
-            raise InputTypeError("this model reads pairs in either order; tokenize them with its own tokenize")
-        return texts
+    def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
+        if isinstance(texts, TokenBatch):
+            return self._results(call, self._checked(texts, overflow))
+        policy = call.overflow if overflow is None else overflow
+        if is_token_ids(texts) or not isinstance(texts, Sequence) or len(texts) <= CHUNK:
+            return self._results(call, self.tokenize(texts, overflow=policy, stride=stride))
+        batches = self.tokenize_stream(cast("Sequence[Text]", texts), overflow=policy, stride=stride)
+        return _joined([self._results(call, batch) for batch in batches])
 
-    def _placed_tokens(self, texts: Sequence[Text] | TokenBatch, overflow: str) -> TokenBatch:
-        """Tokens of which it is known where in their texts they stand."""
-        batch = self._tokens(texts, overflow)
-        if batch.places is None or len(batch.texts) != len(batch):
-            raise InputTypeError("the batch does not say where its tokens stand; tokenize texts with this model")
+    def _results(self, call: Call[Results], batch: TokenBatch) -> Results:
+        if self._variant.reads_reversed and batch.reversed is None:
+            raise InputTypeError("this model reads pairs in either order: give pairs of texts, or what tokenize gives")
+        call.check(batch)
+        return call.results(batch, self._engine.run(batch, call.outputs))
+
+    def _checked(self, batch: TokenBatch, overflow: str | None) -> TokenBatch:
+        policy = None if overflow is None else _choice(Overflow, "overflow", overflow)
+        if policy is Overflow.ERROR and batch.truncated.any():
+            raise InputTooLongError(f"text {int(batch.truncated.argmax())} of the batch was cut at the limit")
         return batch
 
-    def _run(self, batch: TokenBatch, *outputs: str) -> list[FloatArray]:
-        """Outputs of a graph for all texts: one row a text, or one row a token as in `batch.ids`."""
-        arrays = [self._empty(batch, output) for output in outputs]
+    def _begin_tokenizing(
+        self, texts: Sequence[Text] | Sequence[TokenIds], overflow: str, stride: int | None, first: int
+    ) -> Callable[[], TokenBatch]:
+        """Begin in the engine's threads; what is returned waits for them."""
+        self._engine.check_open()
+        begin = time.perf_counter()
+        policy = _choice(Overflow, "overflow", overflow)
+        places = any(head.task.is_tokenwise for head in self.manifest.heads)
+        slices: list[Future[list[Any]]] = []
+        if isinstance(texts, Sequence) and len(texts) > _SLICE and not is_token_ids(texts):
+            check_texts(texts, first=first)
+            encode = functools.partial(self._tokenizer.encode, overflow=policy, places=places)
+            starts = range(0, len(texts), _SLICE)
+            slices = [self._engine.submit(encode, texts[start : start + _SLICE]) for start in starts]
 
-        def run(indices: Int64Array) -> None:
-            found = self._session.run(outputs, batch.rows(indices))
-            for output, array, rows in zip(outputs, arrays, found, strict=True):
-                array[batch.positions(indices) if self._is_tokenwise(output) else indices] = rows
+        def finish() -> TokenBatch:
+            encoded = [found for future in slices for found in future.result()] or None
+            batch = self._tokenizer(
+                texts,
+                overflow=policy,
+                stride=stride,
+                first=first,
+                places=places,
+                reverse=self._variant.reads_reversed,
+                encodings=encoded,
+            )
+            self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
+            return batch
 
-        self._spread(run, plan_equal_length(batch.lengths, workers=self._threads))
-        return arrays
+        return finish
 
-    def _empty(self, batch: TokenBatch, output: str) -> FloatArray:
-        rows = len(batch.ids) if self._is_tokenwise(output) else len(batch)
-        sizes = [int(axis) for axis in self._variant.outputs[output] if axis.isdecimal()]
-        return np.empty((rows, *sizes), np.float32)
 
-    def _is_tokenwise(self, output: str) -> bool:
-        return "sequence" in self._variant.outputs[output]
+def _reopened(folder: Path, options: Options) -> Model:
+    return Model(Bundle.open(folder), options)
 
-    def _spread(self, run: Callable[[Int64Array], None], plan: Sequence[Int64Array]) -> None:
-        """Run every micro-batch, several at a time; the first error is raised here."""
-        closed = "this model was closed; load the bundle again"
-        if self._closed:
-            raise ModelClosedError(closed)
-        if os.getpid() != self._process:
-            raise EncortError("this model was loaded before a fork, which its threads did not survive; load it after")
-        if len(plan) == 1:
-            return run(plan[0])
-        try:
-            futures = [self._workers.submit(run, indices) for indices in plan]
-        except RuntimeError as error:  # closed by another thread meanwhile
-            raise ModelClosedError(closed) from error
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            # After an error or an interrupt, what has not begun is not begun.
-            for future in futures:
-                future.cancel()
-        return None
 
-    def _size(self, output: str) -> int:
-        return int(self._variant.outputs[output][-1])
+def _joined(parts: list[Results]) -> Results:
+    joined: Any = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [*itertools.chain(*parts)]
+    return cast("Results", joined)
 
 
 def _choice(kind: type[Choice], name: str, value: str) -> Choice:
@@ -329,15 +394,3 @@ def _choice(kind: type[Choice], name: str, value: str) -> Choice:
         return kind(value)
     except ValueError:
         raise InputError(f"{name} must be one of {', '.join(kind)}; got {value!r}") from None
-
-
-def _device(name: str) -> Device:
-    if name == "auto":
-        return Device.CPU
-    device = _choice(Device, "device", name)
-    if device is Device.CUDA and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise DeviceError(
-            "device='cuda' cannot be had: the installed onnxruntime has no CUDA provider; "
-            'install onnxruntime-gpu in its place, or use device="cpu"'
-        )
-    return device

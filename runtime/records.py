@@ -29,8 +29,14 @@ def prediction_records(
     return _counted(batch, results)
 
 
+def overflow_of(model: Model, head: str | None) -> str:
+    """What becomes of too long inputs, if the user does not say: contexts of questions are read in windows."""
+    is_question = bool(model.manifest.heads) and model.head(head).task is Task.QUESTION_ANSWERING
+    return "window" if is_question else "truncate"
+
+
 def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
-    counts = zip(batch.lengths.tolist(), batch.truncated.tolist(), strict=True)
+    counts = zip(batch.tokens_of_texts.tolist(), batch.truncated_texts.tolist(), strict=True)
     return [
         {**record, "tokens": tokens, "truncated": truncated}
         for record, (tokens, truncated) in zip(records, counts, strict=True)

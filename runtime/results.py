@@ -1,8 +1,9 @@
 """What the tasks give, as frozen values; and how they come out of the graph's outputs."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,6 +33,22 @@ class Classification:
     def above(self, threshold: float = 0.5) -> list[str]:
         """Labels that are at least this probable: the answer of multi-label classification."""
         return [label for label, score in self.scores.items() if score >= threshold]
+
+
+Item = TypeVar("Item")
+
+
+class Found(list[Item]):
+    """What was found in one text: a list, with how much of the text was read.
+
+    Attributes:
+        tokens: Tokens of the text that the model read, special tokens included.
+        truncated: Whether tokens were cut off at the limit.
+    """
+
+    def __init__(self, items: Iterable[Item] = (), *, tokens: int = 0, truncated: bool = False) -> None:
+        super().__init__(items)
+        self.tokens, self.truncated = tokens, truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +104,15 @@ def classifications(
         for index, row, tokens, truncated in zip(
             best.tolist(), scores.tolist(), batch.lengths.tolist(), batch.truncated.tolist(), strict=True
         )
+    ]
+
+
+def counted(results: Iterable[Iterable[Item]], batch: TokenBatch) -> list[Found[Item]]:
+    """The same, each with the tokens of its text."""
+    counts = zip(batch.lengths.tolist(), batch.truncated.tolist(), strict=True)
+    return [
+        Found(items, tokens=tokens, truncated=truncated)
+        for items, (tokens, truncated) in zip(results, counts, strict=True)
     ]
 
 

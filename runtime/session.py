@@ -8,12 +8,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import BundleFileChangedError, EncortError
+from encort.runtime.errors import BundleFileChangedError, DeviceError, EncortError
 from encort.runtime.manifest import Device, Variant
 
 FloatArray = NDArray[np.float32]
 
-_PROVIDERS = {Device.CPU: "CPUExecutionProvider", Device.CUDA: "CUDAExecutionProvider"}
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+PROVIDERS = {Device.CPU: CPU_PROVIDER, Device.CUDA: CUDA_PROVIDER}
 
 
 class Session:
@@ -23,33 +25,40 @@ class Session:
     ones fuse Add and LayerNormalization into a kernel that is several times slower on CPU.
     """
 
-    def __init__(self, bundle: Bundle, variant: Variant, *, threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: Variant,
+        *,
+        threads: int,
+        spinning: bool = False,
+        provider: str = CPU_PROVIDER,
+        provider_options: Mapping[str, str] | None = None,
+    ) -> None:
         """Load the variant.
 
         Args:
             threads: Threads of one run.
+            spinning: Let them turn while there is nothing to run: the next run starts sooner, and other
+                processes on these cores are disturbed.
+            provider: ONNX Runtime's name of the execution provider.
+            provider_options: Passed through to it.
 
         Raises:
             BundleFileMissingError: A file is not there.
             BundleFileChangedError: A hash differs, or the graph's names and axes are not the manifest's.
+            DeviceError: The provider is not installed, or does not take the whole graph.
         """
         if variant.weights_file is not None:
             bundle.path(variant.weights_file)
         path = bundle.path(variant.file)
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, _session_options(threads), providers=[_PROVIDERS[variant.device]]
-            )
-        except Exception as error:  # onnxruntime's own errors share no narrower parent
-            raise BundleFileChangedError(f"ONNX Runtime cannot load {path}: {error}; export it again") from error
+        self._session = _open(path, _session_options(threads, spinning), provider, dict(provider_options or {}))
         self._inputs = tuple(variant.inputs)
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
         _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
-        """The named outputs; nodes that only others need are not run.
+        """The named outputs.
 
         Args:
             outputs: Names of the graph's outputs.
@@ -60,14 +69,47 @@ class Session:
         """
         feeds = {name: inputs[name] for name in self._inputs}
         try:
-            arrays: list[FloatArray] = self._session.run(list(outputs), feeds, self._run_options)
+            arrays: list[FloatArray] = self._session.run(list(outputs), feeds)
         except Exception as error:  # onnxruntime's own errors share no narrower parent
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             raise EncortError(f"ONNX Runtime failed on {shapes}: {error}") from error
         return arrays
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def check_provider(provider: str) -> None:
+    """Refuse a provider that the installed onnxruntime does not have.
+
+    Raises:
+        DeviceError: It does not; the message lists what it has.
+    """
+    have = onnxruntime.get_available_providers()
+    if provider in have:
+        return
+    advice = "install onnxruntime-gpu in its place" if provider == CUDA_PROVIDER else "install a build that has it"
+    raise DeviceError(
+        f'the installed onnxruntime has no {provider}, only {", ".join(have)}; {advice}, or use device="cpu"'
+    )
+
+
+def _open(
+    path: Any, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
+) -> onnxruntime.InferenceSession:
+    check_provider(provider)
+    if provider != CPU_PROVIDER:
+        # Otherwise ONNX Runtime gives nodes that a provider cannot run to the CPU, without a word.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=[(provider, dict(provider_options))])
+    except Exception as error:  # onnxruntime's own errors share no narrower parent
+        if provider != CPU_PROVIDER:
+            raise DeviceError(f'{provider} cannot run {path}: {error}; use device="cpu"') from error
+        raise BundleFileChangedError(f"ONNX Runtime cannot load {path}: {error}; export it again") from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(f'{provider} could not be started; use device="cpu", or see what onnxruntime says of it')
+    return session
+
+
+def _session_options(threads: int, spinning: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads
@@ -75,6 +117,9 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     # Planned buffers fit one shape only; ours change with every run.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
+    if not spinning:
+        # The threads of a run turn between its nodes, and stop with it.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encort.runtime.results import Span, end_of_mark, softmax
+from encort.runtime.results import Found, Span, counted, end_of_mark, softmax
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import TokenBatch
 
 OUTSIDE = "O"
 
 
-def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[list[Span]]:
+def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[Found[Span]]:
     """Spans of every text, in reading order.
 
     A word has the tag of its first token, as it had in training. Words side by side with one label are one span,
@@ -24,7 +24,8 @@ def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[
         batch: Texts, not pairs, with the places of their tokens.
     """
     scores = softmax(logits)
-    return [merge(_words(scores, labels, batch, index), str(text)) for index, text in enumerate(batch.texts)]
+    found = (merge(_words(scores, labels, batch, index), str(text)) for index, text in enumerate(batch.texts))
+    return counted(found, batch)
 
 
 def merge(words: Iterable["Word"], text: str) -> list[Span]:

@@ -1,26 +1,26 @@
 """Texts to token ids, by the bundle's own `tokenizer.json`."""
 
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tokenizers
 
 from encort.runtime.errors import BundleError, InputError, InputTooLongError, InputTypeError
-from encort.runtime.tokens import Int64Array, Places, Text, TokenBatch
+from encort.runtime.overflow import Overflow, cut_longest, cut_windows
+from encort.runtime.texts import check_texts, is_token_ids, token_ids
+from encort.runtime.tokens import BoolArray, Int64Array, Places, Text, TokenBatch, TokenIds, Windows
 
 LIMIT = 2**20
 """More tokens than any encoder reads; a larger limit in a manifest is a mistake."""
 
-
-class Overflow(StrEnum):
-    """What becomes of a text that is longer than the limit."""
-
-    TRUNCATE = "truncate"
-    ERROR = "error"
+_CHARACTERS = 16
+"""Characters a token of the limit that are read first of a long text; prose has four or five a token."""
+_WORDS_TO_SPARE = 16
+"""Words at the end of such a part that are not relied on: what follows might change them."""
 
 
 class Tokenizer:
@@ -35,59 +35,162 @@ class Tokenizer:
         if not special < max_length < LIMIT:
             raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
         self._max_length = max_length
+        self._vocabulary_size = self._tokenizer.get_vocab_size()
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_truncation()
 
     def __call__(
         self,
-        texts: Sequence[Text],
+        texts: Sequence[Text] | Sequence[TokenIds],
         *,
         overflow: Overflow = Overflow.TRUNCATE,
+        stride: int | None = None,
         first: int = 0,
         places: bool = False,
         reverse: bool = False,
+        encodings: "Sequence[Any] | None" = None,
     ) -> TokenBatch:
-        """Tokenize texts or pairs of texts, special tokens included.
+        """Tokenize texts or pairs of texts, special tokens included; token ids are taken as they are.
 
         Args:
-            texts: Each a str, or a tuple of two str for a pair.
-            overflow: `TRUNCATE` cuts at the limit (a pair: the longer text first) and sets `truncated`.
+            texts: Each a str, or a tuple of two str for a pair; or token ids for all of them.
+            overflow: `TRUNCATE` cuts at the limit (a pair: the longer text first) and sets `truncated`; `WINDOW`
+                makes overlapping windows over a text, over the second text of a pair.
+            stride: Tokens that neighbouring windows share; None takes a quarter of a window, 128 at most.
             first: Number of the first text, for messages about a part of many.
             places: Also find where the tokens stand in their texts.
             reverse: Also tokenize every pair with its texts exchanged.
+            encodings: What `encode` gave for these texts; None calls it here.
 
         Raises:
             InputTypeError: `texts` is not a sequence of str or pairs of str, or of pairs with `reverse`.
-            InputError: A text holds an unpaired surrogate, so it is not Unicode.
+            InputError: A text holds an unpaired surrogate, so it is not Unicode; an id is not in the vocabulary.
             InputTooLongError: A text passes the limit, with `overflow=ERROR`.
         """
-        check_texts(texts, first=first)
-        encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
-        encodings = encode(list(texts))
-        truncated = np.fromiter((bool(encoding.overflowing) for encoding in encodings), np.bool_, len(encodings))
-        if overflow is Overflow.ERROR and truncated.any():
-            raise InputTooLongError(
-                f"text {first + int(truncated.argmax())} has more than {self._max_length} tokens; "
-                'shorten it, or use overflow="truncate"'
-            )
+        if is_token_ids(texts):
+            return self._given(texts, first)
+        texts = cast("Sequence[Text]", texts)
+        if encodings is None:
+            check_texts(texts, first=first)
+            encodings = self.encode(texts, overflow=overflow, places=places)
+        if reverse and overflow is Overflow.WINDOW:
+            raise InputError('this model reads pairs in either order, so it cannot cut windows; use "truncate"')
+        if stride is not None and stride < 0:
+            raise InputError(f"stride must be at least 0, got {stride}")
+        rows = [
+            row
+            for index, encoding in enumerate(encodings)
+            for row in self._rows(index, encoding, overflow=overflow, stride=stride, number=first + index)
+        ]
         return TokenBatch(
-            ids=_flat(encoding.ids for encoding in encodings),
-            type_ids=_flat(encoding.type_ids for encoding in encodings),
-            cu_seqlens=np.cumsum([0, *map(len, encodings)], dtype=np.int64),
-            truncated=truncated,
+            ids=_flat(row.pick(row.encoding.ids) for row in rows),
+            type_ids=_flat(row.pick(row.encoding.type_ids) for row in rows),
+            cu_seqlens=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+            truncated=np.fromiter((row.is_truncated for row in rows), np.bool_, len(rows)),
             texts=texts,
-            places=_places(encodings) if places else None,
+            places=_places(rows) if places else None,
+            windows=_windows(rows) if len(rows) > len(encodings) else None,
             reversed=self(_exchanged(texts, first)) if reverse else None,
         )
 
+    def encode(self, texts: Sequence[Text], *, overflow: Overflow, places: bool) -> list[Any]:
+        """Encodings of texts that were checked, whole or as much as the limit lets through.
 
-def _places(encodings: Sequence[Any]) -> Places:
+        One text a call: the library would take every core for several. It lets go of the interpreter meanwhile.
+        """
+        encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
+        shorten = overflow is not Overflow.WINDOW
+        return [encode([self._beginning(text) if shorten else text])[0] for text in texts]
+
+    def _beginning(self, text: Text) -> Text:
+        """As much of a text as can matter: of ten million characters, a model reads a few thousand."""
+        if isinstance(text, tuple):
+            return self._beginning_of_one(text[0]), self._beginning_of_one(text[1])
+        return self._beginning_of_one(text)
+
+    def _beginning_of_one(self, text: str) -> str:
+        size = _CHARACTERS * self._max_length
+        while size < len(text):
+            words = self._tokenizer.encode_batch([text[:size]], add_special_tokens=False)[0].word_ids
+            if len(words) > self._max_length and words[self._max_length] + _WORDS_TO_SPARE <= words[-1]:
+                return text[:size]
+            size *= 8
+        return text
+
+    def _rows(
+        self, index: int, encoding: Any, *, overflow: Overflow, stride: int | None, number: int
+    ) -> "Iterator[_Row]":
+        """The rows that the model reads of one text: one, or several windows."""
+        if len(encoding) <= self._max_length:
+            yield _Row(index, encoding)
+            return
+        if overflow is Overflow.ERROR:
+            raise InputTooLongError(
+                f"text {number} has more than {self._max_length} tokens; "
+                'shorten it, or use overflow="truncate" or "window"'
+            )
+        sequences = _sequences(encoding)
+        if overflow is Overflow.TRUNCATE:
+            yield _Row(index, encoding, cut_longest(sequences, limit=self._max_length), is_truncated=True)
+            return
+        try:
+            windows = cut_windows(sequences, limit=self._max_length, stride=stride)
+        except InputTooLongError as error:
+            raise InputTooLongError(f"text {number}: {error}") from None
+        for kept, own in windows:
+            yield _Row(index, encoding, kept, own)
+
+    def _given(self, texts: Sequence[TokenIds], first: int) -> TokenBatch:
+        rows = token_ids(texts, size=self._vocabulary_size, limit=self._max_length, first=first)
+        ids = _flat(rows)
+        return TokenBatch(
+            ids=ids,
+            type_ids=np.zeros_like(ids),
+            cu_seqlens=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+            truncated=np.zeros(len(rows), np.bool_),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One row of a batch: an encoding, or the tokens of it that are kept.
+
+    Attributes:
+        text: Number of its text.
+        kept: None for all.
+        own: Which of the kept tokens count in this row; None for all.
+    """
+
+    text: int
+    encoding: Any
+    kept: Int64Array | None = None
+    own: BoolArray | None = None
+    is_truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.encoding) if self.kept is None else len(self.kept)
+
+    def pick(self, values: list[int]) -> Iterable[int]:
+        return values if self.kept is None else np.array(values)[self.kept]
+
+
+def _places(rows: Sequence[_Row]) -> Places:
     return Places(
-        starts=_flat((start for start, _ in encoding.offsets) for encoding in encodings),
-        ends=_flat((end for _, end in encoding.offsets) for encoding in encodings),
-        words=_flat((-1 if word is None else word for word in encoding.word_ids) for encoding in encodings),
-        sequences=_flat((-1 if part is None else part for part in encoding.sequence_ids) for encoding in encodings),
+        starts=_flat(row.pick([start for start, _ in row.encoding.offsets]) for row in rows),
+        ends=_flat(row.pick([end for _, end in row.encoding.offsets]) for row in rows),
+        words=_flat(row.pick([-1 if word is None else word for word in row.encoding.word_ids]) for row in rows),
+        sequences=_flat(row.pick(_sequences(row.encoding).tolist()) for row in rows),
     )
+
+
+def _windows(rows: Sequence[_Row]) -> Windows:
+    own = [np.ones(len(row), np.bool_) if row.own is None else row.own for row in rows]
+    return Windows(texts=np.array([row.text for row in rows]), own=np.concatenate(own))
+
+
+def _sequences(encoding: Any) -> Int64Array:
+    """0 or 1 for the tokens of the first and second text, -1 for special tokens."""
+    return np.array([-1 if part is None else part for part in encoding.sequence_ids], np.int64)
 
 
 def _flat(rows: Iterable[Iterable[int]]) -> Int64Array:
@@ -99,41 +202,3 @@ def _exchanged(texts: Sequence[Text], first: int) -> list[Text]:
         if isinstance(text, str):
             raise InputTypeError(f"text {index}: this model compares two texts, so each input must be a pair")
     return [(text[1], text[0]) for text in texts]
-
-
-def check_texts(texts: Sequence[Text], *, first: int = 0) -> None:
-    """Refuse what is not a sequence of texts, before the model has done any work.
-
-    Raises:
-        InputTypeError: Not a sequence, one bare text, or an item that is neither text nor pair.
-        InputError: An unpaired surrogate, as `surrogateescape` leaves it for undecodable bytes.
-    """
-    if isinstance(texts, str | bytes):
-        raise InputTypeError(f"expected a list of texts, got one {type(texts).__name__}: put it in a list")
-    if not isinstance(texts, Sequence):
-        raise InputTypeError(f"expected a list of texts, got {type(texts).__name__}: pass list(...)")
-    for index, text in enumerate(texts, start=first):
-        if isinstance(text, str):
-            _check_unicode(text, index)
-        elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
-            _check_unicode(text[0], index)
-            _check_unicode(text[1], index)
-        else:
-            raise InputTypeError(f"text {index}: expected a str or a tuple of two str, got {_describe(text)}")
-
-
-def _check_unicode(text: str, index: int) -> None:
-    if text.isascii():
-        return
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"text {index} has an unpaired surrogate {text[error.start]!r} at character {error.start}, so it is not "
-            'Unicode; decode the original bytes with errors="replace"'
-        ) from error
-
-
-def _describe(value: object) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"

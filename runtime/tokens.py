@@ -12,12 +12,15 @@ Text = str | tuple[str, str]
 Int64Array = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+TokenIds = Sequence[int] | NDArray[np.integer]
+"""Token ids of one input, special tokens included, in place of its text."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TokenBatch:
-    """Token ids of `n` texts, one after the other in flat arrays.
+    """Token ids of `n` rows, one after the other in flat arrays; a row is a text, or a window of one.
 
-    Text `i` is `ids[cu_seqlens[i] : cu_seqlens[i + 1]]`, special tokens included.
+    Row `i` is `ids[cu_seqlens[i] : cu_seqlens[i + 1]]`, special tokens included.
 
     Attributes:
         ids: `(tokens,)` int64, token ids.
@@ -26,6 +29,7 @@ class TokenBatch:
         truncated: `(n,)` bool, whether tokens were cut off at the limit.
         texts: What was tokenized; offsets point into it.
         places: Where the tokens stand in their texts.
+        windows: Which rows are windows of one text; None where every row is a text.
         reversed: The same pairs with their texts exchanged, for a model of two encoders.
     """
 
@@ -35,6 +39,7 @@ class TokenBatch:
     truncated: BoolArray
     texts: Sequence[Text] = ()
     places: "Places | None" = None
+    windows: "Windows | None" = None
     reversed: "TokenBatch | None" = None
 
     def __len__(self) -> int:
@@ -42,17 +47,30 @@ class TokenBatch:
 
     @property
     def lengths(self) -> Int64Array:
-        """Tokens of each text, `(n,)` int64."""
+        """Tokens of each row, `(n,)` int64."""
         return np.diff(self.cu_seqlens)
 
+    @property
+    def tokens_of_texts(self) -> Int64Array:
+        """Tokens of each text, `(texts,)` int64; those that windows share are counted once."""
+        if self.windows is None:
+            return self.lengths
+        counted = np.add.reduceat(self.windows.own, self.cu_seqlens[:-1], dtype=np.int64)
+        return np.bincount(self.windows.texts, weights=counted).astype(np.int64)
+
+    @property
+    def truncated_texts(self) -> BoolArray:
+        """Whether tokens of a text were cut off, `(texts,)` bool."""
+        return self.truncated if self.windows is None else np.zeros(int(self.windows.texts[-1]) + 1, np.bool_)
+
     def positions(self, indices: Int64Array) -> Int64Array:
-        """Where the tokens of texts of one length lie in the flat arrays, `(len(indices), sequence)` int64."""
+        """Where the tokens of rows of one length lie in the flat arrays, `(len(indices), sequence)` int64."""
         starts = self.cu_seqlens[indices]
         sequence = int(self.cu_seqlens[indices[0] + 1] - starts[0])
         return starts[:, None] + np.arange(sequence)
 
     def rows(self, indices: Int64Array) -> dict[str, Int64Array]:
-        """Inputs of a graph for texts of one length, each `(len(indices), sequence)` int64."""
+        """Inputs of a graph for rows of one length, each `(len(indices), sequence)` int64."""
         positions = self.positions(indices)
         rows = {"input_ids": self.ids[positions], "token_type_ids": self.type_ids[positions]}
         rows["attention_mask"] = np.ones_like(positions)
@@ -77,3 +95,25 @@ class Places:
     ends: Int64Array
     words: Int64Array
     sequences: Int64Array
+
+    def __getitem__(self, tokens: NDArray[np.generic]) -> "Places":
+        return Places(
+            starts=self.starts[tokens],
+            ends=self.ends[tokens],
+            words=self.words[tokens],
+            sequences=self.sequences[tokens],
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Windows:
+    """Rows of a `TokenBatch` that are overlapping windows of longer texts.
+
+    Attributes:
+        texts: `(n,)` int64, number of the text that each row is of.
+        own: `(tokens,)` bool, tokens that count in this window; every token of a text counts in exactly one, where
+            it has the most neighbours.
+    """
+
+    texts: Int64Array
+    own: BoolArray

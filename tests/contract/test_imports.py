@@ -19,6 +19,7 @@ BUNDLE_PARTS = (
     "model",
     "session",
     "spans",
+    "texts",
     "tokenizer",
     "tokens",
     "tolerance",

@@ -246,7 +246,7 @@ def test_all_scores_of_an_encoder_is_the_wrong_task(run_encort, encoder_bundle):
     [
         (["--device", "tpu"], 3, "device must be one of"),
         (["--precision", "fp1"], 3, "precision must be one of"),
-        (["--overflow", "window"], 3, "overflow must be one of"),
+        (["--overflow", "windows"], 3, "overflow must be one of"),
         (["--threads", "0"], 3, "threads must be at least 1"),
         (["--input", "x.txt"], 3, "not both"),
         (["--output", "x.csv"], 3, "use one of .jsonl, .npy, .parquet"),

@@ -1,7 +1,6 @@
 """Texts from arguments, tables, lines and standard input, or an error that names the place."""
 
 import io
-import itertools
 import json
 import sys
 
@@ -10,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from encort.runtime.errors import InputError, MissingExtraError
-from encort.runtime.inputs import CHUNK, chunks, read_texts
+from encort.runtime.inputs import read_texts
 
 BOM = "\ufeff"
 
@@ -163,7 +162,7 @@ def test_a_text_may_be_very_long(read, name, around):
 
 
 def test_a_file_of_many_rows_is_read_whole(read):
-    texts = [f"text {number}" for number in range(3 * CHUNK + 1)]
+    texts = [f"text {number}" for number in range(3000)]
     assert read("x.parquet", as_parquet(text=texts)) == texts
     assert read("x.jsonl", "".join(json.dumps(text) + "\n" for text in texts)) == texts
 
@@ -206,19 +205,3 @@ def test_parquet_without_pyarrow_gives_the_command_to_install_it(read, monkeypat
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r'pip install "encort\[parquet\]"'):
         read("x.parquet", b"")
-
-
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(0, []), (1, [1]), (CHUNK, [CHUNK]), (CHUNK + 1, [CHUNK, 1]), (2 * CHUNK, [CHUNK, CHUNK])]
-)
-def test_chunks_lose_nothing(count, sizes):
-    texts = [str(number) for number in range(count)]
-    cut = list(chunks(texts))
-    assert [len(chunk) for chunk in cut] == sizes
-    assert list(itertools.chain.from_iterable(cut)) == texts
-
-
-def test_chunks_do_not_read_ahead():
-    numbers = map(str, itertools.count())
-    assert len(next(chunks(numbers))) == CHUNK
-    assert next(numbers) == str(CHUNK)

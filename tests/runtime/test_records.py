@@ -68,8 +68,9 @@ def predict(bundle):
 def records(model):
     """`records(texts, head=...)`, which must be JSON."""
 
-    def make(texts, *, head=None, all_scores=False, n_best=1):
-        found = prediction_records(model, model.tokenize(texts), head=head, all_scores=all_scores, n_best=n_best)
+    def make(texts, *, head=None, all_scores=False, n_best=1, overflow="truncate"):
+        batch = model.tokenize(texts, overflow=overflow)
+        found = prediction_records(model, batch, head=head, all_scores=all_scores, n_best=n_best)
         assert json.loads(json.dumps(found)) == found
         return found
 
@@ -157,7 +158,7 @@ def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, na
         lines = [("," if name == "x.csv" else "\t").join(row) for row in rows]
     (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = predict("--input", tmp_path / name, "--head", "answers", "--n-best", "3")
-    assert found == records(PAIRS, head="answers", n_best=3)
+    assert found == records(PAIRS, head="answers", n_best=3, overflow="window")
 
 
 @pytest.mark.parametrize(

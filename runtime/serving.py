@@ -1,0 +1,195 @@
+"""A model for concurrent callers, one text a call: from threads, or from asyncio."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
+
+from encort.runtime.errors import DeadlineError, InputError
+from encort.runtime.results import Answer, Classification, Found, Span
+from encort.runtime.scheduler import Arrays, Scheduler
+from encort.runtime.session import FloatArray
+from encort.runtime.tasks import Call, Tasks
+from encort.runtime.tokens import Text, TokenBatch
+
+_SHORT = 4096
+"""Characters that are tokenized in the event loop: handing them to a thread takes longer."""
+
+Item = TypeVar("Item")
+Tokenize = Callable[..., TokenBatch]
+
+
+class Wishes(TypedDict, total=False):
+    """What every call of a service takes.
+
+    Attributes:
+        timeout_s: Seconds until `DeadlineError`; after that the text is not run any more. None waits.
+        overflow: See `Model.tokenize`.
+        stride: See `Model.tokenize`.
+    """
+
+    timeout_s: float | None
+    overflow: str | None
+    stride: int | None
+
+
+class Serving:
+    """What `Model.serving` gives: `with` makes a `Service` of it, `async with` an `AsyncService`.
+
+    Leaving the block takes no more texts, and waits until those that were taken are done.
+    """
+
+    def __init__(self, tokenize: Tokenize, tasks: Tasks, scheduler: Scheduler) -> None:
+        self._counter, self._scheduler = _Counter(tokenize, scheduler), scheduler
+        self._tasks = tasks
+
+    def __enter__(self) -> "Service":
+        return Service(self._tasks, self._counter)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._scheduler.close()
+
+    async def __aenter__(self) -> "AsyncService":
+        return AsyncService(self._tasks, self._counter)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._scheduler.close)
+
+
+class Service:
+    """Results for one text or pair a call, for any number of threads; they are those of `Model`.
+
+    Every call may raise what `Model` raises, `OverloadedError` when the queue is full, and `DeadlineError`.
+    """
+
+    def __init__(self, tasks: Tasks, counter: "_Counter") -> None:
+        self._tasks, self._counter = tasks, counter
+
+    def embed(self, text: Text, **wishes: Unpack[Wishes]) -> FloatArray:
+        """Its sentence embedding, `(dim,)` float32."""
+        return self._ask(_listed(self._tasks.embed()), text, wishes)
+
+    def embed_tokens(self, text: Text, **wishes: Unpack[Wishes]) -> FloatArray:
+        """Its last hidden state, `(tokens, dim)` float32."""
+        return self._ask(self._tasks.embed_tokens(), text, wishes)
+
+    def classify(self, text: Text, *, head: str | None = None, **wishes: Unpack[Wishes]) -> Classification:
+        return self._ask(self._tasks.classify(head), text, wishes)
+
+    def score(self, text: Text, *, head: str | None = None, **wishes: Unpack[Wishes]) -> float:
+        score = self._ask(_listed(self._tasks.score(head)), text, wishes)
+        return float(score)
+
+    def tag(self, text: Text, *, head: str | None = None, **wishes: Unpack[Wishes]) -> Found[Span]:
+        return self._ask(self._tasks.tag(head), text, wishes)
+
+    def answer(
+        self, question: Text, *, n_best: int = 1, head: str | None = None, **wishes: Unpack[Wishes]
+    ) -> Found[Answer]:
+        return self._ask(self._tasks.answer(head, n_best=n_best), question, wishes)
+
+    def predict(self, text: Text, **wishes: Unpack[Wishes]) -> Any:
+        """Whatever the bundle's task is."""
+        return self._ask(self._tasks.predict(), text, wishes)
+
+    def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
+        ticket = self._counter.take(call, text, wishes)
+        try:
+            return ticket.result(ticket.future.result(ticket.seconds_left))
+        except TimeoutError:
+            ticket.future.cancel()
+            raise ticket.late() from None
+
+
+class AsyncService:
+    """The same as `Service` for asyncio; a task that is cancelled takes its text out of the queue."""
+
+    def __init__(self, tasks: Tasks, counter: "_Counter") -> None:
+        self._tasks, self._counter = tasks, counter
+
+    async def embed(self, text: Text, **wishes: Unpack[Wishes]) -> FloatArray:
+        """Its sentence embedding, `(dim,)` float32."""
+        return await self._ask(_listed(self._tasks.embed()), text, wishes)
+
+    async def embed_tokens(self, text: Text, **wishes: Unpack[Wishes]) -> FloatArray:
+        """Its last hidden state, `(tokens, dim)` float32."""
+        return await self._ask(self._tasks.embed_tokens(), text, wishes)
+
+    async def classify(self, text: Text, *, head: str | None = None, **wishes: Unpack[Wishes]) -> Classification:
+        return await self._ask(self._tasks.classify(head), text, wishes)
+
+    async def score(self, text: Text, *, head: str | None = None, **wishes: Unpack[Wishes]) -> float:
+        score = await self._ask(_listed(self._tasks.score(head)), text, wishes)
+        return float(score)
+
+    async def tag(self, text: Text, *, head: str | None = None, **wishes: Unpack[Wishes]) -> Found[Span]:
+        return await self._ask(self._tasks.tag(head), text, wishes)
+
+    async def answer(
+        self, question: Text, *, n_best: int = 1, head: str | None = None, **wishes: Unpack[Wishes]
+    ) -> Found[Answer]:
+        return await self._ask(self._tasks.answer(head, n_best=n_best), question, wishes)
+
+    async def predict(self, text: Text, **wishes: Unpack[Wishes]) -> Any:
+        """Whatever the bundle's task is."""
+        return await self._ask(self._tasks.predict(), text, wishes)
+
+    async def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
+        if len(text if isinstance(text, str) else "".join(text)) <= _SHORT:
+            ticket = self._counter.take(call, text, wishes)
+        else:
+            ticket = await asyncio.to_thread(self._counter.take, call, text, wishes)
+        try:
+            async with asyncio.timeout(ticket.seconds_left):
+                return ticket.result(await asyncio.wrap_future(ticket.future))
+        except TimeoutError:
+            raise ticket.late() from None
+
+
+class _Ticket(Generic[Item]):
+    """One text on its way."""
+
+    def __init__(
+        self, call: Call[list[Item]], batch: TokenBatch, future: "Future[Arrays]", deadline: float | None
+    ) -> None:
+        self.future = future
+        self._call, self._batch, self._deadline = call, batch, deadline
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def result(self, arrays: Arrays) -> Item:
+        return self._call.results(self._batch, arrays)[0]
+
+    def late(self) -> DeadlineError:
+        return DeadlineError("there was no result within timeout_s; give it longer, or serve with more cores")
+
+
+class _Counter:
+    """Takes texts in: tokens first, then the queue."""
+
+    def __init__(self, tokenize: Tokenize, scheduler: Scheduler) -> None:
+        self._tokenize, self._scheduler = tokenize, scheduler
+
+    def take(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> _Ticket[Item]:
+        timeout_s, overflow = wishes.get("timeout_s"), wishes.get("overflow")
+        if timeout_s is not None and not timeout_s > 0:
+            raise InputError(f"timeout_s must be above 0, got {timeout_s}")
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        policy = call.overflow if overflow is None else overflow
+        batch = self._tokenize([text], overflow=policy, stride=wishes.get("stride"))
+        call.check(batch)
+        future = self._scheduler.submit(batch, call.outputs, deadline=deadline)
+        return _Ticket(call, batch, future, deadline)
+
+
+def _listed(call: Call[FloatArray]) -> Call[list[FloatArray]]:
+    """For the type checker: the rows of an array are the items of a list."""
+    return cast("Call[list[FloatArray]]", call)

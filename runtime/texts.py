@@ -1,0 +1,90 @@
+"""What a caller may give: texts, pairs of texts, or token ids."""
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from encort.runtime.errors import InputError, InputTypeError
+from encort.runtime.tokens import TokenIds
+
+
+def check_texts(texts: object, *, first: int = 0) -> None:
+    """Refuse what is not a sequence of texts, before the model has done any work.
+
+    Args:
+        first: Number of the first text, for messages about a part of many.
+
+    Raises:
+        InputTypeError: Not a sequence, one bare text, or an item that is neither text nor pair.
+        InputError: An unpaired surrogate, as `surrogateescape` leaves it for undecodable bytes.
+    """
+    if isinstance(texts, str | bytes):
+        raise InputTypeError(f"expected a list of texts, got one {type(texts).__name__}: put it in a list")
+    if not isinstance(texts, Sequence):
+        raise InputTypeError(f"expected a list of texts, got {type(texts).__name__}: pass list(...)")
+    for index, text in enumerate(texts, start=first):
+        if isinstance(text, str):
+            _check_unicode(text, index)
+        elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
+            _check_unicode(text[0], index)
+            _check_unicode(text[1], index)
+        else:
+            raise InputTypeError(f"text {index}: expected a str or a tuple of two str, got {_describe(text)}")
+
+
+def is_token_ids(texts: object) -> TypeGuard[Sequence[TokenIds]]:
+    """Whether these are token ids in place of texts: the first item is a list or an array of integers."""
+    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes) or not texts:
+        return False
+    return _integers(texts[0]) is not None
+
+
+def token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first: int = 0) -> list[list[int]]:
+    """Token ids that were given in place of texts, checked.
+
+    Args:
+        size: Tokens of the vocabulary.
+        limit: Most tokens of an input.
+        first: Number of the first text, for messages about a part of many.
+
+    Raises:
+        InputTypeError: An item is not a list of integers.
+        InputError: An id is not in the vocabulary, or there are none, or too many.
+    """
+    rows = []
+    for index, item in enumerate(texts, start=first):
+        row = _integers(item)
+        if row is None:
+            raise InputTypeError(f"text {index}: expected token ids like the first, got {_describe(item)}")
+        if not 0 < len(row) <= limit:
+            raise InputError(f"text {index}: expected 1 to {limit} token ids, got {len(row)}")
+        if not 0 <= min(row) <= max(row) < size:
+            raise InputError(f"text {index}: token ids must be from 0 to {size - 1}, got {min(row)} to {max(row)}")
+        rows.append(row)
+    return rows
+
+
+def _integers(item: Any) -> list[int] | None:
+    if isinstance(item, np.ndarray):
+        return item.tolist() if item.ndim == 1 and np.issubdtype(item.dtype, np.integer) else None
+    if not isinstance(item, list) or any(type(value) is not int for value in item):
+        return None
+    return item
+
+
+def _check_unicode(text: str, index: int) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"text {index} has an unpaired surrogate {text[error.start]!r} at character {error.start}, so it is not "
+            'Unicode; decode the original bytes with errors="replace"'
+        ) from error
+
+
+def _describe(value: object) -> str:
+    shown = repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= 40 else shown[:37] + '...'}"
