@@ -12,6 +12,7 @@ import statistics
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -20,6 +21,7 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.inputs import read_texts
+from encort.runtime.session import FloatArray
 from encort.runtime.tables import read_rows
 
 ROUNDS = 5
@@ -45,7 +47,7 @@ def main(checkpoint: str, pairs: Path, calibrations: dict[str, Path]) -> None:
             model.close()
 
 
-def export(checkpoint: str, folder: str, label: str, kinds: list[Kind], **options: object) -> Path:
+def export(checkpoint: str, folder: str, label: str, kinds: list[Kind], **options: Any) -> Path:
     output = Path(folder) / label.replace(" ", "-").replace(",", "")
     return export_bundle(checkpoint, output, variants=kinds, **options).folder
 
@@ -71,8 +73,9 @@ def compare(models: dict[str, encort.Model], texts: list[str], scores: list[floa
         )
 
 
-def normalized(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def normalized(vectors: FloatArray) -> FloatArray:
+    rows: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return rows
 
 
 if __name__ == "__main__":

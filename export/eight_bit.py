@@ -45,8 +45,8 @@ class EightBitModel:
         """The same, with these groups in full precision."""
         return replace(self, groups={name: group for name, group in self.groups.items() if name not in names})
 
-    def author(self, *, embedding: Embedding | None) -> ir.Model:
-        """The graph, for texts of equal length."""
+    def author(self, layout: Layout, *, embedding: Embedding | None) -> ir.Model:
+        """The graph."""
         folded = dict(self.groups)
         encoders = tuple(_folded(encoder, folded) for encoder in self.description.encoders)
 
@@ -55,7 +55,7 @@ class EightBitModel:
             return full_precision(graph, layers, x) if group is None else _products(graph, group, x)
 
         model = replace(self.description, encoders=encoders)
-        return author(model, Layout.EQUAL_LENGTH, embedding=embedding, linears=linears)
+        return author(model, layout, embedding=embedding, linears=linears)
 
 
 def fit_eight_bit(

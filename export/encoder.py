@@ -1,8 +1,9 @@
 """The encoder's graph, authored from its description: embeddings, then layers of attention and feed-forward.
 
 Choices were measured on ONNX Runtime's CPU provider: separate Add and LayerNormalization (the fused kernel is
-several times slower), attention as one MultiHeadAttention, no mask where no text is padded. The precision is that of
-the `Linears` a graph is given.
+several times slower), attention as one MultiHeadAttention, no mask where no text is padded. Where texts are, only
+attention sees the padding: all else is computed for the tokens that count, one after the other. The precision is that
+of the `Linears` a graph is given.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,6 +54,34 @@ def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> l
     return tokens
 
 
+@dataclass(frozen=True)
+class Packing:
+    """Tokens one after the other, without those that the mask takes out.
+
+    Attributes:
+        kept: `(tokens,)` int64, their places in the flattened `(batch, sequence)`.
+        rows: `(batch, sequence)` int64, the row of the token at each place; at a masked place that of another.
+    """
+
+    kept: ir.Value
+    rows: ir.Value
+
+    @classmethod
+    def of(cls, graph: Graph, mask: ir.Value) -> "Packing":
+        flat = graph.op("Reshape", mask, graph.integers(-1))
+        kept = graph.op("Squeeze", graph.op("NonZero", flat), graph.integers(0))
+        counted = graph.op("Sub", graph.op("CumSum", flat, graph.integers(0)), graph.integers(1))
+        return cls(kept, graph.op("Reshape", counted, graph.op("Shape", mask)))
+
+    def pack(self, graph: Graph, x: ir.Value, *sizes: int) -> ir.Value:
+        """`(batch, sequence, *sizes)` to `(tokens, *sizes)`."""
+        return graph.op("Gather", graph.op("Reshape", x, graph.integers(-1, *sizes)), self.kept)
+
+    def unpack(self, graph: Graph, x: ir.Value) -> ir.Value:
+        """`(tokens, hidden)` to `(batch, sequence, hidden)`."""
+        return graph.op("Gather", x, self.rows)
+
+
 def full_precision(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
     """`x @ weight + bias` of each layer in float32."""
     return [linear(graph, layer, x) for layer in layers]
@@ -62,13 +91,16 @@ def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens, linears: L
     """Hidden states of the last layer, `(batch, sequence, hidden)` float32."""
     # MultiHeadAttention takes its mask as int32.
     mask = None if tokens.mask is None else graph.op("Cast", tokens.mask, to=ir.DataType.INT32)
+    packing = None if tokens.mask is None else Packing.of(graph, tokens.mask)
     sequence = graph.op("Shape", tokens.ids, start=1, end=2)
     bias = None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, sequence)
-    hidden = _embed(graph, encoder.embeddings, tokens, sequence)
+    hidden = _embed(graph, encoder.embeddings, tokens, sequence, packing)
     for layer in encoder.layers:
-        hidden = _attend(graph, layer, encoder.attention_heads, hidden, (mask, bias), linears)
+        context = _attend(graph, layer, encoder.attention_heads, hidden, (mask, bias), linears, packing)
+        (output,) = linears(graph, (layer.attention_output,), context)
+        hidden = _norm(graph, layer.attention_norm, graph.op("Add", output, hidden))
         hidden = _feed_forward(graph, layer, encoder.activation, hidden, linears)
-    return hidden
+    return hidden if packing is None else packing.unpack(graph, hidden)
 
 
 def linear(graph: Graph, layer: Linear, x: ir.Value) -> ir.Value:
@@ -89,26 +121,33 @@ def activate(graph: Graph, activation: str, x: ir.Value) -> ir.Value:
     return author(graph, x)
 
 
-def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value) -> ir.Value:
+def _embed(
+    graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value, packing: Packing | None
+) -> ir.Value:
     name = embeddings.name
-    total = graph.op("Gather", graph.weight(f"{name}.words", embeddings.words), tokens.ids)
-    if embeddings.types is not None:
+    ids = tokens.ids if packing is None else packing.pack(graph, tokens.ids)
+    total = graph.op("Gather", graph.weight(f"{name}.words", embeddings.words), ids)
+    if embeddings.types is not None and tokens.type_ids is not None:
+        type_ids = tokens.type_ids if packing is None else packing.pack(graph, tokens.type_ids)
         # Types before positions, as eager PyTorch adds them, so that the rounding is the same.
-        types = graph.op("Gather", graph.weight(f"{name}.types", embeddings.types), tokens.type_ids)
-        total = graph.op("Add", total, types)
-    positions = _positions(graph, embeddings, tokens, sequence)
+        total = graph.op("Add", total, graph.op("Gather", graph.weight(f"{name}.types", embeddings.types), type_ids))
+    positions = _positions(graph, embeddings, tokens, sequence, packing)
     hidden = _norm(graph, embeddings.norm, graph.op("Add", total, positions))
     return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
 
 
-def _positions(graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value) -> ir.Value:
+def _positions(
+    graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value, packing: Packing | None
+) -> ir.Value:
     table = graph.weight(f"{embeddings.name}.positions", embeddings.positions)
     if embeddings.padding_id is None:
-        return graph.op("Slice", table, graph.integers(0), sequence, graph.integers(0))
+        if packing is None:
+            return graph.op("Slice", table, graph.integers(0), sequence, graph.integers(0))
+        return graph.op("Gather", table, graph.op("Mod", packing.kept, sequence))
     is_padding = graph.op("Equal", tokens.ids, graph.integers(embeddings.padding_id))
     counted = graph.op("Cast", graph.op("Not", is_padding), to=ir.DataType.INT64)
     numbers = graph.op("Mul", graph.op("CumSum", counted, graph.integers(1)), counted)
-    return graph.op("Gather", table, numbers)
+    return graph.op("Gather", table, numbers if packing is None else packing.pack(graph, numbers))
 
 
 def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, sequence: ir.Value) -> ir.Value:
@@ -129,13 +168,13 @@ def _attend(
     hidden: ir.Value,
     mask_and_bias: tuple[ir.Value | None, ir.Value | None],
     linears: Linears,
+    packing: Packing | None,
 ) -> ir.Value:
-    query, key, value = linears(graph, (layer.query, layer.key, layer.value), hidden)
+    """What each token takes from the others of its text, before the output's product."""
+    projected = linears(graph, (layer.query, layer.key, layer.value), hidden)
     context = graph.op(
         "MultiHeadAttention",
-        query,
-        key,
-        value,
+        *(projected if packing is None else [packing.unpack(graph, each) for each in projected]),
         None,
         *mask_and_bias,
         domain=MICROSOFT,
@@ -143,8 +182,7 @@ def _attend(
         # The default of -10000 is not far enough below every score.
         mask_filter_value=float(np.finfo(np.float32).min),
     )
-    (output,) = linears(graph, (layer.attention_output,), context)
-    return _norm(graph, layer.attention_norm, graph.op("Add", output, hidden))
+    return context if packing is None else packing.pack(graph, context, layer.value.bias.size)
 
 
 def _feed_forward(graph: Graph, layer: Layer, activation: str, hidden: ir.Value, linears: Linears) -> ir.Value:

@@ -37,7 +37,7 @@ def write_full_precision(trained: TrainedModel, folder: Path) -> list[Variant]:
 
 def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *, weight_bits: int) -> Variant:
     """The 8-bit graph; it has one layout, so that a text always takes the same way through the kernels."""
-    models = {"cpu-int8": (Layout.EQUAL_LENGTH, model.author(embedding=trained.embedding))}
+    models = {"cpu-int8": (Layout.EQUAL_LENGTH, model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding))}
     (variant,) = _write(
         folder,
         models,

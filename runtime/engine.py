@@ -16,9 +16,10 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.costs import Costs, measure_costs
 from encort.runtime.errors import EncortError, ModelClosedError
 from encort.runtime.manifest import Variant
-from encort.runtime.planner import Costs, plan_equal_length
+from encort.runtime.planner import plan_equal_length
 from encort.runtime.session import FloatArray, Session
 from encort.runtime.stats import Recorder
 from encort.runtime.tokens import Int64Array, TokenBatch
@@ -30,15 +31,16 @@ Result = TypeVar("Result")
 class Engine:
     """Runs the graph of one variant on a budget of cores; any number of threads may call it."""
 
-    def __init__(self, variant: Variant, open_session: Callable[[int], Session], *, threads: int) -> None:
+    def __init__(self, variant: Variant, open_session: Callable[[int], Session], *, threads: int, costs: Costs) -> None:
         """Open the first session.
 
         Args:
             open_session: Opens a session of that many threads.
             threads: Cores to keep busy.
+            costs: Of a run, for the planner.
         """
         self.variant, self.threads = variant, threads
-        self.costs = Costs()
+        self.costs = costs
         self.recorder = Recorder()
         self._open_session = open_session
         self._narrow = open_session(1)
@@ -132,10 +134,17 @@ class Engine:
         names = list(self.variant.outputs)
         for session in {self._narrow, self._session(alone=True), self._session(alone=True)}:
             for length in (1, longest):
-                ids = np.zeros((1, length), np.int64)
-                session.run(names, dict.fromkeys(self.variant.inputs, ids) | {"attention_mask": ids + 1})
+                session.run(names, self._any_rows(1, length))
         for done in [self.submit(os.getpid) for _ in range(self.threads)]:
             done.result()
+
+    def measure_costs(self, longest: int) -> Costs:
+        """Measure the costs of a run on this machine, and plan by them from now on."""
+        names = list(self.variant.outputs)
+        self.costs = measure_costs(
+            lambda rows, length: self._narrow.run(names, self._any_rows(rows, length)), longest=longest
+        )
+        return self.costs
 
     def close(self) -> None:
         """Finish the micro-batches that run and let the threads go; closing twice is fine."""
@@ -172,6 +181,10 @@ class Engine:
             # After an error or an interrupt, what has not begun is not begun.
             for future in futures:
                 future.cancel()
+
+    def _any_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
+        ids = np.zeros((rows, length), np.int64)
+        return dict.fromkeys(self.variant.inputs, ids) | {"attention_mask": ids + 1}
 
     def _empty(self, batch: TokenBatch, output: str) -> FloatArray:
         rows = len(batch.ids) if self.is_tokenwise(output) else len(batch)

@@ -15,6 +15,7 @@ import numpy as np
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
+from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine import Engine
 from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.manifest import (
@@ -125,7 +126,12 @@ class Model:
                 provider_options=options.provider_options,
             )
 
-        self._engine = Engine(self._variant, open_session, threads=options.threads or available_cores())
+        self._engine = Engine(
+            self._variant,
+            open_session,
+            threads=options.threads or available_cores(),
+            costs=read_costs(self._costs_file),
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -312,6 +318,20 @@ class Model:
         """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts."""
         self._engine.warm_up(self.manifest.max_length)
 
+    def measure_costs(self) -> Costs:
+        """Measure what a run costs on this machine, and plan by it from now on; about a second."""
+        return self._engine.measure_costs(self.manifest.max_length)
+
+    def calibrate(self) -> Costs:
+        """The same, and keep it in the user's cache folder, where `load` finds it.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        costs = self.measure_costs()
+        save_costs(costs, self._costs_file)
+        return costs
+
     def close(self) -> None:
         """Finish what runs and let the threads go; closing twice is fine."""
         self._engine.close()
@@ -326,6 +346,10 @@ class Model:
 
     def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[Path, Options]]:
         return _reopened, (self._bundle.folder, self._options)
+
+    @property
+    def _costs_file(self) -> Path:
+        return costs_file(self.manifest.files[self._variant.file].sha256)
 
     def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):

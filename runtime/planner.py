@@ -3,10 +3,10 @@
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from encort.runtime.costs import Costs
 from encort.runtime.tokens import Int64Array
 
 TOKENS_PER_RUN = 512
@@ -14,27 +14,6 @@ TOKENS_PER_RUN = 512
 
 _SIZES = (1, 16, 32, 64, 128, 256, TOKENS_PER_RUN)
 """Tokens a run that a plan is tried with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Costs:
-    """What a run costs on one core: `run + token * tokens + pair * rows * length ** 2`.
-
-    Only ratios matter to a plan. The defaults are seconds of MiniLM in 8 bits on one Zen 4 core; of a larger model
-    `run` is more of the whole, since its weights do not stay in the cache.
-
-    Attributes:
-        run: A run by itself: reading the weights, dispatching the nodes.
-        token: What each token adds, in the layers that know no other.
-        pair: What each pair of tokens of a row adds, in attention.
-    """
-
-    run: float = 2.0e-4
-    token: float = 7.6e-5
-    pair: float = 1.0e-7
-
-    def seconds(self, rows: int, length: int) -> float:
-        return self.run + self.token * rows * length + self.pair * rows * length**2
 
 
 def plan_equal_length(lengths: Int64Array, *, workers: int, costs: Costs | None = None) -> list[Int64Array]:

@@ -3,7 +3,7 @@
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 BOUNDS = tuple(round(step * 10.0**power, 9) for power in range(-4, 2) for step in (1, 2, 5))
@@ -73,14 +73,21 @@ class Stats:
     tokenize_seconds: Histogram
 
 
+TIMES = ("queue_seconds", "run_seconds", "tokenize_seconds")
+"""Histograms among the fields of `Stats`."""
+GAUGES = ("queued_tokens",)
+"""Fields that go up and down; the others only grow."""
+_COUNTS = tuple(field.name for field in fields(Stats) if field.name not in TIMES)
+
+
 class Recorder:
     """Counts, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(_COUNTS, 0)
-        self._sums = dict.fromkeys(_TIMES, 0.0)
-        self._buckets = {name: [0] * (len(BOUNDS) + 1) for name in _TIMES}
+        self._sums = dict.fromkeys(TIMES, 0.0)
+        self._buckets = {name: [0] * (len(BOUNDS) + 1) for name in TIMES}
 
     def count(self, **amounts: int) -> None:
         """Add to counts, by their names in `Stats`."""
@@ -98,11 +105,7 @@ class Recorder:
         with self._lock:
             times = {
                 name: Histogram(bounds=BOUNDS, counts=tuple(self._buckets[name]), sum=self._sums[name])
-                for name in _TIMES
+                for name in TIMES
             }
-            fields: dict[str, Any] = {**self._counts, **times}
-            return Stats(**fields)
-
-
-_TIMES = ("queue_seconds", "run_seconds", "tokenize_seconds")
-_COUNTS = tuple(name for name in Stats.__dataclass_fields__ if name not in _TIMES)
+            values: dict[str, Any] = {**self._counts, **times}
+            return Stats(**values)

@@ -17,20 +17,35 @@ if TYPE_CHECKING:
     from encort.runtime.bundle import Bundle
     from encort.runtime.manifest import Manifest
     from encort.runtime.model import Model, load
-    from encort.runtime.results import Answer, Classification, Span
+    from encort.runtime.results import Answer, Classification, Found, Span
+    from encort.runtime.stats import Stats
     from encort.runtime.tokens import TokenBatch
 
 __version__ = "0.1.0"
 
-__all__ = ["Answer", "Bundle", "Classification", "Manifest", "Model", "Span", "TokenBatch", "errors", "load"]
+__all__ = [
+    "Answer",
+    "Bundle",
+    "Classification",
+    "Found",
+    "Manifest",
+    "Model",
+    "Span",
+    "Stats",
+    "TokenBatch",
+    "errors",
+    "load",
+]
 
 _HOMES = {
     "Answer": "encort.runtime.results",
     "Bundle": "encort.runtime.bundle",
     "Classification": "encort.runtime.results",
+    "Found": "encort.runtime.results",
     "Manifest": "encort.runtime.manifest",
     "Model": "encort.runtime.model",
     "Span": "encort.runtime.results",
+    "Stats": "encort.runtime.stats",
     "TokenBatch": "encort.runtime.tokens",
     "load": "encort.runtime.model",
 }

@@ -26,7 +26,10 @@ BUNDLE_PARTS = (
 )
 COMMON = {f"encort.runtime.{name}" for name in ("errors", "extras", "folders", "tables")}
 MAY_IMPORT = {
-    "runtime": {"encort.runtime", "numpy", "onnxruntime", "tokenizers", "click", "pyarrow"},
+    "runtime": {
+        *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
+        *("pyarrow", "prometheus_client", "opentelemetry"),  # each in one file that nothing else imports at its top
+    },
     "export": {
         *COMMON,
         *(f"encort.runtime.{name}" for name in BUNDLE_PARTS),

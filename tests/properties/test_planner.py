@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.planner import TOKENS_PER_RUN, Costs, plan_equal_length, seconds
+from encort.runtime.costs import Costs
+from encort.runtime.planner import TOKENS_PER_RUN, plan_equal_length, seconds
 
 lengths_of_texts = st.lists(st.integers(1, 2 * TOKENS_PER_RUN) | st.integers(1, 8), max_size=200).map(
     lambda lengths: np.array(lengths, np.int64)
