@@ -15,6 +15,8 @@ def bench(bundle: Path, precision: str, calibrate: bool) -> None:
     \b
     encort bench banking.bundle --precision int8 --calibrate
     """  # noqa: D301 - click's mark for examples is the character itself
+    import numpy as np
+
     from encort.runtime.model import load
 
     with load(bundle, precision=precision) as model:
@@ -22,5 +24,5 @@ def bench(bundle: Path, precision: str, calibrate: bool) -> None:
         click.echo(f"a run {1e3 * costs.run:.3f} ms, each token {1e6 * costs.token:.1f} us")
         click.echo("tokens  ms a text  tokens a second")
         for length in sorted({8, 16, 64, 128, model.manifest.max_length}):
-            seconds = costs.seconds(1, length)
+            seconds = costs.seconds(np.array([length]))
             click.echo(f"{length:6d}  {1e3 * seconds:9.2f}  {length / seconds:15.0f}")

@@ -44,7 +44,7 @@ class Tokens:
 
 def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
     """Declare the inputs of each encoder; the second one's are of the same pairs, their texts exchanged."""
-    mask = graph.input("attention_mask", ir.DataType.INT64, AXES) if layout is Layout.PADDED else None
+    mask = graph.input("attention_mask", ir.DataType.INT64, AXES) if layout is not Layout.EQUAL_LENGTH else None
     tokens = []
     for encoder, prefix in zip(encoders, ("", "reversed_"), strict=False):
         ids = graph.input(f"{prefix}input_ids", ir.DataType.INT64, AXES)

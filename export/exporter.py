@@ -117,9 +117,10 @@ def export_bundle(
         written, found = _write_variants(trained, folder, wanted)
         draft = _write_manifest(trained, folder, written)
         fidelities = _verify(draft, written, trained, samples, progress=progress)
+        metrics = [None if found is None else found.certificate(variant, written) for variant in written]
         proven = [
-            replace(variant, fidelity=replace(fidelity, metric=None if found is None else found.certificate(variant)))
-            for variant, fidelity in zip(written, fidelities, strict=True)
+            replace(variant, fidelity=replace(fidelity, metric=metric))
+            for variant, fidelity, metric in zip(written, fidelities, metrics, strict=True)
         ]
         _write_manifest(trained, folder, proven)
     return Bundle.open(output)
@@ -258,7 +259,7 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
     if wanted.evaluation is None:
         model = fit_eight_bit(trained, calibration, weight_bits=wanted.weight_bits, progress=wanted.progress)
         # Last, because nobody has said that it is good enough to be what is loaded by default.
-        return [*full, *portable, write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits)], None
+        return [*full, *portable, *write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits)], None
     found = search(
         trained,
         folder,
@@ -270,7 +271,7 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
     )
     found.save(folder)
     if found.model is not None:
-        return [write_eight_bit(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *portable], found
+        return [*write_eight_bit(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *portable], found
     if not full:
         raise FidelityError(
             f"no 8-bit graph is faster than fp32 and loses at most {wanted.max_drop:g} points:\n{found.table()}"

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import FloatArray
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling
-from encort.runtime.tokens import Int64Array
+from encort.runtime.tokens import Int64Array, padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +55,7 @@ class Case:
 
 def padded_case(name: str, texts: Sequence[Mapping[str, Int64Array]]) -> Case:
     """Texts under each other, each with zeros after its end."""
-    longest = max(rows["input_ids"].shape[1] for rows in texts)
-    inputs = {
-        key: np.concatenate([np.pad(rows[key], ((0, 0), (0, longest - rows[key].shape[1]))) for rows in texts])
-        for key in texts[0]
-    }
-    return Case(name, inputs)
+    return Case(name, padded(texts))
 
 
 @dataclass(frozen=True)

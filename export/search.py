@@ -19,7 +19,7 @@ from encort.export.quantization import STRENGTHS
 from encort.export.trained import TrainedModel
 from encort.export.variants import write_eight_bit, write_full_precision
 from encort.runtime.bundle import Bundle
-from encort.runtime.manifest import TOKENIZER_FILE, Layout, Metric, Precision, Variant
+from encort.runtime.manifest import TOKENIZER_FILE, Metric, Precision, Variant
 from encort.runtime.model import Model
 
 TABLE_FILE = "search.md"
@@ -73,11 +73,13 @@ class Search:
     trials: Sequence[Trial]
     model: EightBitModel | None
 
-    def certificate(self, variant: Variant) -> Metric | None:
-        """What the labelled data says of a variant of the bundle, if it was measured."""
+    def certificate(self, variant: Variant, variants: Sequence[Variant]) -> Metric | None:
+        """What the labelled data says of one of a bundle's variants; the first of each precision was measured."""
+        if variant is not next(other for other in variants if other.precision is variant.precision):
+            return None
         measured = [trial for trial in self.trials if trial.precision is variant.precision]
         chosen = [trial for trial in measured if trial.chosen] or measured[:1]
-        if variant.layout is not Layout.EQUAL_LENGTH or not chosen:
+        if not chosen:
             return None
         before, after = self.trials[0].metric, chosen[0].metric
         return Metric(name=self.metric, before=before, after=after, examples=self.examples)
@@ -197,7 +199,7 @@ def _opened(trained: TrainedModel, folder: Path, model: EightBitModel | None, we
         if model is None:
             variants = write_full_precision(trained, temporary)
         else:
-            variants = [write_eight_bit(trained, model, temporary, weight_bits=weight_bits)]
+            variants = write_eight_bit(trained, model, temporary, weight_bits=weight_bits)
         with Model(Bundle(temporary, trained.manifest(temporary, variants))) as opened:
             yield opened
 

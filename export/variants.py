@@ -1,17 +1,21 @@
 """The graphs of a bundle, written to its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 import onnx_ir as ir
 
+from encort.export.description import Description, Layer
 from encort.export.eight_bit import EightBitModel
 from encort.export.graph import axes, save_sharing_weights
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.cpu import VNNI
 from encort.runtime.manifest import Device, Layout, Precision, Variant
+
+CACHE = 2**25
+"""Bytes of weights that a processor's last cache still holds beside the activations."""
 
 
 class Kind(StrEnum):
@@ -23,39 +27,56 @@ class Kind(StrEnum):
 
 
 def write_full_precision(trained: TrainedModel, folder: Path) -> list[Variant]:
-    """The graphs of both layouts, with one file of weights."""
-    assert trained.description is not None
-    models = {
-        ("cpu-fp32" if layout is Layout.EQUAL_LENGTH else "cpu-fp32-padded"): (
-            layout,
-            author(trained.description, layout, embedding=trained.embedding),
-        )
-        for layout in (Layout.EQUAL_LENGTH, Layout.PADDED)
-    }
-    return _write(folder, models, weights_file="cpu-fp32.weights", precision=Precision.FP32, instruction_set=None)
-
-
-def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *, weight_bits: int) -> Variant:
-    """The 8-bit graph; it has one layout, so that a text always takes the same way through the kernels."""
-    models = {"cpu-int8": (Layout.EQUAL_LENGTH, model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding))}
-    (variant,) = _write(
+    """The graphs of both layouts, the faster first, with one file of weights."""
+    description = _described(trained)
+    return _write(
         folder,
-        models,
-        weights_file="cpu-int8.weights",
+        lambda layout: author(description, layout, embedding=trained.embedding),
+        layouts(trained, Precision.FP32),
+        precision=Precision.FP32,
+        instruction_set=None,
+    )
+
+
+def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *, weight_bits: int) -> list[Variant]:
+    """The 8-bit graphs of both layouts, the faster first, with one file of weights."""
+    return _write(
+        folder,
+        lambda layout: model.author(layout, embedding=trained.embedding),
+        layouts(trained, Precision.INT8),
         precision=Precision.INT8,
         instruction_set=VNNI if weight_bits == 8 else None,
     )
-    return variant
+
+
+def layouts(trained: TrainedModel, precision: Precision) -> list[Layout]:
+    """Both layouts, the faster first: weights that stay in the cache are read again for every run at no cost."""
+    weights = sum(_weights(layer) for encoder in _described(trained).encoders for layer in encoder.layers)
+    is_cached = weights * (1 if precision is Precision.INT8 else 4) <= CACHE
+    return [Layout.EQUAL_LENGTH, Layout.RAGGED] if is_cached else [Layout.RAGGED, Layout.EQUAL_LENGTH]
+
+
+def _described(trained: TrainedModel) -> Description:
+    assert trained.description is not None
+    return trained.description
+
+
+def _weights(layer: Layer) -> int:
+    linears = (layer.query, layer.key, layer.value, layer.attention_output, layer.intermediate, layer.output)
+    return sum(linear.weight.size for linear in linears)
 
 
 def _write(
     folder: Path,
-    models: Mapping[str, tuple[Layout, ir.Model]],
+    write: Callable[[Layout], ir.Model],
+    layouts: Sequence[Layout],
     *,
-    weights_file: str,
     precision: Precision,
     instruction_set: str | None,
 ) -> list[Variant]:
+    weights_file = f"cpu-{precision}.weights"
+    suffixes = {Layout.EQUAL_LENGTH: "", Layout.RAGGED: "-ragged"}
+    models = {f"cpu-{precision}{suffixes[layout]}": (layout, write(layout)) for layout in layouts}
     save_sharing_weights({f"{name}.onnx": model for name, (_, model) in models.items()}, folder, weights_file)
     return [
         Variant(

@@ -103,7 +103,7 @@ class _Measurement:
     cases: int = 0
 
     def compare(self, case: Case, expected: Mapping[str, FloatArray]) -> None:
-        if case.is_masked and self.variant.layout is not Layout.PADDED:
+        if case.is_masked and self.variant.layout is Layout.EQUAL_LENGTH:
             return
         self.cases += 1
         found = run(self.session, self.variant, case)
@@ -167,12 +167,15 @@ class _Measurement:
         )
 
     def _batch_difference(self, samples: TokenBatch, tokens: TokenRange) -> float:
-        """Largest change of a text's vector when other texts of its length run beside it."""
+        """Largest change of a text's vector when others run beside it: of its length, or where it may be, longer."""
         random, largest = np.random.default_rng(1), 0.0
         for index in range(len(samples)):
             rows = samples.rows(np.array([index]))
             others = _random(random, (NEIGHBOURS, rows["input_ids"].shape[1]), tokens, list(rows), masked=False)
             crowd = {name: np.concatenate([rows[name], others[name]]) for name in rows}
+            if self.variant.layout is not Layout.EQUAL_LENGTH:
+                longer = _random(random, (NEIGHBOURS, tokens.length), tokens, list(rows), masked=False)
+                crowd = dict(padded_case("crowd", [rows, longer]).inputs)
             largest = max(largest, float(np.abs(self._vector(rows)[0] - self._vector(crowd)[0]).max()))
         return largest
 

@@ -24,7 +24,6 @@ from encort.runtime.manifest import (
     TOKENIZER_FILE,
     Device,
     FileEntry,
-    Layout,
     Manifest,
     Precision,
     Variant,
@@ -98,11 +97,10 @@ class Bundle:
         return path
 
     def variant(self, device: Device, precision: Precision | None) -> Variant:
-        """The variant to run: the manifest's first that fits; in its precision, one without a mask if there is one.
+        """The variant to run: the manifest's first that fits, since the exporter lists its best choice first.
 
         Args:
-            precision: None takes the manifest's first of the device that this machine can run: the exporter lists its
-                best choice first.
+            precision: None takes the first of the device that this machine can run.
 
         Raises:
             VariantNotFoundError: The bundle has none such; the message lists what it has.
@@ -124,8 +122,7 @@ class Bundle:
                 f"variant {fit[0].name} needs the instruction set {fit[0].instruction_set}, which this processor "
                 f"({cpu_name()}) lacks: its products would overflow; export it with --weight-bits 7, or load fp32"
             )
-        alike = [variant for variant in usable if variant.precision is usable[0].precision]
-        return min(alike, key=lambda variant: variant.layout is not Layout.EQUAL_LENGTH)
+        return usable[0]
 
     def portable(self) -> Variant:
         """The variant in standard operators, for other providers than the variants were made for.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from encort.runtime.cpu import cpu_name
+from encort.runtime.tokens import Int64Array
 
 log = logging.getLogger("encort")
 
@@ -21,7 +22,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of a run: `run + token * tokens + pair * rows * length ** 2`.
+    """Seconds of a run: `run + token * tokens + pair * rows * longest ** 2`.
 
     Only ratios matter to a plan. The defaults are those of MiniLM in 8 bits on a Zen 4 core; of a larger model `run`
     is more of the whole, since its weights do not stay in the cache.
@@ -29,15 +30,20 @@ class Costs:
     Attributes:
         run: A run by itself: reading the weights, dispatching the nodes.
         token: What each token adds, in the layers that know no other.
-        pair: What each pair of tokens of a row adds, in attention.
+        pair: What each pair of places of a row adds, in attention, which pads rows to the longest.
     """
 
     run: float = 2.0e-4
     token: float = 7.6e-5
     pair: float = 1.0e-7
 
-    def seconds(self, rows: int, length: int) -> float:
-        return self.run + self.token * rows * length + self.pair * rows * length**2
+    def seconds(self, lengths: Int64Array) -> float:
+        """Of one run of rows of these lengths."""
+        return self.run + self.token * int(lengths.sum()) + self.padding(0, int(lengths.max())) * len(lengths)
+
+    def padding(self, length: int, longest: int) -> float:
+        """What attention adds for a row of that length if it is padded to the longest."""
+        return self.pair * (longest**2 - length**2)
 
 
 def measure_costs(run: Callable[[int, int], object], *, longest: int) -> Costs:

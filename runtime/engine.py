@@ -5,9 +5,13 @@ over all cores, which is how it is done soonest. Each way has a session of its o
 threads of a session when it opens; the second opens when it is first worth it.
 """
 
+import functools
+import itertools
+import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +22,13 @@ from numpy.typing import NDArray
 
 from encort.runtime.costs import Costs, measure_costs
 from encort.runtime.errors import EncortError, ModelClosedError
-from encort.runtime.manifest import Variant
-from encort.runtime.planner import plan_equal_length
+from encort.runtime.manifest import Layout, Variant
+from encort.runtime.planner import plan
 from encort.runtime.session import FloatArray, Session
 from encort.runtime.stats import Recorder
 from encort.runtime.tokens import Int64Array, TokenBatch
+
+log = logging.getLogger("encort")
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -61,28 +67,31 @@ class Engine:
         """
         self.check_open()
         arrays = [self._empty(batch, output) for output in outputs]
-        plan = plan_equal_length(batch.lengths, workers=self.threads, costs=self.costs)
+        micro_batches = plan(batch.lengths, workers=self.threads, costs=self.costs, mixed=self.mixes_lengths)
 
         def fill(indices: Int64Array, *, alone: bool) -> None:
             found = self.run_rows(batch.rows(indices), outputs, alone=alone)
+            positions, counts = batch.tokens(indices)
             for output, array, rows in zip(outputs, arrays, found, strict=True):
-                array[batch.positions(indices) if self.is_tokenwise(output) else indices] = rows
+                if self.is_tokenwise(output):
+                    array[positions[counts]] = rows[counts]
+                else:
+                    array[indices] = rows
 
-        if len(plan) == 1 and self.is_idle:
-            fill(plan[0], alone=True)
+        if len(micro_batches) == 1 and self.is_idle:
+            fill(micro_batches[0], alone=True)
         else:
-            self._wait([self.submit(fill, indices, alone=False) for indices in plan])
-        self.recorder.count(truncated=int(batch.truncated.sum()))
+            self._spread(functools.partial(fill, alone=False), micro_batches)
         return arrays
 
     def run_rows(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool) -> list[FloatArray]:
         """One micro-batch in the calling thread.
 
         Args:
-            inputs: Of the graph, by name.
+            inputs: Of the graph, by name, `attention_mask` always among them.
             alone: Nothing else waits for a core, so it may have all of them.
         """
-        rows, length = inputs["input_ids"].shape
+        mask = inputs["attention_mask"]
         with self._counted_as_running():
             session = self._session(alone=alone)
             begin = time.perf_counter()
@@ -92,7 +101,8 @@ class Engine:
                 self.recorder.count(failures=1)
                 raise
             self.recorder.observe("run_seconds", time.perf_counter() - begin)
-        self.recorder.count(texts=rows, tokens=rows * length, runs=1)
+        tokens = int(mask.sum())
+        self.recorder.count(texts=len(mask), tokens=tokens, padding=mask.size - tokens, runs=1)
         return arrays
 
     def submit(
@@ -106,8 +116,10 @@ class Engine:
         self.check_open()
         try:
             return self._workers.submit(function, *arguments, **options)
-        except RuntimeError as error:  # closed by another thread meanwhile
-            raise ModelClosedError(_CLOSED) from error
+        except RuntimeError as error:
+            if not self._closed:
+                raise
+            raise ModelClosedError(_CLOSED) from error  # by another thread meanwhile
 
     def check_open(self) -> None:
         """Refuse to work after a close, and in a forked child.
@@ -118,8 +130,18 @@ class Engine:
         """
         if self._closed:
             raise ModelClosedError(_CLOSED)
-        if os.getpid() != self._process:
+        if self.is_fork:
             raise EncortError("this model was loaded before a fork, which its threads did not survive; load it after")
+
+    @property
+    def mixes_lengths(self) -> bool:
+        """Whether rows of different lengths share runs without being computed at one length."""
+        return self.variant.layout is Layout.RAGGED
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether this is a child of the process that opened the engine, without its threads."""
+        return os.getpid() != self._process
 
     @property
     def is_idle(self) -> bool:
@@ -131,6 +153,7 @@ class Engine:
 
     def warm_up(self, longest: int) -> None:
         """Open both sessions and let them take the memory that a text of that many tokens needs."""
+        self.check_open()
         names = list(self.variant.outputs)
         for session in {self._narrow, self._session(alone=True), self._session(alone=True)}:
             for length in (1, longest):
@@ -158,8 +181,15 @@ class Engine:
         with self._opening:
             self._runs_alone += 1
             if self._wide is None and self._runs_alone > 1:
-                self._wide = self._open_session(self.threads)
+                self._wide = self._opened_wide()
             return self._wide or self._narrow
+
+    def _opened_wide(self) -> Session:
+        try:
+            return self._open_session(self.threads)
+        except EncortError as error:
+            log.warning("single texts run on one core, because the model cannot be opened again: %s", error)
+            return self._narrow
 
     @contextmanager
     def _counted_as_running(self) -> Iterator[None]:
@@ -171,15 +201,19 @@ class Engine:
             with self._lock:
                 self._running -= 1
 
-    @staticmethod
-    def _wait(futures: "Sequence[Future[None]]") -> None:
-        """Wait for all; the first error is raised here."""
+    def _spread(self, function: Callable[[Int64Array], None], micro_batches: Sequence[Int64Array]) -> None:
+        """Call a function with each in the threads, a few at a time so that other callers get their turn.
+
+        The first error is raised here, and what has not begun then is not begun.
+        """
+        waiting = iter(micro_batches)
+        begun = deque(self.submit(function, indices) for indices in itertools.islice(waiting, 2 * self.threads))
         try:
-            for future in futures:
-                future.result()
+            while begun:
+                begun.popleft().result()
+                begun.extend(self.submit(function, indices) for indices in itertools.islice(waiting, 1))
         finally:
-            # After an error or an interrupt, what has not begun is not begun.
-            for future in futures:
+            for future in begun:
                 future.cancel()
 
     def _any_rows(self, rows: int, length: int) -> dict[str, Int64Array]:

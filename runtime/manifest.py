@@ -79,10 +79,13 @@ class Layout(StrEnum):
     """How the token ids of several texts share one graph run.
 
     `equal_length`: `(batch, sequence)` without a mask, so every text has exactly `sequence` tokens.
-    `padded`: `(batch, sequence)` with an `attention_mask` of 1 on the tokens that count.
+    `ragged`: `(batch, sequence)` with an `attention_mask` of 1 on the tokens that count, the first of each row among
+        them; inside, only attention sees the others.
+    `padded`: the same, and all of the graph computes the others too.
     """
 
     EQUAL_LENGTH = "equal_length"
+    RAGGED = "ragged"
     PADDED = "padded"
 
 

@@ -399,6 +399,7 @@ class Model:
                 encodings=encoded,
             )
             self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
+            self._engine.recorder.count(truncated=int(batch.truncated.sum()))
             return batch
 
         return finish

@@ -26,7 +26,7 @@ def cut_longest(sequences: Int64Array, *, limit: int) -> Int64Array:
         sequences: `(tokens,)` int64, 0 or 1 for the first and second text of a pair, -1 for special tokens.
     """
     first, second = np.flatnonzero(sequences == 0), np.flatnonzero(sequences == 1)
-    room = limit - (len(sequences) - len(first) - len(second))
+    room = max(0, limit - (len(sequences) - len(first) - len(second)))
     shorter = min(len(first), len(second), room // 2)
     kept = (shorter, room - shorter) if len(first) <= len(second) else (room - shorter, shorter)
     return np.sort(np.concatenate([first[: kept[0]], second[: kept[1]], np.flatnonzero(sequences == -1)]))
@@ -48,12 +48,12 @@ def cut_windows(sequences: Int64Array, *, limit: int, stride: int | None) -> lis
         InputTooLongError: Beside what stands around there is no room for such windows.
     """
     body = np.flatnonzero(sequences == sequences.max())
-    room = limit - len(sequences) + len(body)
+    room = max(0, limit - len(sequences) + len(body))
     shared = min(128, room // 4) if stride is None else stride
     if room <= shared:
         raise InputTooLongError(
-            f"its first text leaves room for {max(0, room)} of {limit} tokens, which is too little for windows that "
-            f"share {shared}: shorten it, or lower stride"
+            f"{room} of {limit} tokens are left for the part that is read in windows, which is too little if they "
+            f"share {shared}: shorten the first text of the pair, or lower stride"
         )
     before, after = np.arange(body[0]), np.arange(body[-1] + 1, len(sequences))
     starts = range(0, max(1, len(body) - shared), room - shared)

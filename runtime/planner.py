@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,19 +16,19 @@ _SIZES = (1, 16, 32, 64, 128, 256, TOKENS_PER_RUN)
 """Tokens a run that a plan is tried with."""
 
 
-def plan_equal_length(lengths: Int64Array, *, workers: int, costs: Costs | None = None) -> list[Int64Array]:
-    """Group rows of equal length, so that nothing is padded and no mask is needed.
+def plan(lengths: Int64Array, *, workers: int, costs: Costs, mixed: bool) -> list[Int64Array]:
+    """Group rows into micro-batches: of equal length, or mixed, where only attention sees the padding.
 
-    A masked attention costs 1.4 times an unmasked one on ONNX Runtime's CPU provider, and padding costs its
-    share of everything. Of several sizes of micro-batches the one is taken whose last worker is done first.
+    Of several sizes of micro-batches the one is taken whose last worker is done first.
 
-    >>> [batch.tolist() for batch in plan_equal_length(np.array([3, 9, 3]), workers=1)]
+    >>> [batch.tolist() for batch in plan(np.array([3, 9, 3]), workers=1, costs=Costs(), mixed=False)]
     [[1], [0, 2]]
 
     Args:
         lengths: `(n,)` int64, tokens of each row.
         workers: Micro-batches that run at the same time.
-        costs: None takes the defaults.
+        costs: What they cost.
+        mixed: Rows of different lengths may share a run.
 
     Returns:
         Indices of rows, each index in exactly one micro-batch; the longest rows first, because a long run
@@ -37,20 +37,34 @@ def plan_equal_length(lengths: Int64Array, *, workers: int, costs: Costs | None 
     if len(lengths) <= 1:
         return [np.arange(1)] * len(lengths)
     order = np.argsort(-lengths, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
-    plans = [[batch for group in groups for batch in _cut(group, int(lengths[group[0]]), size)] for size in _SIZES]
-    return min(plans, key=lambda plan: seconds(plan, lengths, workers=workers, costs=costs or Costs()))
+    cut = _mixed if mixed else _equal
+    plans = [list(cut(order, lengths, size, costs)) for size in _SIZES]
+    return min(plans, key=lambda micro_batches: makespan(micro_batches, lengths, workers=workers, costs=costs))
 
 
-def seconds(plan: Sequence[Int64Array], lengths: Int64Array, *, workers: int, costs: Costs) -> float:
-    """When the last worker is done, if each takes the next micro-batch as soon as it is free."""
+def makespan(micro_batches: Sequence[Int64Array], lengths: Int64Array, *, workers: int, costs: Costs) -> float:
+    """Seconds until the last worker is done, if each takes the next micro-batch as soon as it is free."""
     free = [0.0] * workers
-    for batch in plan:
-        heapq.heapreplace(free, free[0] + costs.seconds(len(batch), int(lengths[batch[0]])))
+    for batch in micro_batches:
+        heapq.heapreplace(free, free[0] + costs.seconds(lengths[batch]))
     return max(free)
 
 
-def _cut(group: Int64Array, length: int, tokens: int) -> list[Int64Array]:
-    """Cut rows of one length into the fewest near-equal micro-batches of at most that many tokens."""
-    rows = max(1, tokens // max(1, length))
-    return np.array_split(group, math.ceil(len(group) / rows))
+def _equal(order: Int64Array, lengths: Int64Array, size: int, _: Costs) -> Iterator[Int64Array]:
+    """Rows of one length in the fewest near-equal micro-batches of at most `size` tokens."""
+    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        rows = max(1, size // max(1, int(lengths[group[0]])))
+        yield from np.array_split(group, math.ceil(len(group) / rows))
+
+
+def _mixed(order: Int64Array, lengths: Int64Array, size: int, costs: Costs) -> Iterator[Int64Array]:
+    """Rows of similar length, at most `size` tokens a run, while sharing it saves more than padding costs."""
+    start, tokens = 0, 0
+    for stop, length in enumerate(lengths[order].tolist()):
+        longest = int(lengths[order[start]])
+        is_worth = costs.run >= costs.padding(length, longest)
+        if stop > start and not (tokens + length <= size and is_worth):
+            yield order[start:stop]
+            start, tokens = stop, 0
+        tokens += length
+    yield order[start:]

@@ -1,7 +1,8 @@
 """Concurrent callers to micro-batches: one bounded queue in front of an engine.
 
-A caller's text waits as rows of tokens. Whenever a core is free, the longest waiting row is run with others of its
-length. Nobody's row is run in vain: not for callers who left, not after its deadline, not twice at a time.
+A caller's text waits as rows of tokens. Whenever a core is free, the row that has waited longest is run with others of
+its length, or with those behind it where the graph takes mixed lengths. Nobody's row is run in vain: not for callers
+who left, not after its deadline, not twice at a time.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from encort.runtime.errors import (
 )
 from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.tokens import Int64Array, TokenBatch, padded
 
 Outputs = tuple[str, ...]
 Arrays = list[FloatArray]
@@ -42,8 +43,8 @@ class Scheduler:
             max_wait_s: How long a row waits for others to share its run while a core is free.
             queue_tokens: Most tokens that wait.
         """
-        if not max_wait_s >= 0:
-            raise InputError(f"max_wait_ms must be at least 0, got {1000 * max_wait_s:g}")
+        if not 0 <= max_wait_s <= threading.TIMEOUT_MAX:
+            raise InputError(f"max_wait_ms must be a number of at least 0, got {1000 * max_wait_s:g}")
         if queue_tokens < 1:
             raise InputError(f"queue_tokens must be at least 1, got {queue_tokens}")
         self._engine, self._max_wait_s, self._queue_tokens = engine, max_wait_s, queue_tokens
@@ -54,13 +55,13 @@ class Scheduler:
         self._workers = 0
         self._closed = False
 
-    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float | None = None) -> "Future[Arrays]":
+    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> "Future[Arrays]":
         """Queue one text; cancel the future to give it up.
 
         Args:
             batch: The text, as one row or as several windows.
             outputs: Of the graph.
-            deadline: By `time.monotonic`; afterwards it is not run any more.
+            deadline: By `time.monotonic`; afterwards the text is not run any more.
 
         Returns:
             What `Engine.run` gives for the batch.
@@ -69,7 +70,7 @@ class Scheduler:
             OverloadedError: The queue has no room for it.
             ModelClosedError: The scheduler or its engine was closed.
         """
-        rows = [_Row.of(batch, index, tuple(outputs)) for index in range(len(batch))]
+        rows = [_Row.of(batch, index, tuple(outputs), self._max_wait_s) for index in range(len(batch))]
         request = _Request(len(rows), [self._engine.is_tokenwise(output) for output in outputs], deadline)
         with self._changed:
             self._check_open()
@@ -81,15 +82,20 @@ class Scheduler:
             self._workers += begin
             self._changed.notify_all()
         request.future.add_done_callback(lambda _: self._forget(rows))
-        try:
-            for _ in range(begin):
+        for begun in range(begin):
+            try:
                 self._engine.submit(self._work)
-        except ModelClosedError as error:
-            self._fail(error)
+            except RuntimeError as error:  # closed meanwhile, or no thread can be had
+                with self._changed:
+                    self._workers -= begin - begun
+                request.give_up(error)
+                break
         return request.future
 
     def close(self) -> None:
         """Take nothing more and wait until all that waits has been run; closing twice is fine."""
+        if self._engine.is_fork:
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -117,19 +123,30 @@ class Scheduler:
             self._engine.recorder.count(shared=1)
             return known
         self._rows[row.key] = row
-        self._queues.setdefault(row.queue, deque()).append(row)
+        queue = self._queues.setdefault(self._key(row), deque())
+        queue.append(row)
         self._add_tokens(row.tokens)
+        if self._max_wait_s and sum(each.tokens for each in queue) >= TOKENS_PER_RUN:
+            for each in queue:
+                each.due = each.arrived
         return row
+
+    def _key(self, row: "_Row") -> tuple[Outputs, int]:
+        """Rows that may share a run wait in one queue."""
+        return row.outputs, 0 if self._engine.mixes_lengths else row.tokens
 
     def _add_tokens(self, tokens: int) -> None:
         self._queued_tokens += tokens
         self._engine.recorder.count(queued_tokens=tokens)
 
     def _work(self) -> None:
-        """Run micro-batches in one of the engine's threads until none is left."""
+        """Run micro-batches in the engine's threads until none is left, each time at the end of their line."""
         try:
             while rows := self._take():
                 self._run(rows)
+                with contextlib.suppress(ModelClosedError):  # then this thread does what is left
+                    self._engine.submit(self._work)
+                    return
         except BaseException as error:  # whatever ends a thread must not leave its callers waiting
             with self._changed:
                 self._workers -= 1
@@ -139,28 +156,21 @@ class Scheduler:
         """The next micro-batch; an empty one once nothing waits, and then this worker has left."""
         with self._changed:
             while True:
-                now = time.monotonic()
-                ripe = [queue for queue in self._queues.values() if self._is_ripe(queue, now)]
-                if ripe:
-                    rows = self._wanted(min(ripe, key=lambda queue: queue[0].arrived), now)
-                    if rows:
-                        return rows
-                elif self._queues:
-                    oldest = min(queue[0].arrived for queue in self._queues.values())
-                    self._changed.wait(max(0.0, oldest + self._max_wait_s - now))
-                else:
+                if not self._queues:
                     self._workers -= 1
                     return []
-
-    def _is_ripe(self, queue: "deque[_Row]", now: float) -> bool:
-        row = queue[0]
-        return self._closed or now >= row.arrived + self._max_wait_s or len(queue) * row.tokens >= TOKENS_PER_RUN
+                now = time.monotonic()
+                queue = min(self._queues.values(), key=lambda queue: (queue[0].due > now, queue[0].arrived))
+                if queue[0].due > now and not self._closed:
+                    self._changed.wait(queue[0].due - now)
+                elif rows := self._wanted(queue, now):
+                    return rows
 
     def _wanted(self, queue: "deque[_Row]", now: float) -> "list[_Row]":
-        """Take rows from the front of a queue, leaving their share to the other workers, and drop what nobody wants."""
+        """Rows from the front of a queue, their share left to the other workers; what nobody wants is dropped."""
         share = min(TOKENS_PER_RUN, math.ceil(self._queued_tokens / self._engine.threads))
         rows: list[_Row] = []
-        while queue and (not rows or (len(rows) + 1) * queue[0].tokens <= share):
+        while queue and (not rows or self._may_join(queue[0], rows, share)):
             row = queue.popleft()
             self._add_tokens(-row.tokens)
             if row.is_wanted(now):
@@ -169,29 +179,34 @@ class Scheduler:
             else:
                 self._drop(row)
             if not queue:
-                self._queues.pop(row.queue, None)
+                self._queues.pop(self._key(row), None)
         for row in rows:
             self._engine.recorder.observe("queue_seconds", now - row.arrived)
         return rows
 
+    def _may_join(self, row: "_Row", rows: "Sequence[_Row]", share: int) -> bool:
+        """Whether it fits into the run, and costs less there than in one of its own."""
+        alone, lengths = np.array([row.tokens]), np.array([each.tokens for each in rows])
+        together, seconds = np.concatenate([lengths, alone]), self._engine.costs.seconds
+        return bool(together.sum() <= share and seconds(together) <= seconds(lengths) + seconds(alone))
+
     def _run(self, rows: "Sequence[_Row]") -> None:
-        names = rows[0].inputs
-        inputs = {name: np.concatenate([row.inputs[name] for row in rows]) for name in names}
         alone = self._engine.is_idle and not self._queues
         try:
-            arrays = self._engine.run_rows(inputs, rows[0].outputs, alone=alone)
+            arrays = self._engine.run_rows(padded([row.inputs for row in rows]), rows[0].outputs, alone=alone)
         except Exception as error:  # theirs alone; the next micro-batch may do
             for row in rows:
                 self._finish(row, error)
             return
+        tokenwise = [self._engine.is_tokenwise(output) for output in rows[0].outputs]
         for index, row in enumerate(rows):
-            self._finish(row, [array[index] for array in arrays])
+            found = zip(arrays, tokenwise, strict=True)
+            self._finish(row, [array[index, : row.tokens] if by_token else array[index] for array, by_token in found])
 
     def _finish(self, row: "_Row", found: Arrays | BaseException) -> None:
         with self._changed:
-            self._rows.pop(row.key, None)
+            self._leave(row)
             waiting, row.waiting = row.waiting, []
-            self._changed.notify_all()
         for request, index in waiting:
             request.receive(index, found)
 
@@ -201,19 +216,24 @@ class Scheduler:
             for row in (self._rows.get(row.key) for row in rows):
                 if row is None or row.is_running or row.is_wanted(-math.inf):
                     continue
-                queue = self._queues[row.queue]
+                queue = self._queues[self._key(row)]
                 queue.remove(row)
                 if not queue:
-                    del self._queues[row.queue]
+                    del self._queues[self._key(row)]
                 self._add_tokens(-row.tokens)
                 self._drop(row)
 
     def _drop(self, row: "_Row") -> None:
         """A row that is not run; those who asked for it and still listen learn why."""
         self._engine.recorder.count(expired=1)
-        self._rows.pop(row.key, None)
+        self._leave(row)
         for request, index in row.waiting:
             request.receive(index, DeadlineError("the deadline passed before the text was run"))
+
+    def _leave(self, row: "_Row") -> None:
+        """After a failure another row of the same tokens may be on its way already."""
+        if self._rows.get(row.key) is row:
+            del self._rows[row.key]
         self._changed.notify_all()
 
     def _fail(self, error: BaseException) -> None:
@@ -234,9 +254,9 @@ class Scheduler:
 class _Request:
     """One text that a caller waits for."""
 
-    def __init__(self, rows: int, tokenwise: Sequence[bool], deadline: float | None) -> None:
+    def __init__(self, rows: int, tokenwise: Sequence[bool], deadline: float) -> None:
         self.future: Future[Arrays] = Future()
-        self.deadline = math.inf if deadline is None else deadline
+        self.deadline = deadline
         self._rows, self._tokenwise = rows, tokenwise
         self._found: dict[int, Arrays] = {}
 
@@ -245,13 +265,23 @@ class _Request:
 
     def receive(self, index: int, found: Arrays | BaseException) -> None:
         """What came out for one row of the text; the last one makes the result."""
-        with contextlib.suppress(InvalidStateError):  # the caller may have gone meanwhile
-            if isinstance(found, BaseException):
-                self.future.set_exception(found)
-                return
-            self._found[index] = found
-            if len(self._found) == self._rows:
-                self.future.set_result(list(self._merged()))
+        if isinstance(found, BaseException):
+            self.give_up(found)
+            return
+        self._found[index] = found
+        if len(self._found) < self._rows:
+            return
+        try:
+            merged = list(self._merged())
+        except Exception as error:  # a caller must not be left waiting
+            self.give_up(error)
+            return
+        with contextlib.suppress(InvalidStateError):  # the caller has gone meanwhile
+            self.future.set_result(merged)
+
+    def give_up(self, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
 
     def _merged(self) -> Iterator[FloatArray]:
         rows = [self._found[index] for index in range(self._rows)]
@@ -261,28 +291,26 @@ class _Request:
 
 @dataclass(eq=False, kw_only=True)
 class _Row:
-    """One row of tokens, with all who wait for it."""
+    """One row of tokens, with all who wait for it; once due, it waits for no others to share its run."""
 
     key: bytes
     inputs: dict[str, Int64Array]
     outputs: Outputs
     arrived: float
+    due: float
     waiting: list[tuple[_Request, int]] = field(default_factory=list)
     is_running: bool = False
 
     @classmethod
-    def of(cls, batch: TokenBatch, index: int, outputs: Outputs) -> "_Row":
+    def of(cls, batch: TokenBatch, index: int, outputs: Outputs, wait_s: float) -> "_Row":
         inputs = batch.rows(np.array([index]))
         key = b"|".join([repr(outputs).encode(), *(array.tobytes() for array in inputs.values())])
-        return cls(key=key, inputs=inputs, outputs=outputs, arrived=time.monotonic())
+        now = time.monotonic()
+        return cls(key=key, inputs=inputs, outputs=outputs, arrived=now, due=now + wait_s)
 
     @property
     def tokens(self) -> int:
         return self.inputs["input_ids"].size
-
-    @property
-    def queue(self) -> tuple[Outputs, int]:
-        return self.outputs, self.tokens
 
     def is_wanted(self, now: float) -> bool:
         return any(request.is_wanted(now) for request, _ in self.waiting)

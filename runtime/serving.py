@@ -1,6 +1,9 @@
 """A model for concurrent callers, one text a call: from threads, or from asyncio."""
 
 import asyncio
+import functools
+import math
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -33,6 +36,9 @@ class Wishes(TypedDict, total=False):
     timeout_s: float | None
     overflow: str | None
     stride: int | None
+
+
+_WISHES = tuple(Wishes.__annotations__)
 
 
 class Serving:
@@ -99,12 +105,14 @@ class Service:
         return self._ask(self._tasks.predict(), text, wishes)
 
     def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
-        ticket = self._counter.take(call, text, wishes)
+        deadline = self._counter.deadline(wishes)
+        ticket = self._counter.queue(call, self._counter.tokenize(call, text, wishes), deadline)
         try:
             return ticket.result(ticket.future.result(ticket.seconds_left))
         except TimeoutError:
-            ticket.future.cancel()
             raise ticket.late() from None
+        finally:
+            ticket.future.cancel()
 
 
 class AsyncService:
@@ -141,10 +149,10 @@ class AsyncService:
         return await self._ask(self._tasks.predict(), text, wishes)
 
     async def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
-        if len(text if isinstance(text, str) else "".join(text)) <= _SHORT:
-            ticket = self._counter.take(call, text, wishes)
-        else:
-            ticket = await asyncio.to_thread(self._counter.take, call, text, wishes)
+        deadline = self._counter.deadline(wishes)
+        tokenize = functools.partial(self._counter.tokenize, call, text, wishes)
+        batch = await asyncio.to_thread(tokenize) if _is_long(text) else tokenize()
+        ticket = self._counter.queue(call, batch, deadline)
         try:
             async with asyncio.timeout(ticket.seconds_left):
                 return ticket.result(await asyncio.wrap_future(ticket.future))
@@ -155,15 +163,13 @@ class AsyncService:
 class _Ticket(Generic[Item]):
     """One text on its way."""
 
-    def __init__(
-        self, call: Call[list[Item]], batch: TokenBatch, future: "Future[Arrays]", deadline: float | None
-    ) -> None:
+    def __init__(self, call: Call[list[Item]], batch: TokenBatch, future: "Future[Arrays]", deadline: float) -> None:
         self.future = future
         self._call, self._batch, self._deadline = call, batch, deadline
 
     @property
     def seconds_left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return None if self._deadline == math.inf else max(0.0, self._deadline - time.monotonic())
 
     def result(self, arrays: Arrays) -> Item:
         return self._call.results(self._batch, arrays)[0]
@@ -178,16 +184,30 @@ class _Counter:
     def __init__(self, tokenize: Tokenize, scheduler: Scheduler) -> None:
         self._tokenize, self._scheduler = tokenize, scheduler
 
-    def take(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> _Ticket[Item]:
-        timeout_s, overflow = wishes.get("timeout_s"), wishes.get("overflow")
-        if timeout_s is not None and not timeout_s > 0:
-            raise InputError(f"timeout_s must be above 0, got {timeout_s}")
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def deadline(self, wishes: Wishes) -> float:
+        """By `time.monotonic`; infinite where none was wished for."""
+        if unknown := wishes.keys() - _WISHES:
+            raise TypeError(f"unexpected keyword argument {unknown.pop()!r}; expected {', '.join(_WISHES)}")
+        timeout_s = wishes.get("timeout_s")
+        if timeout_s is None:
+            return math.inf
+        if not 0 < timeout_s <= threading.TIMEOUT_MAX:
+            raise InputError(f"timeout_s must be a number above 0, got {timeout_s}")
+        return time.monotonic() + timeout_s
+
+    def tokenize(self, call: Call[Any], text: Text, wishes: Wishes) -> TokenBatch:
+        overflow = wishes.get("overflow")
         policy = call.overflow if overflow is None else overflow
         batch = self._tokenize([text], overflow=policy, stride=wishes.get("stride"))
         call.check(batch)
-        future = self._scheduler.submit(batch, call.outputs, deadline=deadline)
-        return _Ticket(call, batch, future, deadline)
+        return batch
+
+    def queue(self, call: Call[list[Item]], batch: TokenBatch, deadline: float) -> _Ticket[Item]:
+        return _Ticket(call, batch, self._scheduler.submit(batch, call.outputs, deadline=deadline), deadline)
+
+
+def _is_long(text: object) -> bool:
+    return sum(len(part) for part in (text if isinstance(text, tuple) else (text,)) if isinstance(part, str)) > _SHORT
 
 
 def _listed(call: Call[FloatArray]) -> Call[list[FloatArray]]:

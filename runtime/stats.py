@@ -30,7 +30,7 @@ class Histogram:
 
     def quantile(self, share: float) -> float:
         """The bound that at least this share of the observations does not pass, in seconds; 0 without any."""
-        wanted, seen = share * self.count, 0
+        wanted, seen = share * self.count * (1 - 1e-12), 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
             if count and seen >= wanted:

@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from encort.runtime.errors import InputError, InputTypeError
+from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.tokens import TokenIds
 
 
@@ -50,15 +50,18 @@ def token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first: int = 
 
     Raises:
         InputTypeError: An item is not a list of integers.
-        InputError: An id is not in the vocabulary, or there are none, or too many.
+        InputError: An id is not in the vocabulary, or there are none.
+        InputTooLongError: There are too many; ids are taken as they are.
     """
     rows = []
     for index, item in enumerate(texts, start=first):
         row = _integers(item)
         if row is None:
             raise InputTypeError(f"text {index}: expected token ids like the first, got {_describe(item)}")
-        if not 0 < len(row) <= limit:
-            raise InputError(f"text {index}: expected 1 to {limit} token ids, got {len(row)}")
+        if not row:
+            raise InputError(f"text {index} has no token ids; a text without words still has its special tokens")
+        if len(row) > limit:
+            raise InputTooLongError(f"text {index} has {len(row)} token ids, the limit is {limit}; cut them yourself")
         if not 0 <= min(row) <= max(row) < size:
             raise InputError(f"text {index}: token ids must be from 0 to {size - 1}, got {min(row)} to {max(row)}")
         rows.append(row)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,8 @@ LIMIT = 2**20
 
 _CHARACTERS = 16
 """Characters a token of the limit that are read first of a long text; prose has four or five a token."""
+_PAIR = 2**16
+"""Characters of each text of a pair that are read at least, to know which text is longer."""
 _WORDS_TO_SPARE = 16
 """Words at the end of such a part that are not relied on: what follows might change them."""
 
@@ -35,7 +38,6 @@ class Tokenizer:
         if not special < max_length < LIMIT:
             raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
         self._max_length = max_length
-        self._vocabulary_size = self._tokenizer.get_vocab_size()
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
@@ -67,6 +69,8 @@ class Tokenizer:
             InputError: A text holds an unpaired surrogate, so it is not Unicode; an id is not in the vocabulary.
             InputTooLongError: A text passes the limit, with `overflow=ERROR`.
         """
+        if is_token_ids(texts) and reverse:
+            raise InputTypeError("this model reads pairs in either order; give pairs of texts, not token ids")
         if is_token_ids(texts):
             return self._given(texts, first)
         texts = cast("Sequence[Text]", texts)
@@ -104,12 +108,14 @@ class Tokenizer:
 
     def _beginning(self, text: Text) -> Text:
         """As much of a text as can matter: of ten million characters, a model reads a few thousand."""
-        if isinstance(text, tuple):
-            return self._beginning_of_one(text[0]), self._beginning_of_one(text[1])
-        return self._beginning_of_one(text)
-
-    def _beginning_of_one(self, text: str) -> str:
         size = _CHARACTERS * self._max_length
+        if isinstance(text, str):
+            return self._beginning_of_one(text, size)
+        # Of two texts over the limit, the longer one gets the odd token.
+        size = max(size, _PAIR)
+        return self._beginning_of_one(text[0], size), self._beginning_of_one(text[1], size)
+
+    def _beginning_of_one(self, text: str, size: int) -> str:
         while size < len(text):
             words = self._tokenizer.encode_batch([text[:size]], add_special_tokens=False)[0].word_ids
             if len(words) > self._max_length and words[self._max_length] + _WORDS_TO_SPARE <= words[-1]:
@@ -140,8 +146,13 @@ class Tokenizer:
         for kept, own in windows:
             yield _Row(index, encoding, kept, own)
 
+    @cached_property
+    def _ids(self) -> int:
+        """Ids of the vocabulary: from 0 to one below this number."""
+        return 1 + int(max(self._tokenizer.get_vocab().values()))
+
     def _given(self, texts: Sequence[TokenIds], first: int) -> TokenBatch:
-        rows = token_ids(texts, size=self._vocabulary_size, limit=self._max_length, first=first)
+        rows = token_ids(texts, size=self._ids, limit=self._max_length, first=first)
         ids = _flat(rows)
         return TokenBatch(
             ids=ids,

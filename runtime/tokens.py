@@ -1,6 +1,6 @@
 """`TokenBatch`: token ids of many texts, ragged, nothing padded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,21 +63,35 @@ class TokenBatch:
         """Whether tokens of a text were cut off, `(texts,)` bool."""
         return self.truncated if self.windows is None else np.zeros(int(self.windows.texts[-1]) + 1, np.bool_)
 
-    def positions(self, indices: Int64Array) -> Int64Array:
-        """Where the tokens of rows of one length lie in the flat arrays, `(len(indices), sequence)` int64."""
-        starts = self.cu_seqlens[indices]
-        sequence = int(self.cu_seqlens[indices[0] + 1] - starts[0])
-        return starts[:, None] + np.arange(sequence)
+    def tokens(self, indices: Int64Array) -> tuple[Int64Array, BoolArray]:
+        """Where the tokens of some rows lie in the flat arrays, and which of these places count.
+
+        Returns:
+            `(len(indices), longest)` int64 and bool; past the end of a row its first token stands, and does not count.
+        """
+        starts, lengths = self.cu_seqlens[indices], self.lengths[indices]
+        place = np.arange(lengths.max())
+        counts = place < lengths[:, None]
+        return starts[:, None] + np.where(counts, place, 0), counts
 
     def rows(self, indices: Int64Array) -> dict[str, Int64Array]:
-        """Inputs of a graph for rows of one length, each `(len(indices), sequence)` int64."""
-        positions = self.positions(indices)
+        """Inputs of a graph for some rows, each `(len(indices), longest)` int64."""
+        positions, counts = self.tokens(indices)
         rows = {"input_ids": self.ids[positions], "token_type_ids": self.type_ids[positions]}
-        rows["attention_mask"] = np.ones_like(positions)
+        rows["attention_mask"] = counts.astype(np.int64)
         if self.reversed is not None:
             other = self.reversed.rows(indices)
             rows |= {f"reversed_{name}": other[name] for name in ("input_ids", "token_type_ids")}
         return rows
+
+
+def padded(rows: Sequence[Mapping[str, Int64Array]]) -> dict[str, Int64Array]:
+    """Inputs of a graph under each other, each row with zeros after its end, the mask among them."""
+    longest = max(row["input_ids"].shape[1] for row in rows)
+    return {
+        name: np.concatenate([np.pad(row[name], ((0, 0), (0, longest - row[name].shape[1]))) for row in rows])
+        for name in rows[0]
+    }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -41,7 +41,7 @@ def test_export_options_reach_the_bundle(encoder_checkpoint, output):
     encort("export", encoder_checkpoint, "-o", output, *options)
     manifest = Bundle.open(output).manifest
     assert (manifest.embedding.pooling, manifest.embedding.normalize, manifest.max_length) == ("cls", False, 16)
-    assert [variant.name for variant in manifest.variants] == ["cpu-fp32", "cpu-fp32-padded"]
+    assert [variant.name for variant in manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged"]
 
 
 def test_export_replaces_a_bundle_only_with_overwrite(encoder_checkpoint, encoder_bundle, tmp_path):
@@ -75,13 +75,13 @@ def test_wrong_usage_exits_with_2(arguments, message):
 
 def test_verify_compares_with_the_golden_vectors(classifier_bundle):
     lines = encort("verify", classifier_bundle).stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-padded"]
+    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-ragged"]
     assert all("golden vectors, 50 texts" in line and "logits" in line for line in lines)
 
 
 def test_verify_compares_with_a_checkpoint(classifier_bundle, classifier_checkpoint):
     lines = encort("verify", classifier_bundle, "--checkpoint", classifier_checkpoint).stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-padded"] * 2
+    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-ragged"] * 2
     assert all("eager PyTorch" in line for line in lines[2:])
 
 

@@ -59,8 +59,8 @@ def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, wr
     ("options", "names"),
     [
         (["--variant", "portable"], ["portable"]),
-        (["--variant", "portable", "--variant", "fp32"], ["cpu-fp32", "cpu-fp32-padded", "portable"]),
-        ([], ["cpu-fp32", "cpu-fp32-padded", "portable", "cpu-int8"]),
+        (["--variant", "portable", "--variant", "fp32"], ["cpu-fp32", "cpu-fp32-ragged", "portable"]),
+        ([], ["cpu-fp32", "cpu-fp32-ragged", "portable", "cpu-int8"]),
     ],
     ids=["one", "two", "all"],
 )

@@ -83,7 +83,7 @@ def open_graph(tmp_path_factory):
 def test_the_graph_gives_what_was_simulated(trained, texts, model, open_graph, run_graph, excluded):
     candidate = model.without(excluded)
     assert set(candidate.groups) == set(ALL) - set(excluded)
-    session = open_graph(candidate.author(embedding=trained.embedding))
+    session = open_graph(candidate.author(Layout.EQUAL_LENGTH, embedding=trained.embedding))
     errors = []
     for case in cases(texts):
         with simulated(trained.oracle, candidate.groups):
@@ -100,13 +100,13 @@ def test_the_graph_gives_what_was_simulated(trained, texts, model, open_graph, r
 
 def test_smoothing_of_attention_outputs_costs_no_node(trained, model):
     assert all(group.divisor is not None for group in model.groups.values())
-    names = set(model.author(embedding=trained.embedding).graph.initializers)
+    names = set(model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding).graph.initializers)
     smoothed = {name.removesuffix(".smoothing") for name in names if name.endswith(".smoothing")}
     assert smoothed == set(ALL) - {ATTENDED.format(number) for number in LAYERS}
 
 
 def test_a_model_without_quantized_groups_is_the_one_in_full_precision(trained, texts, model, open_graph, run_graph):
-    none = open_graph(model.without(ALL).author(embedding=trained.embedding))
+    none = open_graph(model.without(ALL).author(Layout.EQUAL_LENGTH, embedding=trained.embedding))
     full = open_graph(author(trained.description, Layout.EQUAL_LENGTH, embedding=trained.embedding))
     for case in cases(texts)[:3]:
         found, expected = run_graph(none, case.inputs), run_graph(full, case.inputs)
@@ -116,7 +116,7 @@ def test_a_model_without_quantized_groups_is_the_one_in_full_precision(trained, 
 
 def test_authoring_leaves_the_groups_as_they_were(trained, model):
     before = {name: (group.divisor, [layer.scales for layer in group.layers]) for name, group in model.groups.items()}
-    nodes = [len(model.author(embedding=trained.embedding).graph) for _ in range(2)]
+    nodes = [len(model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding).graph) for _ in range(2)]
     after = {name: (group.divisor, [layer.scales for layer in group.layers]) for name, group in model.groups.items()}
     assert nodes[0] == nodes[1]
     assert all(after[name][0] is divisor for name, (divisor, _) in before.items())
@@ -131,7 +131,7 @@ def test_quantized_layers_are_near_those_in_full_precision(trained, texts, model
 
 
 def test_a_text_has_the_same_vector_alone_and_among_others(trained, texts, model, open_graph, run_graph):
-    session = open_graph(model.author(embedding=trained.embedding))
+    session = open_graph(model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding))
     random = np.random.default_rng(0)
     for index in (0, 7, 21):
         rows = texts.rows(np.array([index]))

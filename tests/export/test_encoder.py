@@ -28,7 +28,7 @@ def bert(request, make_checkpoint):
 def test_hidden_states_equal_eager_at_every_shape(bert, masked, authored, run_graph, token_cases, eager):
     folder, sizes = bert
     limit, types = sizes.get("max_position_embeddings", 64), sizes.get("type_vocab_size", 2)
-    sessions = [authored(folder, layout) for layout in Layout if layout is Layout.PADDED or not masked]
+    sessions = [authored(folder, layout) for layout in Layout if layout is Layout.RAGGED or not masked]
     for inputs in token_cases(limit, masked=masked, types=types):
         counted = inputs["attention_mask"] == 1
         expected = eager(folder, inputs)["last_hidden_state"][counted]
@@ -38,7 +38,7 @@ def test_hidden_states_equal_eager_at_every_shape(bert, masked, authored, run_gr
 
 
 def test_a_mask_of_ones_equals_no_mask(encoder_checkpoint, authored, run_graph, token_cases):
-    padded, equal_length = (authored(encoder_checkpoint, layout) for layout in (Layout.PADDED, Layout.EQUAL_LENGTH))
+    padded, equal_length = (authored(encoder_checkpoint, layout) for layout in (Layout.RAGGED, Layout.EQUAL_LENGTH))
     for inputs in token_cases(64, masked=False):
         with_mask, without = run_graph(padded, inputs), run_graph(equal_length, inputs)
         for name, array in without.items():
@@ -46,7 +46,7 @@ def test_a_mask_of_ones_equals_no_mask(encoder_checkpoint, authored, run_graph, 
 
 
 def test_what_stands_at_a_masked_token_changes_nothing(encoder_checkpoint, authored, run_graph):
-    session, random = authored(encoder_checkpoint, Layout.PADDED), np.random.default_rng(0)
+    session, random = authored(encoder_checkpoint, Layout.RAGGED), np.random.default_rng(0)
     ids, other_ids = random.integers(0, 100, (2, 4, 9))
     mask = random.integers(0, 2, ids.shape)
     mask[:, 0] = 1
@@ -60,7 +60,7 @@ def test_what_stands_at_a_masked_token_changes_nothing(encoder_checkpoint, autho
 @pytest.mark.parametrize("layout", Layout)
 def test_batch_and_sequence_are_dynamic(encoder_checkpoint, authored, layout):
     session = authored(encoder_checkpoint, layout)
-    names = ["input_ids", "token_type_ids", *(["attention_mask"] if layout is Layout.PADDED else [])]
+    names = ["input_ids", "token_type_ids", *(["attention_mask"] if layout is Layout.RAGGED else [])]
     axes = {node.name: node.shape for node in session.get_inputs()}
     assert axes == {name: ["batch", "sequence"] for name in names}
     assert {node.type for node in session.get_inputs()} == {"tensor(int64)"}

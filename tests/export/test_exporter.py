@@ -47,7 +47,7 @@ def test_the_folder_holds_what_the_manifest_lists(bundle):
         "tokenizer.json",
         "golden.npz",
         "cpu-fp32.onnx",
-        "cpu-fp32-padded.onnx",
+        "cpu-fp32-ragged.onnx",
         "cpu-fp32.weights",
     }
 
@@ -89,7 +89,7 @@ def test_the_manifest_gives_the_axes_of_the_graph(bundle):
 
 
 def test_the_manifest_gives_the_fidelity_of_every_variant(bundle):
-    assert [variant.layout for variant in bundle.manifest.variants] == [Layout.EQUAL_LENGTH, Layout.PADDED]
+    assert [variant.layout for variant in bundle.manifest.variants] == [Layout.EQUAL_LENGTH, Layout.RAGGED]
     for variant in bundle.manifest.variants:
         fidelity = variant.fidelity
         assert fidelity.max_abs_error.keys() == variant.outputs.keys()

@@ -48,7 +48,7 @@ def test_sentence_embeddings_equal_eager(
     layout, pooling, normalize, encoder_checkpoint, authored, run_graph, token_cases, eager
 ):
     session = authored(encoder_checkpoint, layout, pooling=pooling, normalize=normalize)
-    for inputs in token_cases(64, masked=layout is Layout.PADDED):
+    for inputs in token_cases(64, masked=layout is Layout.RAGGED):
         expected = pooled(pooling, eager(encoder_checkpoint, inputs), inputs["attention_mask"], normalize=normalize)
         found = run_graph(session, inputs)["sentence_embedding"]
         np.testing.assert_allclose(found, expected, rtol=0, atol=LARGEST_ERROR)
@@ -57,14 +57,14 @@ def test_sentence_embeddings_equal_eager(
 @pytest.mark.parametrize("layout", Layout)
 def test_logits_and_pooler_output_equal_eager(layout, classifier_checkpoint, authored, run_graph, token_cases, eager):
     session = authored(classifier_checkpoint, layout)
-    for inputs in token_cases(64, masked=layout is Layout.PADDED):
+    for inputs in token_cases(64, masked=layout is Layout.RAGGED):
         expected, found = eager(classifier_checkpoint, inputs), run_graph(session, inputs)
         for name in ("logits", "pooler_output"):
             np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=LARGEST_ERROR)
 
 
 def test_a_classifier_has_every_output_with_dynamic_axes(classifier_checkpoint, authored):
-    session = authored(classifier_checkpoint, Layout.PADDED)
+    session = authored(classifier_checkpoint, Layout.RAGGED)
     assert {node.name: node.shape for node in session.get_outputs()} == {
         "last_hidden_state": ["batch", "sequence", 40],
         "pooler_output": ["batch", 40],
@@ -74,7 +74,7 @@ def test_a_classifier_has_every_output_with_dynamic_axes(classifier_checkpoint, 
 
 
 def test_an_encoder_without_pooler_has_no_pooler_output(poolerless_checkpoint, authored, run_graph, token_cases, eager):
-    session = authored(poolerless_checkpoint, Layout.PADDED)
+    session = authored(poolerless_checkpoint, Layout.RAGGED)
     assert [node.name for node in session.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
     for inputs in token_cases(64, masked=True):
         outputs = eager(poolerless_checkpoint, inputs)
@@ -86,7 +86,7 @@ def test_an_encoder_without_pooler_has_no_pooler_output(poolerless_checkpoint, a
 def test_pooling_by_a_pooler_that_is_not_there_is_refused(poolerless_checkpoint, described, refused):
     with pytest.raises(CheckpointError, match="no pooler; pool by mean or cls"):
         author(
-            described(poolerless_checkpoint), Layout.PADDED, embedding=Embedding(pooling=Pooling.POOLER, normalize=True)
+            described(poolerless_checkpoint), Layout.RAGGED, embedding=Embedding(pooling=Pooling.POOLER, normalize=True)
         )
     refused(poolerless_checkpoint, "no pooler", pooling=Pooling.POOLER)
 
@@ -102,7 +102,7 @@ def test_pooling_by_a_pooler_that_is_not_there_is_refused(poolerless_checkpoint,
 )
 def test_no_output_needs_the_nodes_of_another_head(output, unneeded, classifier_checkpoint, described):
     embedding = Embedding(pooling=Pooling.MEAN, normalize=True)
-    model = author(described(classifier_checkpoint), Layout.PADDED, embedding=embedding)
+    model = author(described(classifier_checkpoint), Layout.RAGGED, embedding=embedding)
     assert unneeded <= {node.op_type for node in model.graph}
     (value,) = [value for value in model.graph.outputs if value.name == output]
     assert not unneeded & {node.op_type for node in ancestors(value)}

@@ -99,7 +99,7 @@ def test_only_standard_operators_and_named_axes(bundle, head):
 @pytest.mark.parametrize("head", HEADS)
 def test_the_manifest_certifies_it_after_the_faster_ones(bundle, head):
     *_, variant = bundle(head).manifest.variants
-    assert [each.name for each in bundle(head).manifest.variants] == ["cpu-fp32", "cpu-fp32-padded", "portable"]
+    assert [each.name for each in bundle(head).manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged", "portable"]
     assert (variant.file, variant.weights_file, variant.layout) == ("model.onnx", None, Layout.PADDED)
     assert variant.fidelity.max_abs_error.keys() == variant.outputs.keys()
     assert variant.fidelity.batch_difference <= 1e-5
@@ -184,7 +184,7 @@ def test_where_nobody_asked_for_it_a_portable_graph_that_cannot_be_had_is_left_o
     with caplog.at_level(logging.WARNING, "encort"):
         bundle = export_bundle(folders["encoder"], output)
     assert "the bundle has no portable variant: Optimum cannot export" in caplog.text
-    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-fp32", "cpu-fp32-padded", "cpu-int8"]
+    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged", "cpu-int8"]
     assert not any("model.onnx" in name for name in bundle.manifest.files)
 
 
@@ -209,7 +209,7 @@ def test_the_pooler_that_optimum_leaves_out_is_in_the_portable_graph(folders, tm
 
 def test_a_bundle_that_pools_by_a_pooler_can_be_verified(bundle):
     checks = verify_bundle(bundle("encoder", pooling=Pooling.POOLER))
-    assert [check.variant for check in checks] == ["cpu-fp32", "cpu-fp32-padded", "portable"]
+    assert [check.variant for check in checks] == ["cpu-fp32", "cpu-fp32-ragged", "portable"]
 
 
 # Architectures without an authored graph.

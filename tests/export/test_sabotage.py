@@ -170,9 +170,9 @@ def look_at_the_neighbours(graph):
 
 
 WRONG_GRAPHS = {
-    drop_attention_mask: {Layout.PADDED},
-    drop_pooling_mask: {Layout.PADDED},
-    invert_attention_mask: {Layout.PADDED},
+    drop_attention_mask: {Layout.RAGGED},
+    drop_pooling_mask: {Layout.RAGGED},
+    invert_attention_mask: {Layout.RAGGED},
     forget_attention_scale: set(Layout),
     attend_to_earlier_tokens_alone: set(Layout),
     approximate_gelu: set(Layout),
@@ -254,7 +254,7 @@ def test_wrong_settings_never_become_a_bundle(
 )
 def test_one_wrong_graph_never_becomes_a_bundle(graph, layout, classifier_checkpoint, wrong, refused_for_fidelity):
     wrong(graph=graph, layouts={layout})
-    refused_for_fidelity(classifier_checkpoint, {"padded": "cpu-fp32-padded", "equal_length": "cpu-fp32"}[layout])
+    refused_for_fidelity(classifier_checkpoint, {"padded": "cpu-fp32-ragged", "equal_length": "cpu-fp32"}[layout])
 
 
 @pytest.mark.parametrize(("asked", "given"), [(Pooling.MEAN, Pooling.CLS), (Pooling.CLS, Pooling.POOLER)])

@@ -117,9 +117,9 @@ def test_the_bundle_agrees_with_what_was_taken(searched):
 def test_the_chosen_graph_is_the_first_and_what_auto_loads(export, fake):
     fake(scores=[89.6])
     bundle = export()
-    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-int8", "cpu-fp32", "cpu-fp32-padded"]
+    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-int8", "cpu-fp32", "cpu-fp32-ragged"]
     metrics = {variant.name: variant.fidelity.metric for variant in bundle.manifest.variants}
-    assert metrics["cpu-fp32-padded"] is None
+    assert metrics["cpu-fp32-ragged"] is None
     assert {name: (metric.before, metric.after) for name, metric in metrics.items() if metric} == {
         "cpu-int8": (90.0, 89.6),
         "cpu-fp32": (90.0, 90.0),
@@ -169,7 +169,7 @@ def test_of_those_about_as_fast_the_one_that_loses_least_is_taken(export, fake):
 def test_where_no_eight_bit_graph_is_better_full_precision_stays_first(export, fake, scores, seconds):
     fake(scores=scores, seconds=seconds)
     bundle = export()
-    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-fp32", "cpu-fp32-padded"]
+    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged"]
     assert not any(name.startswith("cpu-int8") for name in bundle.manifest.files)
     assert set(bundle.manifest.files) >= FILES
     first, *others = trials_of(bundle)

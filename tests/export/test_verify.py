@@ -98,7 +98,7 @@ def variant(layout, outputs=tuple(AXES), name=None):
     )
 
 
-def judge(session, layout=Layout.PADDED, *, oracle=None, samples=SAMPLES, limit=LIMIT, beside=(), **options):
+def judge(session, layout=Layout.RAGGED, *, oracle=None, samples=SAMPLES, limit=LIMIT, beside=(), **options):
     """The fidelity of one variant, measured together with those `beside` it."""
     variants = [*beside, (variant(layout, **options), session)]
     tokens = TokenRange(length=limit, ids=VOCABULARY, types=2)
@@ -147,7 +147,7 @@ def test_masks_have_holes_but_never_at_the_first_token():
 
 def test_the_equal_length_layout_is_never_given_a_masked_case():
     padded, equal_length = FakeSession(), FakeSession()
-    assert judge(equal_length, Layout.EQUAL_LENGTH).cases < judge(padded, Layout.PADDED).cases
+    assert judge(equal_length, Layout.EQUAL_LENGTH).cases < judge(padded, Layout.RAGGED).cases
     assert all(map(is_full, equal_length.cases))
     assert not all(map(is_full, padded.cases))
 

@@ -15,6 +15,7 @@ from encort.export.eight_bit import by_sensitivity, quantize_model, within_budge
 from encort.export.exporter import export_bundle
 from encort.export.graph import save_sharing_weights
 from encort.export.trained import TrainedModel
+from encort.runtime.manifest import Layout
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tolerance import cosines
 
@@ -68,8 +69,16 @@ def model(trained, calibration):
     return quantize_model(trained, calibration.seen, weight_bits=7, strengths=(0.7,))
 
 
-@pytest.mark.parametrize("left_out", ["nothing", "values", "attention outputs"])
-def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_out, tmp_path):
+@pytest.mark.parametrize(
+    ("left_out", "layout"),
+    [
+        ("nothing", Layout.EQUAL_LENGTH),
+        ("nothing", Layout.RAGGED),
+        ("values", Layout.EQUAL_LENGTH),
+        ("attention outputs", Layout.EQUAL_LENGTH),
+    ],
+)
+def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_out, layout, tmp_path):
     encoders = trained.description.encoders
     excluded = {
         "nothing": [],
@@ -78,7 +87,7 @@ def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_ou
     }[left_out]
     candidate = model.without(excluded)
     assert len(candidate.groups) == len(model.groups) - len(excluded)
-    graph = candidate.author(embedding=trained.embedding)
+    graph = candidate.author(layout, embedding=trained.embedding)
     save_sharing_weights({"model.onnx": graph}, tmp_path, "model.weights")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_outputs()]

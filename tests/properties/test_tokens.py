@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.planner import plan_equal_length
+from encort.runtime.costs import Costs
+from encort.runtime.planner import plan
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import TokenBatch
 
@@ -34,14 +35,15 @@ def test_lengths_are_those_of_the_rows(rows):
     assert len(flat(rows)) == len(rows)
 
 
-@given(ragged_ids, st.integers(1, 8))
-def test_a_plan_reads_every_row_as_it_was(rows, workers):
+@given(ragged_ids, st.integers(1, 8), st.booleans())
+def test_a_plan_reads_every_row_as_it_was(rows, workers, mixed):
     batch, found = flat(rows), {}
-    for indices in plan_equal_length(batch.lengths, workers=workers):
+    for indices in plan(batch.lengths, workers=workers, costs=Costs(), mixed=mixed):
         inputs = batch.rows(indices)
         np.testing.assert_array_equal(inputs["token_type_ids"], -inputs["input_ids"])
-        assert inputs["attention_mask"].all()
-        found |= zip(indices.tolist(), inputs["input_ids"].tolist(), strict=True)
+        for index, ids, mask in zip(indices, inputs["input_ids"], inputs["attention_mask"], strict=True):
+            found[int(index)] = ids[mask == 1].tolist()
+            assert (np.diff(mask) <= 0).all(), "the end of a row is padded, nothing else"
     assert [found[index] for index in range(len(rows))] == rows
 
 

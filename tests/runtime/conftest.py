@@ -14,6 +14,19 @@ import pytest
 import encort
 from encort.runtime.bundle import sha256
 
+LABELS = ["card_lost", "change_pin", "hello"]
+HEADS = {
+    "topics": ("AutoModelForSequenceClassification", {"id2label": dict(enumerate(LABELS))}),
+    "moods": (
+        "AutoModelForSequenceClassification",
+        {"id2label": dict(enumerate(LABELS)), "problem_type": "multi_label_classification"},
+    ),
+    "stars": ("AutoModelForSequenceClassification", {"num_labels": 1}),
+    "follows": ("AutoModelForNextSentencePrediction", {}),
+    "tags": ("AutoModelForTokenClassification", {"id2label": {0: "O", 1: "B-x", 2: "I-x"}}),
+    "answers": ("AutoModelForQuestionAnswering", {}),
+}
+
 Plain = dict[str, Any]
 EditManifest = Callable[[Callable[[Plain], Any]], None]
 ReplaceFile = Callable[[str, bytes], None]
@@ -80,3 +93,19 @@ def run_encort(tmp_path: Path) -> RunEncort:
         return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def several_heads(encoder_checkpoint, tmp_path_factory):
+    """One encoder with a head for every task."""
+    import torch
+    import transformers
+
+    from encort.export.exporter import export_bundle
+
+    parent = tmp_path_factory.mktemp("heads")
+    for name, (loader, settings) in HEADS.items():
+        torch.manual_seed(7)
+        getattr(transformers, loader).from_pretrained(encoder_checkpoint, **settings).save_pretrained(parent / name)
+        transformers.AutoTokenizer.from_pretrained(encoder_checkpoint).save_pretrained(parent / name)
+    return export_bundle([parent / name for name in HEADS], parent / "b", variants=["fp32"]).folder

@@ -166,7 +166,7 @@ def test_inspect_shows_what_the_bundle_says(invoke, classifier_bundle, encoder_b
         "64 tokens",
     ):
         assert said in shown
-    assert "cpu-fp32-padded.onnx" in shown
+    assert "cpu-fp32-ragged.onnx" in shown
     assert "largest difference to eager PyTorch" in shown
     assert "feature-extraction" in invoke("inspect", encoder_bundle)
 

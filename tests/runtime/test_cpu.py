@@ -115,10 +115,10 @@ def test_verify_leaves_out_what_the_processor_cannot_run(machine, vnni_bundle, f
     machine(flags=flags)
     names = [check.variant for check in verify_bundle(Bundle.open(vnni_bundle))]
     assert ("cpu-int8" in names) is checked
-    assert {"cpu-fp32", "cpu-fp32-padded"} <= set(names)
+    assert {"cpu-fp32", "cpu-fp32-ragged"} <= set(names)
 
 
 def test_verify_against_the_checkpoint_leaves_it_out_too(machine, vnni_bundle, classifier_checkpoint):
     machine(flags="avx2")
     found = verify_against_checkpoint(Bundle.open(vnni_bundle), classifier_checkpoint)
-    assert [variant.name for variant, _ in found] == ["cpu-fp32", "cpu-fp32-padded"]
+    assert [variant.name for variant, _ in found] == ["cpu-fp32", "cpu-fp32-ragged"]

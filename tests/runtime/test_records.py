@@ -15,48 +15,21 @@ from encort.runtime.records import embedding_records, prediction_records
 TEXTS = ["hello", "", "my card is lost", "안녕하세요 😀", "card " * 200]
 PAIRS = [("is it lost?", "my card is lost"), ("안녕?", "😀 hello 하이"), ("nothing", ""), ("what", "card " * 200)]
 LABELS = ["card_lost", "change_pin", "hello"]
-HEADS = {
-    "topics": ("AutoModelForSequenceClassification", {"id2label": dict(enumerate(LABELS))}),
-    "moods": (
-        "AutoModelForSequenceClassification",
-        {"id2label": dict(enumerate(LABELS)), "problem_type": "multi_label_classification"},
-    ),
-    "stars": ("AutoModelForSequenceClassification", {"num_labels": 1}),
-    "follows": ("AutoModelForNextSentencePrediction", {}),
-    "tags": ("AutoModelForTokenClassification", {"id2label": {0: "O", 1: "B-x", 2: "I-x"}}),
-    "answers": ("AutoModelForQuestionAnswering", {}),
-}
 SPAN, ANSWER = ["label", "score", "start", "end", "text"], ["text", "score", "start", "end"]
 
 
 @pytest.fixture(scope="module")
-def bundle(encoder_checkpoint, tmp_path_factory):
-    """One encoder with a head for every task."""
-    import torch
-    import transformers
-
-    from encort.export.exporter import export_bundle
-
-    parent = tmp_path_factory.mktemp("heads")
-    for name, (loader, settings) in HEADS.items():
-        torch.manual_seed(7)
-        getattr(transformers, loader).from_pretrained(encoder_checkpoint, **settings).save_pretrained(parent / name)
-        transformers.AutoTokenizer.from_pretrained(encoder_checkpoint).save_pretrained(parent / name)
-    return export_bundle([parent / name for name in HEADS], parent / "b", variants=["fp32"]).folder
-
-
-@pytest.fixture(scope="module")
-def model(bundle):
-    with encort.load(bundle, threads=1) as model:
+def model(several_heads):
+    with encort.load(several_heads, threads=1) as model:
         yield model
 
 
 @pytest.fixture
-def predict(bundle):
+def predict(several_heads):
     """`predict("a text", "--head", "tags")` gives the command's records."""
 
     def run(*arguments):
-        command = ["predict", "--threads", "1", *map(os.fspath, [bundle, *arguments])]
+        command = ["predict", "--threads", "1", *map(os.fspath, [several_heads, *arguments])]
         result = CliRunner().invoke(group, command, catch_exceptions=False)
         assert (result.exit_code, result.stderr) == (0, "")
         return [json.loads(line) for line in result.stdout.splitlines()]
@@ -169,8 +142,8 @@ def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, na
         (["--head", "answers", "--n-best", "0"], "n-best"),
     ],
 )
-def test_the_command_refuses_in_one_line(run_encort, bundle, arguments, message):
-    done = run_encort("predict", bundle, "a text", *arguments)
+def test_the_command_refuses_in_one_line(run_encort, several_heads, arguments, message):
+    done = run_encort("predict", several_heads, "a text", *arguments)
     assert (done.returncode > 0, done.stdout) == (True, "")
     assert "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]

@@ -152,7 +152,6 @@ def test_windows_count_as_texts_and_nothing_of_them_is_cut(model):
     assert (stats.texts, stats.tokens, stats.truncated) == (len(batch), len(batch.ids), 0)
 
 
-@pytest.mark.xfail(strict=True, reason="Scheduler counts no truncated texts; only Engine.run does")
 def test_a_service_counts_cut_texts(model):
     with model.serving() as service:
         service.embed(LONG)

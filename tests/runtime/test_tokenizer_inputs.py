@@ -121,7 +121,6 @@ def test_the_tokens_of_texts_are_token_ids(tokenize, texts):
         assert again.cu_seqlens.tolist() == batch.cu_seqlens.tolist()
 
 
-@pytest.mark.xfail(strict=True, reason="the vocabulary's size is taken for its highest id + 1")
 def test_the_tokens_of_a_vocabulary_with_a_word_twice_are_token_ids(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "a", "c"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
@@ -162,13 +161,13 @@ def test_what_is_no_list_of_integers_is_refused(tokenize, item):
 
 @pytest.mark.parametrize("rows", [[[]], [[1], []], [np.array([], np.int64)]], ids=repr)
 def test_no_token_ids_are_refused(tokenize, rows):
-    with pytest.raises(InputError, match=rf"text {len(rows) - 1}: expected 1 to {LIMIT} token ids, got 0"):
+    with pytest.raises(InputError, match=rf"text {len(rows) - 1} has no token ids"):
         tokenize(rows)
 
 
 @pytest.mark.parametrize("overflow", Overflow)
 def test_too_many_token_ids_are_refused(tokenize, overflow):
-    with pytest.raises(InputError, match=rf"text 1: expected 1 to {LIMIT} token ids, got {LIMIT + 1}"):
+    with pytest.raises(InputTooLongError, match=rf"text 1 has {LIMIT + 1} token ids, the limit is {LIMIT}"):
         tokenize([[1], [1] * (LIMIT + 1)], overflow=overflow)
 
 
@@ -289,7 +288,7 @@ def test_a_negative_stride_is_refused(tokenize, stride, texts):
 
 
 def test_a_question_that_leaves_no_room_is_refused_by_its_number(tokenize):
-    with pytest.raises(InputTooLongError, match="text 6: its first text leaves room for 0 of 16 tokens"):
+    with pytest.raises(InputTooLongError, match="text 6: 0 of 16 tokens are left"):
         tokenize(["hello", (text_of(13), text_of(9))], overflow=Overflow.WINDOW, stride=0, first=5)
 
 
@@ -315,7 +314,8 @@ def test_of_ten_megabytes_only_the_beginning_is_read(counting, truncated, name, 
     # The text repeats itself: what is kept of a hundredth is what is kept of all.
     assert batch.ids.tolist() == truncated(make(long_text(name, MEGABYTES // 100)))
     assert batch.truncated.tolist() == [True]
-    assert counter.characters < 100 * LIMIT
+    # Of pairs more is read, since the longer text has the odd token.
+    assert counter.characters < (100 * LIMIT if shape == "text" else 300_000)
 
 
 def test_ten_megabytes_are_too_long_without_being_read(counting):
@@ -338,8 +338,22 @@ def test_ten_megabytes_are_too_long_without_being_read(counting):
         "[MASK]" * 20_000,
         "my card" + " " * 100_000,
         "card " * 13 + " " * 100_000 + "!",
+        # The beginning ends in the word, whose letters would be tokens if there were no more of them.
+        " " * 170 + "b" * 150 + " card" * 20,
     ],
-    ids=["one word", "long word", "spaces", "nul", "gap", "marks", "no spaces", "masks", "short", "at the limit"],
+    ids=[
+        "one word",
+        "long word",
+        "spaces",
+        "nul",
+        "gap",
+        "marks",
+        "no spaces",
+        "masks",
+        "short",
+        "at the limit",
+        "cut word",
+    ],
 )
 def test_a_beginning_that_says_too_little_is_read_on(tokenize, wide, truncated, text):
     batch = tokenize([text])
@@ -357,7 +371,6 @@ def test_of_any_long_text_the_tokens_are_those_of_the_whole(tokenize, wide, trun
     assert batch.truncated.tolist() == [length > LIMIT for length in lengths]
 
 
-@pytest.mark.xfail(strict=True, reason="which text is longer is decided by their beginnings, of 128 and 250 tokens")
 @pytest.mark.parametrize("second", ["!" * 250, "!" * 1500], ids=["short", "long"])
 def test_the_odd_token_is_the_longer_texts_even_when_both_are_long(tokenize, truncated, second):
     # 2000 tokens against 250, or 1500; with three special tokens, 13 of 16 are left to share.

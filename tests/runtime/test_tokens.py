@@ -43,8 +43,16 @@ def test_rows_of_exchanged_pairs_stand_beside(batch):
     }
 
 
-def test_positions_are_where_the_tokens_of_rows_lie(batch):
-    assert batch.positions(np.array([2, 0])).tolist() == [[5, 6, 7], [0, 1, 2]]
+def test_tokens_are_where_they_lie_in_the_flat_arrays(batch):
+    positions, counts = batch.tokens(np.array([2, 0]))
+    assert positions.tolist() == [[5, 6, 7], [0, 1, 2]]
+    assert counts.all()
+
+
+def test_past_its_end_a_shorter_row_repeats_its_first_token_and_does_not_count(batch):
+    rows = batch.rows(np.array([1, 2]))
+    assert rows["input_ids"].tolist() == [[2, 3, 2], [2, 8, 3]]
+    assert rows["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
 def test_rows_keeps_int64(batch):
