@@ -16,7 +16,7 @@ from encort.runtime.cpu import cpu_name
 from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import PORTABLE, Fidelity, Head, Layout, Precision, Task, Variant
 from encort.runtime.session import Session
-from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.tokens import Int64Array, TokenBatch, padded
 from encort.runtime.tolerance import EIGHT_BIT_COSINES, cosines, error_limit
 
 BATCH = 32
@@ -171,12 +171,15 @@ class _Measurement:
         random, largest = np.random.default_rng(1), 0.0
         for index in range(len(samples)):
             rows = samples.rows(np.array([index]))
-            others = _random(random, (NEIGHBOURS, rows["input_ids"].shape[1]), tokens, list(rows), masked=False)
-            crowd = {name: np.concatenate([rows[name], others[name]]) for name in rows}
+            length = rows["input_ids"].shape[1]
             if self.variant.layout is not Layout.EQUAL_LENGTH:
-                longer = _random(random, (NEIGHBOURS, tokens.length), tokens, list(rows), masked=False)
-                crowd = dict(padded_case("crowd", [rows, longer]).inputs)
-            largest = max(largest, float(np.abs(self._vector(rows)[0] - self._vector(crowd)[0]).max()))
+                length = min(2 * length, tokens.length)
+            others = _random(random, (NEIGHBOURS, length), tokens, list(rows), masked=False)
+            crowd = padded([rows, others])
+            alone = self._vector(rows)[0]
+            # A vector of tokens is as long as the longest text of the crowd.
+            among = self._vector(crowd)[0][: len(alone)]
+            largest = max(largest, float(np.abs(alone - among).max()))
         return largest
 
     def _vector(self, rows: Mapping[str, Int64Array]) -> FloatArray:

@@ -49,7 +49,7 @@ def jsonl(rows):
 def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, write, caplog, name, content):
     options = ["--variant", "int8", "--calibration", write(name, content), "--weight-bits", "7"]
     stdout = encort("export", encoder_checkpoint, "-o", output, *options).stdout
-    (variant,) = Bundle.open(output).manifest.variants
+    variant, _ = Bundle.open(output).manifest.variants
     assert (variant.name, variant.instruction_set) == ("cpu-int8", None)
     assert stdout.startswith(f"cpu-int8: cosine mean {variant.fidelity.mean_cosine:.5f}")
     assert "built-in texts" not in caplog.text
@@ -60,7 +60,7 @@ def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, wr
     [
         (["--variant", "portable"], ["portable"]),
         (["--variant", "portable", "--variant", "fp32"], ["cpu-fp32", "cpu-fp32-ragged", "portable"]),
-        ([], ["cpu-fp32", "cpu-fp32-ragged", "portable", "cpu-int8"]),
+        ([], ["cpu-fp32", "cpu-fp32-ragged", "portable", "cpu-int8", "cpu-int8-ragged"]),
     ],
     ids=["one", "two", "all"],
 )

@@ -254,10 +254,11 @@ def test_eight_bit_weights_need_an_instruction_set(
     monkeypatch.setattr("encort.export.exporter.has_instruction_set", lambda _: weight_bits == 8)
     monkeypatch.setattr("encort.export.exporter.fit_eight_bit", noting_bits(bits := []))
     with caplog.at_level(logging.WARNING, "encort"):
-        (variant,) = export_bundle(encoder_checkpoint, output, variants=["int8"]).manifest.variants
-    assert (variant.instruction_set, bits) == (instruction_set, [weight_bits])
+        variants = export_bundle(encoder_checkpoint, output, variants=["int8"]).manifest.variants
+    assert {variant.instruction_set for variant in variants} == {instruction_set}
+    assert bits == [weight_bits]
     assert "built-in texts" in caplog.text
-    assert Bundle.open(output).manifest.variants == [variant]
+    assert Bundle.open(output).manifest.variants == variants
 
 
 def noting_bits(bits):

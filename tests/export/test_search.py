@@ -117,7 +117,8 @@ def test_the_bundle_agrees_with_what_was_taken(searched):
 def test_the_chosen_graph_is_the_first_and_what_auto_loads(export, fake):
     fake(scores=[89.6])
     bundle = export()
-    assert [variant.name for variant in bundle.manifest.variants] == ["cpu-int8", "cpu-fp32", "cpu-fp32-ragged"]
+    names = ["cpu-int8", "cpu-int8-ragged", "cpu-fp32", "cpu-fp32-ragged"]
+    assert [variant.name for variant in bundle.manifest.variants] == names
     metrics = {variant.name: variant.fidelity.metric for variant in bundle.manifest.variants}
     assert metrics["cpu-fp32-ragged"] is None
     assert {name: (metric.before, metric.after) for name, metric in metrics.items() if metric} == {

@@ -183,7 +183,7 @@ def test_one_wrong_number_is_noticed(wrong, output):
         if wrong(case):
             outputs[output][-1, 0] += 2 * TOLERANCE
 
-    with pytest.raises(FidelityError, match=f"fake-padded differs from eager PyTorch by 0.0002 in {output}"):
+    with pytest.raises(FidelityError, match=f"fake-ragged differs from eager PyTorch by 0.0002 in {output}"):
         judge(FakeSession(harm))
 
 
@@ -268,7 +268,7 @@ def test_a_variant_that_gives_what_the_checkpoint_does_not_is_refused(name, outp
 
 
 def test_a_variant_gives_all_that_the_checkpoint_does():
-    with pytest.raises(FidelityError, match=f"fake-padded and the checkpoint do not give the same outputs: {LOGITS}"):
+    with pytest.raises(FidelityError, match=f"fake-ragged and the checkpoint do not give the same outputs: {LOGITS}"):
         judge(FakeSession(), outputs=[LAST_HIDDEN_STATE, SENTENCE_EMBEDDING])
 
 
@@ -305,5 +305,5 @@ def test_one_wrong_variant_among_right_ones_is_named():
     def harm(_, outputs):
         outputs[SENTENCE_EMBEDDING] += 1
 
-    with pytest.raises(FidelityError, match="variant fake-padded"):
+    with pytest.raises(FidelityError, match="variant fake-ragged"):
         judge(FakeSession(harm), beside=[(variant(Layout.EQUAL_LENGTH), FakeSession())])
