@@ -14,8 +14,8 @@ from encort.export.trained import TrainedModel
 from encort.runtime.cpu import VNNI
 from encort.runtime.manifest import Device, Layout, Precision, Variant
 
-CACHE = 2**25
-"""Bytes of weights that a processor's last cache still holds beside the activations."""
+CACHE = 2**26
+"""Bytes of weights from which on reading them again for every run costs more than padding in attention."""
 
 
 class Kind(StrEnum):
@@ -50,7 +50,7 @@ def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *
 
 
 def layouts(trained: TrainedModel, precision: Precision) -> list[Layout]:
-    """Both layouts, the faster first: weights that stay in the cache are read again for every run at no cost."""
+    """Both layouts, the faster first: small weights stay in the cache, so that many runs cost no more than few."""
     weights = sum(_weights(layer) for encoder in _described(trained).encoders for layer in encoder.layers)
     is_cached = weights * (1 if precision is Precision.INT8 else 4) <= CACHE
     return [Layout.EQUAL_LENGTH, Layout.RAGGED] if is_cached else [Layout.RAGGED, Layout.EQUAL_LENGTH]

@@ -71,9 +71,9 @@ class Engine:
 
         def fill(indices: Int64Array, *, alone: bool) -> None:
             found = self.run_rows(batch.rows(indices), outputs, alone=alone)
-            positions, counts = batch.tokens(indices)
             for output, array, rows in zip(outputs, arrays, found, strict=True):
                 if self.is_tokenwise(output):
+                    positions, counts = batch.tokens(indices)
                     array[positions[counts]] = rows[counts]
                 else:
                     array[indices] = rows

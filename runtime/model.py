@@ -126,10 +126,12 @@ class Model:
                 provider_options=options.provider_options,
             )
 
+        cores = available_cores()
+        self._has_all_cores = options.threads in (None, cores)
         self._engine = Engine(
             self._variant,
             open_session,
-            threads=options.threads or available_cores(),
+            threads=options.threads or cores,
             costs=read_costs(self._costs_file),
         )
 
@@ -383,9 +385,12 @@ class Model:
         slices: list[Future[list[Any]]] = []
         if isinstance(texts, Sequence) and len(texts) > _SLICE and not is_token_ids(texts):
             check_texts(texts, first=first)
-            encode = functools.partial(self._tokenizer.encode, overflow=policy, places=places)
-            starts = range(0, len(texts), _SLICE)
-            slices = [self._engine.submit(encode, texts[start : start + _SLICE]) for start in starts]
+            size = len(texts) if self._has_all_cores else _SLICE
+            encode = functools.partial(
+                self._tokenizer.encode, overflow=policy, places=places, all_cores=self._has_all_cores
+            )
+            starts = range(0, len(texts), size)
+            slices = [self._engine.submit(encode, texts[start : start + size]) for start in starts]
 
         def finish() -> TokenBatch:
             encoded = [found for future in slices for found in future.result()] or None

@@ -9,10 +9,10 @@ import numpy as np
 from encort.runtime.costs import Costs
 from encort.runtime.tokens import Int64Array
 
-TOKENS_PER_RUN = 512
+TOKENS_PER_RUN = 256
 """Most tokens of a run of several rows: beyond it nothing gets faster, and memory grows."""
 
-_SIZES = (1, 16, 32, 64, 128, 256, TOKENS_PER_RUN)
+_SIZES = (1, 16, 32, 64, 128, TOKENS_PER_RUN)
 """Tokens a run that a plan is tried with."""
 
 

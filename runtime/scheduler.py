@@ -55,13 +55,16 @@ class Scheduler:
         self._workers = 0
         self._closed = False
 
-    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> "Future[Arrays]":
+    def submit(
+        self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf, here: bool = False
+    ) -> "Future[Arrays]":
         """Queue one text; cancel the future to give it up.
 
         Args:
             batch: The text, as one row or as several windows.
             outputs: Of the graph.
             deadline: By `time.monotonic`; afterwards the text is not run any more.
+            here: Run it in the calling thread if nothing else is to do, which saves waking another.
 
         Returns:
             What `Engine.run` gives for the batch.
@@ -80,8 +83,12 @@ class Scheduler:
                 self._join(row).waiting.append((request, index))
             begin = min(sum(map(len, self._queues.values())), self._engine.threads - self._workers)
             self._workers += begin
+            here = here and begin == self._workers == 1 and not self._max_wait_s and self._engine.is_idle
             self._changed.notify_all()
         request.future.add_done_callback(lambda _: self._forget(rows))
+        if here:
+            self._work()
+            return request.future
         for begun in range(begin):
             try:
                 self._engine.submit(self._work)
@@ -140,17 +147,28 @@ class Scheduler:
         self._engine.recorder.count(queued_tokens=tokens)
 
     def _work(self) -> None:
-        """Run micro-batches in the engine's threads until none is left, each time at the end of their line."""
+        """Run one micro-batch, and leave the others to the engine's threads, at the end of their line."""
         try:
             while rows := self._take():
                 self._run(rows)
-                with contextlib.suppress(ModelClosedError):  # then this thread does what is left
-                    self._engine.submit(self._work)
+                if self._hand_over():
                     return
         except BaseException as error:  # whatever ends a thread must not leave its callers waiting
             with self._changed:
                 self._workers -= 1
             self._fail(error)
+
+    def _hand_over(self) -> bool:
+        """Whether another thread goes on in place of this one, or nothing is left."""
+        with self._changed:
+            if not self._queues:
+                self._workers -= 1
+                return True
+        try:
+            self._engine.submit(self._work)
+        except RuntimeError:  # closed meanwhile
+            return False
+        return True
 
     def _take(self) -> "list[_Row]":
         """The next micro-batch; an empty one once nothing waits, and then this worker has left."""

@@ -106,7 +106,9 @@ class Service:
 
     def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
         deadline = self._counter.deadline(wishes)
-        ticket = self._counter.queue(call, self._counter.tokenize(call, text, wishes), deadline)
+        batch = self._counter.tokenize(call, text, wishes)
+        # What runs in this thread cannot be given up at its deadline.
+        ticket = self._counter.queue(call, batch, deadline, here=deadline == math.inf)
         try:
             return ticket.result(ticket.future.result(ticket.seconds_left))
         except TimeoutError:
@@ -202,8 +204,9 @@ class _Counter:
         call.check(batch)
         return batch
 
-    def queue(self, call: Call[list[Item]], batch: TokenBatch, deadline: float) -> _Ticket[Item]:
-        return _Ticket(call, batch, self._scheduler.submit(batch, call.outputs, deadline=deadline), deadline)
+    def queue(self, call: Call[list[Item]], batch: TokenBatch, deadline: float, *, here: bool = False) -> _Ticket[Item]:
+        future = self._scheduler.submit(batch, call.outputs, deadline=deadline, here=here)
+        return _Ticket(call, batch, future, deadline)
 
 
 def _is_long(text: object) -> bool:

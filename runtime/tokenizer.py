@@ -97,14 +97,17 @@ class Tokenizer:
             reversed=self(_exchanged(texts, first)) if reverse else None,
         )
 
-    def encode(self, texts: Sequence[Text], *, overflow: Overflow, places: bool) -> list[Any]:
+    def encode(self, texts: Sequence[Text], *, overflow: Overflow, places: bool, all_cores: bool = False) -> list[Any]:
         """Encodings of texts that were checked, whole or as much as the limit lets through.
 
-        One text a call: the library would take every core for several. It lets go of the interpreter meanwhile.
+        Args:
+            all_cores: Let the library use every core that the process may use, which it does for many texts at a
+                time; otherwise they are given one by one.
         """
         encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
-        shorten = overflow is not Overflow.WINDOW
-        return [encode([self._beginning(text) if shorten else text])[0] for text in texts]
+        read = [text if overflow is Overflow.WINDOW else self._beginning(text) for text in texts]
+        encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
+        return encodings
 
     def _beginning(self, text: Text) -> Text:
         """As much of a text as can matter: of ten million characters, a model reads a few thousand."""

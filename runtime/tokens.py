@@ -69,7 +69,8 @@ class TokenBatch:
         Returns:
             `(len(indices), longest)` int64 and bool; past the end of a row its first token stands, and does not count.
         """
-        starts, lengths = self.cu_seqlens[indices], self.lengths[indices]
+        starts = self.cu_seqlens[indices]
+        lengths = self.cu_seqlens[indices + 1] - starts
         place = np.arange(lengths.max())
         counts = place < lengths[:, None]
         return starts[:, None] + np.where(counts, place, 0), counts
@@ -87,6 +88,8 @@ class TokenBatch:
 
 def padded(rows: Sequence[Mapping[str, Int64Array]]) -> dict[str, Int64Array]:
     """Inputs of a graph under each other, each row with zeros after its end, the mask among them."""
+    if len(rows) == 1:
+        return dict(rows[0])
     longest = max(row["input_ids"].shape[1] for row in rows)
     return {
         name: np.concatenate([np.pad(row[name], ((0, 0), (0, longest - row[name].shape[1]))) for row in rows])

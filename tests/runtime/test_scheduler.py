@@ -185,11 +185,12 @@ def test_rows_that_need_other_outputs_do_not_share_a_run(session, scheduler, bus
 
 
 def test_a_run_has_no_more_tokens_than_are_worth_it(session, scheduler, busy):
-    rows = [[token] * 100 for token in range(2, 9)]
+    size = TOKENS_PER_RUN // 5
+    rows = [[token] * size for token in range(2, 9)]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows]
     busy()
     wait_for(futures, timeout=10)
-    assert [len(run) for run in session.runs[1:]] == [TOKENS_PER_RUN // 100, 2]
+    assert [len(run) for run in session.runs[1:]] == [5, 2]
 
 
 def test_a_row_that_is_longer_than_a_run_is_run_alone(session, scheduler, busy):
@@ -278,7 +279,8 @@ def test_no_padding_comes_out_of_a_run_of_mixed_lengths(session, mixed):
 
 
 def test_a_run_of_mixed_lengths_has_no_more_tokens_than_are_worth_it(session, mixed):
-    rows = [[2] * 256, [3] * 255, [4] * 100, [5] * 99]
+    half = TOKENS_PER_RUN // 2
+    rows = [[2] * half, [3] * (half - 1), [4] * (half - 20), [5] * (half - 21)]
     futures = [mixed.submit(batch_of(row), SUMS) for row in rows]
     session.release()
     assert [sums(future) for future in futures] == [wanted(*row) for row in rows]
