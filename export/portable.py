@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph import Graph, axes
@@ -25,6 +26,8 @@ FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx_data"
 _LARGEST_FILE = 2**31 - 2**20
 """Bytes that fit into one ONNX file; protobuf ends at 2 GiB."""
+_SMALLEST_MASK = np.float32(-30_000)
+"""Far below every score, and finite in float16."""
 _OPTIMUM_TASKS = {
     Task.FEATURE_EXTRACTION: "feature-extraction",
     Task.TEXT_CLASSIFICATION: "text-classification",
@@ -54,6 +57,7 @@ def write_portable(trained: TrainedModel, folder: Path) -> Variant:
     needed = {"attention_mask", *(["token_type_ids"] if trained.token_range.types > 1 else [])}
     if missing := needed - {str(value.name) for value in model.graph.inputs}:
         raise CheckpointError(f"Optimum's graph of {trained.checkpoints[0].name} reads no {', '.join(sorted(missing))}")
+    _limit_masks(model.graph)
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape([_AXES.get(str(axis), axis) for axis in _shape(value)])
     if trained.embedding is not None and not trained.heads:
@@ -92,6 +96,20 @@ def _exported(trained: TrainedModel) -> ir.Model:
     except Exception as error:  # Optimum and torch raise whatever their parts raise
         raise CheckpointError(f"Optimum cannot export {source.name} ({source.architecture}): {error}") from error
     return model
+
+
+def _limit_masks(graph: ir.Graph) -> None:
+    """Bring what masks add to scores into the range of half precisions.
+
+    There the smallest float32 is infinite, and what OpenVINO makes of zero times infinity in bfloat16 is not even NaN.
+    """
+    for node in graph:
+        value = node.attributes.get("value") if node.op_type == "Constant" else None
+        if value is not None and value.type is ir.AttributeType.TENSOR:
+            array = value.as_tensor().numpy()
+            if array.dtype == np.float32 and array.size and array.min() < _SMALLEST_MASK:
+                limited = np.maximum(array, _SMALLEST_MASK)
+                node.attributes["value"] = ir.AttrTensor("value", ir.tensor(limited))
 
 
 def _append_sentence_embedding(graph: ir.Graph, trained: TrainedModel) -> None:

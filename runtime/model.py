@@ -18,6 +18,7 @@ from encort.runtime.cores import available_cores
 from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine import Engine
 from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
+from encort.runtime.golden import check_results
 from encort.runtime.manifest import (
     SENTENCE_EMBEDDING,
     TOKENIZER_FILE,
@@ -117,7 +118,7 @@ class Model:
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
 
         def open_session(threads: int) -> Session:
-            return Session(
+            session = Session(
                 bundle,
                 self._variant,
                 threads=threads,
@@ -125,6 +126,9 @@ class Model:
                 provider=provider,
                 provider_options=options.provider_options,
             )
+            if not is_own:
+                check_results(bundle, self._variant, session)
+            return session
 
         cores = available_cores()
         self._has_all_cores = options.threads in (None, cores)

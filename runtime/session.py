@@ -1,15 +1,19 @@
 """One ONNX Runtime session over one variant of a bundle."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.errors import BundleFileChangedError, DeviceError, EncortError
 from encort.runtime.manifest import Device, Variant
+
+# Importing it begins to collect telemetry, on Linux too since 1.31: a database in the user's cache folder, and posts.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 FloatArray = NDArray[np.float32]
 

@@ -1,6 +1,7 @@
 """The arrows between the rooms: which room may import what."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,3 +103,11 @@ def test_the_folders_are_never_loaded_under_a_second_name(classifier_bundle):
         [sys.executable, "-c", code, str(classifier_bundle)], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_loaded_model_leaves_no_telemetry_behind(classifier_bundle, tmp_path):
+    code = "import encort, sys; encort.load(sys.argv[1]).embed(['hello', 'my card'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code, classifier_bundle], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
+from onnx import numpy_helper
 from optimum import onnxruntime as optimum
 
 import encort
@@ -277,3 +278,15 @@ def test_a_portable_bundle_with_a_head_predicts_from_the_shell(folders, tmp_path
     done = CliRunner().invoke(group, ["predict", str(exported.folder), "my card"])
     assert json.loads(done.stdout)["label"] in exported.manifest.heads[0].labels
     assert exported.manifest.embedding is None
+
+
+def test_masks_are_finite_in_half_precisions(bundle):
+    graph = onnx.load(bundle("encoder").folder / "model.onnx").graph
+    constants = [
+        numpy_helper.to_array(attribute.t)
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    ]
+    smallest = min(array.min() for array in constants if array.dtype == np.float32 and array.size)
+    assert np.finfo(np.float16).min < smallest < -10_000

@@ -1,0 +1,91 @@
+"""Another provider of onnxruntime is used by name, for the portable graph, after a look at its results."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import encort
+from encort.runtime import golden
+from encort.runtime.bundle import Bundle
+from encort.runtime.errors import DeviceError, FidelityError, VariantNotFoundError
+from encort.runtime.golden import check_results
+
+OPENVINO = "OpenVINOExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def portable_bundle(encoder_checkpoint, tmp_path_factory):
+    from encort.export.exporter import export_bundle
+
+    return export_bundle(encoder_checkpoint, tmp_path_factory.mktemp("p") / "b", variants=["portable", "fp32"]).folder
+
+
+@pytest.fixture
+def openvino(monkeypatch):
+    """An onnxruntime that has it, but cannot start it; the CPU provider takes over, as ONNX Runtime lets it."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, "CPUExecutionProvider"])
+    opened = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, path, options, providers):
+            opened.append(providers)
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+            super().__init__(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return opened
+
+
+def test_a_provider_that_is_not_installed_is_an_error_with_those_that_are(portable_bundle):
+    with pytest.raises(DeviceError, match=f"has no {OPENVINO}, only .*CPUExecutionProvider"):
+        encort.load(portable_bundle, provider=OPENVINO)
+
+
+@pytest.mark.usefixtures("openvino")
+def test_a_bundle_without_a_portable_graph_says_how_to_get_one(encoder_bundle):
+    with pytest.raises(VariantNotFoundError, match="export it with --variant portable"):
+        encort.load(encoder_bundle, provider=OPENVINO)
+
+
+def test_a_provider_that_is_not_the_one_that_runs_is_an_error(portable_bundle, openvino):
+    with pytest.raises(DeviceError, match=f"{OPENVINO} could not be started"):
+        encort.load(portable_bundle, provider=OPENVINO, provider_options={"device_type": "GPU"})
+    assert openvino == [[(OPENVINO, {"device_type": "GPU"})]]
+
+
+@pytest.mark.usefixtures("openvino")
+def test_options_that_the_provider_refuses_are_a_device_error(portable_bundle, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(DeviceError, match=f"{OPENVINO} cannot run .*no such device"):
+        encort.load(portable_bundle, provider=OPENVINO)
+
+
+def test_a_provider_with_the_models_results_is_taken(portable_bundle, openvino, monkeypatch):
+    with encort.load(portable_bundle) as own:
+        expected = own.embed(["hello", "my card"])
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: [OPENVINO])
+    with encort.load(portable_bundle, provider=OPENVINO) as model:
+        np.testing.assert_allclose(model.embed(["hello", "my card"]), expected, atol=1e-5)
+    assert openvino == [[("CPUExecutionProvider", {})], [(OPENVINO, {})]]
+
+
+class Wrong:
+    """Gives every text the vector of another."""
+
+    def __init__(self, session):
+        self.session = session
+
+    def run(self, names, inputs):
+        return [-array for array in self.session.run(names, inputs)]
+
+
+def test_a_provider_with_other_results_is_refused(portable_bundle):
+    bundle = Bundle.open(portable_bundle)
+    variant = bundle.portable()
+    session = golden.Session(bundle, variant, threads=1)
+    check_results(bundle, variant, session)
+    with pytest.raises(FidelityError, match=r"a cosine of -1\.0000 to a golden vector"):
+        check_results(bundle, variant, Wrong(session))
