@@ -23,6 +23,7 @@ def bench(bundle: Path, precision: str, calibrate: bool) -> None:
         costs = model.calibrate() if calibrate else model.measure_costs()
         click.echo(f"a run {1e3 * costs.run:.3f} ms, each token {1e6 * costs.token:.1f} us")
         click.echo("tokens  ms a text  tokens a second")
-        for length in sorted({8, 16, 64, 128, model.manifest.max_length}):
+        limit = model.manifest.max_length
+        for length in sorted({min(length, limit) for length in (8, 16, 64, 128, limit)}):
             seconds = costs.seconds(np.array([length]))
             click.echo(f"{length:6d}  {1e3 * seconds:9.2f}  {length / seconds:15.0f}")

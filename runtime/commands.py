@@ -56,7 +56,7 @@ def embed(**options: Any) -> None:
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.records import embedding_records
 
-    _run(embedding_records, lambda model: model.dimension, head=None, **options)
+    _run(embedding_records, lambda model: model.dimension, lambda _: "truncate", **options)
 
 
 @click.command()
@@ -72,10 +72,11 @@ def predict(head: str | None, all_scores: bool, n_best: int, **options: Any) -> 
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.records import prediction_records
+    from encort.runtime.records import overflow_of, prediction_records
 
     records = functools.partial(prediction_records, head=head, all_scores=all_scores, n_best=n_best)
-    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, head=head, **options)
+    usual = functools.partial(overflow_of, head=head, all_scores=all_scores)
+    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, usual, **options)
 
 
 @click.command()
@@ -92,6 +93,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 def _run(
     records: "Callable[[Model, TokenBatch], list[Record]]",
     dimension: "Callable[[Model], int]",
+    usual_overflow: "Callable[[Model], str]",
     *,
     bundle: Path,
     texts: tuple[str, ...],
@@ -100,13 +102,11 @@ def _run(
     output: Path | None,
     overflow: str | None,
     stride: int | None,
-    head: str | None,
     **options: Any,
 ) -> None:
     from encort.runtime.inputs import read_texts
     from encort.runtime.model import load
     from encort.runtime.outputs import open_writer
-    from encort.runtime.records import overflow_of
 
     stream = read_texts(texts, file, column)
     with (
@@ -114,7 +114,7 @@ def _run(
         open_writer(output, dimension=dimension(model)) as writer,
         _progress(stream) as counted,
     ):
-        policy = overflow_of(model, head) if overflow is None else overflow
+        policy = usual_overflow(model) if overflow is None else overflow
         for batch in model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK):
             writer.write(records(model, batch))
 

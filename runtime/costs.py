@@ -73,13 +73,19 @@ def _median_seconds(run: Callable[[int, int], object], rows: int, length: int) -
     return statistics.median(times)
 
 
-def costs_file(graph: str) -> Path:
+def costs_file(graph: str) -> Path | None:
     """Where the measured costs of a graph on this kind of processor are kept, in the user's cache folder.
 
     Args:
         graph: SHA-256 of its file.
+
+    Returns:
+        None where the user has no home folder, as in some containers.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
     key = hashlib.sha256(f"{graph} {cpu_name()}".encode()).hexdigest()
     return cache / "encort" / f"costs-{key[:16]}.json"
 
@@ -89,8 +95,10 @@ def save_costs(costs: Costs, file: Path) -> None:
     file.write_text(json.dumps(asdict(costs)) + "\n", encoding="utf-8")
 
 
-def read_costs(file: Path) -> Costs:
+def read_costs(file: Path | None) -> Costs:
     """Measured costs, or the defaults where there are none that can be used."""
+    if file is None:
+        return Costs()
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         return Costs(**{name: float(plain[name]) for name in ("run", "token", "pair")})

@@ -37,18 +37,21 @@ Result = TypeVar("Result")
 class Engine:
     """Runs the graph of one variant on a budget of cores; any number of threads may call it."""
 
-    def __init__(self, variant: Variant, open_session: Callable[[int], Session], *, threads: int, costs: Costs) -> None:
+    def __init__(
+        self, variant: Variant, open_session: Callable[[int], Session], *, threads: int, costs: Costs, may_widen: bool
+    ) -> None:
         """Open the first session.
 
         Args:
             open_session: Opens a session of that many threads.
             threads: Cores to keep busy.
             costs: Of a run, for the planner.
+            may_widen: A session may have several threads, as those of the CPU provider.
         """
         self.variant, self.threads = variant, threads
         self.costs = costs
         self.recorder = Recorder()
-        self._open_session = open_session
+        self._open_session, self._may_widen = open_session, may_widen
         self._narrow = open_session(1)
         self._wide: Session | None = None
         self._runs_alone = 0
@@ -163,6 +166,7 @@ class Engine:
 
     def measure_costs(self, longest: int) -> Costs:
         """Measure the costs of a run on this machine, and plan by them from now on."""
+        self.check_open()
         names = list(self.variant.outputs)
         self.costs = measure_costs(
             lambda rows, length: self._narrow.run(names, self._any_rows(rows, length)), longest=longest
@@ -172,11 +176,12 @@ class Engine:
     def close(self) -> None:
         """Finish the micro-batches that run and let the threads go; closing twice is fine."""
         self._closed = True
-        self._workers.shutdown()
+        if not self.is_fork:
+            self._workers.shutdown()
 
     def _session(self, *, alone: bool) -> Session:
         """The session for a run; a process that runs a single text is done before a second one has opened."""
-        if not alone or self.threads == 1:
+        if not alone or self.threads == 1 or not self._may_widen:
             return self._narrow
         with self._opening:
             self._runs_alone += 1

@@ -1,6 +1,5 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -112,7 +111,9 @@ class Model:
         provider = options.provider or PROVIDERS[device]
         check_provider(provider)
         self._bundle, self._options = bundle, options
-        is_own = provider in PROVIDERS.values()
+        is_own = provider == PROVIDERS[device]
+        if not is_own and (device is not Device.CPU or precision not in (None, Precision.FP32)):
+            raise InputError(f"{provider} runs the portable graph: leave device and precision out")
         self._variant = bundle.variant(device, precision) if is_own else bundle.portable()
         self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant)
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
@@ -137,6 +138,7 @@ class Model:
             open_session,
             threads=options.threads or cores,
             costs=read_costs(self._costs_file),
+            may_widen=provider == PROVIDERS[Device.CPU],
         )
 
     @property
@@ -174,7 +176,8 @@ class Model:
         It says of each text how many tokens it has (`lengths`) and whether it was cut (`truncated`).
 
         Args:
-            texts: Each a str, or a tuple of two str for a pair; or token ids for all, each a list or an array.
+            texts: Each a str, or a tuple of two str for a pair; or token ids for all, each a list or an array, of
+                single texts: their types are 0.
             overflow: `"truncate"` cuts inputs at the limit, `"error"` refuses them, `"window"` reads all of them in
                 overlapping windows.
             stride: Tokens that neighbouring windows share; None takes a quarter of a window, 128 at most.
@@ -198,15 +201,12 @@ class Model:
         Raises:
             InputError: See `tokenize`.
         """
-        iterator, finish = iter(texts), None
-        for first in itertools.count(0, chunk):
-            following = list(itertools.islice(iterator, chunk))
-            begun = self._begin_tokenizing(following, overflow, stride, first) if following else None
-            if finish is not None:
-                yield finish()
-            if begun is None:
-                return
-            finish = begun
+        if isinstance(texts, str | bytes):
+            raise InputTypeError(f"expected texts, got one {type(texts).__name__}: put it in a list")
+        if chunk < 1:
+            raise InputError(f"chunk must be at least 1, got {chunk}")
+        _choice(Overflow, "overflow", overflow)
+        return self._stream(iter(texts), overflow, stride, chunk)
 
     def embed(self, texts: Inputs, *, overflow: str | None = None, stride: int | None = None) -> FloatArray:
         """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
@@ -334,6 +334,8 @@ class Model:
         Raises:
             OSError: The folder cannot be written.
         """
+        if self._costs_file is None:
+            raise InputError("there is no home folder to keep the costs in; set XDG_CACHE_HOME")
         costs = self.measure_costs()
         save_costs(costs, self._costs_file)
         return costs
@@ -354,12 +356,28 @@ class Model:
         return _reopened, (self._bundle.folder, self._options)
 
     @property
-    def _costs_file(self) -> Path:
+    def _costs_file(self) -> Path | None:
         return costs_file(self.manifest.files[self._variant.file].sha256)
+
+    def _stream(self, texts: Iterator[Text], overflow: str, stride: int | None, chunk: int) -> Iterator[TokenBatch]:
+        finish: Callable[[], TokenBatch] | None = None
+        for first in itertools.count(0, chunk):
+            try:
+                following = list(itertools.islice(texts, chunk))
+                begun = self._begin_tokenizing(following, overflow, stride, first) if following else None
+            except InputError:
+                if finish is not None:  # what came before was good
+                    yield finish()
+                raise
+            if finish is not None:
+                yield finish()
+            if begun is None:
+                return
+            finish = begun
 
     def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):
-            return self._results(call, self._checked(texts, overflow))
+            return self._results(call, self._checked(texts, overflow, stride))
         policy = call.overflow if overflow is None else overflow
         if is_token_ids(texts) or not isinstance(texts, Sequence) or len(texts) <= CHUNK:
             return self._results(call, self.tokenize(texts, overflow=policy, stride=stride))
@@ -372,8 +390,12 @@ class Model:
         call.check(batch)
         return call.results(batch, self._engine.run(batch, call.outputs))
 
-    def _checked(self, batch: TokenBatch, overflow: str | None) -> TokenBatch:
+    def _checked(self, batch: TokenBatch, overflow: str | None, stride: int | None) -> TokenBatch:
+        if stride is not None:
+            raise InputError("stride is for texts; give it to tokenize")
         policy = None if overflow is None else _choice(Overflow, "overflow", overflow)
+        if policy is Overflow.WINDOW and batch.truncated.any():
+            raise InputError('the batch was cut at the limit; tokenize the texts with overflow="window"')
         if policy is Overflow.ERROR and batch.truncated.any():
             raise InputTooLongError(f"text {int(batch.truncated.argmax())} of the batch was cut at the limit")
         return batch
@@ -383,20 +405,24 @@ class Model:
     ) -> Callable[[], TokenBatch]:
         """Begin in the engine's threads; what is returned waits for them."""
         self._engine.check_open()
-        begin = time.perf_counter()
         policy = _choice(Overflow, "overflow", overflow)
         places = any(head.task.is_tokenwise for head in self.manifest.heads)
         slices: list[Future[list[Any]]] = []
+
+        def encode(part: Sequence[Text]) -> list[Any]:
+            begin = time.perf_counter()
+            found = self._tokenizer.encode(part, overflow=policy, places=places, all_cores=self._has_all_cores)
+            self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
+            return found
+
         if isinstance(texts, Sequence) and len(texts) > _SLICE and not is_token_ids(texts):
             check_texts(texts, first=first)
             size = len(texts) if self._has_all_cores else _SLICE
-            encode = functools.partial(
-                self._tokenizer.encode, overflow=policy, places=places, all_cores=self._has_all_cores
-            )
-            starts = range(0, len(texts), size)
-            slices = [self._engine.submit(encode, texts[start : start + size]) for start in starts]
+            listed, starts = cast("list[Text]", list(texts)), range(0, len(texts), size)
+            slices = [self._engine.submit(encode, listed[start : start + size]) for start in starts]
 
         def finish() -> TokenBatch:
+            begin = time.perf_counter()
             encoded = [found for future in slices for found in future.result()] or None
             batch = self._tokenizer(
                 texts,
@@ -407,7 +433,8 @@ class Model:
                 reverse=self._variant.reads_reversed,
                 encodings=encoded,
             )
-            self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
+            if not slices:
+                self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
             self._engine.recorder.count(truncated=int(batch.truncated.sum()))
             return batch
 

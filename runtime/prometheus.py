@@ -1,44 +1,43 @@
 """A model's stats as Prometheus metrics; needs `pip install "encort[prometheus]"`.
 
 from encort.runtime.prometheus import StatsCollector
-prometheus_client.REGISTRY.register(StatsCollector(model, name="banking"))
+prometheus_client.REGISTRY.register(StatsCollector({"banking": model}))
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from encort.runtime.model import Model
-from encort.runtime.stats import GAUGES, Histogram
+from encort.runtime.stats import GAUGES, TIMES, Stats
 
 
 class StatsCollector(Collector):
     """Reads `Model.stats` whenever Prometheus asks: `encort_texts_total`, `encort_run_seconds`, and the others."""
 
-    def __init__(self, model: Model, *, name: str) -> None:
-        """Collect for one model.
-
-        Args:
-            name: Value of the label `model`.
-        """
-        self._model, self._name = model, name
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        """Collect for some models; the label `model` has their names."""
+        self._models = models
 
     def collect(self) -> Iterable[Metric]:
-        stats = self._model.stats()
-        for field in fields(stats):
-            yield self._metric(field.name, getattr(stats, field.name))
+        stats = {name: model.stats() for name, model in self._models.items()}
+        for field in (field.name for field in fields(Stats)):
+            yield _family(field, {name: getattr(each, field) for name, each in stats.items()})
 
-    def _metric(self, name: str, value: int | Histogram) -> Metric:
-        about = (f"encort_{name}", f"See encort.Stats.{name}.")
-        if isinstance(value, Histogram):
+
+def _family(field: str, values: Mapping[str, Any]) -> Metric:
+    about = (f"encort_{field}", f"See encort.Stats.{field}.")
+    if field in TIMES:
+        histogram = HistogramMetricFamily(*about, labels=["model"])
+        for name, value in values.items():
             bounds = [*map(str, value.bounds), "+Inf"]
-            buckets = list(zip(bounds, accumulate(value.counts), strict=True))
-            histogram = HistogramMetricFamily(*about, labels=["model"])
-            histogram.add_metric([self._name], buckets, value.sum)
-            return histogram
-        family = (GaugeMetricFamily if name in GAUGES else CounterMetricFamily)(*about, labels=["model"])
-        family.add_metric([self._name], value)
-        return family
+            histogram.add_metric([name], list(zip(bounds, accumulate(value.counts), strict=True)), value.sum)
+        return histogram
+    family = (GaugeMetricFamily if field in GAUGES else CounterMetricFamily)(*about, labels=["model"])
+    for name, value in values.items():
+        family.add_metric([name], value)
+    return family

@@ -24,15 +24,20 @@ def prediction_records(
     """
     if head is None and not model.manifest.heads and not all_scores:
         return embedding_records(model, batch)
-    chosen = model.head(head, *(task for task in Task if task.is_classification and all_scores))
+    chosen = _asked(model, head, all_scores)
     results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best)
     return _counted(batch, results)
 
 
-def overflow_of(model: Model, head: str | None) -> str:
+def overflow_of(model: Model, *, head: str | None, all_scores: bool) -> str:
     """What becomes of too long inputs, if the user does not say: contexts of questions are read in windows."""
-    is_question = bool(model.manifest.heads) and model.head(head).task is Task.QUESTION_ANSWERING
-    return "window" if is_question else "truncate"
+    if head is None and not model.manifest.heads and not all_scores:
+        return "truncate"
+    return "window" if _asked(model, head, all_scores).task is Task.QUESTION_ANSWERING else "truncate"
+
+
+def _asked(model: Model, head: str | None, all_scores: bool) -> Head:
+    return model.head(head, *(task for task in Task if task.is_classification and all_scores))
 
 
 def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:

@@ -6,6 +6,7 @@ who left, not after its deadline, not twice at a time.
 """
 
 import contextlib
+import copy
 import math
 import threading
 import time
@@ -75,9 +76,9 @@ class Scheduler:
         """
         rows = [_Row.of(batch, index, tuple(outputs), self._max_wait_s) for index in range(len(batch))]
         request = _Request(len(rows), [self._engine.is_tokenwise(output) for output in outputs], deadline)
+        self._engine.check_open()
         with self._changed:
             self._check_open()
-            self._engine.check_open()
             self._check_room({row.key: row.tokens for row in rows if row.key not in self._rows})
             for index, row in enumerate(rows):
                 self._join(row).waiting.append((request, index))
@@ -93,9 +94,7 @@ class Scheduler:
             try:
                 self._engine.submit(self._work)
             except RuntimeError as error:  # closed meanwhile, or no thread can be had
-                with self._changed:
-                    self._workers -= begin - begun
-                request.give_up(error)
+                self._leave_out(begin - begun, error)
                 break
         return request.future
 
@@ -156,7 +155,9 @@ class Scheduler:
         except BaseException as error:  # whatever ends a thread must not leave its callers waiting
             with self._changed:
                 self._workers -= 1
-            self._fail(error)
+            self._fail(WorkerDiedError(f"a worker died: {error!r}"), error)
+            if not isinstance(error, Exception):
+                raise
 
     def _hand_over(self) -> bool:
         """Whether another thread goes on in place of this one, or nothing is left."""
@@ -254,7 +255,15 @@ class Scheduler:
             del self._rows[row.key]
         self._changed.notify_all()
 
-    def _fail(self, error: BaseException) -> None:
+    def _leave_out(self, workers: int, error: RuntimeError) -> None:
+        """Workers that could not begin; if there is no other, nobody who waits may wait for them."""
+        with self._changed:
+            self._workers -= workers
+            is_last = self._workers <= 0
+        if is_last:
+            self._fail(error)
+
+    def _fail(self, error: Exception, cause: BaseException | None = None) -> None:
         """Tell everybody who waits, at once."""
         with self._changed:
             rows = list(self._rows.values())
@@ -264,9 +273,9 @@ class Scheduler:
             self._changed.notify_all()
         for row in rows:
             for request, index in row.waiting:
-                died = WorkerDiedError(f"a worker died: {error!r}")
-                died.__cause__ = error
-                request.receive(index, died)
+                own = copy.copy(error)
+                own.__cause__ = cause
+                request.receive(index, own)
 
 
 class _Request:

@@ -157,7 +157,8 @@ class AsyncService:
         ticket = self._counter.queue(call, batch, deadline)
         try:
             async with asyncio.timeout(ticket.seconds_left):
-                return ticket.result(await asyncio.wrap_future(ticket.future))
+                arrays = await asyncio.wrap_future(ticket.future)
+                return await asyncio.to_thread(ticket.result, arrays) if _is_long(text) else ticket.result(arrays)
         except TimeoutError:
             raise ticket.late() from None
 

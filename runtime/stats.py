@@ -55,7 +55,7 @@ class Stats:
         queued_tokens: Tokens that wait in queues now.
         queue_seconds: How long texts waited in a queue.
         run_seconds: How long micro-batches ran.
-        tokenize_seconds: How long calls took to turn texts into tokens.
+        tokenize_seconds: How long threads took to turn texts into tokens, one text or many at a time.
     """
 
     texts: int

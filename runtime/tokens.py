@@ -12,8 +12,8 @@ Text = str | tuple[str, str]
 Int64Array = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-TokenIds = Sequence[int] | NDArray[np.integer]
-"""Token ids of one input, special tokens included, in place of its text."""
+TokenIds = list[int] | NDArray[np.integer]
+"""Token ids of one single text, special tokens included, in its place."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

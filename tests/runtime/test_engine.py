@@ -89,7 +89,7 @@ def fakes():
 
 @pytest.fixture
 def engine(fakes):
-    engine = Engine(VARIANT, fakes.open, threads=4, costs=Costs())
+    engine = Engine(VARIANT, fakes.open, threads=4, costs=Costs(), may_widen=True)
     yield engine
     for free in fakes.holds.values():
         free.set()
@@ -98,7 +98,7 @@ def engine(fakes):
 
 @pytest.fixture
 def single(fakes):
-    engine = Engine(VARIANT, fakes.open, threads=1, costs=Costs())
+    engine = Engine(VARIANT, fakes.open, threads=1, costs=Costs(), may_widen=True)
     yield engine
     for free in fakes.holds.values():
         free.set()
@@ -166,7 +166,9 @@ def test_one_thread_needs_one_session(fakes, single):
 @pytest.fixture
 def mixed(fakes):
     """An engine over a graph that takes rows of different lengths."""
-    engine = Engine(dataclasses.replace(VARIANT, layout=Layout.RAGGED), fakes.open, threads=2, costs=Costs())
+    engine = Engine(
+        dataclasses.replace(VARIANT, layout=Layout.RAGGED), fakes.open, threads=2, costs=Costs(), may_widen=True
+    )
     yield engine
     engine.close()
 

@@ -20,7 +20,7 @@ def model(classifier_bundle):
 
 def test_prometheus_reads_every_count_and_histogram(model):
     registry = prometheus_client.CollectorRegistry()
-    registry.register(StatsCollector(model, name="banking"))
+    registry.register(StatsCollector({"banking": model}))
     stats = model.stats()
     for name, value in vars(stats).items():
         if isinstance(value, Histogram):
@@ -36,7 +36,7 @@ def test_prometheus_reads_every_count_and_histogram(model):
 
 def test_prometheus_reads_anew_each_time(model):
     registry = prometheus_client.CollectorRegistry()
-    registry.register(StatsCollector(model, name="banking"))
+    registry.register(StatsCollector({"banking": model}))
     model.classify(["hello"])
     assert registry.get_sample_value("encort_texts_total", {"model": "banking"}) == 4
     assert b'encort_run_seconds_bucket{le="0.001",model="banking"}' in prometheus_client.generate_latest(registry)
@@ -44,7 +44,7 @@ def test_prometheus_reads_anew_each_time(model):
 
 def test_opentelemetry_reads_every_count_and_sum(model):
     reader = InMemoryMetricReader()
-    observe(model, name="banking", meter=MeterProvider([reader]).get_meter("test"))
+    observe({"banking": model}, meter=MeterProvider([reader]).get_meter("test"))
     (resource,) = reader.get_metrics_data().resource_metrics
     found = {metric.name: metric.data.data_points[0] for metric in resource.scope_metrics[0].metrics}
     stats = model.stats()
@@ -52,3 +52,15 @@ def test_opentelemetry_reads_every_count_and_sum(model):
         point = found[f"encort.{name}"]
         assert point.value == (value.sum if isinstance(value, Histogram) else value)
         assert point.attributes == {"model": "banking"}
+
+
+def test_two_models_stand_side_by_side(model):
+    registry, reader = prometheus_client.CollectorRegistry(), InMemoryMetricReader()
+    models = {"first": model, "second": model}
+    registry.register(StatsCollector(models))
+    observe(models, meter=MeterProvider([reader]).get_meter("test"))
+    for name in models:
+        assert registry.get_sample_value("encort_texts_total", {"model": name}) == 3
+    (resource,) = reader.get_metrics_data().resource_metrics
+    points = {metric.name: metric.data.data_points for metric in resource.scope_metrics[0].metrics}
+    assert [point.attributes["model"] for point in points["encort.texts"]] == ["first", "second"]

@@ -126,7 +126,7 @@ def make(session):
     engines = []
 
     def scheduler(*, threads=1, max_wait_s=0, queue_tokens=100_000, variant=VARIANT):
-        engines.append(Engine(variant, lambda _: session, threads=threads, costs=Costs()))
+        engines.append(Engine(variant, lambda _: session, threads=threads, costs=Costs(), may_widen=True))
         made = Scheduler(engines[-1], max_wait_s=max_wait_s, queue_tokens=queue_tokens)
         made.engine = engines[-1]
         return made
@@ -620,38 +620,46 @@ def test_closing_the_engine_finishes_what_waits(session, scheduler):
     scheduler.close()
 
 
-@pytest.fixture
-def closing_meanwhile(session, make, monkeypatch):
-    """What becomes of a text that runs, and of one that comes while the engine is closing."""
+def closed(*_):
+    raise ModelClosedError("this model was closed; load the bundle again")
+
+
+def test_a_text_that_comes_while_the_engine_closes_is_run_by_a_worker_that_still_runs(session, make, monkeypatch):
     scheduler = make(threads=2)
     free = session.hold(5)
     running = scheduler.submit(batch_of([5]), SUMS)
     session.wait(runs=1)
-
-    def closed(*_):
-        raise ModelClosedError("this model was closed; load the bundle again")
-
     monkeypatch.setattr(scheduler.engine, "submit", closed)
-    try:
-        coming = scheduler.submit(batch_of([6, 6]), SUMS)
-        error = coming.exception(10)
-    except ModelClosedError as raised:
-        error = raised
+    coming = scheduler.submit(batch_of([6, 6]), SUMS)
     free.set()
+    assert (sums(running), sums(coming)) == (wanted(5), wanted(6, 6))
     scheduler.close()
-    return running, error
 
 
-def test_a_text_that_comes_while_the_engine_closes_does_not_wait_forever(closing_meanwhile):
-    running, error = closing_meanwhile
-    assert running.done()
-    assert isinstance(error, ModelClosedError | WorkerDiedError)
+def test_where_no_worker_can_begin_everybody_who_waits_learns_it(make, monkeypatch):
+    scheduler = make(threads=1)
+    others = []
+
+    def closed_meanwhile(*_):
+        if not others:
+            others.append(scheduler.submit(batch_of([6, 6]), SUMS))
+        closed()
+
+    monkeypatch.setattr(scheduler.engine, "submit", closed_meanwhile)
+    first = scheduler.submit(batch_of([5]), SUMS)
+    assert [type(future.exception(10)) for future in (first, *others)] == [ModelClosedError] * 2
+    scheduler.close()
 
 
-def test_a_text_that_comes_while_the_engine_closes_fails_alone(closing_meanwhile):
-    running, error = closing_meanwhile
-    assert sums(running) == wanted(5)
-    assert isinstance(error, ModelClosedError)
+def test_an_interrupt_in_the_callers_thread_reaches_the_caller(scheduler, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduler.engine, "run_rows", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scheduler.submit(batch_of([5]), SUMS, here=True)
+    assert sums(scheduler.submit(batch_of([6]), SUMS, here=True)) == wanted(6)
 
 
 def test_after_a_thread_that_could_not_start_the_next_text_is_run(scheduler, monkeypatch):
