@@ -63,7 +63,7 @@ def load(
 
     Args:
         bundle: Folder that `encort export` made.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
+        device: `"auto"` (the CPU), `"cpu"` or `"cuda"`.
         precision: `"auto"` (the exporter's best), `"fp32"` or `"int8"`.
         threads: Cores to use; None takes what the affinity mask and the container's quota allow.
         spinning: Keep the threads of single texts turning between calls: lower latency, for a process that has its
@@ -173,7 +173,7 @@ class Model:
     ) -> TokenBatch:
         """Token ids of texts or pairs; every task takes the result in place of texts.
 
-        It says of each text how many tokens it has (`lengths`) and whether it was cut (`truncated`).
+        It says of each text how many tokens were read (`tokens_of_texts`) and whether it was cut (`truncated_texts`).
 
         Args:
             texts: Each a str, or a tuple of two str for a pair; or token ids for all, each a list or an array, of
@@ -304,8 +304,8 @@ class Model:
         """Serve concurrent callers, each with one text: `with model.serving() as service`, or `async with`.
 
         Args:
-            max_wait_ms: How long a text waits for others of its length while a core is free; texts that come while
-                all cores are busy share runs without it.
+            max_wait_ms: How long a text waits for others to share its run while a core is free; texts that come
+                while all cores are busy share runs without it.
             queue_tokens: Most tokens that wait; beyond it callers get `OverloadedError`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What the tasks give, as frozen values; and how they come out of the graph's outputs."""
+"""What the tasks give, and how it comes out of the graph's outputs."""
 
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence

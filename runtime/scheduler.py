@@ -72,6 +72,7 @@ class Scheduler:
 
         Raises:
             OverloadedError: The queue has no room for it.
+            InputTooLongError: It never has: its windows have more tokens than the queue may hold.
             ModelClosedError: The scheduler or its engine was closed.
         """
         rows = [_Row.of(batch, index, tuple(outputs), self._max_wait_s) for index in range(len(batch))]
