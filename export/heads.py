@@ -25,7 +25,7 @@ def author(
 ) -> ir.Model:
     """The whole graph: every encoder once, and every head on it.
 
-    ONNX Runtime runs only what leads to the outputs that are asked for.
+    A run computes all of it, also what nobody asked for; docs/decisions/0002 says what that costs.
 
     Args:
         embedding: How sentence embeddings are made; None gives none, nor the encoder's other outputs.

@@ -212,8 +212,9 @@ class Engine:
         The first error is raised here, and what has not begun then is not begun.
         """
         waiting = iter(micro_batches)
-        begun = deque(self.submit(function, indices) for indices in itertools.islice(waiting, 2 * self.threads))
+        begun: deque[Future[None]] = deque()
         try:
+            begun.extend(self.submit(function, indices) for indices in itertools.islice(waiting, 2 * self.threads))
             while begun:
                 begun.popleft().result()
                 begun.extend(self.submit(function, indices) for indices in itertools.islice(waiting, 1))

@@ -56,16 +56,13 @@ class Scheduler:
         self._workers = 0
         self._closed = False
 
-    def submit(
-        self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf, here: bool = False
-    ) -> "Future[Arrays]":
+    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> "Future[Arrays]":
         """Queue one text; cancel the future to give it up.
 
         Args:
             batch: The text, as one row or as several windows.
             outputs: Of the graph.
             deadline: By `time.monotonic`; afterwards the text is not run any more.
-            here: Run it in the calling thread if nothing else is to do, which saves waking another.
 
         Returns:
             What `Engine.run` gives for the batch.
@@ -85,12 +82,8 @@ class Scheduler:
                 self._join(row).waiting.append((request, index))
             begin = min(sum(map(len, self._queues.values())), self._engine.threads - self._workers)
             self._workers += begin
-            here = here and begin == self._workers == 1 and not self._max_wait_s and self._engine.is_idle
             self._changed.notify_all()
         request.future.add_done_callback(lambda _: self._forget(rows))
-        if here:
-            self._work()
-            return request.future
         for begun in range(begin):
             try:
                 self._engine.submit(self._work)
@@ -157,8 +150,6 @@ class Scheduler:
             with self._changed:
                 self._workers -= 1
             self._fail(WorkerDiedError(f"a worker died: {error!r}"), error)
-            if not isinstance(error, Exception):
-                raise
 
     def _hand_over(self) -> bool:
         """Whether another thread goes on in place of this one, or nothing is left."""

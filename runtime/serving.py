@@ -107,8 +107,7 @@ class Service:
     def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
         deadline = self._counter.deadline(wishes)
         batch = self._counter.tokenize(call, text, wishes)
-        # What runs in this thread cannot be given up at its deadline.
-        ticket = self._counter.queue(call, batch, deadline, here=deadline == math.inf)
+        ticket = self._counter.queue(call, batch, deadline)
         try:
             return ticket.result(ticket.future.result(ticket.seconds_left))
         except TimeoutError:
@@ -205,8 +204,8 @@ class _Counter:
         call.check(batch)
         return batch
 
-    def queue(self, call: Call[list[Item]], batch: TokenBatch, deadline: float, *, here: bool = False) -> _Ticket[Item]:
-        future = self._scheduler.submit(batch, call.outputs, deadline=deadline, here=here)
+    def queue(self, call: Call[list[Item]], batch: TokenBatch, deadline: float) -> _Ticket[Item]:
+        future = self._scheduler.submit(batch, call.outputs, deadline=deadline)
         return _Ticket(call, batch, future, deadline)
 
 

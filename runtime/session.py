@@ -22,8 +22,8 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 PROVIDERS = {Device.CPU: CPU_PROVIDER, Device.CUDA: CUDA_PROVIDER}
 
 SPIN_US = "1000"
-"""Microseconds that threads turn after a run: a next one that follows at once starts without waking them, which takes
-as long as a third of a short text; a process that has nothing to run leaves the cores alone."""
+"""Microseconds that threads turn after a run: a next one that follows at once need not wake them, and a process that
+has nothing to run leaves the cores alone."""
 
 
 class Session:

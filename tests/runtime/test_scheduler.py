@@ -651,17 +651,6 @@ def test_where_no_worker_can_begin_everybody_who_waits_learns_it(make, monkeypat
     scheduler.close()
 
 
-def test_an_interrupt_in_the_callers_thread_reaches_the_caller(scheduler, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(scheduler.engine, "run_rows", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            scheduler.submit(batch_of([5]), SUMS, here=True)
-    assert sums(scheduler.submit(batch_of([6]), SUMS, here=True)) == wanted(6)
-
-
 def test_after_a_thread_that_could_not_start_the_next_text_is_run(scheduler, monkeypatch):
     def fail(_):
         raise RuntimeError("can't start new thread")
