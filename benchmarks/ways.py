@@ -17,7 +17,6 @@ import encort
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
 from encort.runtime.manifest import TOKENIZER_FILE, Layout, Precision
-from encort.runtime.overflow import Overflow
 from encort.runtime.session import Session
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Int64Array, TokenBatch, padded
@@ -61,8 +60,10 @@ def compare_threads(bundle: Bundle, precision: Precision) -> None:
 
 def compare_tokenization(bundle: Bundle) -> None:
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    encode = functools.partial(tokenizer.encode, TEXTS, overflow=Overflow.TRUNCATE, places=False)
-    ways = {"all at once": functools.partial(encode, all_cores=True), "one by one": encode}
+    ways = {
+        "all at once": functools.partial(tokenizer, TEXTS, all_cores=True),
+        "one by one": functools.partial(tokenizer, TEXTS),
+    }
     report(f"tokens of {len(TEXTS)} texts", ways)
 
 
@@ -77,8 +78,8 @@ def compare_queue(folder: str) -> None:
 
 
 def opened(bundle: Bundle, precision: Precision, layout: Layout, *, threads: int = 1) -> Session:
-    fit = (v for v in bundle.manifest.variants if (v.precision, v.layout) == (precision, layout))
-    return Session(bundle, next(fit), threads=threads)
+    variant = next(v for v in bundle.manifest.variants if (v.precision, v.layout) == (precision, layout))
+    return Session(bundle.graph(variant), variant, threads=threads)
 
 
 def row(length: int) -> dict[str, Int64Array]:

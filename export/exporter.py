@@ -300,7 +300,7 @@ def _verify(
     bundle: Bundle, variants: Sequence[Variant], trained: TrainedModel, samples: TokenBatch, *, progress: bool
 ) -> list[Fidelity]:
     return verify(
-        [(variant, Session(bundle, variant, threads=1)) for variant in variants],
+        [(variant, Session(bundle.graph(variant), variant, threads=1)) for variant in variants],
         trained.oracle,
         samples,
         tokens=trained.token_range,

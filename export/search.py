@@ -21,6 +21,7 @@ from encort.export.variants import write_eight_bit, write_full_precision
 from encort.runtime.bundle import Bundle
 from encort.runtime.manifest import TOKENIZER_FILE, Metric, Precision, Variant
 from encort.runtime.model import Model
+from encort.runtime.options import Options
 
 TABLE_FILE = "search.md"
 _SMOOTHINGS = {"chosen a tensor": STRENGTHS, "0.75": (0.75,), "0.5": (0.5,)}
@@ -200,7 +201,7 @@ def _opened(trained: TrainedModel, folder: Path, model: EightBitModel | None, we
             variants = write_full_precision(trained, temporary)
         else:
             variants = write_eight_bit(trained, model, temporary, weight_bits=weight_bits)
-        with Model(Bundle(temporary, trained.manifest(temporary, variants))) as opened:
+        with Model(Bundle(temporary, trained.manifest(temporary, variants)), Options()) as opened:
             yield opened
 
 

@@ -1,7 +1,8 @@
 """Bundle to embeddings and predictions, with numpy, onnxruntime, tokenizers and click alone.
 
 The walk of the data, a file a step: `texts` → `tokenizer` (→ `overflow`) → `tokens` → `planner` (by `costs`) →
-`engine` → `session` → `tasks` → `results`, `spans`, `answers`, held together by `model`. For concurrent callers
+`engine` → `session` → `tasks` → `results`, `spans`, `answers`, held together by `model` with its `options`;
+`parallel_tokenizer` has the engine's threads tokenize what comes next. For concurrent callers
 `serving` puts the queue of `scheduler` in front of the engine. `bundle`, `manifest` and `schema` read the folder;
 `cli`, `commands`, `inputs`, `records` and `outputs` are the shell's side; `stats` counts, and `prometheus` and
 `opentelemetry` pass it on; `golden` checks a bundle on the machine that serves, within `tolerance`; `cores` counts what

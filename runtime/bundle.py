@@ -96,6 +96,16 @@ class Bundle:
             )
         return path
 
+    def graph(self, variant: Variant) -> Path:
+        """The checked path of a variant's graph; its weights, where they are a file of their own, are checked too.
+
+        Raises:
+            BundleError: See `path`.
+        """
+        if variant.weights_file is not None:
+            self.path(variant.weights_file)
+        return self.path(variant.file)
+
     def variant(self, device: Device, precision: Precision | None) -> Variant:
         """The variant to run: the manifest's first that fits, since the exporter lists its best choice first.
 

@@ -1,14 +1,10 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -18,35 +14,22 @@ from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine import Engine
 from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.golden import check_results
-from encort.runtime.manifest import (
-    SENTENCE_EMBEDDING,
-    TOKENIZER_FILE,
-    Device,
-    Head,
-    Manifest,
-    Precision,
-    Task,
-)
+from encort.runtime.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task
+from encort.runtime.options import Options, choice
 from encort.runtime.overflow import Overflow
+from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.serving import Serving
-from encort.runtime.session import PROVIDERS, FloatArray, Session, check_provider
+from encort.runtime.session import CPU_PROVIDER, FloatArray, Session, check_provider
 from encort.runtime.stats import Stats
 from encort.runtime.tasks import Call, Results, Tasks
-from encort.runtime.texts import check_texts, is_token_ids
+from encort.runtime.texts import is_token_ids
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text, TokenBatch, TokenIds
 
-Choice = TypeVar("Choice", bound=StrEnum)
-
 Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
 """What every task takes: texts, pairs, token ids, or what `tokenize` gave for them."""
-
-CHUNK = 8192
-"""Texts that are planned together: enough of every length, few enough that memory stays flat."""
-_SLICE = 16
-"""Texts that one thread tokenizes at a time."""
 
 
 def load(
@@ -88,57 +71,30 @@ def load(
     return Model(Bundle.open(bundle), options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a bundle is loaded; see `load`."""
-
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
-    spinning: bool = False
-    provider: str | None = None
-    provider_options: Mapping[str, str] = field(default_factory=dict)
-
-
 class Model:
     """A loaded bundle. Thread-safe; use it as a context manager or call `close`. Pickled, it is loaded again."""
 
-    def __init__(self, bundle: Bundle, options: Options = Options()) -> None:
-        precision = None if options.precision == "auto" else _choice(Precision, "precision", options.precision)
-        device = Device.CPU if options.device == "auto" else _choice(Device, "device", options.device)
-        if options.threads is not None and options.threads < 1:
-            raise InputError(f"threads must be at least 1, got {options.threads}")
-        provider = options.provider or PROVIDERS[device]
-        check_provider(provider)
+    def __init__(self, bundle: Bundle, options: Options) -> None:
+        check_provider(options.chosen_provider)
         self._bundle, self._options = bundle, options
-        is_own = provider == PROVIDERS[device]
-        if not is_own and (device is not Device.CPU or precision not in (None, Precision.FP32)):
-            raise InputError(f"{provider} runs the portable graph: leave device and precision out")
-        self._variant = bundle.variant(device, precision) if is_own else bundle.portable()
+        self._variant = (
+            bundle.portable() if options.is_foreign else bundle.variant(options.chosen_device, options.chosen_precision)
+        )
         self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant)
-        self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-
-        def open_session(threads: int) -> Session:
-            session = Session(
-                bundle,
-                self._variant,
-                threads=threads,
-                spinning=options.spinning,
-                provider=provider,
-                provider_options=options.provider_options,
-            )
-            if not is_own:
-                check_results(bundle, self._variant, session)
-            return session
-
         cores = available_cores()
-        self._has_all_cores = options.threads in (None, cores)
         self._engine = Engine(
             self._variant,
-            open_session,
+            self._session_maker(),
             threads=options.threads or cores,
             costs=read_costs(self._costs_file),
-            may_widen=provider == PROVIDERS[Device.CPU],
+            may_widen=options.chosen_provider == CPU_PROVIDER,
+        )
+        self._tokenize = ParallelTokenizer(
+            Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
+            self._engine,
+            places=any(head.task.is_tokenwise for head in bundle.manifest.heads),
+            reverse=self._variant.reads_reversed,
+            all_cores=options.threads in (None, cores),
         )
 
     @property
@@ -188,7 +144,7 @@ class Model:
             InputError: A text is not Unicode, or an id is not in the vocabulary.
             InputTooLongError: A text passes the limit, with `overflow="error"`.
         """
-        return self._begin_tokenizing(texts, overflow, stride, first)()
+        return self._tokenize(texts, overflow=overflow, stride=stride, first=first)
 
     def tokenize_stream(
         self, texts: Iterable[Text], *, overflow: str = "truncate", stride: int | None = None, chunk: int = CHUNK
@@ -201,12 +157,7 @@ class Model:
         Raises:
             InputError: See `tokenize`.
         """
-        if isinstance(texts, str | bytes):
-            raise InputTypeError(f"expected texts, got one {type(texts).__name__}: put it in a list")
-        if chunk < 1:
-            raise InputError(f"chunk must be at least 1, got {chunk}")
-        _choice(Overflow, "overflow", overflow)
-        return self._stream(iter(texts), overflow, stride, chunk)
+        return self._tokenize.stream(texts, overflow=overflow, stride=stride, chunk=chunk)
 
     def embed(self, texts: Inputs, *, overflow: str | None = None, stride: int | None = None) -> FloatArray:
         """Sentence embeddings, `(n, dim)` float32, pooled and normalized as the bundle says.
@@ -359,21 +310,24 @@ class Model:
     def _costs_file(self) -> Path | None:
         return costs_file(self.manifest.files[self._variant.file].sha256)
 
-    def _stream(self, texts: Iterator[Text], overflow: str, stride: int | None, chunk: int) -> Iterator[TokenBatch]:
-        finish: Callable[[], TokenBatch] | None = None
-        for first in itertools.count(0, chunk):
-            try:
-                following = list(itertools.islice(texts, chunk))
-                begun = self._begin_tokenizing(following, overflow, stride, first) if following else None
-            except InputError:
-                if finish is not None:  # what came before was good
-                    yield finish()
-                raise
-            if finish is not None:
-                yield finish()
-            if begun is None:
-                return
-            finish = begun
+    def _session_maker(self) -> Callable[[int], Session]:
+        """Opens a session of that many threads over the variant's files, whose hashes are checked here, once."""
+        graph, options = self._bundle.graph(self._variant), self._options
+
+        def open_session(threads: int) -> Session:
+            session = Session(
+                graph,
+                self._variant,
+                threads=threads,
+                spinning=options.spinning,
+                provider=options.chosen_provider,
+                provider_options=options.provider_options,
+            )
+            if options.is_foreign:
+                check_results(self._bundle, self._variant, session)
+            return session
+
+        return open_session
 
     def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):
@@ -393,52 +347,12 @@ class Model:
     def _checked(self, batch: TokenBatch, overflow: str | None, stride: int | None) -> TokenBatch:
         if stride is not None:
             raise InputError("stride is for texts; give it to tokenize")
-        policy = None if overflow is None else _choice(Overflow, "overflow", overflow)
+        policy = None if overflow is None else choice(Overflow, "overflow", overflow)
         if policy is Overflow.WINDOW and batch.truncated.any():
             raise InputError('the batch was cut at the limit; tokenize the texts with overflow="window"')
         if policy is Overflow.ERROR and batch.truncated.any():
             raise InputTooLongError(f"text {int(batch.truncated.argmax())} of the batch was cut at the limit")
         return batch
-
-    def _begin_tokenizing(
-        self, texts: Sequence[Text] | Sequence[TokenIds], overflow: str, stride: int | None, first: int
-    ) -> Callable[[], TokenBatch]:
-        """Begin in the engine's threads; what is returned waits for them."""
-        self._engine.check_open()
-        policy = _choice(Overflow, "overflow", overflow)
-        places = any(head.task.is_tokenwise for head in self.manifest.heads)
-        slices: list[Future[list[Any]]] = []
-
-        def encode(part: Sequence[Text]) -> list[Any]:
-            begin = time.perf_counter()
-            found = self._tokenizer.encode(part, overflow=policy, places=places, all_cores=self._has_all_cores)
-            self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
-            return found
-
-        if isinstance(texts, Sequence) and len(texts) > _SLICE and not is_token_ids(texts):
-            check_texts(texts, first=first)
-            size = len(texts) if self._has_all_cores else _SLICE
-            listed, starts = cast("list[Text]", list(texts)), range(0, len(texts), size)
-            slices = [self._engine.submit(encode, listed[start : start + size]) for start in starts]
-
-        def finish() -> TokenBatch:
-            begin = time.perf_counter()
-            encoded = [found for future in slices for found in future.result()] or None
-            batch = self._tokenizer(
-                texts,
-                overflow=policy,
-                stride=stride,
-                first=first,
-                places=places,
-                reverse=self._variant.reads_reversed,
-                encodings=encoded,
-            )
-            if not slices:
-                self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
-            self._engine.recorder.count(truncated=int(batch.truncated.sum()))
-            return batch
-
-        return finish
 
 
 def _reopened(folder: Path, options: Options) -> Model:
@@ -448,10 +362,3 @@ def _reopened(folder: Path, options: Options) -> Model:
 def _joined(parts: list[Results]) -> Results:
     joined: Any = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [*itertools.chain(*parts)]
     return cast("Results", joined)
-
-
-def _choice(kind: type[Choice], name: str, value: str) -> Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        raise InputError(f"{name} must be one of {', '.join(kind)}; got {value!r}") from None

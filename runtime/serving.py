@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
 
-from encort.runtime.errors import DeadlineError, InputError
+from encort.runtime.errors import DeadlineError, InputError, InputTypeError
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Arrays, Scheduler
 from encort.runtime.session import FloatArray
@@ -48,11 +48,11 @@ class Serving:
     """
 
     def __init__(self, tokenize: Tokenize, tasks: Tasks, scheduler: Scheduler) -> None:
-        self._counter, self._scheduler = _Counter(tokenize, scheduler), scheduler
+        self._intake, self._scheduler = _Intake(tokenize, scheduler), scheduler
         self._tasks = tasks
 
     def __enter__(self) -> "Service":
-        return Service(self._tasks, self._counter)
+        return Service(self._tasks, self._intake)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -60,7 +60,7 @@ class Serving:
         self._scheduler.close()
 
     async def __aenter__(self) -> "AsyncService":
-        return AsyncService(self._tasks, self._counter)
+        return AsyncService(self._tasks, self._intake)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -74,8 +74,8 @@ class Service:
     Every call may raise what `Model` raises, `OverloadedError` when the queue is full, and `DeadlineError`.
     """
 
-    def __init__(self, tasks: Tasks, counter: "_Counter") -> None:
-        self._tasks, self._counter = tasks, counter
+    def __init__(self, tasks: Tasks, intake: "_Intake") -> None:
+        self._tasks, self._intake = tasks, intake
 
     def embed(self, text: Text, **wishes: Unpack[Wishes]) -> FloatArray:
         """Its sentence embedding, `(dim,)` float32."""
@@ -105,13 +105,13 @@ class Service:
         return self._ask(self._tasks.predict(), text, wishes)
 
     def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
-        deadline = self._counter.deadline(wishes)
-        batch = self._counter.tokenize(call, text, wishes)
-        ticket = self._counter.queue(call, batch, deadline)
+        deadline = self._intake.deadline(wishes)
+        batch = self._intake.tokenize(call, text, wishes)
+        ticket = self._intake.queue(call, batch, deadline)
         try:
-            return ticket.result(ticket.future.result(ticket.seconds_left))
+            return ticket.result(ticket.future.result(_seconds_until(deadline)))
         except TimeoutError:
-            raise ticket.late() from None
+            raise _late() from None
         finally:
             ticket.future.cancel()
 
@@ -119,8 +119,8 @@ class Service:
 class AsyncService:
     """The same as `Service` for asyncio; a task that is cancelled takes its text out of the queue."""
 
-    def __init__(self, tasks: Tasks, counter: "_Counter") -> None:
-        self._tasks, self._counter = tasks, counter
+    def __init__(self, tasks: Tasks, intake: "_Intake") -> None:
+        self._tasks, self._intake = tasks, intake
 
     async def embed(self, text: Text, **wishes: Unpack[Wishes]) -> FloatArray:
         """Its sentence embedding, `(dim,)` float32."""
@@ -150,37 +150,30 @@ class AsyncService:
         return await self._ask(self._tasks.predict(), text, wishes)
 
     async def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
-        deadline = self._counter.deadline(wishes)
-        tokenize = functools.partial(self._counter.tokenize, call, text, wishes)
-        batch = await asyncio.to_thread(tokenize) if _is_long(text) else tokenize()
-        ticket = self._counter.queue(call, batch, deadline)
+        deadline = self._intake.deadline(wishes)
+        tokenize = functools.partial(self._intake.tokenize, call, text, wishes)
         try:
-            async with asyncio.timeout(ticket.seconds_left):
+            async with asyncio.timeout(_seconds_until(deadline)):
+                batch = await asyncio.to_thread(tokenize) if _is_long(text) else tokenize()
+                ticket = self._intake.queue(call, batch, deadline)
                 arrays = await asyncio.wrap_future(ticket.future)
                 return await asyncio.to_thread(ticket.result, arrays) if _is_long(text) else ticket.result(arrays)
         except TimeoutError:
-            raise ticket.late() from None
+            raise _late() from None
 
 
 class _Ticket(Generic[Item]):
     """One text on its way."""
 
-    def __init__(self, call: Call[list[Item]], batch: TokenBatch, future: "Future[Arrays]", deadline: float) -> None:
+    def __init__(self, call: Call[list[Item]], batch: TokenBatch, future: "Future[Arrays]") -> None:
         self.future = future
-        self._call, self._batch, self._deadline = call, batch, deadline
-
-    @property
-    def seconds_left(self) -> float | None:
-        return None if self._deadline == math.inf else max(0.0, self._deadline - time.monotonic())
+        self._call, self._batch = call, batch
 
     def result(self, arrays: Arrays) -> Item:
         return self._call.results(self._batch, arrays)[0]
 
-    def late(self) -> DeadlineError:
-        return DeadlineError("there was no result within timeout_s; give it longer, or serve with more cores")
 
-
-class _Counter:
+class _Intake:
     """Takes texts in: tokens first, then the queue."""
 
     def __init__(self, tokenize: Tokenize, scheduler: Scheduler) -> None:
@@ -193,6 +186,8 @@ class _Counter:
         timeout_s = wishes.get("timeout_s")
         if timeout_s is None:
             return math.inf
+        if type(timeout_s) not in (int, float):
+            raise InputTypeError(f"timeout_s must be a number of seconds or None, got {timeout_s!r}")
         if not 0 < timeout_s <= threading.TIMEOUT_MAX:
             raise InputError(f"timeout_s must be a number above 0, got {timeout_s}")
         return time.monotonic() + timeout_s
@@ -206,7 +201,15 @@ class _Counter:
 
     def queue(self, call: Call[list[Item]], batch: TokenBatch, deadline: float) -> _Ticket[Item]:
         future = self._scheduler.submit(batch, call.outputs, deadline=deadline)
-        return _Ticket(call, batch, future, deadline)
+        return _Ticket(call, batch, future)
+
+
+def _seconds_until(deadline: float) -> float | None:
+    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+
+
+def _late() -> DeadlineError:
+    return DeadlineError("there was no result within timeout_s; give it longer, or serve with more cores")
 
 
 def _is_long(text: object) -> bool:

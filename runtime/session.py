@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.bundle import Bundle
 from encort.runtime.errors import BundleFileChangedError, DeviceError, EncortError
 from encort.runtime.manifest import Device, Variant
 
@@ -35,7 +35,7 @@ class Session:
 
     def __init__(
         self,
-        bundle: Bundle,
+        graph: Path,
         variant: Variant,
         *,
         threads: int,
@@ -46,6 +46,7 @@ class Session:
         """Load the variant.
 
         Args:
+            graph: Its file, checked by `Bundle.graph`.
             threads: Threads of one run.
             spinning: Let them turn on while there is nothing to run: the next run starts sooner, and others on these
                 cores are disturbed.
@@ -53,14 +54,10 @@ class Session:
             provider_options: Passed through to it.
 
         Raises:
-            BundleFileMissingError: A file is not there.
-            BundleFileChangedError: A hash differs, or the graph's names and axes are not the manifest's.
+            BundleFileChangedError: The graph's names and axes are not the manifest's.
             DeviceError: The provider is not installed, or does not take the whole graph.
         """
-        if variant.weights_file is not None:
-            bundle.path(variant.weights_file)
-        path = bundle.path(variant.file)
-        self._session = _open(path, _session_options(threads, spinning), provider, dict(provider_options or {}))
+        self._session = _open(graph, _session_options(threads, spinning), provider, dict(provider_options or {}))
         self._inputs = tuple(variant.inputs)
         _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
@@ -100,18 +97,18 @@ def check_provider(provider: str) -> None:
 
 
 def _open(
-    path: Any, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
+    graph: Path, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
     check_provider(provider)
     if provider != CPU_PROVIDER:
         # Otherwise ONNX Runtime gives nodes that a provider cannot run to the CPU, without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[(provider, dict(provider_options))])
+        session = onnxruntime.InferenceSession(graph, options, providers=[(provider, dict(provider_options))])
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
-            raise DeviceError(f'{provider} cannot run {path}: {error}; use device="cpu"') from error
-        raise BundleFileChangedError(f"ONNX Runtime cannot load {path}: {error}; export it again") from error
+            raise DeviceError(f'{provider} cannot run {graph}: {error}; use device="cpu"') from error
+        raise BundleFileChangedError(f"ONNX Runtime cannot load {graph}: {error}; export it again") from error
     if session.get_providers()[0] != provider:
         raise DeviceError(f'{provider} could not be started; use device="cpu", or see what onnxruntime says of it')
     return session

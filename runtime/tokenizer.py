@@ -50,7 +50,7 @@ class Tokenizer:
         first: int = 0,
         places: bool = False,
         reverse: bool = False,
-        encodings: "Sequence[Any] | None" = None,
+        all_cores: bool = False,
     ) -> TokenBatch:
         """Tokenize texts or pairs of texts, special tokens included; token ids are taken as they are.
 
@@ -62,7 +62,8 @@ class Tokenizer:
             first: Number of the first text, for messages about a part of many.
             places: Also find where the tokens stand in their texts.
             reverse: Also tokenize every pair with its texts exchanged.
-            encodings: What `encode` gave for these texts; None calls it here.
+            all_cores: Let the library use every core that the process may use, which it does for many texts at a
+                time; otherwise they are given one by one.
 
         Raises:
             InputTypeError: `texts` is not a sequence of str or pairs of str, or of pairs with `reverse`.
@@ -74,13 +75,14 @@ class Tokenizer:
         if is_token_ids(texts):
             return self._given(texts, first)
         texts = cast("Sequence[Text]", texts)
-        if encodings is None:
-            check_texts(texts, first=first)
-            encodings = self.encode(texts, overflow=overflow, places=places)
+        check_texts(texts, first=first)
         if reverse and overflow is Overflow.WINDOW:
             raise InputError('this model reads pairs in either order, so it cannot cut windows; use "truncate"')
         if stride is not None and stride < 0:
             raise InputError(f"stride must be at least 0, got {stride}")
+        encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
+        read = [text if overflow is Overflow.WINDOW else self._beginning(text) for text in texts]
+        encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
         rows = [
             row
             for index, encoding in enumerate(encodings)
@@ -94,20 +96,8 @@ class Tokenizer:
             texts=texts,
             places=_places(rows) if places else None,
             windows=_windows(rows) if len(rows) > len(encodings) else None,
-            reversed=self(_exchanged(texts, first)) if reverse else None,
+            reversed=self(_exchanged(texts, first), all_cores=all_cores) if reverse else None,
         )
-
-    def encode(self, texts: Sequence[Text], *, overflow: Overflow, places: bool, all_cores: bool = False) -> list[Any]:
-        """Encodings of texts that were checked, whole or as much as the limit lets through.
-
-        Args:
-            all_cores: Let the library use every core that the process may use, which it does for many texts at a
-                time; otherwise they are given one by one.
-        """
-        encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
-        read = [text if overflow is Overflow.WINDOW else self._beginning(text) for text in texts]
-        encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
-        return encodings
 
     def _beginning(self, text: Text) -> Text:
         """As much of a text as can matter: of ten million characters, a model reads a few thousand."""

@@ -86,6 +86,35 @@ class TokenBatch:
         return rows
 
 
+def joined(batches: Sequence[TokenBatch], texts: Sequence[Text]) -> TokenBatch:
+    """Batches one after the other as one; all of them have `places`, or none has.
+
+    Args:
+        batches: At least one.
+        texts: Of all of them.
+    """
+    places = [batch.places for batch in batches if batch.places is not None]
+    reverse = [batch.reversed for batch in batches if batch.reversed is not None]
+    return TokenBatch(
+        ids=np.concatenate([batch.ids for batch in batches]),
+        type_ids=np.concatenate([batch.type_ids for batch in batches]),
+        cu_seqlens=np.cumsum([0, *np.concatenate([batch.lengths for batch in batches])], dtype=np.int64),
+        truncated=np.concatenate([batch.truncated for batch in batches]),
+        texts=texts,
+        places=Places.joined(places) if places else None,
+        windows=_joined_windows(batches) if any(batch.windows for batch in batches) else None,
+        reversed=joined(reverse, [text for batch in reverse for text in batch.texts]) if reverse else None,
+    )
+
+
+def _joined_windows(batches: Sequence[TokenBatch]) -> "Windows":
+    firsts = np.cumsum([0, *(len(batch.truncated_texts) for batch in batches)])
+    texts = [np.arange(len(batch)) if batch.windows is None else batch.windows.texts for batch in batches]
+    own = [np.ones(len(batch.ids), np.bool_) if batch.windows is None else batch.windows.own for batch in batches]
+    numbered = [first + each for first, each in zip(firsts, texts, strict=False)]
+    return Windows(texts=np.concatenate(numbered), own=np.concatenate(own))
+
+
 def padded(rows: Sequence[Mapping[str, Int64Array]]) -> dict[str, Int64Array]:
     """Inputs of a graph under each other, each row with zeros after its end, the mask among them."""
     if len(rows) == 1:
@@ -112,6 +141,11 @@ class Places:
     ends: Int64Array
     words: Int64Array
     sequences: Int64Array
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Places]") -> "Places":
+        names = ("starts", "ends", "words", "sequences")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     def __getitem__(self, tokens: NDArray[np.generic]) -> "Places":
         return Places(

@@ -18,6 +18,7 @@ BUNDLE_PARTS = (
     "inputs",
     "manifest",
     "model",
+    "options",
     "session",
     "spans",
     "texts",

@@ -115,7 +115,7 @@ def test_the_manifest_says_where_the_bundle_came_from(classifier_bundle, classif
 def test_any_output_can_be_asked_for_alone(layout, classifier_bundle):
     opened = Bundle.open(classifier_bundle)
     (variant,) = [variant for variant in opened.manifest.variants if variant.layout is layout]
-    session = Session(opened, variant, threads=1)
+    session = Session(opened.graph(variant), variant, threads=1)
     random = np.random.default_rng(0)
     inputs = {"input_ids": random.integers(0, 100, (3, 11)), "token_type_ids": random.integers(0, 2, (3, 11))}
     inputs["attention_mask"] = np.ones_like(inputs["input_ids"])

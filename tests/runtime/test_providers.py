@@ -85,7 +85,7 @@ class Wrong:
 def test_a_provider_with_other_results_is_refused(portable_bundle):
     bundle = Bundle.open(portable_bundle)
     variant = bundle.portable()
-    session = golden.Session(bundle, variant, threads=1)
+    session = golden.Session(bundle.graph(variant), variant, threads=1)
     check_results(bundle, variant, session)
     with pytest.raises(FidelityError, match=r"a cosine of -1\.0000 to a golden vector"):
         check_results(bundle, variant, Wrong(session))

@@ -414,7 +414,7 @@ def test_a_cancelled_task_takes_its_long_text_out_too(single):
         async with single.serving() as service:
             running = asyncio.create_task(service.embed("hello"))
             await waits(began)
-            tokenize = service._counter.tokenize
+            tokenize = service._intake.tokenize
 
             def slowly(*arguments):
                 begins.set()
@@ -424,7 +424,7 @@ def test_a_cancelled_task_takes_its_long_text_out_too(single):
                 finally:
                     over.set()
 
-            service._counter.tokenize = slowly
+            service._intake.tokenize = slowly
             leaving = asyncio.create_task(service.embed(LONG))
             await waits(begins)
             leaving.cancel()

@@ -27,7 +27,7 @@ def opened(classifier_bundle):
 
 @pytest.fixture(scope="module")
 def sessions(opened):
-    return {variant.layout: Session(opened, variant, threads=1) for variant in opened.manifest.variants}
+    return {variant.layout: Session(opened.graph(variant), variant, threads=1) for variant in opened.manifest.variants}
 
 
 def test_outputs_come_in_the_order_asked(sessions):
@@ -111,7 +111,7 @@ def test_threads_may_run_at_the_same_time(sessions):
 def test_names_and_axes_are_the_manifests(opened, change):
     variant = dataclasses.replace(opened.manifest.variants[0], **change)
     with pytest.raises(BundleFileChangedError, match=r"variant cpu-fp32: the graph's (in|out)puts are"):
-        Session(opened, variant, threads=1)
+        Session(opened.graph(variant), variant, threads=1)
 
 
 @pytest.mark.parametrize("name", ["cpu-fp32.onnx", "cpu-fp32.weights"])
@@ -119,4 +119,4 @@ def test_a_missing_file_is_an_error(bundle, name):
     (bundle / name).unlink()
     opened = Bundle.open(bundle)
     with pytest.raises(BundleFileMissingError, match=name):
-        Session(opened, opened.manifest.variants[0], threads=1)
+        opened.graph(opened.manifest.variants[0])

@@ -1,0 +1,73 @@
+"""How a bundle is loaded: what `load` takes, checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from encort.runtime.errors import InputError, InputTypeError
+from encort.runtime.manifest import Device, Precision
+from encort.runtime.session import PROVIDERS
+
+Choice = TypeVar("Choice", bound=StrEnum)
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a bundle is loaded; see `load`."""
+
+    device: str = AUTO
+    precision: str = AUTO
+    threads: int | None = None
+    spinning: bool = False
+    provider: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.device != AUTO:
+            choice(Device, "device", self.device, beside=AUTO)
+        if self.precision != AUTO:
+            choice(Precision, "precision", self.precision, beside=AUTO)
+        if self.threads is not None and type(self.threads) is not int:
+            raise InputTypeError(f"threads must be a whole number or None, got {self.threads!r}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be at least 1, got {self.threads}")
+        if self.is_foreign and not (self.device in (AUTO, Device.CPU) and self.precision in (AUTO, Precision.FP32)):
+            raise InputError(f"{self.provider} runs the portable graph: leave device and precision out")
+
+    @property
+    def chosen_device(self) -> Device:
+        return Device.CPU if self.device == AUTO else Device(self.device)
+
+    @property
+    def chosen_precision(self) -> Precision | None:
+        """None where the exporter's first choice is taken."""
+        return None if self.precision == AUTO else Precision(self.precision)
+
+    @property
+    def chosen_provider(self) -> str:
+        """ONNX Runtime's name of it."""
+        return self.provider or PROVIDERS[self.chosen_device]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the provider is another than the one that the device's graphs were made for."""
+        return self.provider not in (None, PROVIDERS[self.chosen_device])
+
+
+def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = None) -> Choice:
+    """The member of an enumeration with that value.
+
+    Args:
+        name: Of the option, for the message.
+        beside: Another value that the option has.
+
+    Raises:
+        InputError: There is none; the message lists them.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        have = ", ".join([*([] if beside is None else [beside]), *kind])
+        raise InputError(f"{name} must be one of {have}; got {value!r}") from None

@@ -1,0 +1,103 @@
+"""Tokenization in the engine's threads, while the model runs what was tokenized before."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
+
+from encort.runtime.engine import Engine
+from encort.runtime.errors import InputError, InputTypeError
+from encort.runtime.options import choice
+from encort.runtime.overflow import Overflow
+from encort.runtime.texts import check_texts, is_token_ids
+from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tokens import Text, TokenBatch, TokenIds, joined
+
+CHUNK = 8192
+"""Texts that are planned together: enough of every length, few enough that memory stays flat."""
+_SLICE = 16
+"""Texts that one thread tokenizes at a time."""
+
+
+class ParallelTokenizer:
+    """A tokenizer over the threads and the cores of an engine; any number of threads may call it."""
+
+    def __init__(self, tokenizer: Tokenizer, engine: Engine, *, places: bool, reverse: bool, all_cores: bool) -> None:
+        """See `Tokenizer` for the options, which are those of a model.
+
+        Args:
+            all_cores: The engine has every core that the process may use, as the library below takes them too.
+        """
+        self._tokenizer, self._engine = tokenizer, engine
+        self._places, self._reverse, self._all_cores = places, reverse, all_cores
+
+    def __call__(
+        self,
+        texts: Sequence[Text] | Sequence[TokenIds],
+        *,
+        overflow: str = Overflow.TRUNCATE,
+        stride: int | None = None,
+        first: int = 0,
+    ) -> TokenBatch:
+        """See `Model.tokenize`."""
+        return self._begin(texts, choice(Overflow, "overflow", overflow), stride, first)()
+
+    def stream(self, texts: Iterable[Text], *, overflow: str, stride: int | None, chunk: int) -> Iterator[TokenBatch]:
+        """See `Model.tokenize_stream`."""
+        if isinstance(texts, str | bytes):
+            raise InputTypeError(f"expected texts, got one {type(texts).__name__}: put it in a list")
+        if chunk < 1:
+            raise InputError(f"chunk must be at least 1, got {chunk}")
+        return self._stream(iter(texts), choice(Overflow, "overflow", overflow), stride, chunk)
+
+    def _stream(
+        self, texts: Iterator[Text], overflow: Overflow, stride: int | None, chunk: int
+    ) -> Iterator[TokenBatch]:
+        finish: Callable[[], TokenBatch] | None = None
+        for first in itertools.count(0, chunk):
+            try:
+                following = list(itertools.islice(texts, chunk))
+                begun = self._begin(following, overflow, stride, first) if following else None
+            except InputError:
+                if finish is not None:  # what came before was good
+                    yield finish()
+                raise
+            if finish is not None:
+                yield finish()
+            if begun is None:
+                return
+            finish = begun
+
+    def _begin(
+        self, texts: Sequence[Text] | Sequence[TokenIds], overflow: Overflow, stride: int | None, first: int
+    ) -> Callable[[], TokenBatch]:
+        """Begin in the engine's threads; what is returned waits for them."""
+        self._engine.check_open()
+
+        def tokenize(
+            part: Sequence[Text] | Sequence[TokenIds], start: int = 0, *, all_cores: bool = False
+        ) -> TokenBatch:
+            begin = time.perf_counter()
+            batch = self._tokenizer(
+                part,
+                overflow=overflow,
+                stride=stride,
+                first=first + start,
+                places=self._places,
+                reverse=self._reverse,
+                all_cores=all_cores,
+            )
+            self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
+            self._engine.recorder.count(truncated=int(batch.truncated.sum()))
+            return batch
+
+        if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
+            return lambda: tokenize(texts)
+        whole = cast("Sequence[Text]", tuple(texts))
+        check_texts(whole, first=first)
+        starts = range(0, len(whole), len(whole) if self._all_cores else _SLICE)
+        parts = [
+            self._engine.submit(tokenize, whole[start:stop], start, all_cores=self._all_cores)
+            for start, stop in zip(starts, [*starts[1:], len(whole)], strict=True)
+        ]
+        return lambda: joined([part.result() for part in parts], whole)
