@@ -1,11 +1,9 @@
 """Labelled data, and what a loaded bundle scores on it: the metric of each task, in percent, more is better."""
 
-import json
 import math
-import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from encort.runtime.corpora import text_of_tokens
 from encort.runtime.errors import DatasetError, InputError
 from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
@@ -57,7 +56,7 @@ class Evaluation:
         task = Task.FEATURE_EXTRACTION if head is None else head.task
         metric, read, _ = _TASKS[task]
         try:
-            examples = [read(row, f"{file}, example {number}") for number, row in enumerate(_rows(file), start=1)]
+            examples = [read(row, f"{file}, example {number}") for number, row in enumerate(read_rows(file), start=1)]
         except InputError as error:
             raise DatasetError(str(error)) from error
         except (KeyError, TypeError) as error:
@@ -96,35 +95,6 @@ def _check_labels(file: Path, evaluation: Evaluation, head: Head) -> None:
     known = {Word(label, 1.0, 0, 0).label for label in head.labels} if names is _span_names else set(head.labels)
     if unknown := sorted(found - known):
         raise DatasetError(f"{file} has labels that the model lacks: {', '.join(unknown[:5])}")
-
-
-def _rows(file: Path) -> Iterator[Row]:
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
-    special = {".conll": _conll, ".json": _squad}.get(file.suffix.lower())
-    try:
-        yield from read_rows(file) if special is None else special(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
-
-
-def _conll(text: str) -> Iterator[Row]:
-    for sentence in re.split(r"\n\s*\n", text.strip()):
-        cells = [line.split() for line in sentence.splitlines()]
-        if any(len(cell) < 2 for cell in cells):
-            raise InputError(f"a line of {sentence[:40]!r} has no tag")
-        yield {"tokens": [cell[0] for cell in cells], "tags": [cell[-1] for cell in cells]}
-
-
-def _squad(text: str) -> Iterator[Row]:
-    for article in json.loads(text)["data"]:
-        for paragraph in article["paragraphs"]:
-            for item in paragraph["qas"]:
-                yield {
-                    "question": item["question"],
-                    "context": paragraph["context"],
-                    "answers": [answer["text"] for answer in item["answers"]],
-                }
 
 
 def _cell(row: Row, place: str, *names: str) -> Any:
@@ -174,10 +144,11 @@ def _tagged(row: Row, place: str) -> tuple[Text, frozenset[tuple[str, int, int]]
     tokens, tags = _strings(row, place, "tokens"), _strings(row, place, "tags")
     if len(tokens) != len(tags):
         raise InputError(f"{place} has {len(tokens)} tokens and {len(tags)} tags")
-    ends = np.cumsum([len(token) + 1 for token in tokens]) - 1
-    text = " ".join(tokens)
+    text, starts = text_of_tokens(tokens)
     words = [
-        Word(tag, 1.0, int(end) - len(token), int(end)) for token, tag, end in zip(tokens, tags, ends, strict=True)
+        Word(tag, 1.0, start, start + len(token))
+        for token, tag, start in zip(tokens, tags, starts, strict=True)
+        if token.strip()
     ]
     return text, frozenset((span.label, span.start, span.end) for span in merge(words, text))
 

@@ -61,10 +61,10 @@ def embed(**options: Any) -> None:
 
 @click.command()
 @batch_options
-@click.option("--head", help="The head to ask, where a bundle has several; otherwise its first.")
+@click.option("--head", help="The head to ask, where a bundle has several; otherwise the first that fits.")
 @click.option("--all-scores", is_flag=True, help="Give the score of every label.")
-@click.option("--n-best", type=click.IntRange(min=1), default=1, help="Most answers to a question.")
-def predict(head: str | None, all_scores: bool, n_best: int, **options: Any) -> None:
+@click.option("--n-best", type=click.IntRange(min=1), help="Most answers to a question; otherwise 1.")
+def predict(head: str | None, all_scores: bool, n_best: int | None, **options: Any) -> None:
     """Whatever the bundle's task gives for TEXTS, one record a text.
 
     \b
@@ -74,8 +74,9 @@ def predict(head: str | None, all_scores: bool, n_best: int, **options: Any) -> 
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.records import overflow_of, prediction_records
 
-    records = functools.partial(prediction_records, head=head, all_scores=all_scores, n_best=n_best)
-    usual = functools.partial(overflow_of, head=head, all_scores=all_scores)
+    asked: dict[str, Any] = {"head": head, "all_scores": all_scores, "n_best": n_best}
+    records = functools.partial(prediction_records, **asked)
+    usual = functools.partial(overflow_of, **asked)
     _run(records, lambda model: 0 if model.manifest.heads else model.dimension, usual, **options)
 
 
@@ -114,7 +115,8 @@ def _run(
         open_writer(output, dimension=dimension(model)) as writer,
         _progress(stream) as counted,
     ):
-        policy = usual_overflow(model) if overflow is None else overflow
+        usual = usual_overflow(model)  # refuses what the bundle has no head for, before texts are read
+        policy = usual if overflow is None else overflow
         for batch in model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK):
             writer.write(records(model, batch))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import statistics
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from encort.runtime.cpu import cpu_name
+from encort.runtime.errors import InputError
 from encort.runtime.tokens import Int64Array
 
 log = logging.getLogger("encort")
@@ -36,6 +38,10 @@ class Costs:
     run: float = 2.0e-4
     token: float = 7.6e-5
     pair: float = 1.0e-7
+
+    def __post_init__(self) -> None:
+        if not all(0 <= seconds < math.inf for seconds in (self.run, self.token, self.pair)):
+            raise InputError(f"costs must be finite and not below 0, got {self}")
 
     def seconds(self, lengths: Int64Array) -> float:
         """Of one run of rows of these lengths."""
@@ -73,11 +79,12 @@ def _median_seconds(run: Callable[[int, int], object], rows: int, length: int) -
     return statistics.median(times)
 
 
-def costs_file(graph: str) -> Path | None:
+def costs_file(graph: str, provider: str) -> Path | None:
     """Where the measured costs of a graph on this kind of processor are kept, in the user's cache folder.
 
     Args:
         graph: SHA-256 of its file.
+        provider: ONNX Runtime's name of the execution provider that runs it.
 
     Returns:
         None where the user has no home folder, as in some containers.
@@ -86,7 +93,7 @@ def costs_file(graph: str) -> Path | None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
         return None
-    key = hashlib.sha256(f"{graph} {cpu_name()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{graph} {provider} {cpu_name()}".encode()).hexdigest()
     return cache / "encort" / f"costs-{key[:16]}.json"
 
 

@@ -56,7 +56,7 @@ class Engine:
         self._wide: Session | None = None
         self._runs_alone = 0
         self._running = 0
-        self._lock, self._opening = threading.Lock(), threading.Lock()
+        self._changed, self._opening = threading.Condition(), threading.Lock()
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="encort")
         self._process = os.getpid()
         self._closed = False
@@ -82,7 +82,9 @@ class Engine:
                     array[indices] = rows
 
         if len(micro_batches) == 1 and self.is_idle:
-            fill(micro_batches[0], alone=True)
+            with self._counted_as_running():
+                self.check_open()  # after the count, for which `close` waits
+                fill(micro_batches[0], alone=True)
         else:
             self._spread(functools.partial(fill, alone=False), micro_batches)
         return arrays
@@ -178,6 +180,8 @@ class Engine:
         self._closed = True
         if not self.is_fork:
             self._workers.shutdown()
+            with self._changed:
+                self._changed.wait_for(lambda: self.is_idle)
 
     def _session(self, *, alone: bool) -> Session:
         """The session for a run; a process that runs a single text is done before a second one has opened."""
@@ -198,13 +202,14 @@ class Engine:
 
     @contextmanager
     def _counted_as_running(self) -> Iterator[None]:
-        with self._lock:
+        with self._changed:
             self._running += 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._running -= 1
+                self._changed.notify_all()
 
     def _spread(self, function: Callable[[Int64Array], None], micro_batches: Sequence[Int64Array]) -> None:
         """Call a function with each in the threads, a few at a time so that other callers get their turn.

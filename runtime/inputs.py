@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from encort.runtime.errors import InputError
-from encort.runtime.tables import Row, is_table, read_rows
+from encort.runtime.tables import READERS, Row, is_table, read_rows
 from encort.runtime.tokens import Text
 
 
@@ -20,10 +20,12 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
             or `question` with `context`.
 
     Raises:
-        InputError: Both arguments and a file, nothing at all, or a table without the column.
+        InputError: Both arguments and a file, nothing at all, a column of what is no table, or a table without it.
     """
     if arguments and file is not None:
         raise InputError("give texts as arguments or with --input, not both")
+    if column is not None and (file is None or not is_table(file)):
+        raise InputError(f"--column is for tables ({', '.join(READERS)}); leave it out for other texts")
     if arguments:
         return iter(arguments)
     if file is None and sys.stdin.isatty():

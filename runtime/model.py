@@ -15,7 +15,7 @@ from encort.runtime.engine import Engine
 from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.golden import check_results
 from encort.runtime.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task
-from encort.runtime.options import Options, choice
+from encort.runtime.options import Options, check_number, choice
 from encort.runtime.overflow import Overflow
 from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
 from encort.runtime.results import Answer, Classification, Found, Span
@@ -260,11 +260,13 @@ class Model:
             queue_tokens: Most tokens that wait; beyond it callers get `OverloadedError`.
 
         Raises:
-            InputError: An option is out of its range.
+            InputTypeError: An option is no number.
+            InputError: It is out of its range.
         """
+        check_number("max_wait_ms", max_wait_ms)
+        scheduler = Scheduler(self._engine, max_wait_s=float(max_wait_ms) / 1000, queue_tokens=queue_tokens)
         if queue_tokens < self.manifest.max_length:
             raise InputError(f"queue_tokens must be at least {self.manifest.max_length}, one text; got {queue_tokens}")
-        scheduler = Scheduler(self._engine, max_wait_s=max_wait_ms / 1000, queue_tokens=queue_tokens)
         return Serving(self.tokenize, self._tasks, scheduler)
 
     def stats(self) -> Stats:
@@ -308,7 +310,8 @@ class Model:
 
     @property
     def _costs_file(self) -> Path | None:
-        return costs_file(self.manifest.files[self._variant.file].sha256)
+        graph = self.manifest.files[self._variant.file].sha256
+        return costs_file(graph, self._options.chosen_provider)
 
     def _session_maker(self) -> Callable[[int], Session]:
         """Opens a session of that many threads over the variant's files, whose hashes are checked here, once."""

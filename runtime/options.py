@@ -1,9 +1,11 @@
-"""How a bundle is loaded: what `load` takes, checked."""
+"""How a bundle is loaded: what `load` takes, checked; and the checks that other options share."""
 
+import numbers
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 from encort.runtime.errors import InputError, InputTypeError
 from encort.runtime.manifest import Device, Precision
@@ -29,10 +31,8 @@ class Options:
             choice(Device, "device", self.device, beside=AUTO)
         if self.precision != AUTO:
             choice(Precision, "precision", self.precision, beside=AUTO)
-        if self.threads is not None and type(self.threads) is not int:
-            raise InputTypeError(f"threads must be a whole number or None, got {self.threads!r}")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads must be at least 1, got {self.threads}")
+        if self.threads is not None:
+            check_whole("threads", self.threads, least=1)
         if self.is_foreign and not (self.device in (AUTO, Device.CPU) and self.precision in (AUTO, Precision.FP32)):
             raise InputError(f"{self.provider} runs the portable graph: leave device and precision out")
 
@@ -71,3 +71,29 @@ def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = No
     except ValueError:
         have = ", ".join([*([] if beside is None else [beside]), *kind])
         raise InputError(f"{name} must be one of {have}; got {value!r}") from None
+
+
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Refuse what is no whole number; those of numpy are.
+
+    Args:
+        name: Of the option, for the message.
+
+    Raises:
+        InputTypeError: It is none.
+        InputError: It is below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise InputTypeError(f"{name} must be a whole number, got {value!r}")
+    if operator.index(value) < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        InputTypeError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputTypeError(f"{name} must be a number, got {value!r}")

@@ -4,7 +4,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -22,7 +22,7 @@ class Writer(Protocol):
 
 @contextmanager
 def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
-    """A writer by the ending of `output`: .jsonl, .npy, .parquet; JSON lines on stdout if None.
+    """A writer by the ending of `output`, in either case: .jsonl, .npy, .parquet; JSON lines on stdout if None.
 
     A file is written under a temporary name and appears complete or not at all.
 
@@ -36,22 +36,45 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
     if output is None:
         yield JsonLines(sys.stdout)
         return
-    if output.suffix not in _WRITERS:
+    ending = output.suffix.lower()
+    if ending not in _WRITERS:
         raise InputError(f"{output}: cannot write {output.suffix or 'no ending'}; use one of {', '.join(_WRITERS)}")
     temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.partial")
     try:
-        if not output.parent.is_dir():
-            raise InputError(f"{output}: there is no folder {output.parent}")
-        if output.is_dir():
-            raise InputError(f"{output} is a folder; name a file")
-        with _WRITERS[output.suffix](temporary, dimension) as writer:
-            yield writer
-        temporary.replace(output)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error}") from error
+        with ExitStack() as opened:
+            with _writing(output):
+                if not output.parent.is_dir():
+                    raise InputError(f"{output}: there is no folder {output.parent}")
+                if output.is_dir():
+                    raise InputError(f"{output} is a folder; name a file")
+                writer = opened.enter_context(_WRITERS[ending](temporary, dimension))
+            yield _Translating(writer, output)
+            with _writing(output):
+                opened.close()
+                temporary.replace(output)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Around what writes and nothing else: a caller's own OSError is not about the output."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error}") from error
+
+
+class _Translating:
+    """A writer whose errors name the output."""
+
+    def __init__(self, writer: Writer, output: Path) -> None:
+        self._writer, self._output = writer, output
+
+    def write(self, records: Sequence[Record]) -> None:
+        with _writing(self._output):
+            self._writer.write(records)
 
 
 class JsonLines:

@@ -7,7 +7,7 @@ from typing import cast
 
 from encort.runtime.engine import Engine
 from encort.runtime.errors import InputError, InputTypeError
-from encort.runtime.options import choice
+from encort.runtime.options import check_whole, choice
 from encort.runtime.overflow import Overflow
 from encort.runtime.texts import check_texts, is_token_ids
 from encort.runtime.tokenizer import Tokenizer
@@ -46,8 +46,7 @@ class ParallelTokenizer:
         """See `Model.tokenize_stream`."""
         if isinstance(texts, str | bytes):
             raise InputTypeError(f"expected texts, got one {type(texts).__name__}: put it in a list")
-        if chunk < 1:
-            raise InputError(f"chunk must be at least 1, got {chunk}")
+        check_whole("chunk", chunk, least=1)
         return self._stream(iter(texts), choice(Overflow, "overflow", overflow), stride, chunk)
 
     def _stream(

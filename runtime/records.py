@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from encort.runtime.errors import InputError
 from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
 from encort.runtime.outputs import Record
+from encort.runtime.tasks import CLASSIFIERS
 from encort.runtime.tokens import TokenBatch
 
 
@@ -15,29 +17,38 @@ def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:
 
 
 def prediction_records(
-    model: Model, batch: TokenBatch, *, head: str | None, all_scores: bool, n_best: int
+    model: Model, batch: TokenBatch, *, head: str | None, all_scores: bool, n_best: int | None
 ) -> list[Record]:
-    """Records of the named head, of the first one, or embeddings where there is none.
+    """Records of the named head, of the first one that the options are for, or embeddings where there is none.
 
     Raises:
-        WrongTaskError: There is no head of that name.
+        InputError: The options are for different tasks.
+        WrongTaskError: There is no such head.
     """
-    if head is None and not model.manifest.heads and not all_scores:
+    chosen = _asked(model, head, all_scores, n_best)
+    if chosen is None:
         return embedding_records(model, batch)
-    chosen = _asked(model, head, all_scores)
-    results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best)
+    results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best or 1)
     return _counted(batch, results)
 
 
-def overflow_of(model: Model, *, head: str | None, all_scores: bool) -> str:
-    """What becomes of too long inputs, if the user does not say: contexts of questions are read in windows."""
-    if head is None and not model.manifest.heads and not all_scores:
-        return "truncate"
-    return "window" if _asked(model, head, all_scores).task is Task.QUESTION_ANSWERING else "truncate"
+def overflow_of(model: Model, *, head: str | None, all_scores: bool, n_best: int | None) -> str:
+    """What becomes of too long inputs, if the user does not say: contexts of questions are read in windows.
+
+    Raises:
+        InputError: See `prediction_records`.
+        WrongTaskError: See `prediction_records`.
+    """
+    chosen = _asked(model, head, all_scores, n_best)
+    return "window" if chosen is not None and chosen.task is Task.QUESTION_ANSWERING else "truncate"
 
 
-def _asked(model: Model, head: str | None, all_scores: bool) -> Head:
-    return model.head(head, *(task for task in Task if task.is_classification and all_scores))
+def _asked(model: Model, head: str | None, all_scores: bool, n_best: int | None) -> Head | None:
+    if all_scores and n_best is not None:
+        raise InputError("--all-scores is for classification and --n-best for question answering; give one of them")
+    answers = () if n_best is None else (Task.QUESTION_ANSWERING,)
+    tasks = CLASSIFIERS if all_scores else answers
+    return model.head(head, *tasks) if head is not None or tasks or model.manifest.heads else None
 
 
 def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:

@@ -26,6 +26,7 @@ from encort.runtime.errors import (
     OverloadedError,
     WorkerDiedError,
 )
+from encort.runtime.options import check_whole
 from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import Int64Array, TokenBatch, padded
@@ -46,8 +47,7 @@ class Scheduler:
         """
         if not 0 <= max_wait_s <= threading.TIMEOUT_MAX:
             raise InputError(f"max_wait_ms must be a number of at least 0, got {1000 * max_wait_s:g}")
-        if queue_tokens < 1:
-            raise InputError(f"queue_tokens must be at least 1, got {queue_tokens}")
+        check_whole("queue_tokens", queue_tokens, least=1)
         self._engine, self._max_wait_s, self._queue_tokens = engine, max_wait_s, queue_tokens
         self._changed = threading.Condition()
         self._queues: dict[tuple[Outputs, int], deque[_Row]] = {}

@@ -10,7 +10,10 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
 
-from encort.runtime.errors import DeadlineError, InputError, InputTypeError
+import numpy as np
+
+from encort.runtime.errors import DeadlineError, InputError
+from encort.runtime.options import check_number
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Arrays, Scheduler
 from encort.runtime.session import FloatArray
@@ -96,13 +99,15 @@ class Service:
         return self._ask(self._tasks.tag(head), text, wishes)
 
     def answer(
-        self, question: Text, *, n_best: int = 1, head: str | None = None, **wishes: Unpack[Wishes]
+        self, question: tuple[str, str], *, n_best: int = 1, head: str | None = None, **wishes: Unpack[Wishes]
     ) -> Found[Answer]:
+        """Answers to a pair of question and context, the most probable first."""
         return self._ask(self._tasks.answer(head, n_best=n_best), question, wishes)
 
     def predict(self, text: Text, **wishes: Unpack[Wishes]) -> Any:
         """Whatever the bundle's task is."""
-        return self._ask(self._tasks.predict(), text, wishes)
+        found = self._ask(self._tasks.predict(), text, wishes)
+        return float(found) if isinstance(found, np.float32) else found
 
     def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
         deadline = self._intake.deadline(wishes)
@@ -141,13 +146,15 @@ class AsyncService:
         return await self._ask(self._tasks.tag(head), text, wishes)
 
     async def answer(
-        self, question: Text, *, n_best: int = 1, head: str | None = None, **wishes: Unpack[Wishes]
+        self, question: tuple[str, str], *, n_best: int = 1, head: str | None = None, **wishes: Unpack[Wishes]
     ) -> Found[Answer]:
+        """Answers to a pair of question and context, the most probable first."""
         return await self._ask(self._tasks.answer(head, n_best=n_best), question, wishes)
 
     async def predict(self, text: Text, **wishes: Unpack[Wishes]) -> Any:
         """Whatever the bundle's task is."""
-        return await self._ask(self._tasks.predict(), text, wishes)
+        found = await self._ask(self._tasks.predict(), text, wishes)
+        return float(found) if isinstance(found, np.float32) else found
 
     async def _ask(self, call: Call[list[Item]], text: Text, wishes: Wishes) -> Item:
         deadline = self._intake.deadline(wishes)
@@ -186,11 +193,10 @@ class _Intake:
         timeout_s = wishes.get("timeout_s")
         if timeout_s is None:
             return math.inf
-        if type(timeout_s) not in (int, float):
-            raise InputTypeError(f"timeout_s must be a number of seconds or None, got {timeout_s!r}")
+        check_number("timeout_s", timeout_s)
         if not 0 < timeout_s <= threading.TIMEOUT_MAX:
             raise InputError(f"timeout_s must be a number above 0, got {timeout_s}")
-        return time.monotonic() + timeout_s
+        return time.monotonic() + float(timeout_s)  # a float32 of numpy cannot hold the clock
 
     def tokenize(self, call: Call[Any], text: Text, wishes: Wishes) -> TokenBatch:
         overflow = wishes.get("overflow")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.errors import BundleFileChangedError, DeviceError, EncortError
+from encort.runtime.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
 from encort.runtime.manifest import Device, Variant
 
 # Importing it begins to collect telemetry, on Linux too since 1.31: a database in the user's cache folder, and posts.
@@ -20,6 +20,9 @@ FloatArray = NDArray[np.float32]
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PROVIDERS = {Device.CPU: CPU_PROVIDER, Device.CUDA: CUDA_PROVIDER}
+
+_INSTEAD = 'use device="cpu" and leave provider out'
+"""What a user does who cannot have a provider."""
 
 SPIN_US = "1000"
 """Microseconds that threads turn after a run: a next one that follows at once need not wake them, and a process that
@@ -54,8 +57,9 @@ class Session:
             provider_options: Passed through to it.
 
         Raises:
+            BundleError: The installed onnxruntime cannot open the graph.
             BundleFileChangedError: The graph's names and axes are not the manifest's.
-            DeviceError: The provider is not installed, or does not take the whole graph.
+            DeviceError: The provider is not installed, or cannot run the whole graph.
         """
         self._session = _open(graph, _session_options(threads, spinning), provider, dict(provider_options or {}))
         self._inputs = tuple(variant.inputs)
@@ -91,9 +95,7 @@ def check_provider(provider: str) -> None:
     if provider in have:
         return
     advice = "install onnxruntime-gpu in its place" if provider == CUDA_PROVIDER else "install a build that has it"
-    raise DeviceError(
-        f'the installed onnxruntime has no {provider}, only {", ".join(have)}; {advice}, or use device="cpu"'
-    )
+    raise DeviceError(f"the installed onnxruntime has no {provider}, only {', '.join(have)}; {advice}, or {_INSTEAD}")
 
 
 def _open(
@@ -107,10 +109,14 @@ def _open(
         session = onnxruntime.InferenceSession(graph, options, providers=[(provider, dict(provider_options))])
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
-            raise DeviceError(f'{provider} cannot run {graph}: {error}; use device="cpu"') from error
-        raise BundleFileChangedError(f"ONNX Runtime cannot load {graph}: {error}; export it again") from error
+            raise DeviceError(f"{provider} cannot run {graph}: {error}; {_INSTEAD}") from error
+        # The file is the one that was exported, so this onnxruntime is too old for it, or memory is short.
+        raise BundleError(
+            f"onnxruntime {onnxruntime.__version__} cannot open {graph}: {error}; "
+            "install the version that encort.json names, or export it again"
+        ) from error
     if session.get_providers()[0] != provider:
-        raise DeviceError(f'{provider} could not be started; use device="cpu", or see what onnxruntime says of it')
+        raise DeviceError(f"{provider} could not be started; {_INSTEAD}, or see what onnxruntime says of it")
     return session
 
 

@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from encort.runtime.answers import answers
-from encort.runtime.errors import InputError, InputTypeError, WrongTaskError
+from encort.runtime.errors import InputTypeError, WrongTaskError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
+from encort.runtime.options import check_whole
 from encort.runtime.overflow import Overflow, merge_windows
 from encort.runtime.results import Answer, Classification, Found, Span, classifications, sigmoid, softmax
 from encort.runtime.session import FloatArray
@@ -128,8 +129,7 @@ class Tasks:
 
     def answer(self, head: str | None, *, n_best: int = 1) -> Call[list[Found[Answer]]]:
         chosen = self.head(head, Task.QUESTION_ANSWERING)
-        if n_best < 1:
-            raise InputError(f"n_best must be at least 1, got {n_best}")
+        check_whole("n_best", n_best, least=1)
         return Call(
             outputs=chosen.outputs,
             finish=lambda batch, arrays: answers(arrays[0], arrays[1], batch, n_best=n_best),

@@ -11,6 +11,7 @@ import numpy as np
 import tokenizers
 
 from encort.runtime.errors import BundleError, InputError, InputTooLongError, InputTypeError
+from encort.runtime.options import check_whole
 from encort.runtime.overflow import Overflow, cut_longest, cut_windows
 from encort.runtime.texts import check_texts, is_token_ids, token_ids
 from encort.runtime.tokens import BoolArray, Int64Array, Places, Text, TokenBatch, TokenIds, Windows
@@ -78,8 +79,8 @@ class Tokenizer:
         check_texts(texts, first=first)
         if reverse and overflow is Overflow.WINDOW:
             raise InputError('this model reads pairs in either order, so it cannot cut windows; use "truncate"')
-        if stride is not None and stride < 0:
-            raise InputError(f"stride must be at least 0, got {stride}")
+        if stride is not None:
+            check_whole("stride", stride, least=0)
         encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
         read = [text if overflow is Overflow.WINDOW else self._beginning(text) for text in texts]
         encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
@@ -93,7 +94,7 @@ class Tokenizer:
             type_ids=_flat(row.pick(row.encoding.type_ids) for row in rows),
             cu_seqlens=np.cumsum([0, *map(len, rows)], dtype=np.int64),
             truncated=np.fromiter((row.is_truncated for row in rows), np.bool_, len(rows)),
-            texts=texts,
+            texts=tuple(texts),  # the caller may change a list
             places=_places(rows) if places else None,
             windows=_windows(rows) if len(rows) > len(encodings) else None,
             reversed=self(_exchanged(texts, first), all_cores=all_cores) if reverse else None,

@@ -15,23 +15,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from encort.runtime import errors
     from encort.runtime.bundle import Bundle
-    from encort.runtime.manifest import Manifest
+    from encort.runtime.costs import Costs
+    from encort.runtime.manifest import Head, Manifest, Task
     from encort.runtime.model import Model, load
     from encort.runtime.results import Answer, Classification, Found, Span
-    from encort.runtime.stats import Stats
+    from encort.runtime.serving import AsyncService, Service, Serving
+    from encort.runtime.stats import Histogram, Stats
     from encort.runtime.tokens import TokenBatch
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "AsyncService",
     "Bundle",
     "Classification",
+    "Costs",
     "Found",
+    "Head",
+    "Histogram",
     "Manifest",
     "Model",
+    "Service",
+    "Serving",
     "Span",
     "Stats",
+    "Task",
     "TokenBatch",
     "errors",
     "load",
@@ -39,13 +48,20 @@ __all__ = [
 
 _HOMES = {
     "Answer": "encort.runtime.results",
+    "AsyncService": "encort.runtime.serving",
     "Bundle": "encort.runtime.bundle",
     "Classification": "encort.runtime.results",
+    "Costs": "encort.runtime.costs",
     "Found": "encort.runtime.results",
+    "Head": "encort.runtime.manifest",
+    "Histogram": "encort.runtime.stats",
     "Manifest": "encort.runtime.manifest",
     "Model": "encort.runtime.model",
+    "Service": "encort.runtime.serving",
+    "Serving": "encort.runtime.serving",
     "Span": "encort.runtime.results",
     "Stats": "encort.runtime.stats",
+    "Task": "encort.runtime.manifest",
     "TokenBatch": "encort.runtime.tokens",
     "load": "encort.runtime.model",
 }

@@ -26,7 +26,7 @@ BUNDLE_PARTS = (
     "tokens",
     "tolerance",
 )
-COMMON = {f"encort.runtime.{name}" for name in ("errors", "extras", "folders", "tables")}
+COMMON = {f"encort.runtime.{name}" for name in ("corpora", "errors", "extras", "folders", "tables")}
 MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
@@ -50,7 +50,13 @@ MAY_IMPORT = {
             "transformers",
         ),
     },
-    "training": {*COMMON, "encort.training", "click", "datasets", "sklearn", "torch", "transformers"},
+    "training": {
+        *COMMON,
+        # Texts are read, and answers are found, as they will be served.
+        *(f"encort.runtime.{name}" for name in ("answers", "overflow", "tokenizer", "tokens")),
+        "encort.training",
+        *("click", "datasets", "matplotlib", "numpy", "scipy", "seqeval", "sklearn", "torch", "transformers"),
+    },
 }
 HEAVY = ("torch", "transformers", "onnx", "optimum", "onnx_ir", "datasets", "sklearn")
 

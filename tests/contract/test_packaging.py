@@ -1,8 +1,10 @@
 """What is installed: every room, nothing else, and a runtime that stands alone."""
 
+import re
 import subprocess
 import sys
 import tomllib
+import typing
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,18 @@ def test_every_public_name_is_there():
     for name in encort.__all__:
         assert getattr(encort, name).__name__.endswith(name)
     assert set(encort.__all__) <= set(dir(encort))
+
+
+@pytest.mark.parametrize("public", [encort.Model, encort.Serving, encort.Service, encort.AsyncService, encort.Stats])
+def test_what_a_public_class_takes_and_gives_is_public(public):
+    members = [getattr(member, "fget", member) for name, member in vars(public).items() if is_public(name)]
+    hints = [str(typing.get_type_hints(each)) for each in [public, *members] if callable(each)]
+    found = set(re.findall(r"(?:encort\.[\w.]+\.|<enum ')(\w+)", " ".join(hints)))
+    assert found <= {*encort.__all__, "Wishes"}  # which only declares keyword arguments
+
+
+def is_public(name):
+    return not name.startswith("_") or name in {"__enter__", "__aenter__"}
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -75,10 +75,12 @@ def test_more_workers_are_never_done_later(mixed, lengths):
 
 
 @either_layout
-def test_runs_that_cost_much_by_themselves_are_few(mixed):
-    lengths = np.full(32, 8)
-    runs = [len(plan(lengths, workers=1, costs=Costs(run=run), mixed=mixed)) for run in (1.0, 0.0)]
-    assert runs[0] == 1 <= runs[1]
+@pytest.mark.parametrize(("costs", "row"), [({"token": 1, "pair": 0}, 8), ({"token": 0, "pair": 1}, 64)])
+@pytest.mark.parametrize(("share", "runs"), [(0.49, 10), (0.51, 3)])
+def test_runs_are_few_when_each_costs_more_than_it_saves(mixed, costs, row, share, runs):
+    # The last of four workers is done after three rows in three runs, or after four rows in one: half a row decides.
+    planned = plan(np.full(10, 8), workers=4, costs=Costs(run=share * row, **costs), mixed=mixed)
+    assert len(planned) == runs
 
 
 @pytest.mark.parametrize(("run", "runs"), [(1.0, 1), (0.0, 15)])

@@ -1,18 +1,24 @@
-"""Bundles to damage, and the command line as a shell runs it."""
+"""Bundles to damage, sessions that only write down what they run, and the command line as a shell runs it."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import encort
 from encort.runtime.bundle import sha256
+from encort.runtime.manifest import Device, Layout, Precision, Variant
+from encort.runtime.session import FloatArray
+from encort.runtime.tokens import Int64Array
 
 LABELS = ["card_lost", "change_pin", "hello"]
 HEADS = {
@@ -31,6 +37,117 @@ Plain = dict[str, Any]
 EditManifest = Callable[[Callable[[Plain], Any]], None]
 ReplaceFile = Callable[[str, bytes], None]
 RunEncort = Callable[..., "subprocess.CompletedProcess[str]"]
+Held = AbstractContextManager[tuple[threading.Event, threading.Event]]
+
+
+class Fakes:
+    """Sessions that add ids up; `hold(id)` makes runs with that id wait for the event that it gives.
+
+    Attributes:
+        opened: Threads of every session.
+        runs: Ids of every run.
+        threads: Threads of the session of every run.
+        errors: What a run with that id raises.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.runs: list[list[list[int]]] = []
+        self.threads: list[int] = []
+        self.holds: dict[int, threading.Event] = {}
+        self.errors: dict[int, BaseException] = {}
+        self._began = threading.Condition()
+
+    def open(self, threads: int) -> "FakeSession":
+        self.opened.append(threads)
+        return FakeSession(self, threads)
+
+    def hold(self, token: int) -> threading.Event:
+        return self.holds.setdefault(token, threading.Event())
+
+    def release(self) -> None:
+        for free in self.holds.values():
+            free.set()
+
+    def wait(self, *, runs: int) -> None:
+        """Until so many runs have begun."""
+        with self._began:
+            assert self._began.wait_for(lambda: len(self.runs) >= runs, timeout=10)
+
+    def begin(self, ids: Int64Array, threads: int) -> None:
+        with self._began:
+            self.runs.append(ids.tolist())
+            self.threads.append(threads)
+            self._began.notify_all()
+
+
+class FakeSession:
+    def __init__(self, fakes: Fakes, threads: int) -> None:
+        self._fakes, self._threads = fakes, threads
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Int64Array]) -> list[FloatArray]:
+        ids = inputs["input_ids"] * inputs["attention_mask"]
+        self._fakes.begin(ids, self._threads)
+        for token, free in list(self._fakes.holds.items()):
+            assert token not in ids or free.wait(30)
+        for token, error in self._fakes.errors.items():
+            if token in ids:
+                raise error
+        found = {
+            "sums": np.stack([ids.sum(axis=1), ids[:, 0]], axis=1),
+            "states": ids[:, :, None] * np.array([1, 2, 3]),
+            "odd": np.zeros((len(ids), ids.shape[1])),
+        }
+        return [found[output].astype(np.float32) for output in outputs]
+
+
+@pytest.fixture
+def fakes() -> Iterator[Fakes]:
+    made = Fakes()
+    yield made
+    made.release()
+
+
+@pytest.fixture(scope="session")
+def fake_variant() -> Variant:
+    """What the fake sessions take and give."""
+    axes = ["batch", "sequence"]
+    return Variant(
+        name="fake",
+        file="fake.onnx",
+        weights_file=None,
+        device=Device.CPU,
+        precision=Precision.FP32,
+        layout=Layout.EQUAL_LENGTH,
+        instruction_set=None,
+        inputs={"input_ids": axes, "token_type_ids": axes},
+        outputs={"sums": ["batch", "2"], "states": [*axes, "3"], "odd": ["batch", "width"]},
+        fidelity=None,
+    )
+
+
+@pytest.fixture
+def held() -> Callable[[encort.Model], Held]:
+    """`with held(model) as (began, free)`: runs wait; `began` is set when one does, `free` lets all of them go."""
+
+    @contextmanager
+    def hold(model: encort.Model) -> Iterator[tuple[threading.Event, threading.Event]]:
+        began, free = threading.Event(), threading.Event()
+        run_rows = model._engine.run_rows
+
+        def run(*arguments: Any, **options: Any) -> list[FloatArray]:
+            began.set()
+            assert free.wait(30)
+            return run_rows(*arguments, **options)
+
+        model._engine.run_rows = run
+        try:
+            yield began, free
+        finally:
+            free.set()
+            del model._engine.run_rows
+
+    return hold
 
 
 @pytest.fixture(scope="session")

@@ -237,8 +237,11 @@ def test_inspect_refuses_a_damaged_bundle_too(run_encort, bundle):
     assert_refused(run_encort("inspect", "nowhere"), 11, "encort export")
 
 
-def test_all_scores_of_an_encoder_is_the_wrong_task(run_encort, encoder_bundle):
-    assert_refused(run_encort("predict", encoder_bundle, "hello", "--all-scores"), 16)
+@pytest.mark.parametrize("option", [["--all-scores"], ["--n-best", "2"]])
+def test_an_option_of_another_task_is_refused_before_texts_are_read(run_encort, encoder_bundle, option):
+    for given in ([], ["--overflow", "truncate"]):
+        done = run_encort("predict", encoder_bundle, *option, *given, stdin=b"\xff\n")
+        assert_refused(done, 16, "classification" if option == ["--all-scores"] else "no head for question-answering")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +252,8 @@ def test_all_scores_of_an_encoder_is_the_wrong_task(run_encort, encoder_bundle):
         (["--overflow", "windows"], 3, "overflow must be one of"),
         (["--threads", "0"], 3, "threads must be at least 1"),
         (["--input", "x.txt"], 3, "not both"),
+        (["--column", "text"], 3, "--column is for tables"),
+        (["--n-best", "2"], 16, "no head for question-answering; its heads: text-classification"),
         (["--output", "x.csv"], 3, "use one of .jsonl, .npy, .parquet"),
         (["--output", "nowhere/x.jsonl"], 3, "no folder nowhere"),
         (["--output", "x.npy"], 3, ".npy holds embeddings alone"),

@@ -59,16 +59,20 @@ def test_attention_pads_the_rows_of_a_run_to_the_longest():
 
 
 def test_saved_costs_are_read_again(cache):
-    file = costs_file("abc")
+    file = costs_file("abc", "P")
     save_costs(KNOWN, file)
     assert cache in file.parents
     assert read_costs(file) == KNOWN
-    assert costs_file("abd") != file
+    assert len({file, costs_file("abd", "P"), costs_file("abc", "Q")}) == 3
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": "x", "token": 1, "pair": 1}', "null", "\xff"])
+UNUSABLE = ["NaN", "Infinity", "-1e-9", '"x"']
+DAMAGED = ["", "[]", "{}", "null", "\xff", *(f'{{"run": {run}, "token": 1, "pair": 1}}' for run in UNUSABLE)]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_the_defaults_and_a_warning(caplog, content):
-    file = costs_file("abc")
+    file = costs_file("abc", "P")
     file.parent.mkdir(parents=True)
     file.write_text(content, encoding="latin-1")
     assert read_costs(file) == Costs()
@@ -76,7 +80,7 @@ def test_a_damaged_file_is_the_defaults_and_a_warning(caplog, content):
 
 
 def test_no_file_is_the_defaults_without_a_word(caplog):
-    assert read_costs(costs_file("abc")) == Costs()
+    assert read_costs(costs_file("abc", "P")) == Costs()
     assert caplog.text == ""
 
 
@@ -87,7 +91,7 @@ def test_a_calibrated_model_is_loaded_with_its_costs(classifier_bundle):
     with encort.load(classifier_bundle, threads=1) as model:
         assert model._engine.costs == costs != Costs()
         np.testing.assert_allclose(model.embed(["hello", "my card", "my card is lost"]), expected, atol=1e-6)
-    assert json.loads(next(costs_file("x").parent.iterdir()).read_text(encoding="utf-8")) == vars(costs)
+    assert json.loads(next(costs_file("x", "P").parent.iterdir()).read_text(encoding="utf-8")) == vars(costs)
 
 
 def test_the_command_measures_and_keeps_only_when_asked(run_encort, classifier_bundle, cache):

@@ -11,62 +11,10 @@ import pytest
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
 from encort.runtime.errors import EncortError, ModelClosedError
-from encort.runtime.manifest import Device, Layout, Precision, Variant
+from encort.runtime.manifest import Layout
 from encort.runtime.tokens import TokenBatch
 
-AXES = ["batch", "sequence"]
-VARIANT = Variant(
-    name="fake",
-    file="fake.onnx",
-    weights_file=None,
-    device=Device.CPU,
-    precision=Precision.FP32,
-    layout=Layout.EQUAL_LENGTH,
-    instruction_set=None,
-    inputs={"input_ids": AXES, "token_type_ids": AXES},
-    outputs={"sums": ["batch", "2"], "states": [*AXES, "3"]},
-    fidelity=None,
-)
 BAD = 99
-
-
-class Fakes:
-    """Sessions that add ids up; `hold(id)` makes runs with that id wait for the event that it gives."""
-
-    def __init__(self):
-        self.opened, self.runs, self.holds = [], [], {}
-        self.began = threading.Semaphore(0)
-
-    def open(self, threads):
-        self.opened.append(threads)
-        return FakeSession(self, threads)
-
-    def hold(self, token):
-        return self.holds.setdefault(token, threading.Event())
-
-    @property
-    def threads(self):
-        """Threads of the session of every run."""
-        return [threads for threads, _ in self.runs]
-
-
-class FakeSession:
-    def __init__(self, fakes, threads):
-        self.fakes, self.threads = fakes, threads
-
-    def run(self, outputs, inputs):
-        ids = inputs["input_ids"] * inputs["attention_mask"]
-        self.fakes.runs.append((self.threads, ids.tolist()))
-        self.fakes.began.release()
-        for token, free in self.fakes.holds.items():
-            assert token not in ids or free.wait(30)
-        if BAD in ids:
-            raise EncortError("a bad id")
-        found = {
-            "sums": np.stack([ids.sum(axis=1), ids[:, 0]], axis=1),
-            "states": ids[:, :, None] * np.array([1, 2, 3]),
-        }
-        return [found[output].astype(np.float32) for output in outputs]
 
 
 def batch_of(*rows, truncated=()):
@@ -80,29 +28,36 @@ def batch_of(*rows, truncated=()):
 
 
 @pytest.fixture
-def fakes():
-    made = Fakes()
-    yield made
-    for free in made.holds.values():
-        free.set()
+def make(fakes, fake_variant):
+    """`make(threads=4, layout=...)` gives an engine over the fakes, which raise an error at the id `BAD`."""
+    engines = []
+    fakes.errors[BAD] = EncortError("a bad id")
+
+    def engine(*, threads, layout=Layout.EQUAL_LENGTH):
+        variant = dataclasses.replace(fake_variant, layout=layout)
+        engines.append(Engine(variant, fakes.open, threads=threads, costs=Costs(), may_widen=True))
+        return engines[-1]
+
+    yield engine
+    fakes.release()
+    for made in engines:
+        made.close()
 
 
 @pytest.fixture
-def engine(fakes):
-    engine = Engine(VARIANT, fakes.open, threads=4, costs=Costs(), may_widen=True)
-    yield engine
-    for free in fakes.holds.values():
-        free.set()
-    engine.close()
+def engine(make):
+    return make(threads=4)
 
 
 @pytest.fixture
-def single(fakes):
-    engine = Engine(VARIANT, fakes.open, threads=1, costs=Costs(), may_widen=True)
-    yield engine
-    for free in fakes.holds.values():
-        free.set()
-    engine.close()
+def single(make):
+    return make(threads=1)
+
+
+@pytest.fixture
+def mixed(make):
+    """An engine over a graph that takes rows of different lengths."""
+    return make(threads=2, layout=Layout.RAGGED)
 
 
 def test_a_run_that_is_alone_takes_all_cores_from_the_second_time_on(fakes, engine):
@@ -125,8 +80,7 @@ def test_a_run_beside_another_takes_one_core(fakes, engine):
     before = len(fakes.runs)
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(engine.run, batch_of([5]), ["sums"])
-        while len(fakes.runs) == before:
-            assert fakes.began.acquire(timeout=10)
+        fakes.wait(runs=before + 1)
         for _ in range(2):
             engine.run(batch_of([6]), ["sums"])
         free.set()
@@ -163,16 +117,6 @@ def test_one_thread_needs_one_session(fakes, single):
     assert fakes.opened == [1]
 
 
-@pytest.fixture
-def mixed(fakes):
-    """An engine over a graph that takes rows of different lengths."""
-    engine = Engine(
-        dataclasses.replace(VARIANT, layout=Layout.RAGGED), fakes.open, threads=2, costs=Costs(), may_widen=True
-    )
-    yield engine
-    engine.close()
-
-
 @pytest.mark.parametrize("fixture", ["single", "engine", "mixed"])
 def test_results_keep_the_order_of_the_rows(request, fixture):
     random = np.random.default_rng(0)
@@ -187,11 +131,11 @@ def test_rows_of_mixed_lengths_share_runs_where_the_graph_takes_them(fakes, mixe
     rows = [list(range(1, size)) for size in range(2, 14)]
     for each in (mixed, engine):
         each.run(batch_of(*rows), ["sums"])
-    assert any(0 in row for _, rows in fakes.runs for row in rows)
+    assert any(0 in row for rows in fakes.runs for row in rows)
     assert (mixed.mixes_lengths, engine.mixes_lengths) == (True, False)
     stats = mixed.recorder.stats()
     assert (stats.texts, stats.tokens) == (12, sum(map(len, rows)))
-    assert stats.padding == sum(row.count(0) for _, rows in fakes.runs for row in rows)
+    assert stats.padding == sum(row.count(0) for rows in fakes.runs for row in rows)
     assert engine.recorder.stats().padding == 0
 
 
@@ -218,7 +162,7 @@ def test_after_an_error_what_has_not_begun_is_not_begun(fakes, single):
         single.run(batch_of([BAD] * 4, [7] * 3, [8] * 2, [9]), ["sums"])
     free.set()
     single.close()
-    assert [len(rows[0]) for _, rows in fakes.runs] in ([4], [4, 3])
+    assert [len(rows[0]) for rows in fakes.runs] in ([4], [4, 3])
 
 
 def test_what_is_submitted_runs_in_an_engines_thread(engine):
@@ -239,21 +183,33 @@ def test_closing_twice_is_fine_and_everything_says_so(fakes, engine):
     for call in calls:
         with pytest.raises(ModelClosedError, match="load the bundle again"):
             call()
-    assert [rows for _, rows in fakes.runs if rows == [[5]]] == []
+    assert [rows for rows in fakes.runs if rows == [[5]]] == []
 
 
 def test_closing_waits_for_what_runs(fakes, engine):
     free = fakes.hold(5)
     with ThreadPoolExecutor(2) as pool:
         run = pool.submit(engine.run, batch_of([5], [6, 7]), ["sums"])
-        for _ in range(2):
-            assert fakes.began.acquire(timeout=10)
+        fakes.wait(runs=2)
         closing = pool.submit(engine.close)
         with pytest.raises(TimeoutError):
             closing.result(0.1)
         free.set()
         closing.result(10)
         assert run.result(10)[0].tolist() == [[5, 5], [13, 6]]
+
+
+def test_closing_waits_for_a_run_in_the_callers_own_thread(fakes, engine):
+    free = fakes.hold(5)
+    with ThreadPoolExecutor(2) as pool:
+        run = pool.submit(engine.run, batch_of([5]), ["sums"])
+        fakes.wait(runs=1)
+        closing = pool.submit(engine.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.1)
+        free.set()
+        closing.result(10)
+        assert run.result(10)[0].tolist() == [[5, 5]]
 
 
 def test_a_fork_is_told_to_load_again(engine, monkeypatch):
@@ -273,12 +229,8 @@ def test_a_fork_does_not_run_sessions_to_warm_up(fakes, engine, monkeypatch):
 def test_warming_up_opens_both_sessions_and_runs_the_longest_text(fakes, engine):
     engine.warm_up(16)
     assert fakes.opened == [1, 4]
-    assert sorted((threads, len(rows), len(rows[0])) for threads, rows in fakes.runs) == [
-        (1, 1, 1),
-        (1, 1, 16),
-        (4, 1, 1),
-        (4, 1, 16),
-    ]
+    shapes = [(len(rows), len(rows[0])) for rows in fakes.runs]
+    assert sorted(zip(fakes.threads, shapes, strict=True)) == [(1, (1, 1)), (1, (1, 16)), (4, (1, 1)), (4, (1, 16))]
     stats = engine.recorder.stats()
     assert (stats.texts, stats.runs) == (0, 0)
     engine.run(batch_of([5]), ["sums"])

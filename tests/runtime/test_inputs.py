@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -173,6 +174,18 @@ def test_arguments_are_texts(tmp_path):
         read_texts(("hello",), tmp_path / "x.csv", None)
 
 
+@pytest.mark.parametrize("dash", [False, True])
+def test_a_column_is_for_tables(read, set_stdin, dash):
+    set_stdin(b"hello\n")
+    message = r"--column is for tables \(.csv, .*leave it out"
+    with pytest.raises(InputError, match=message):
+        read_texts((), Path("-") if dash else None, "text")
+    with pytest.raises(InputError, match=message):
+        read_texts(("hello",), None, "text")
+    with pytest.raises(InputError, match=message):
+        read("x.txt", "hello\n", column="text")
+
+
 @pytest.mark.parametrize("name", ["nowhere.csv", "folder.csv"])
 def test_a_file_that_is_not_there_is_named(tmp_path, name):
     (tmp_path / "folder.csv").mkdir()
@@ -181,9 +194,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("dash", [False, True])
-def test_standard_input_is_one_text_a_line(set_stdin, dash, tmp_path):
+def test_standard_input_is_one_text_a_line(set_stdin, dash):
     set_stdin("hello\r\n\n안녕".encode())
-    file = type(tmp_path)("-") if dash else None
+    file = Path("-") if dash else None
     assert list(read_texts((), file, None)) == ["hello", "", "안녕"]
 
 

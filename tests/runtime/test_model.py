@@ -190,6 +190,31 @@ def test_an_unknown_option_of_load_lists_the_known(classifier_bundle, options, m
         encort.load(classifier_bundle, **options)
 
 
+@pytest.mark.parametrize("threads", ["2", 2.0, True, np.True_])
+def test_threads_must_be_a_whole_number(classifier_bundle, threads):
+    with pytest.raises(InputTypeError, match="threads must be a whole number, got"):
+        encort.load(classifier_bundle, threads=threads)
+
+
+def test_threads_may_be_a_whole_number_of_numpy(classifier_bundle):
+    with encort.load(classifier_bundle, threads=np.int64(2)) as model:
+        assert model.embed(["hello", "my card is lost"]).shape == (2, DIM)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"stride": "x"}, "stride must be a whole number, got 'x'"),
+        ({"stride": 2.0}, "stride must be a whole number"),
+        ({"chunk": "x"}, "chunk must be a whole number, got 'x'"),
+        ({"chunk": True}, "chunk must be a whole number"),
+    ],
+)
+def test_an_option_of_tokenizing_that_is_no_number_is_refused(classifier, option, message):
+    with pytest.raises(InputTypeError, match=message):
+        list(classifier.tokenize_stream(["hello"], **option))
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("overflow", ["windows", "auto", ""])
 def test_an_unknown_overflow_is_refused(classifier, method, overflow):
@@ -227,7 +252,8 @@ def test_an_error_in_the_block_closes_the_model(classifier_bundle):
         model.embed(["hello"])
 
 
-def test_closing_in_the_middle_of_a_call_says_so(classifier_bundle):
+@pytest.mark.parametrize("texts", [["hello"], ["hello", "my card is lost"]])
+def test_closing_in_the_middle_of_a_call_says_so(classifier_bundle, texts):
     class Closing(encort.TokenBatch):
         @property
         def lengths(self):
@@ -235,7 +261,7 @@ def test_closing_in_the_middle_of_a_call_says_so(classifier_bundle):
             return super().lengths
 
     with encort.load(classifier_bundle, threads=2) as model:
-        batch = Closing(**vars(model.tokenize(["hello", "my card is lost"])))
+        batch = Closing(**vars(model.tokenize(texts)))
         with pytest.raises(ModelClosedError):
             model.embed(batch)
 

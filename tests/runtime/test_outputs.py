@@ -2,12 +2,14 @@
 
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import parquet
 
+from encort.runtime import outputs
 from encort.runtime.errors import EncortError, InputError, MissingExtraError
 from encort.runtime.outputs import open_writer
 
@@ -116,6 +118,39 @@ def test_an_unknown_ending_lists_the_known(tmp_path, name):
     with pytest.raises(InputError, match=r"use one of \.jsonl, \.npy, \.parquet"):
         write(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_ending_may_be_in_upper_case(tmp_path, ending):
+    for name in (f"x{ending}", f"y{ending.upper()}"):
+        write(tmp_path / name, EMBEDDINGS)
+    assert (tmp_path / f"y{ending.upper()}").read_bytes() == (tmp_path / f"x{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_error_of_the_caller_is_not_the_outputs(tmp_path, ending):
+    error = TimeoutError("the input's disk")
+    with pytest.raises(TimeoutError) as raised:
+        write_and_fail(tmp_path / f"x{ending}", error)
+    assert raised.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["write", "close"])
+def test_an_error_of_the_writer_names_the_output(tmp_path, monkeypatch, failing):
+    class Full:
+        def write(self, _records):
+            if failing == "write":
+                raise OSError("the disk is full")
+
+    @contextmanager
+    def opened(_file, _dimension):
+        yield Full()
+        raise OSError("the disk is full")
+
+    monkeypatch.setitem(outputs._WRITERS, ".npy", opened)
+    with pytest.raises(InputError, match=r"x\.npy cannot be written: the disk is full"):
+        write(tmp_path / "x.npy", EMBEDDINGS)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -41,7 +41,7 @@ def predict(several_heads):
 def records(model):
     """`records(texts, head=...)`, which must be JSON."""
 
-    def make(texts, *, head=None, all_scores=False, n_best=1, overflow="truncate"):
+    def make(texts, *, head=None, all_scores=False, n_best=None, overflow="truncate"):
         batch = model.tokenize(texts, overflow=overflow)
         found = prediction_records(model, batch, head=head, all_scores=all_scores, n_best=n_best)
         assert json.loads(json.dumps(found)) == found
@@ -114,12 +114,18 @@ def test_an_unknown_head_is_refused_with_the_names_of_all(records, encoder):
     with pytest.raises(WrongTaskError, match=r"'mood'.*topics.*moods.*stars.*follows.*tags.*answers"):
         records(TEXTS, head="mood")
     with pytest.raises(WrongTaskError, match="none"):
-        prediction_records(encoder, encoder.tokenize(TEXTS), head="topics", all_scores=False, n_best=1)
+        prediction_records(encoder, encoder.tokenize(TEXTS), head="topics", all_scores=False, n_best=None)
 
 
 @pytest.mark.parametrize("head", ["topics", "moods", "stars", "tags"])
 def test_the_command_asks_the_head_that_it_is_told(predict, records, head):
     assert predict(*TEXTS, "--head", head) == records(TEXTS, head=head)
+
+
+def test_n_best_asks_the_head_that_answers(predict, records, tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text("\n".join(json.dumps({"question": question, "context": context}) for question, context in PAIRS))
+    assert predict("--input", file, "--n-best", "3") == records(PAIRS, head="answers", n_best=3, overflow="window")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
@@ -140,6 +146,9 @@ def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, na
         (["--head", "mood"], "no head 'mood'"),
         (["--head", "answers"], "pair of question and context"),
         (["--head", "answers", "--n-best", "0"], "n-best"),
+        (["--head", "stars", "--n-best", "2"], "no head 'stars' for question-answering"),
+        (["--head", "stars", "--all-scores"], "no head 'stars' for text-classification or"),
+        (["--n-best", "2", "--all-scores"], "give one of them"),
     ],
 )
 def test_the_command_refuses_in_one_line(run_encort, several_heads, arguments, message):

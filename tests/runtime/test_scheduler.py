@@ -21,65 +21,14 @@ from encort.runtime.errors import (
     OverloadedError,
     WorkerDiedError,
 )
-from encort.runtime.manifest import Device, Layout, Precision, Variant
+from encort.runtime.manifest import Layout
 from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.tokens import TokenBatch
 
-AXES = ["batch", "sequence"]
-VARIANT = Variant(
-    name="fake",
-    file="fake.onnx",
-    weights_file=None,
-    device=Device.CPU,
-    precision=Precision.FP32,
-    layout=Layout.EQUAL_LENGTH,
-    instruction_set=None,
-    inputs={"input_ids": AXES, "token_type_ids": AXES},
-    outputs={"sums": ["batch", "2"], "states": [*AXES, "3"], "odd": ["batch", "width"]},
-    fidelity=None,
-)
-RAGGED = dataclasses.replace(VARIANT, layout=Layout.RAGGED)
 SUMS = ["sums"]
 NEVER = 60
 """Seconds that no test waits."""
-
-
-class FakeSession:
-    """Adds ids up; `hold(id)` makes runs with that id wait for the event that it gives, `errors[id]` is raised."""
-
-    def __init__(self):
-        self.runs, self.holds, self.errors = [], {}, {}
-        self.began = threading.Condition()
-
-    def hold(self, token):
-        return self.holds.setdefault(token, threading.Event())
-
-    def release(self):
-        for free in self.holds.values():
-            free.set()
-
-    def wait(self, *, runs):
-        """Until so many runs have begun."""
-        with self.began:
-            assert self.began.wait_for(lambda: len(self.runs) >= runs, timeout=10)
-
-    def run(self, outputs, inputs):
-        ids = inputs["input_ids"] * inputs["attention_mask"]
-        with self.began:
-            self.runs.append(ids.tolist())
-            self.began.notify_all()
-        for token, free in list(self.holds.items()):
-            assert token not in ids or free.wait(30)
-        for token, error in self.errors.items():
-            if token in ids:
-                raise error
-        found = {
-            "sums": np.stack([ids.sum(axis=1), ids[:, 0]], axis=1),
-            "states": ids[:, :, None] * np.array([1, 2, 3]),
-            "odd": np.zeros((len(ids), ids.shape[1])),
-        }
-        return [found[output].astype(np.float32) for output in outputs]
 
 
 def batch_of(*rows):
@@ -114,25 +63,19 @@ def refuses(scheduler):
 
 
 @pytest.fixture
-def session():
-    made = FakeSession()
-    yield made
-    made.release()
-
-
-@pytest.fixture
-def make(session):
+def make(fakes, fake_variant):
     """`make(threads=2, max_wait_s=0, queue_tokens=1000)` gives a scheduler over an engine of its own."""
     engines = []
 
-    def scheduler(*, threads=1, max_wait_s=0, queue_tokens=100_000, variant=VARIANT):
-        engines.append(Engine(variant, lambda _: session, threads=threads, costs=Costs(), may_widen=True))
+    def scheduler(*, threads=1, max_wait_s=0, queue_tokens=100_000, layout=Layout.EQUAL_LENGTH):
+        variant = dataclasses.replace(fake_variant, layout=layout)
+        engines.append(Engine(variant, fakes.open, threads=threads, costs=Costs(), may_widen=True))
         made = Scheduler(engines[-1], max_wait_s=max_wait_s, queue_tokens=queue_tokens)
         made.engine = engines[-1]
         return made
 
     yield scheduler
-    session.release()
+    fakes.release()
     for engine in engines:
         engine.close()
 
@@ -143,11 +86,11 @@ def scheduler(make):
 
 
 @pytest.fixture
-def busy(session, scheduler):
+def busy(fakes, scheduler):
     """Call it to let the run go that holds the scheduler's only thread."""
-    free = session.hold(1)
+    free = fakes.hold(1)
     future = scheduler.submit(batch_of([1]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     yield free.set
     free.set()
     assert sums(future) == wanted(1)
@@ -161,67 +104,67 @@ def test_one_text_gives_what_the_engine_gives(scheduler):
         assert array.dtype == np.float32
 
 
-def test_the_oldest_row_is_run_first_whatever_its_length(session, scheduler, busy):
+def test_the_oldest_row_is_run_first_whatever_its_length(fakes, scheduler, busy):
     rows = [[5, 6], [7, 8, 9], [4], [3] * 9, [2] * 6]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows]
     busy()
     assert [sums(future) for future in futures] == [wanted(*row) for row in rows]
-    assert session.runs[1:] == [[row] for row in rows]
+    assert fakes.runs[1:] == [[row] for row in rows]
 
 
-def test_rows_of_one_length_share_the_run_of_the_oldest(session, scheduler, busy):
+def test_rows_of_one_length_share_the_run_of_the_oldest(fakes, scheduler, busy):
     rows = [[5, 6], [7, 8, 9], [10, 11], [12, 13, 14], [15, 16]]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows]
     busy()
     assert [sums(future) for future in futures] == [wanted(*row) for row in rows]
-    assert session.runs[1:] == [[[5, 6], [10, 11], [15, 16]], [[7, 8, 9], [12, 13, 14]]]
+    assert fakes.runs[1:] == [[[5, 6], [10, 11], [15, 16]], [[7, 8, 9], [12, 13, 14]]]
 
 
-def test_rows_that_need_other_outputs_do_not_share_a_run(session, scheduler, busy):
+def test_rows_that_need_other_outputs_do_not_share_a_run(fakes, scheduler, busy):
     futures = [scheduler.submit(batch_of([5, token]), outputs) for token in (6, 7) for outputs in (SUMS, ["states"])]
     busy()
     assert [future.result(10)[0].shape for future in futures] == [(1, 2), (2, 3), (1, 2), (2, 3)]
-    assert session.runs[1:] == [[[5, 6], [5, 7]]] * 2
+    assert fakes.runs[1:] == [[[5, 6], [5, 7]]] * 2
 
 
-def test_a_run_has_no_more_tokens_than_are_worth_it(session, scheduler, busy):
+def test_a_run_has_no_more_tokens_than_are_worth_it(fakes, scheduler, busy):
     size = TOKENS_PER_RUN // 5
     rows = [[token] * size for token in range(2, 9)]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows]
     busy()
     wait_for(futures, timeout=10)
-    assert [len(run) for run in session.runs[1:]] == [5, 2]
+    assert [len(run) for run in fakes.runs[1:]] == [5, 2]
 
 
-def test_a_row_that_is_longer_than_a_run_is_run_alone(session, scheduler, busy):
+def test_a_row_that_is_longer_than_a_run_is_run_alone(fakes, scheduler, busy):
     futures = [scheduler.submit(batch_of([token] * (TOKENS_PER_RUN + 1)), SUMS) for token in (2, 3)]
     busy()
     wait_for(futures, timeout=10)
-    assert [len(run) for run in session.runs[1:]] == [1, 1]
+    assert [len(run) for run in fakes.runs[1:]] == [1, 1]
 
 
-def test_a_worker_leaves_their_share_to_the_others(session, make):
+def test_a_worker_leaves_their_share_to_the_others(fakes, make):
     scheduler = make(threads=2)
-    free = session.hold(1)
+    free = fakes.hold(1)
     for length in (1, 2):
         scheduler.submit(batch_of([1] * length), SUMS)
-        session.wait(runs=length)
+        fakes.wait(runs=length)
     futures = [scheduler.submit(batch_of([token] * 3), SUMS) for token in range(2, 10)]
     free.set()
     wait_for(futures, timeout=10)
     assert [sums(future)[0] for future in futures] == [3 * token for token in range(2, 10)]
-    assert len(session.runs[2]) == 4
+    assert len(fakes.runs[2]) == 4
 
 
-def test_a_row_waits_for_others_until_a_run_is_full(session, make):
+def test_a_row_waits_for_others_until_a_run_is_full(fakes, make):
     scheduler = make(max_wait_s=NEVER)
     rows = [[token] * (TOKENS_PER_RUN // 4) for token in (5, 6, 7, 8)]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows[:3]]
     assert wait_for(futures, timeout=0.1).done == set()
-    assert session.runs == []
+    assert fakes.runs == []
     futures.append(scheduler.submit(batch_of(rows[3]), SUMS))
     assert [sums(future) for future in futures] == [wanted(*row) for row in rows]
-    assert session.runs == [rows]
+    assert fakes.runs == [rows]
 
 
 def test_no_row_of_a_full_run_waits_any_longer(make):
@@ -234,87 +177,87 @@ def test_no_row_of_a_full_run_waits_any_longer(make):
         scheduler.close()
 
 
-def test_a_row_waits_for_others_only_so_long(session, make):
+def test_a_row_waits_for_others_only_so_long(fakes, make):
     scheduler = make(max_wait_s=0.05)
     assert sums(scheduler.submit(batch_of([5, 6]), SUMS)) == wanted(5, 6)
-    assert session.runs == [[[5, 6]]]
+    assert fakes.runs == [[[5, 6]]]
 
 
-def test_a_row_that_waits_does_not_hold_up_the_next_once_it_is_cancelled(session, make):
+def test_a_row_that_waits_does_not_hold_up_the_next_once_it_is_cancelled(fakes, make):
     scheduler = make(max_wait_s=NEVER)
     assert scheduler.submit(batch_of([5, 6]), SUMS).cancel()
     full = scheduler.submit(batch_of([7] * TOKENS_PER_RUN), SUMS)
     assert sums(full) == [7 * TOKENS_PER_RUN, 7]
-    assert len(session.runs) == 1
+    assert len(fakes.runs) == 1
 
 
 @pytest.fixture
-def mixed(session, make):
+def mixed(fakes, make):
     """A scheduler over a graph that takes rows of different lengths; its only thread is held by `[1]`."""
-    scheduler = make(variant=RAGGED)
-    session.hold(1)
+    scheduler = make(layout=Layout.RAGGED)
+    fakes.hold(1)
     scheduler.submit(batch_of([1]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     return scheduler
 
 
-def test_rows_of_mixed_lengths_share_a_run_where_the_graph_takes_them(session, mixed):
+def test_rows_of_mixed_lengths_share_a_run_where_the_graph_takes_them(fakes, mixed):
     rows = [[5, 6], [7, 8, 9], [4]]
     futures = [mixed.submit(batch_of(row), SUMS) for row in rows]
-    session.release()
+    fakes.release()
     assert [sums(future) for future in futures] == [wanted(*row) for row in rows]
-    assert session.runs[1:] == [[[5, 6, 0], [7, 8, 9], [4, 0, 0]]]
+    assert fakes.runs[1:] == [[[5, 6, 0], [7, 8, 9], [4, 0, 0]]]
     stats = mixed.engine.recorder.stats()
     assert (stats.texts, stats.tokens, stats.padding, stats.queued_tokens) == (4, 7, 3, 0)
 
 
-def test_no_padding_comes_out_of_a_run_of_mixed_lengths(session, mixed):
+def test_no_padding_comes_out_of_a_run_of_mixed_lengths(fakes, mixed):
     batches = [batch_of([5, 6]), batch_of([7, 8, 9], [4], [10, 11]), batch_of([12, 13, 14, 15])]
     futures = [mixed.submit(batch, ["states", "sums"]) for batch in batches]
-    session.release()
+    fakes.release()
     for batch, future in zip(batches, futures, strict=True):
         for found, expected in zip(future.result(10), mixed.engine.run(batch, ["states", "sums"]), strict=True):
             np.testing.assert_array_equal(found, expected)
-    assert len(session.runs[1]) == 5
+    assert len(fakes.runs[1]) == 5
 
 
-def test_a_run_of_mixed_lengths_has_no_more_tokens_than_are_worth_it(session, mixed):
+def test_a_run_of_mixed_lengths_has_no_more_tokens_than_are_worth_it(fakes, mixed):
     half = TOKENS_PER_RUN // 2
     rows = [[2] * half, [3] * (half - 1), [4] * (half - 20), [5] * (half - 21)]
     futures = [mixed.submit(batch_of(row), SUMS) for row in rows]
-    session.release()
+    fakes.release()
     assert [sums(future) for future in futures] == [wanted(*row) for row in rows]
-    assert [len(run) for run in session.runs[1:]] == [2, 2]
+    assert [len(run) for run in fakes.runs[1:]] == [2, 2]
 
 
-def test_a_row_of_mixed_lengths_that_nobody_wants_leaves_the_others(session, mixed):
+def test_a_row_of_mixed_lengths_that_nobody_wants_leaves_the_others(fakes, mixed):
     futures = [mixed.submit(batch_of(row), SUMS) for row in ([5, 6], [7], [8, 9, 10])]
     late = mixed.submit(batch_of([11, 12]), SUMS, deadline=time.monotonic())
     assert futures.pop(1).cancel()
-    session.release()
+    fakes.release()
     assert [sums(future) for future in futures] == [wanted(5, 6), wanted(8, 9, 10)]
     assert isinstance(late.exception(10), DeadlineError)
-    assert session.runs[1:] == [[[5, 6, 0], [8, 9, 10]]]
+    assert fakes.runs[1:] == [[[5, 6, 0], [8, 9, 10]]]
     assert mixed.engine.recorder.stats().queued_tokens == 0
 
 
-def test_the_same_text_in_the_queue_is_run_once(session, scheduler, busy):
+def test_the_same_text_in_the_queue_is_run_once(fakes, scheduler, busy):
     futures = [scheduler.submit(batch_of([5, 6]), SUMS) for _ in range(3)]
     busy()
     assert [sums(future) for future in futures] == [wanted(5, 6)] * 3
-    assert session.runs[1:] == [[[5, 6]]]
+    assert fakes.runs[1:] == [[[5, 6]]]
     stats = scheduler.engine.recorder.stats()
     assert (stats.shared, stats.texts) == (2, 2)
 
 
-def test_the_same_text_is_not_run_while_it_runs(session, scheduler):
-    free = session.hold(5)
+def test_the_same_text_is_not_run_while_it_runs(fakes, scheduler):
+    free = fakes.hold(5)
     first = scheduler.submit(batch_of([5, 6]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     second = scheduler.submit(batch_of([5, 6]), SUMS)
     free.set()
     assert sums(first) == sums(second) == wanted(5, 6)
-    assert len(session.runs) == 1
+    assert len(fakes.runs) == 1
     assert scheduler.engine.recorder.stats().queued_tokens == 0
 
 
@@ -325,26 +268,26 @@ def test_callers_of_the_same_text_get_arrays_of_their_own(scheduler, busy):
     assert second.result(10)[0].tolist() == [[5, 10, 15], [6, 12, 18]]
 
 
-def test_a_text_that_was_run_is_run_again(session, scheduler):
+def test_a_text_that_was_run_is_run_again(fakes, scheduler):
     for _ in range(2):
         assert sums(scheduler.submit(batch_of([5, 6]), SUMS)) == wanted(5, 6)
-    assert len(session.runs) == 2
+    assert len(fakes.runs) == 2
 
 
-def test_type_ids_make_another_text(session, scheduler, busy):
+def test_type_ids_make_another_text(fakes, scheduler, busy):
     plain = batch_of([5, 6])
     paired = TokenBatch(**vars(plain) | {"type_ids": np.array([0, 1])})
     futures = [scheduler.submit(batch, SUMS) for batch in (plain, paired)]
     busy()
     wait_for(futures, timeout=10)
-    assert session.runs[1:] == [[[5, 6], [5, 6]]]
+    assert fakes.runs[1:] == [[[5, 6], [5, 6]]]
 
 
-def test_a_full_queue_refuses_a_text_and_takes_it_once_there_is_room(session, make):
+def test_a_full_queue_refuses_a_text_and_takes_it_once_there_is_room(fakes, make):
     scheduler = make(queue_tokens=4)
-    free = session.hold(1)
+    free = fakes.hold(1)
     running = scheduler.submit(batch_of([1]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     queued = [scheduler.submit(batch_of([token, token]), SUMS) for token in (5, 6)]
     with pytest.raises(OverloadedError, match=r"4 tokens wait, and 1 more would pass queue_tokens=4"):
         scheduler.submit(batch_of([7]), SUMS)
@@ -354,7 +297,7 @@ def test_a_full_queue_refuses_a_text_and_takes_it_once_there_is_room(session, ma
     free.set()
     assert [sums(future)[0] for future in (running, *queued, *shared)] == [1, 10, 12, 10, 1]
     assert sums(scheduler.submit(batch_of([7]), SUMS)) == wanted(7)
-    assert [[7]] in session.runs
+    assert [[7]] in fakes.runs
 
 
 def test_a_text_that_no_empty_queue_takes_is_too_long(make):
@@ -364,11 +307,11 @@ def test_a_text_that_no_empty_queue_takes_is_too_long(make):
     assert sums(scheduler.submit(batch_of([5] * 4), SUMS)) == wanted(5, 5, 5, 5)
 
 
-def test_a_cancelled_row_is_never_run_and_leaves_its_room(session, make):
+def test_a_cancelled_row_is_never_run_and_leaves_its_room(fakes, make):
     scheduler = make(queue_tokens=2)
-    free = session.hold(1)
+    free = fakes.hold(1)
     scheduler.submit(batch_of([1]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     given_up = scheduler.submit(batch_of([5, 6]), SUMS)
     with pytest.raises(OverloadedError):
         scheduler.submit(batch_of([7, 8]), SUMS)
@@ -378,100 +321,100 @@ def test_a_cancelled_row_is_never_run_and_leaves_its_room(session, make):
     other = scheduler.submit(batch_of([7, 8]), SUMS)
     free.set()
     assert sums(other) == wanted(7, 8)
-    assert session.runs == [[[1]], [[7, 8]]]
+    assert fakes.runs == [[[1]], [[7, 8]]]
 
 
-def test_a_row_that_runs_may_be_cancelled(session, scheduler):
-    free = session.hold(5)
+def test_a_row_that_runs_may_be_cancelled(fakes, scheduler):
+    free = fakes.hold(5)
     future = scheduler.submit(batch_of([5]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     assert future.cancel()
     free.set()
     assert sums(scheduler.submit(batch_of([6]), SUMS)) == wanted(6)
     assert scheduler.engine.recorder.stats().expired == 0
 
 
-def test_a_cancelled_text_may_be_asked_for_again(session, scheduler, busy):
+def test_a_cancelled_text_may_be_asked_for_again(fakes, scheduler, busy):
     assert scheduler.submit(batch_of([5, 6]), SUMS).cancel()
     again = scheduler.submit(batch_of([5, 6]), SUMS)
     busy()
     assert sums(again) == wanted(5, 6)
-    assert session.runs[1:] == [[[5, 6]]]
+    assert fakes.runs[1:] == [[[5, 6]]]
 
 
-def test_a_row_past_its_deadline_is_never_run(session, scheduler, busy):
+def test_a_row_past_its_deadline_is_never_run(fakes, scheduler, busy):
     late = scheduler.submit(batch_of([5, 6]), SUMS, deadline=time.monotonic())
     timely = scheduler.submit(batch_of([7, 8]), SUMS, deadline=time.monotonic() + NEVER)
     busy()
     with pytest.raises(DeadlineError, match="deadline passed"):
         late.result(10)
     assert sums(timely) == wanted(7, 8)
-    assert session.runs[1:] == [[[7, 8]]]
+    assert fakes.runs[1:] == [[[7, 8]]]
     stats = scheduler.engine.recorder.stats()
     assert (stats.expired, stats.queued_tokens) == (1, 0)
 
 
-def test_a_row_is_run_for_the_last_of_its_callers(session, scheduler, busy):
+def test_a_row_is_run_for_the_last_of_its_callers(fakes, scheduler, busy):
     late = scheduler.submit(batch_of([5, 6]), SUMS, deadline=time.monotonic())
     timely = scheduler.submit(batch_of([5, 6]), SUMS, deadline=time.monotonic() + NEVER)
     busy()
     assert sums(timely) == wanted(5, 6)
     assert late.done()
-    assert session.runs[1:] == [[[5, 6]]]
+    assert fakes.runs[1:] == [[[5, 6]]]
 
 
 @pytest.mark.parametrize("leaving", [0, 1])
-def test_when_one_of_two_callers_leaves_the_other_gets_the_result(session, scheduler, busy, leaving):
+def test_when_one_of_two_callers_leaves_the_other_gets_the_result(fakes, scheduler, busy, leaving):
     futures = [scheduler.submit(batch_of([5, 6]), SUMS) for _ in range(2)]
     assert futures.pop(leaving).cancel()
     assert scheduler.engine.recorder.stats().queued_tokens == 2
     busy()
     assert sums(futures[0]) == wanted(5, 6)
-    assert session.runs[1:] == [[[5, 6]]]
+    assert fakes.runs[1:] == [[[5, 6]]]
 
 
-def test_when_all_callers_leave_nothing_is_run(session, scheduler, busy):
+def test_when_all_callers_leave_nothing_is_run(fakes, scheduler, busy):
     futures = [scheduler.submit(batch_of([5, 6]), SUMS) for _ in range(2)]
     assert all(future.cancel() for future in futures)
     other = scheduler.submit(batch_of([7]), SUMS)
     busy()
     assert sums(other) == wanted(7)
-    assert session.runs[1:] == [[[7]]]
+    assert fakes.runs[1:] == [[[7]]]
 
 
-def test_an_error_is_told_to_the_callers_of_its_run_alone(session, scheduler, busy):
-    session.errors[7] = ValueError("a bad id")
+def test_an_error_is_told_to_the_callers_of_its_run_alone(fakes, scheduler, busy):
+    fakes.errors[7] = ValueError("a bad id")
     failing = [scheduler.submit(batch_of(row), SUMS) for row in ([7, 8], [9, 10], [7, 8])]
     fine = scheduler.submit(batch_of([5, 6, 4]), SUMS)
     busy()
     for future in failing:
-        assert future.exception(10) is session.errors[7]
+        assert future.exception(10) is fakes.errors[7]
     assert sums(fine) == wanted(5, 6, 4)
     assert sums(scheduler.submit(batch_of([9, 10]), SUMS)) == wanted(9, 10)
     assert scheduler.engine.recorder.stats().failures == 1
 
 
-def test_a_worker_that_dies_fails_everybody_who_waits(session, scheduler, busy):
-    session.errors[7] = SystemExit(3)
+def test_a_worker_that_dies_fails_everybody_who_waits(fakes, scheduler, busy):
+    fakes.errors[7] = SystemExit(3)
     futures = [scheduler.submit(batch_of(row), SUMS) for row in ([7, 8], [9, 10], [2, 3, 4])]
     busy()
     for future in futures:
         error = future.exception(10)
         assert isinstance(error, WorkerDiedError)
         assert "SystemExit(3)" in str(error)
-        assert error.__cause__ is session.errors[7]
-    assert [[2, 3, 4]] not in session.runs
+        assert error.__cause__ is fakes.errors[7]
+    assert [[2, 3, 4]] not in fakes.runs
     assert scheduler.engine.recorder.stats().queued_tokens == 0
     assert sums(scheduler.submit(batch_of([2, 3, 4]), SUMS)) == wanted(2, 3, 4)
     scheduler.close()
 
 
-def test_who_runs_in_another_thread_is_told_at_once_that_a_worker_died(session, make):
+def test_who_runs_in_another_thread_is_told_at_once_that_a_worker_died(fakes, make):
     scheduler = make(threads=2)
-    free = session.hold(5)
-    session.errors[7] = SystemExit()
+    free = fakes.hold(5)
+    fakes.errors[7] = SystemExit()
     running = scheduler.submit(batch_of([5]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     dying = scheduler.submit(batch_of([7]), SUMS)
     assert isinstance(dying.exception(10), WorkerDiedError)
     assert isinstance(running.exception(10), WorkerDiedError)
@@ -480,41 +423,41 @@ def test_who_runs_in_another_thread_is_told_at_once_that_a_worker_died(session, 
 
 
 @pytest.fixture
-def asked_again(session, make):
+def asked_again(fakes, make):
     """A scheduler that lost a worker while `[5]` ran; `[5]` was asked for again and runs, and the old run is over."""
     scheduler = make(threads=2)
     old, new = threading.Event(), threading.Event()
-    session.errors[7] = SystemExit()
-    session.holds[5] = old
+    fakes.errors[7] = SystemExit()
+    fakes.holds[5] = old
     scheduler.submit(batch_of([5]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     assert isinstance(scheduler.submit(batch_of([7]), SUMS).exception(10), WorkerDiedError)
-    session.holds[5] = new
+    fakes.holds[5] = new
     again = scheduler.submit(batch_of([5]), SUMS)
-    session.wait(runs=3)
+    fakes.wait(runs=3)
     old.set()
     assert sums(scheduler.submit(batch_of([6]), SUMS)) == wanted(6)  # by the thread of the old run
     return scheduler, again
 
 
-def test_close_waits_for_a_text_that_was_asked_for_again_after_a_worker_died(session, asked_again):
+def test_close_waits_for_a_text_that_was_asked_for_again_after_a_worker_died(fakes, asked_again):
     scheduler, again = asked_again
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(scheduler.close)
         try:
             assert wait_for([closing], timeout=0.2).done == set()
         finally:
-            session.holds[5].set()
+            fakes.holds[5].set()
         closing.result(10)
     assert sums(again) == wanted(5)
 
 
-def test_a_text_that_was_asked_for_again_after_a_worker_died_is_shared(session, asked_again):
+def test_a_text_that_was_asked_for_again_after_a_worker_died_is_shared(fakes, asked_again):
     scheduler, again = asked_again
     third = scheduler.submit(batch_of([5]), SUMS)
-    session.holds[5].set()
+    fakes.holds[5].set()
     assert sums(again) == sums(third) == wanted(5)
-    assert session.runs.count([[5]]) == 2
+    assert fakes.runs.count([[5]]) == 2
 
 
 def test_a_result_that_cannot_be_put_together_does_not_leave_its_caller_waiting(scheduler):
@@ -523,12 +466,12 @@ def test_a_result_that_cannot_be_put_together_does_not_leave_its_caller_waiting(
     assert future.exception(1) is not None
 
 
-def test_windows_of_one_text_make_one_result_in_order(session, make):
+def test_windows_of_one_text_make_one_result_in_order(fakes, make):
     scheduler = make(threads=2)
-    free = session.hold(5)
+    free = fakes.hold(5)
     batch = batch_of([5, 6, 7], [8, 9, 10], [11], [12, 13])
     future = scheduler.submit(batch, ["states", "sums"])
-    session.wait(runs=2)
+    fakes.wait(runs=2)
     assert not future.done()
     free.set()
     found = future.result(10)
@@ -536,48 +479,48 @@ def test_windows_of_one_text_make_one_result_in_order(session, make):
         np.testing.assert_array_equal(array, expected)
 
 
-def test_a_window_twice_in_one_text_is_run_once(session, scheduler, busy):
+def test_a_window_twice_in_one_text_is_run_once(fakes, scheduler, busy):
     future = scheduler.submit(batch_of([5, 6], [7], [5, 6]), SUMS)
     busy()
     assert future.result(10)[0].tolist() == [wanted(5, 6), wanted(7), wanted(5, 6)]
-    assert sorted(session.runs[1:]) == [[[5, 6]], [[7]]]
+    assert sorted(fakes.runs[1:]) == [[[5, 6]], [[7]]]
 
 
-def test_windows_share_runs_with_other_texts(session, scheduler, busy):
+def test_windows_share_runs_with_other_texts(fakes, scheduler, busy):
     windows = scheduler.submit(batch_of([5, 6], [7, 8]), SUMS)
     text = scheduler.submit(batch_of([7, 8]), SUMS)
     other = scheduler.submit(batch_of([9, 10]), SUMS)
     busy()
     assert windows.result(10)[0].tolist() == [wanted(5, 6), wanted(7, 8)]
     assert (sums(text), sums(other)) == (wanted(7, 8), wanted(9, 10))
-    assert session.runs[1:] == [[[5, 6], [7, 8], [9, 10]]]
+    assert fakes.runs[1:] == [[[5, 6], [7, 8], [9, 10]]]
 
 
-def test_an_error_in_one_window_takes_the_others_out_of_the_queue(session, scheduler, busy):
-    session.errors[7] = ValueError("a bad id")
+def test_an_error_in_one_window_takes_the_others_out_of_the_queue(fakes, scheduler, busy):
+    fakes.errors[7] = ValueError("a bad id")
     future = scheduler.submit(batch_of([7], [5, 6], [8, 9, 10]), SUMS)
     shared = scheduler.submit(batch_of([8, 9, 10]), SUMS)
     busy()
-    assert future.exception(10) is session.errors[7]
+    assert future.exception(10) is fakes.errors[7]
     assert sums(shared) == wanted(8, 9, 10)
-    assert session.runs[1:] == [[[7]], [[8, 9, 10]]]
+    assert fakes.runs[1:] == [[[7]], [[8, 9, 10]]]
     assert scheduler.engine.recorder.stats().queued_tokens == 0
 
 
-def test_windows_past_their_deadline_are_never_run(session, scheduler, busy):
+def test_windows_past_their_deadline_are_never_run(fakes, scheduler, busy):
     late = scheduler.submit(batch_of([5, 6], [7, 8], [9], [5, 6]), SUMS, deadline=time.monotonic())
     timely = scheduler.submit(batch_of([4, 4]), SUMS)
     busy()
     assert isinstance(late.exception(10), DeadlineError)
     assert sums(timely) == wanted(4, 4)
-    assert session.runs[1:] == [[[4, 4]]]
+    assert fakes.runs[1:] == [[[4, 4]]]
     assert scheduler.engine.recorder.stats().queued_tokens == 0
 
 
-def test_close_runs_what_waits_and_takes_nothing_more(session, scheduler):
-    free = session.hold(1)
+def test_close_runs_what_waits_and_takes_nothing_more(fakes, scheduler):
+    free = fakes.hold(1)
     futures = [scheduler.submit(batch_of(row), SUMS) for row in ([1], [5, 6], [7, 8, 9])]
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(scheduler.close)
         assert refuses(scheduler)
@@ -605,10 +548,10 @@ def test_the_engine_works_on_after_a_scheduler_was_closed(scheduler):
     assert sums(again.submit(batch_of([5]), SUMS)) == wanted(5)
 
 
-def test_closing_the_engine_finishes_what_waits(session, scheduler):
-    free = session.hold(1)
+def test_closing_the_engine_finishes_what_waits(fakes, scheduler):
+    free = fakes.hold(1)
     futures = [scheduler.submit(batch_of(row), SUMS) for row in ([1], [5, 6], [7, 8, 9])]
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(scheduler.engine.close)
         assert refuses(scheduler)
@@ -624,11 +567,11 @@ def closed(*_):
     raise ModelClosedError("this model was closed; load the bundle again")
 
 
-def test_a_text_that_comes_while_the_engine_closes_is_run_by_a_worker_that_still_runs(session, make, monkeypatch):
+def test_a_text_that_comes_while_the_engine_closes_is_run_by_a_worker_that_still_runs(fakes, make, monkeypatch):
     scheduler = make(threads=2)
-    free = session.hold(5)
+    free = fakes.hold(5)
     running = scheduler.submit(batch_of([5]), SUMS)
-    session.wait(runs=1)
+    fakes.wait(runs=1)
     monkeypatch.setattr(scheduler.engine, "submit", closed)
     coming = scheduler.submit(batch_of([6, 6]), SUMS)
     free.set()

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -77,25 +76,6 @@ def single(classifier_bundle):
     """A model of one thread that has done nothing yet."""
     with encort.load(classifier_bundle, threads=1) as model:
         yield model
-
-
-@contextmanager
-def held(model):
-    """Runs wait: `began` is set when one waits, `free` lets all of them go, as does the end of the block."""
-    began, free = threading.Event(), threading.Event()
-    run_rows = model._engine.run_rows
-
-    def run(*arguments, **options):
-        began.set()
-        assert free.wait(30)
-        return run_rows(*arguments, **options)
-
-    model._engine.run_rows = run
-    try:
-        yield began, free
-    finally:
-        free.set()
-        del model._engine.run_rows
 
 
 def waits(event):
@@ -193,6 +173,29 @@ def test_predict_without_heads_is_embed(encoder):
         assert_same(service.predict("my card is lost"), encoder.embed(["my card is lost"])[0])
 
 
+@pytest.fixture(scope="module")
+def regression_bundle(make_checkpoint, tmp_path_factory):
+    from encort.export.exporter import export_bundle
+
+    return export_bundle(
+        make_checkpoint(labels=["stars"]), tmp_path_factory.mktemp("r") / "b", variants=["fp32"]
+    ).folder
+
+
+def test_predict_of_a_regression_is_a_float(regression_bundle):
+    with encort.load(regression_bundle, threads=1) as model:
+        wanted = float(model.score(["hello"])[0])
+
+        async def ask():
+            async with model.serving() as service:
+                return await service.predict("hello")
+
+        with model.serving() as service:
+            found = [service.predict("hello"), asyncio.run(ask())]
+    assert [type(score) for score in found] == [float, float]
+    assert found == pytest.approx([wanted, wanted], abs=1e-6)
+
+
 def test_64_threads_get_their_own_results_or_an_error(model):
     texts = made_up_texts()
     wanted = model.embed(texts)
@@ -277,7 +280,7 @@ def test_threads_asyncio_and_whole_lists_share_one_model(model):
     assert model.stats().queued_tokens == 0
 
 
-def test_a_text_without_a_result_in_time_is_a_timeout(single):
+def test_a_text_without_a_result_in_time_is_a_timeout(single, held):
     with held(single) as (began, free), ThreadPoolExecutor(1) as pool, single.serving() as service:
         running = pool.submit(service.embed, "hello")
         assert began.wait(10)
@@ -290,7 +293,7 @@ def test_a_text_without_a_result_in_time_is_a_timeout(single):
     assert (single.stats().texts, single.stats().expired) == (1, 1)
 
 
-def test_an_async_text_without_a_result_in_time_is_a_timeout(single):
+def test_an_async_text_without_a_result_in_time_is_a_timeout(single, held):
     async def ask():
         async with single.serving() as service:
             running = asyncio.create_task(service.embed("hello"))
@@ -313,6 +316,18 @@ def test_a_timeout_must_be_above_zero(classifier, timeout_s):
         service.embed("hello", timeout_s=timeout_s)
 
 
+@pytest.mark.parametrize("timeout_s", ["1", True, [1]])
+def test_a_timeout_must_be_a_number(classifier, timeout_s):
+    with classifier.serving() as service, pytest.raises(InputTypeError, match="timeout_s must be a number, got"):
+        service.embed("hello", timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("timeout_s", [np.float32(30), np.float64(30), np.int64(30)])
+def test_a_timeout_may_be_a_number_of_numpy(classifier, timeout_s):
+    with classifier.serving() as service:
+        assert service.embed("hello", timeout_s=timeout_s).shape == (40,)
+
+
 def test_an_infinite_timeout_is_refused_or_waits(classifier):
     with classifier.serving() as service:
         try:
@@ -321,7 +336,7 @@ def test_an_infinite_timeout_is_refused_or_waits(classifier):
             assert "timeout_s" in str(error)  # noqa: PT017 - either will do
 
 
-def test_a_full_queue_refuses_and_takes_texts_again(single):
+def test_a_full_queue_refuses_and_takes_texts_again(single, held):
     with held(single) as (began, free), ThreadPoolExecutor(2) as pool, single.serving(queue_tokens=64) as service:
         running = pool.submit(service.embed, "hello")
         assert began.wait(10)
@@ -345,7 +360,26 @@ def test_the_queue_must_hold_the_longest_text(single):
         single.serving(max_wait_ms=float("nan"))
 
 
-def test_leaving_the_block_by_an_error_still_finishes_what_was_taken(single):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"queue_tokens": "x"}, "queue_tokens must be a whole number, got 'x'"),
+        ({"queue_tokens": 100.0}, "queue_tokens must be a whole number"),
+        ({"max_wait_ms": "2"}, "max_wait_ms must be a number, got '2'"),
+        ({"max_wait_ms": None}, "max_wait_ms must be a number"),
+    ],
+)
+def test_an_option_of_a_queue_that_is_no_number_is_refused(single, option, message):
+    with pytest.raises(InputTypeError, match=message):
+        single.serving(**option)
+
+
+def test_options_of_a_queue_may_be_numbers_of_numpy(single):
+    with single.serving(max_wait_ms=np.float32(0.5), queue_tokens=np.int32(64)) as service:
+        assert service.embed("hello").shape == (40,)
+
+
+def test_leaving_the_block_by_an_error_still_finishes_what_was_taken(single, held):
     serving, calls = single.serving(), []
 
     def leave():
@@ -365,7 +399,7 @@ def test_leaving_the_block_by_an_error_still_finishes_what_was_taken(single):
     assert single.embed(["hello"]).shape == (1, 40)
 
 
-def test_leaving_the_async_block_by_an_error_still_finishes_what_was_taken(single):
+def test_leaving_the_async_block_by_an_error_still_finishes_what_was_taken(single, held):
     serving, tasks = single.serving(), []
 
     async def leave():
@@ -388,7 +422,7 @@ def test_leaving_the_async_block_by_an_error_still_finishes_what_was_taken(singl
         asyncio.run(ask())
 
 
-def test_a_cancelled_task_takes_its_text_out_of_the_queue(single):
+def test_a_cancelled_task_takes_its_text_out_of_the_queue(single, held):
     async def ask():
         async with single.serving() as service:
             running = asyncio.create_task(service.embed("hello"))
@@ -407,7 +441,7 @@ def test_a_cancelled_task_takes_its_text_out_of_the_queue(single):
     assert single.stats().texts == 1
 
 
-def test_a_cancelled_task_takes_its_long_text_out_too(single):
+def test_a_cancelled_task_takes_its_long_text_out_too(single, held):
     begins, goes_on, over = threading.Event(), threading.Event(), threading.Event()
 
     async def ask():
@@ -496,6 +530,7 @@ def test_closing_the_model_while_callers_are_served_leaves_nobody_waiting(model)
         (lambda service: service.embed(LONG, overflow="error"), InputTooLongError),
         (lambda service: service.embed("hello", overflow="windows"), InputError),
         (lambda service: service.embed(LONG, overflow="window", stride=64), InputTooLongError),
+        (lambda service: service.embed("hello", stride="x"), InputTypeError),
         (lambda service: service.embed(["hello", "hello"]), InputTypeError),
         (lambda service: service.embed(("a", "b", "c")), InputTypeError),
     ],
@@ -541,6 +576,8 @@ def test_questions_are_pairs_and_tags_are_of_single_texts(several):
             service.tag(PAIRS[0])
         with pytest.raises(InputError, match="n_best must be at least 1, got 0"):
             service.answer(PAIRS[0], n_best=0)
+        with pytest.raises(InputTypeError, match="n_best must be a whole number, got '2'"):
+            service.answer(PAIRS[0], n_best="2")
     assert several.stats().queued_tokens == 0
 
 

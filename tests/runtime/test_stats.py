@@ -27,22 +27,6 @@ def model(classifier_bundle):
         yield model
 
 
-@pytest.fixture
-def held(model):
-    """Runs wait: `began` is set when one waits, `free` lets all of them go."""
-    began, free = threading.Event(), threading.Event()
-    run_rows = model._engine.run_rows
-
-    def run(*arguments, **options):
-        began.set()
-        assert free.wait(30)
-        return run_rows(*arguments, **options)
-
-    model._engine.run_rows = run
-    yield began, free
-    free.set()
-
-
 def histogram(**counts_by_bucket):
     counts = [0] * (len(BOUNDS) + 1)
     for bucket, count in counts_by_bucket.items():
@@ -159,8 +143,7 @@ def test_a_service_counts_cut_texts(model):
 
 
 def test_a_service_counts_shared_overloaded_and_dropped_texts(model, held):
-    began, free = held
-    with ThreadPoolExecutor(3) as pool, model.serving(queue_tokens=64) as service:
+    with held(model) as (began, free), ThreadPoolExecutor(3) as pool, model.serving(queue_tokens=64) as service:
         running = pool.submit(service.embed, "hello")
         assert began.wait(10)
         shared = pool.submit(service.embed, "hello")

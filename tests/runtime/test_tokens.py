@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.tokens import Places, TokenBatch, Windows, joined
 
 
 @pytest.fixture
@@ -62,3 +62,37 @@ def test_rows_keeps_int64(batch):
 def test_a_batch_is_frozen(batch):
     with pytest.raises(dataclasses.FrozenInstanceError):
         batch.ids = np.array([1])
+
+
+def places_of(batch):
+    numbers = np.arange(len(batch.ids))
+    return Places(starts=numbers, ends=numbers + 1, words=numbers + 2, sequences=numbers + 3)
+
+
+def test_joined_batches_lie_one_after_the_other(batch):
+    other = dataclasses.replace(batch, ids=batch.ids + 10, truncated=~batch.truncated)
+    together = joined([batch, other], ["a", "b", "c"] * 2)
+    assert together.cu_seqlens.tolist() == [0, 3, 5, 8, 11, 13, 16]
+    for name in ("ids", "type_ids", "truncated"):
+        assert getattr(together, name).tolist() == getattr(batch, name).tolist() + getattr(other, name).tolist()
+    assert together.texts == ["a", "b", "c"] * 2
+    assert (together.places, together.windows, together.reversed) == (None, None, None)
+
+
+def test_joined_batches_keep_places_and_exchanged_pairs(batch):
+    exchanged = dataclasses.replace(batch, ids=batch.ids + 10, texts=("x", "y", "z"))
+    full = dataclasses.replace(batch, places=places_of(batch), reversed=exchanged)
+    together = joined([full, full], ["a", "b", "c"] * 2)
+    for name, values in vars(full.places).items():
+        assert getattr(together.places, name).tolist() == values.tolist() * 2
+    assert together.reversed.ids.tolist() == exchanged.ids.tolist() * 2
+    assert list(together.reversed.texts) == ["x", "y", "z"] * 2
+
+
+def test_joined_windows_count_the_texts_of_the_batches_before(batch):
+    own = np.array([True, True, False, False, True, True, True, True])
+    windows = dataclasses.replace(batch, windows=Windows(texts=np.array([0, 0, 1]), own=own))
+    together = joined([windows, batch, windows], list("abcdefg"))
+    assert together.windows.texts.tolist() == [0, 0, 1, 2, 3, 4, 5, 5, 6]
+    assert together.windows.own.tolist() == [*own.tolist(), *[True] * 8, *own.tolist()]
+    assert together.tokens_of_texts.tolist() == [3, 3, 3, 2, 3, 3, 3]
