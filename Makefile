@@ -11,7 +11,9 @@ ENCORT = $(VENV)/bin/encort
 DEMO = build/demo
 BANKING = examples/banking77
 
-.PHONY: demo test check lint clean
+EXAMPLES = next_sentence nsmc stsb wnut17 xquad
+
+.PHONY: demo $(EXAMPLES) test check lint clean
 
 demo: $(DEMO)/bundle/encort.json
 	$(ENCORT) verify $(DEMO)/bundle
@@ -28,6 +30,10 @@ $(DEMO)/checkpoint/config.json: | $(VENV)/demo.installed
 $(DEMO)/bundle/encort.json: $(DEMO)/checkpoint/config.json
 	$(ENCORT) export $(DEMO)/checkpoint --output $(DEMO)/bundle --overwrite \
 	  --variant fp32 --variant int8 --calibration $(BANKING)/train.csv
+
+# Each trains, exports and predicts, under build/NAME.
+$(EXAMPLES): | $(VENV)/demo.installed
+	PATH="$(abspath $(VENV))/bin:$$PATH" bash examples/$@/run.sh
 
 test: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest

@@ -88,6 +88,11 @@ class Checkpoint:
         return [str(label) for _, label in sorted(self.model.config.id2label.items())]
 
     @property
+    def tags_words(self) -> bool:
+        """Whether a tag is of a whole word, which transformers calls the aggregation strategy "first"."""
+        return getattr(self.model.config, "aggregation_strategy", "first") != "simple"
+
+    @property
     def max_length(self) -> int | None:
         """Most tokens of one input: the smallest that the tokenizer's and sentence-transformers' files name."""
         limits = [self.tokenizer.model_max_length, self.embedding.max_length]

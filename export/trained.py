@@ -166,6 +166,7 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> Head:
         task=checkpoint.task,
         labels=checkpoint.labels,
         outputs=[f"{prefix}{output}" for output in outputs],
+        tags_words=checkpoint.tags_words,
     )
 
 

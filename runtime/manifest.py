@@ -1,6 +1,6 @@
 """The manifest of a bundle: what `encort.json` says, as frozen dataclasses.
 
-{"format_version": 2, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
+{"format_version": 3, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
  "embedding": {"pooling": "mean", "normalize": true}, "max_length": 256, "sources": [{...}], "tools": {...},
  "files": {"tokenizer.json": {"sha256": "...", "bytes": 466247}, ...},
  "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
@@ -15,7 +15,7 @@ from typing import Any
 from encort.runtime.errors import BundleError, BundleVersionError
 from encort.runtime.schema import SchemaError, from_plain
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_FILE = "encort.json"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
@@ -121,12 +121,15 @@ class Head:
         labels: Names of the logits' columns; empty for question answering.
         outputs: Names of its outputs in every graph: its logits, `(batch, labels)` or `(batch, sequence, labels)`
             float32; for question answering those of start and end, each `(batch, sequence)`.
+        tags_words: Of token classification: a word has the tag of its first token. Otherwise each token has its own,
+            as in languages that write more than one word without a space.
     """
 
     name: str
     task: Task
     labels: list[str]
     outputs: list[str]
+    tags_words: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,9 @@ from encort.runtime.tokens import TokenBatch
 OUTSIDE = "O"
 
 
-def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[Found[Span]]:
+def spans(
+    logits: FloatArray, labels: Sequence[str], batch: TokenBatch, *, tags_words: bool = True
+) -> list[Found[Span]]:
     """Spans of every text, in reading order.
 
     A word has the tag of its first token, as it had in training. Words side by side with one label are one span,
@@ -22,9 +24,11 @@ def spans(logits: FloatArray, labels: Sequence[str], batch: TokenBatch) -> list[
         logits: `(tokens, labels)` float32.
         labels: Tags, with the prefixes `B-` and `I-` or without; `O` is outside of every span.
         batch: Texts, not pairs, with the places of their tokens.
+        tags_words: Otherwise every token is a word of its own.
     """
     scores = softmax(logits)
-    found = (merge(_words(scores, labels, batch, index), str(text)) for index, text in enumerate(batch.texts))
+    words = (_words(scores, labels, batch, index, tags_words=tags_words) for index in range(len(batch.texts)))
+    found = (merge(tagged, str(text)) for tagged, text in zip(words, batch.texts, strict=True))
     return counted(found, batch)
 
 
@@ -47,11 +51,15 @@ class Word:
         return self.tag[2:] if self.tag[:2] in ("B-", "I-") else self.tag
 
 
-def _words(scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int) -> Iterator[Word]:
+def _words(
+    scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int, *, tags_words: bool
+) -> Iterator[Word]:
     """The words of one text with the tags of their first tokens."""
     assert batch.places is not None
     tokens = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
     words, starts, ends = batch.places.words[tokens], batch.places.starts[tokens], batch.places.ends[tokens]
+    if not tags_words:
+        words = np.where(words < 0, -1, np.arange(len(words)))
     firsts = np.flatnonzero((words >= 0) & (np.diff(words, prepend=-1) != 0))
     lasts = np.flatnonzero((words >= 0) & (np.diff(words, append=-1) != 0))
     text = str(batch.texts[index])

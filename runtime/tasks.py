@@ -122,7 +122,7 @@ class Tasks:
         chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
         return Call(
             outputs=chosen.outputs,
-            finish=lambda batch, arrays: spans(arrays[0], chosen.labels, batch),
+            finish=lambda batch, arrays: spans(arrays[0], chosen.labels, batch, tags_words=chosen.tags_words),
             tokenwise=True,
             check=_check_singles,
         )

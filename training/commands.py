@@ -1,73 +1,165 @@
-"""`encort train TASK`: thin commands over the training calls, one a task."""
+"""`encort train TASK`: one thin command over `train` for every task."""
 
+import dataclasses
+import functools
 import json
-from dataclasses import asdict
-from pathlib import Path
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
+from encort.runtime.errors import InputError
 from encort.runtime.extras import require
 
-_FILE = click.Path(path_type=Path)
+TASKS = {
+    "text-classification": ("text_classification:TextClassification", "Texts or pairs into one of several classes."),
+    "multi-label-classification": ("text_classification:MultiLabelClassification", "Texts or pairs to any labels."),
+    "text-regression": ("text_classification:TextRegression", "Texts or pairs to a number, as a similarity."),
+    "token-classification": ("token_classification:TokenClassification", "Words or characters to tags (BIO)."),
+    "question-answering": ("question_answering:QuestionAnswering", "Questions to the part of a context."),
+    "next-sentence-prediction": ("next_sentence:NextSentencePrediction", "Whether a text follows another."),
+    "two-encoders": ("next_sentence:TwoEncoders", "The same by two encoders, one for each order of the texts."),
+    "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Pairs that are alike, or scored, to embeddings."),
+}
+"""Name to home and help line. Strings, so that `--help` does not import torch."""
+
+_COMMON = [
+    click.option("--model", required=True, help="Checkpoint folder or hub id of a pretrained encoder."),
+    click.option("--from-scratch", is_flag=True, help="Begin with new weights of the model's settings."),
+    click.option("--set", "changes", multiple=True, help="SETTING=VALUE of the new weights' model."),
+    click.option("--output", "-o", required=True, help="Checkpoint folder to make."),
+    click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint or unfinished training."),
+    click.option("--resume", is_flag=True, help="Go on with an unfinished training, if there is one."),
+    click.option("--epochs", type=int, help="Passes over the data."),
+    click.option("--batch-size", type=int, help="Examples a step on each device."),
+    click.option("--gradient-accumulation", type=int, help="Batches that make one step."),
+    click.option("--learning-rate", type=float, help="Peak of AdamW's; else by the encoder's width."),
+    click.option("--weight-decay", type=float, help="On all but biases and layer norms."),
+    click.option("--schedule", help="How the learning rate falls: linear, cosine or constant_with_warmup."),
+    click.option("--warmup-ratio", type=float, help="Part of the steps in which the learning rate rises."),
+    click.option("--dropout", type=float, help="Probability; else the model's."),
+    click.option("--max-length", type=int, help="Most tokens of an input; else the model's limit."),
+    click.option("--save-steps", type=int, help="Evaluate and save after so many steps; else each epoch."),
+    click.option("--patience", type=int, help="Stop after so many evaluations without a better one."),
+    click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16; else where a GPU has it."),
+    click.option("--seed", type=int, help="The same seed gives the same weights on CPU."),
+]
+_DATA = [
+    click.option("--train", required=True, help="File, or folder or hub id with splits, to train on."),
+    click.option("--validation", help="The same, to choose the best weights by; else a tenth of --train."),
+    click.option("--test", help="The same, to report on at the end."),
+    click.option("--column", "columns", multiple=True, help="ROLE=NAME of a column, such as text=message."),
+    click.option("--header", help="Names of the columns, by commas, of a .csv or .tsv file that lacks them."),
+]
+
+
+def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """All of the options, in this order."""
+    return functools.partial(functools.reduce, lambda command, option: option(command), options[::-1])
 
 
 @click.group()
 def train() -> None:
-    """Fine-tune an encoder on labelled data."""
-
-
-@train.command("text-classification")
-@click.option("--model", required=True, help="Checkpoint folder or hub id of a pretrained encoder.")
-@click.option(
-    "--train",
-    "train_file",
-    type=_FILE,
-    required=True,
-    help="Table (.csv, .tsv, .jsonl, .parquet) to train on.",
-)
-@click.option("--validation", type=_FILE, help="Table to choose the best epoch by; else a tenth of --train.")
-@click.option("--output", "-o", type=_FILE, required=True, help="Checkpoint folder to make.")
-@click.option("--text-column", help="Column of the texts; else text.")
-@click.option("--label-column", help="Column of the labels; else label_text, label, or the only other one.")
-@click.option("--epochs", type=int, help="Passes over the data.")
-@click.option("--batch-size", type=int, help="Texts a step.")
-@click.option("--learning-rate", type=float, help="Peak of AdamW's; else by the encoder's width.")
-@click.option("--weight-decay", type=float, help="On all but biases and layer norms.")
-@click.option("--warmup-ratio", type=float, help="Part of the steps in which the learning rate rises.")
-@click.option("--dropout", type=float, help="Probability; else the model's.")
-@click.option("--max-length", type=int, help="Most tokens of a text; else the model's limit.")
-@click.option("--seed", type=int, help="The same seed gives the same weights on CPU.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint.")
-def text_classification(
-    model: str,
-    train_file: Path,
-    validation: Path | None,
-    output: Path,
-    text_column: str | None,
-    label_column: str | None,
-    overwrite: bool,
-    **settings: Any,
-) -> None:
-    """Put texts into classes.
+    """Fine-tune an encoder on labelled data.
 
     \b
     encort train text-classification --model MODEL --train banking77.csv --output checkpoint
     """  # noqa: D301 - click's mark for examples is the character itself
-    require("encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn")
-    from encort.training.settings import TrainingSettings
-    from encort.training.text_classification import train_text_classification
 
-    chosen = TrainingSettings(**{name: value for name, value in settings.items() if value is not None})
-    report = train_text_classification(
-        model=model,
-        train=train_file,
-        validation=validation,
-        output=output,
-        text_column=text_column,
-        label_column=label_column,
-        settings=chosen,
-        overwrite=overwrite,
+
+def _train_task(home: str, *, columns: Sequence[str], header: str | None, **options: Any) -> None:
+    _require()
+    from encort.training.train import train as run
+
+    report = run(
+        _task(home),
+        columns=dict(map(_role_and_name, columns)),
+        header=None if header is None else header.split(","),
+        **_with_settings(options),
     )
-    shown = {name: value for name, value in asdict(report).items() if name not in {"labels", "settings"}}
-    click.echo(json.dumps(shown, ensure_ascii=False))
+    _echo(report.summary)
+
+
+def _command(name: str, home: str, line: str) -> click.Command:
+    command = _with([*_DATA, *_COMMON])(functools.partial(_train_task, home))
+    return click.command(name, help=line)(command)
+
+
+for _name, (_home, _line) in TASKS.items():
+    train.add_command(_command(_name, _home, _line))
+
+
+@train.command("several-heads")
+@click.option("--head", "heads", multiple=True, required=True, help="NAME=TASK:TRAIN or NAME=TASK:TRAIN,VALIDATION.")
+@_with(_COMMON)
+def several_heads(heads: Sequence[str], **options: Any) -> None:
+    """Several heads on one shared encoder, a checkpoint each.
+
+    \b
+    encort train several-heads --model MODEL --output both \\
+      --head intents=text-classification:intents.csv --head names=token-classification:names.conll
+    encort export both/intents both/names --output both.bundle
+    """  # noqa: D301 - click's mark for examples is the character itself
+    _require()
+    from encort.training.several_heads import HeadData, train_several_heads
+
+    data = {
+        name: HeadData(task=_task(TASKS[task][0]), train=train_file, validation=validation or None)
+        for name, task, train_file, validation in map(_head, heads)
+    }
+    reports = train_several_heads(data, **_with_settings(options))
+    _echo({name: report.summary for name, report in reports.items()})
+
+
+def _require() -> None:
+    require("encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn", "seqeval")
+
+
+def _task(home: str) -> Any:
+    module, name = home.split(":")
+    return getattr(import_module(f"encort.training.{module}"), name)()
+
+
+def _with_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those that are settings in one object."""
+    from encort.training.settings import TrainingSettings
+
+    names = {field.name for field in dataclasses.fields(TrainingSettings)}
+    chosen = {name: value for name, value in options.items() if name in names and value is not None}
+    others = {name: value for name, value in options.items() if name not in names}
+    changes = dict(map(_setting, others.pop("changes")))
+    return {**others, "config_changes": changes, "settings": TrainingSettings(**chosen)}
+
+
+def _setting(change: str) -> tuple[str, Any]:
+    name, equals, value = change.partition("=")
+    if not equals:
+        raise InputError(f"--set {change!r} is not SETTING=VALUE, such as num_hidden_layers=2")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _role_and_name(column: str) -> tuple[str, str]:
+    role, equals, name = column.partition("=")
+    if not equals:
+        raise InputError(f"--column {column!r} is not ROLE=NAME, such as text=message")
+    return role, name
+
+
+def _head(head: str) -> tuple[str, str, str, str]:
+    """Name, task, training and validation data."""
+    name, equals, rest = head.partition("=")
+    task, colon, files = rest.partition(":")
+    if not (name.isidentifier() and equals and colon and files and task in TASKS):
+        raise InputError(f"--head {head!r} is not NAME=TASK:TRAIN, with letters and a task of: {', '.join(TASKS)}")
+    train_file, _, validation = files.partition(",")
+    return name, task, train_file, validation
+
+
+def _echo(summary: Mapping[str, Any]) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        click.echo(json.dumps(summary, ensure_ascii=False))

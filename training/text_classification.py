@@ -1,229 +1,216 @@
-"""Fine-tune an encoder to put texts into classes, with `transformers.Trainer`."""
+"""Texts or pairs of texts into classes: one of them, several, or a number."""
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import datasets
-import torch
+import numpy as np
 import transformers
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, f1_score
 
-from encort.runtime.errors import CheckpointError, DatasetError
-from encort.runtime.folders import check_replaceable, is_missing_folder, new_folder
-from encort.training.data import LabelledTexts, load_labelled_texts
-from encort.training.settings import TrainingSettings, default_learning_rate
+from encort.runtime.tokens import Text
+from encort.training.examples import (
+    Column,
+    Example,
+    Examples,
+    Problems,
+    RowError,
+    Schema,
+    check_labels,
+    label_cell,
+    list_cell,
+    sorted_labels,
+    text_cell,
+)
+from encort.training.features import token_columns
+from encort.training.pretrained import Pretrained
+from encort.training.sources import Source
+from encort.training.task import Scores, TrainingTask
 
-REPORT_FILE = "training.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingReport:
-    """What a training run gave.
-
-    Attributes:
-        checkpoint: Folder with model, tokenizer, label names and this report as `training.json`.
-        metrics: On the validation data: `accuracy`, `macro_f1`, `loss`.
-        train_rows: Rows trained on.
-        validation_rows: Rows held out.
-        seconds: Wall-clock time of the training.
-        settings: What was set.
-    """
-
-    checkpoint: str
-    metrics: Mapping[str, float]
-    labels: list[str]
-    train_rows: int
-    validation_rows: int
-    seconds: float
-    settings: TrainingSettings
+TEXT_COLUMNS = (Column(role="text", names=["text"]), Column(role="text_pair", names=["text_pair"], optional=True))
+TEXT_FEATURES = {"text": datasets.Value("string"), "text_pair": datasets.Value("string")}
+SEPARATOR = "|"
 
 
-def train_text_classification(
-    *,
-    model: str | Path,
-    train: str | Path,
-    output: str | Path,
-    validation: str | Path | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    settings: TrainingSettings | None = None,
-    overwrite: bool = False,
-) -> TrainingReport:
-    """Fine-tune an encoder on labelled texts and keep the best epoch.
-
-    Args:
-        model: Checkpoint folder or hub id of a pretrained encoder.
-        train: Table with a text and a label a row; see `load_labelled_texts` for files and columns.
-        output: Checkpoint folder to make, in Hugging Face layout.
-        validation: The same kind of table; None holds a tenth of `train` back.
-        overwrite: Replace an earlier checkpoint.
-
-    Raises:
-        DatasetError: The data cannot be trained on.
-        CheckpointError: The model cannot be loaded.
-        OutputExistsError: `output` exists.
-    """
-    output, settings = Path(output), settings or TrainingSettings()
-    check_replaceable(output, marker=REPORT_FILE, overwrite=overwrite)
-    data = load_labelled_texts(
-        Path(train),
-        None if validation is None else Path(validation),
-        text_column=text_column,
-        label_column=label_column,
-        seed=settings.seed,
-    )
-    transformers.set_seed(settings.seed)
-    tokenizer, network = _load(str(model), data.labels, settings)
-    with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as folder:
-        trainer = _trainer(network, tokenizer, data, settings, folder / "steps")
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start
-        report = TrainingReport(
-            checkpoint=str(output),
-            metrics=_metrics(trainer),
-            labels=data.labels,
-            train_rows=len(data.train),
-            validation_rows=len(data.validation),
-            seconds=round(seconds, 1),
-            settings=settings,
-        )
-        _save(trainer, tokenizer, report, folder)
-    return report
+def text_example(values: Mapping[str, Any]) -> Example:
+    """A text, or the two texts of a pair."""
+    pair = text_cell(values, "text_pair") if "text_pair" in values else None
+    return {"text": text_cell(values, "text"), "text_pair": pair}
 
 
-def _load(model: str, labels: list[str], settings: TrainingSettings) -> tuple[Any, Any]:
-    if is_missing_folder(model):
-        raise CheckpointError(f"there is no checkpoint folder {model}")
-    dropout = {} if settings.dropout is None else dict.fromkeys(_DROPOUTS, settings.dropout)
+def texts_of(rows: Mapping[str, Sequence[Any]]) -> list[Text]:
+    return [text if pair is None else (text, pair) for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
+
+
+def _classified(values: Mapping[str, Any]) -> Example:
+    return {**text_example(values), "label": label_cell(values)}
+
+
+def _multi_labelled(values: Mapping[str, Any]) -> Example:
+    """A list of labels; in tables of text they are separated by bars."""
+    labels = values.get("label")
+    if isinstance(labels, str):
+        return {**text_example(values), "label": [name.strip() for name in labels.split(SEPARATOR) if name.strip()]}
+    return {**text_example(values), "label": list_cell(values, "label")}
+
+
+def score_cell(values: Mapping[str, Any]) -> float:
+    """A finite number."""
+    value = values.get("label")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-        network, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-            model,
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            # A head for other labels is replaced by a fresh one.
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            **dropout,
-        )
-    except Exception as error:  # transformers raises whatever its parts raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{model} cannot be loaded as a pretrained encoder: {reason}") from error
-    _check_loaded(model, tokenizer, network, info)
-    return tokenizer, network
+        score = float(value) if value is not None and not isinstance(value, bool) else np.nan
+    except (TypeError, ValueError):
+        score = np.nan
+    if not np.isfinite(score):
+        raise RowError("the score is not a number")
+    return score
 
 
-def _check_loaded(model: str, tokenizer: Any, network: Any, info: Mapping[str, Any]) -> None:
-    """Only the head and the pooler may be new; everything else must come from the checkpoint."""
-    # transformers 5 gives mismatched names with their shapes.
-    mismatched = [name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]]
-    invented = [*info["missing_keys"], *mismatched]
-    encoder = {name for name in network.base_model.state_dict() if not name.startswith("pooler.")}
-    lacking = sorted(encoder.intersection(name.removeprefix(f"{network.base_model_prefix}.") for name in invented))
-    if lacking:
-        raise CheckpointError(f"{model} lacks weights of its own architecture, {lacking[0]} among them; save it whole")
-    if len(tokenizer) > network.config.vocab_size:
-        raise CheckpointError(
-            f"{model}: the tokenizer has {len(tokenizer)} tokens, the model embeds {network.config.vocab_size}; "
-            "they do not belong together"
-        )
+def _scored(values: Mapping[str, Any]) -> Example:
+    return {**text_example(values), "label": score_cell(values)}
 
 
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+class TextClassification(TrainingTask):
+    """One class a text."""
 
-
-def _trainer(
-    network: Any, tokenizer: Any, data: LabelledTexts, settings: TrainingSettings, steps: Path
-) -> transformers.Trainer:
-    max_length = _limit(network, tokenizer, settings.max_length)
-    # Saved with the tokenizer: what is served is cut where the training was.
-    tokenizer.model_max_length = max_length
-    trainer = transformers.Trainer(
-        model=network,
-        args=_arguments(settings, network.config.hidden_size, steps),
-        train_dataset=_tokenized(data.train, tokenizer, max_length),
-        eval_dataset=_tokenized(data.validation, tokenizer, max_length),
-        data_collator=transformers.DataCollatorWithPadding(tokenizer),
-        compute_metrics=_compute_metrics,
+    name = "text-classification"
+    metric = "accuracy"
+    schema = Schema(
+        columns=[*TEXT_COLUMNS, Column(role="label", names=["label_text", "label"], or_the_rest=True)],
+        features=datasets.Features({**TEXT_FEATURES, "label": datasets.Value("string")}),
+        example=_classified,
     )
-    # Its log lines go to stdout, which belongs to the report.
-    trainer.remove_callback(transformers.trainer_callback.ProgressCallback)
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    trainer.add_callback(_Progress)
-    return trainer
+    problem_type: ClassVar[str] = "single_label_classification"
+    _least_labels: ClassVar[int] = 2
+
+    def labels(
+        self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems
+    ) -> list[str]:
+        names = sorted_labels([*self.counts(splits["train"])])
+        if len(names) < self._least_labels:
+            problems.add(
+                f"{sources['train'].name} has {len(names)} label(s), {', '.join(names)}; a classifier needs at least "
+                f"{self._least_labels}"
+            )
+        for split, rows in splits.items():
+            if split != "train":
+                check_labels(rows, sources[split], names, problems, self._names)
+        return names
+
+    def counts(self, rows: datasets.Dataset) -> Counter[str]:
+        return Counter(name for value in rows["label"] for name in self._names(value))
+
+    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        return pretrained.network(
+            transformers.AutoModelForSequenceClassification,
+            problem_type=self.problem_type,
+            **label_settings(examples.labels),
+        )
+
+    def encode(
+        self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
+    ) -> dict[str, list[Any]]:
+        columns = token_columns(pretrained.tokenizer(texts_of(rows)), has_types=pretrained.has_token_types)
+        return {**columns, "labels": [self._target(value, examples.labels) for value in rows["label"]]}
+
+    def scores(
+        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> Scores:
+        best, numbers = found.argmax(axis=1), range(len(examples.labels))
+        return Scores(
+            metrics={
+                "accuracy": float(accuracy_score(expected, best)),
+                "macro_f1": float(f1_score(expected, best, average="macro", labels=np.unique(expected))),
+            },
+            by_label=_by_label(expected, best, examples.labels),
+            confusion=confusion_matrix(expected, best, labels=numbers),
+        )
+
+    def _names(self, value: Any) -> list[str]:
+        return [] if value is None else [value]
+
+    def _target(self, value: Any, labels: Sequence[str]) -> Any:
+        return labels.index(value)
 
 
-def _arguments(settings: TrainingSettings, hidden: int, steps: Path) -> transformers.TrainingArguments:
-    return transformers.TrainingArguments(
-        output_dir=str(steps),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
-        learning_rate=settings.learning_rate or default_learning_rate(hidden),
-        weight_decay=settings.weight_decay,
-        warmup_ratio=settings.warmup_ratio,
-        seed=settings.seed,
-        group_by_length=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_only_model=True,
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        logging_strategy="epoch",
-        report_to="none",
+class MultiLabelClassification(TextClassification):
+    """Any number of labels a text."""
+
+    name = "multi-label-classification"
+    metric = "micro_f1"
+    schema = Schema(
+        columns=[*TEXT_COLUMNS, Column(role="label", names=["labels", "label"], or_the_rest=True)],
+        features=datasets.Features({**TEXT_FEATURES, "label": datasets.List(datasets.Value("string"))}),
+        example=_multi_labelled,
+    )
+    problem_type = "multi_label_classification"
+    _least_labels = 1
+
+    def scores(
+        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> Scores:
+        # A logit above 0 is a probability above one half.
+        chosen = (found > 0).astype(int)
+        return Scores(
+            metrics={
+                "micro_f1": float(f1_score(expected, chosen, average="micro", zero_division=0)),
+                "macro_f1": float(f1_score(expected, chosen, average="macro", zero_division=0)),
+                "accuracy": float(accuracy_score(expected, chosen)),
+            },
+            by_label=_by_label(expected.astype(int), chosen, examples.labels),
+        )
+
+    def _names(self, value: Any) -> list[str]:
+        return list(value or [])
+
+    def _target(self, value: Any, labels: Sequence[str]) -> Any:
+        return [float(label in value) for label in labels]
+
+
+class TextRegression(TrainingTask):
+    """A number a text: a similarity, a rating."""
+
+    name = "text-regression"
+    metric = "spearman"
+    schema = Schema(
+        columns=[*TEXT_COLUMNS, Column(role="label", names=["score", "label"], or_the_rest=True)],
+        features=datasets.Features({**TEXT_FEATURES, "label": datasets.Value("float32")}),
+        example=_scored,
     )
 
+    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        return pretrained.network(
+            transformers.AutoModelForSequenceClassification, problem_type="regression", **label_settings(["score"])
+        )
 
-class _Progress(transformers.trainer_callback.ProgressCallback):  # type: ignore[misc] # untyped
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.training_bar is not None and "eval_accuracy" in (logs or {}):
-            self.training_bar.set_postfix(accuracy=f"{logs['eval_accuracy']:.3f}")
+    def encode(
+        self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
+    ) -> dict[str, list[Any]]:
+        columns = token_columns(pretrained.tokenizer(texts_of(rows)), has_types=pretrained.has_token_types)
+        return {**columns, "labels": [float(value) for value in rows["label"]]}
 
-
-def _limit(network: Any, tokenizer: Any, asked: int | None) -> int:
-    positions = int(network.config.max_position_embeddings)
-    if asked is not None and asked > positions:
-        raise CheckpointError(f"max_length {asked} is more than the model's {positions} positions")
-    return asked or min(int(tokenizer.model_max_length), positions)
-
-
-def _tokenized(rows: datasets.Dataset, tokenizer: Any, max_length: int) -> datasets.Dataset:
-    def tokenize(batch: Mapping[str, Any]) -> Any:
-        return tokenizer(batch["text"], truncation=True, max_length=max_length)
-
-    return rows.map(tokenize, batched=True, remove_columns=["text"], desc="tokenize")
+    def scores(
+        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> Scores:
+        return Scores(metrics=correlations(found[:, 0], expected))
 
 
-def _compute_metrics(prediction: Any) -> dict[str, float]:
-    found, expected = prediction.predictions.argmax(axis=1), prediction.label_ids
-    return {
-        "accuracy": float(accuracy_score(expected, found)),
-        "macro_f1": float(f1_score(expected, found, average="macro")),
-    }
+def label_settings(labels: Sequence[str]) -> dict[str, Any]:
+    """Settings of transformers for a head of these labels."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
 
 
-def _metrics(trainer: transformers.Trainer) -> dict[str, float]:
-    measured = trainer.evaluate()
-    metrics = {name: measured[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
-    if math.isnan(metrics["loss"]):
-        raise DatasetError("the training diverged: the loss is not a number; lower the learning rate")
-    return metrics
+def correlations(found: Any, expected: Any) -> dict[str, float]:
+    """How alike two rows of numbers are: by rank, and linearly; 0 where one of them never changes."""
+    if np.ptp(found) == 0 or np.ptp(expected) == 0:
+        return {"spearman": 0.0, "pearson": 0.0}
+    return {"spearman": float(spearmanr(found, expected)[0]), "pearson": float(pearsonr(found, expected)[0])}
 
 
-def _save(trainer: transformers.Trainer, tokenizer: Any, report: TrainingReport, folder: Path) -> None:
-    trainer.save_model(str(folder))
-    tokenizer.save_pretrained(folder)
-    (folder / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "training_args.bin").unlink(missing_ok=True)
-    shutil.rmtree(folder / "steps")
+def _by_label(expected: Any, found: Any, labels: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+    report = classification_report(
+        expected, found, labels=range(len(labels)), target_names=labels, output_dict=True, zero_division=0
+    )
+    return {label: report[label] for label in labels}

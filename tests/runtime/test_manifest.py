@@ -15,7 +15,7 @@ def text(classifier_bundle):
 
 def head(**changes):
     """The entry of a manifest for one head."""
-    usual = {"name": "head", "task": "text-classification", "labels": ["a", "b", "c"], "outputs": ["logits"]}
+    usual = {"name": "head", "task": "text-classification", "labels": ["a", "b", "c"], "outputs": ["logits"], "tags_words": True}
     return {"heads": [usual | changes]}
 
 
@@ -35,7 +35,7 @@ def test_labels_are_written_as_they_are_read(text):
     "version", [FORMAT_VERSION + 1, FORMAT_VERSION - 1, 0, -1, str(FORMAT_VERSION), True, None, [FORMAT_VERSION]]
 )
 def test_another_format_version_is_its_own_error(text, version):
-    with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 2; export the bundle again"):
+    with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 3; export the bundle again"):
         Manifest.from_json(json.dumps(json.loads(text) | {"format_version": version}))
 
 

@@ -1,0 +1,98 @@
+"""Sources and an encoder to what can be trained: everything is checked first, and every problem is told at once."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from encort.runtime.errors import CheckpointError
+from encort.training.examples import Examples, Problems, code_version, hold_back, read_examples
+from encort.training.pretrained import Pretrained
+from encort.training.settings import TrainingSettings
+from encort.training.sources import Source
+from encort.training.task import Scores, TrainingTask
+
+log = logging.getLogger("encort")
+
+VALIDATION_SHARE = 0.1
+_UNEVEN = 20
+"""How many times as frequent as another a label is before we speak of it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared:
+    """A task with its checked examples and the encoder that is to learn from them."""
+
+    task: TrainingTask
+    pretrained: Pretrained
+    examples: Examples
+
+    @classmethod
+    def read(
+        cls,
+        task: TrainingTask,
+        model: str,
+        sources: Mapping[str, Source],
+        settings: TrainingSettings,
+        *,
+        columns: Mapping[str, str] | None = None,
+        from_scratch: bool = False,
+        config_changes: Mapping[str, Any] | None = None,
+    ) -> "Prepared":
+        """Read and check.
+
+        Raises:
+            DatasetError: The data cannot be trained on; everything that is wrong is listed.
+            CheckpointError: The model cannot be, and nothing else is wrong.
+        """
+        problems = Problems()
+        read = {
+            split: read_examples(source, task.schema, problems, columns=columns or {})
+            for split, source in sources.items()
+        }
+        splits = {split: rows for split, rows in read.items() if rows is not None}
+        labels = task.labels(splits, sources, problems) if "train" in splits else []
+        try:
+            pretrained = Pretrained.open(model, settings, from_scratch=from_scratch, config_changes=config_changes)
+        except CheckpointError as error:
+            if not problems:
+                raise
+            problems.add(str(error))
+        problems.check()
+        if "validation" not in splits:
+            splits["train"], splits["validation"] = hold_back(splits["train"], VALIDATION_SHARE, settings.seed)
+        return cls(task=task, pretrained=pretrained, examples=Examples(**splits, labels=labels))
+
+    def network(self) -> Any:
+        return self.task.network(self.pretrained, self.examples)
+
+    def encoded(self) -> dict[str, datasets.Dataset]:
+        """Inputs of the network of every split, memory-mapped from the cache of `datasets`."""
+        return {split: self._encoded(rows) for split, rows in self.examples.splits.items()}
+
+    def scores(self, found: Any, split: str) -> Scores:
+        """How good what a `transformers.Trainer` found for a split is."""
+        rows = self.examples.splits[split]
+        return self.task.scores(found.predictions, found.label_ids, rows, self.pretrained, self.examples)
+
+    def speak_of_uneven_labels(self) -> None:
+        counts = self.task.counts(self.examples.train).most_common()
+        if counts and counts[0][1] > _UNEVEN * counts[-1][1]:
+            (most, many), (least, few) = counts[0], counts[-1]
+            log.warning("labels are uneven: %s has %d examples, %s has %d; see the scores", most, many, least, few)
+
+    def _encoded(self, rows: datasets.Dataset) -> datasets.Dataset:
+        def encode(batch: Mapping[str, Any]) -> dict[str, Any]:
+            return self.task.encode(batch, self.pretrained, self.examples)
+
+        key = [rows._fingerprint, self.task.name, self.pretrained.version, self.examples.labels, code_version()]
+        return rows.map(
+            encode,
+            batched=True,
+            remove_columns=rows.column_names,
+            new_fingerprint=hashlib.sha256(repr(key).encode()).hexdigest()[:16],
+            desc="tokenize",
+        )

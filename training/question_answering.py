@@ -1,0 +1,116 @@
+"""Questions with their answers' places in a context, read in overlapping windows where it is long."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import transformers
+from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
+
+from encort.runtime.answers import answers
+from encort.runtime.overflow import Overflow, merge_windows
+from encort.runtime.tokens import TokenBatch
+from encort.training.examples import Column, Example, Examples, RowError, Schema, text_cell
+from encort.training.features import token_columns
+from encort.training.pretrained import Pretrained
+from encort.training.task import Scores, TrainingTask
+
+
+def _asked(values: Mapping[str, Any]) -> Example:
+    question, context = text_cell(values, "question"), text_cell(values, "context")
+    texts, starts = _answers(values.get("label"), context)
+    if not texts:
+        raise RowError("no answers")
+    if not all(text.strip() for text in texts):
+        raise RowError("an answer is empty")
+    if any(context[start : start + len(text)] != text for text, start in zip(texts, starts, strict=True)):
+        raise RowError("an answer is not in its context at answer_start")
+    starts = [start + len(text) - len(text.lstrip()) for text, start in zip(texts, starts, strict=True)]
+    return {"question": question, "context": context, "label": [text.strip() for text in texts], "starts": starts}
+
+
+def _answers(value: Any, context: str) -> tuple[list[str], list[int]]:
+    """SQuAD's `text` and `answer_start`, or texts alone, which are looked for."""
+    if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
+        return list(value["text"]), list(value["answer_start"])
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        raise RowError("answers is not a text, a list of texts, or text and answer_start as SQuAD has them")
+    starts = [context.find(text) for text in texts]
+    if -1 in starts:
+        raise RowError("an answer is not in its context")
+    return texts, starts
+
+
+class QuestionAnswering(TrainingTask):
+    """The part of a context that answers a question."""
+
+    name = "question-answering"
+    metric = "f1"
+    schema = Schema(
+        columns=[
+            Column(role="question", names=["question"]),
+            Column(role="context", names=["context"]),
+            Column(role="label", names=["answers", "answer"]),
+        ],
+        features=datasets.Features(
+            {
+                "question": datasets.Value("string"),
+                "context": datasets.Value("string"),
+                "label": datasets.List(datasets.Value("string")),
+                "starts": datasets.List(datasets.Value("int32")),
+            }
+        ),
+        example=_asked,
+    )
+
+    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        return pretrained.network(transformers.AutoModelForQuestionAnswering)
+
+    def encode(
+        self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
+    ) -> dict[str, list[Any]]:
+        batch = _windows(rows, pretrained)
+        texts = range(len(batch)) if batch.windows is None else batch.windows.texts
+        places = [
+            _place(batch, row, rows["starts"][text][0], len(rows["label"][text][0])) for row, text in enumerate(texts)
+        ]
+        return {
+            **token_columns(batch, has_types=pretrained.has_token_types),
+            "start_positions": [start for start, _ in places],
+            "end_positions": [end for _, end in places],
+        }
+
+    def scores(
+        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> Scores:
+        batch = _windows(rows[:], pretrained)
+        counts = np.arange(found[0].shape[1]) < batch.lengths[:, None]
+        whole, logits = merge_windows(batch, [array[counts] for array in found[:2]], tokenwise=True)
+        given = [best[0].text if best else "" for best in answers(logits[0], logits[1], whole, n_best=1)]
+        pairs = list(zip(given, rows["label"], strict=True))
+        metrics = {"f1": compute_f1, "exact_match": compute_exact}
+        return Scores(
+            metrics={
+                name: float(np.mean([max(measure(right, text) for right in texts) for text, texts in pairs]))
+                for name, measure in metrics.items()
+            }
+        )
+
+
+def _windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained) -> TokenBatch:
+    pairs = list(zip(rows["question"], rows["context"], strict=True))
+    return pretrained.tokenizer(pairs, overflow=Overflow.WINDOW, places=True)
+
+
+def _place(batch: TokenBatch, row: int, start: int, size: int) -> tuple[int, int]:
+    """First and last token of the answer in a window; the first token of all, twice, where it is not in it whole."""
+    assert batch.places is not None
+    tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
+    places = batch.places
+    in_context = places.sequences[tokens] == 1
+    starts, ends = places.starts[tokens], places.ends[tokens]
+    first = np.flatnonzero(in_context & (starts <= start) & (start < ends))
+    last = np.flatnonzero(in_context & (starts < start + size) & (start + size <= ends))
+    return (int(first[0]), int(last[-1])) if len(first) and len(last) else (0, 0)

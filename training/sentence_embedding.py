@@ -1,0 +1,145 @@
+"""Pairs of texts to an encoder whose sentence embeddings are near where the texts are alike."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, normalize
+
+from encort.training.examples import Column, Example, Examples, Problems, Schema, text_cell
+from encort.training.features import token_columns
+from encort.training.pretrained import Pretrained
+from encort.training.sources import Source
+from encort.training.task import Scores, TrainingTask
+from encort.training.text_classification import correlations, score_cell
+
+SCALE = 20.0
+"""Of cosines before the softmax, as sentence-transformers has it."""
+
+
+def _paired(values: Mapping[str, Any]) -> Example:
+    pair = {role: text_cell(values, role) for role in ("text", "text_pair")}
+    return {**pair, "label": score_cell(values) if "label" in values else None}
+
+
+class SentenceEmbedding(TrainingTask):
+    """Embeddings by the mean of the tokens; L2 normalized, so that a product of two is their cosine.
+
+    Pairs with a score learn that the cosine is the score, from 0 for the lowest to 1 for the highest (Reimers and
+    Gurevych 2019). Pairs without one are alike; each learns to be nearer to its own than to the others of its batch
+    (Henderson et al. 2017).
+    """
+
+    name = "sentence-embedding"
+    metric = "score"
+    schema = Schema(
+        columns=[
+            Column(role="text", names=["text"]),
+            Column(role="text_pair", names=["text_pair"]),
+            Column(role="label", names=["score", "label"], optional=True),
+        ],
+        features=datasets.Features(
+            {
+                "text": datasets.Value("string"),
+                "text_pair": datasets.Value("string"),
+                "label": datasets.Value("float32"),
+            }
+        ),
+        example=_paired,
+    )
+
+    def labels(
+        self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems
+    ) -> list[str]:
+        has_scores = {split: rows.unique("label") != [None] for split, rows in splits.items()}
+        if len(set(has_scores.values())) > 1:
+            problems.add(f"scores are in {' and '.join(s for s, has in has_scores.items() if has)} only")
+        elif has_scores["train"] and len(splits["train"].unique("label")) < 2:
+            problems.add(f"{sources['train'].name}: all scores are the same")
+        return []
+
+    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        scores = examples.train["label"]
+        encoder = pretrained.network(transformers.AutoModel)
+        return PairedEncoder(encoder, None if scores[0] is None else (min(scores), max(scores)))
+
+    def encode(
+        self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
+    ) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {}
+        for role, prefix in (("text", ""), ("text_pair", "pair_")):
+            batch = pretrained.tokenizer(rows[role])
+            columns |= token_columns(batch, has_types=pretrained.has_token_types, prefix=prefix)
+        return {**columns, "labels": [0.0 if score is None else score for score in rows["label"]]}
+
+    def scores(
+        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> Scores:
+        first, second = found
+        if rows[0]["label"] is not None:
+            measured = correlations((first * second).sum(axis=1), expected)
+            return Scores(metrics={"score": measured["spearman"], **measured})
+        # Of all the second texts, is its own the nearest?
+        nearest = [int((second @ vector).argmax()) for vector in first]
+        hits = [rows[row]["text_pair"] == rows[best]["text_pair"] for row, best in enumerate(nearest)]
+        return Scores(metrics={"score": float(np.mean(hits)), "accuracy_at_1": float(np.mean(hits))})
+
+    def save(self, network: "PairedEncoder", folder: Path) -> None:
+        """The encoder alone, with the files that tell sentence-transformers how to pool it."""
+        network.encoder.save_pretrained(folder)
+        pooling = {"word_embedding_dimension": network.config.hidden_size, "pooling_mode_mean_tokens": True}
+        for name, content in {"modules.json": _MODULES, "1_Pooling/config.json": pooling}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+class PairedEncoder(torch.nn.Module):
+    """An encoder with the loss of a pair's embeddings."""
+
+    accepts_loss_kwargs = False  # so that transformers feeds it its inputs alone
+
+    def __init__(self, encoder: Any, score_range: tuple[float, float] | None) -> None:
+        """Take the encoder.
+
+        Args:
+            score_range: Lowest and highest score; None where pairs have none.
+        """
+        super().__init__()
+        self.encoder, self.config = encoder, encoder.config
+        self._range = score_range
+
+    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss, and both embeddings, `(batch, hidden)` float32.
+
+        Args:
+            labels: Scores, `(batch,)` float32.
+            inputs: Of the encoder, and those of the second texts with `pair_` before their names.
+        """
+        first = self._embed({name: value for name, value in inputs.items() if not name.startswith("pair_")})
+        second = self._embed({n.removeprefix("pair_"): value for n, value in inputs.items() if n.startswith("pair_")})
+        return {"loss": self._loss(first, second, labels), "first": first, "second": second}
+
+    def _embed(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        hidden = self.encoder(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+
+    def _loss(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._range is None:
+            own = torch.arange(len(first), device=first.device)
+            return cross_entropy(SCALE * first @ second.T, own)
+        low, high = self._range
+        return mse_loss(cosine_similarity(first, second), (labels - low) / (high - low))
+
+
+_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
+"""As sentence-transformers lists the parts of a model."""

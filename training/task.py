@@ -1,0 +1,84 @@
+"""What a task must know to be trained; `train` and `fit` do the rest."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from encort.training.examples import Examples, Problems, Schema
+from encort.training.pretrained import Pretrained
+from encort.training.sources import Source
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """How good a network is on one split.
+
+    Attributes:
+        metrics: By name, as fractions.
+        by_label: `precision`, `recall`, `f1-score` and `support` of every label, by its name.
+        confusion: `(labels, labels)` int64, right labels down, found ones across; None where there is no such thing.
+    """
+
+    metrics: Mapping[str, float]
+    by_label: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confusion: NDArray[np.int64] | None = None
+
+
+class TrainingTask(ABC):
+    """One kind of labelled data, and the head that learns from it.
+
+    Attributes:
+        name: Of the command.
+        metric: That chooses the best weights, more is better.
+        schema: Of its examples; what is to be learned is in the column `label`.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    schema: ClassVar[Schema]
+
+    def labels(
+        self,
+        splits: Mapping[str, datasets.Dataset],
+        sources: Mapping[str, Source],
+        problems: Problems,
+    ) -> list[str]:
+        """Names in the order of the logits; what is wrong with them is added to the problems."""
+        return []
+
+    def counts(self, rows: datasets.Dataset) -> Counter[str]:
+        """Examples of every label."""
+        return Counter()
+
+    @abstractmethod
+    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        """The encoder with a head for these examples, whose `forward` gives a loss."""
+
+    @abstractmethod
+    def encode(
+        self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
+    ) -> dict[str, list[Any]]:
+        """Inputs of the network and `labels`, a column each, for some of the examples."""
+
+    @abstractmethod
+    def scores(
+        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> Scores:
+        """Metrics of what the network gave for a split.
+
+        Args:
+            found: Its outputs but the loss, padded with -100.
+            expected: The labels that it was given, padded alike.
+            rows: The split's examples.
+        """
+
+    def save(self, network: Any, folder: Path) -> None:
+        """Write the checkpoint's weights and settings."""
+        network.save_pretrained(folder)

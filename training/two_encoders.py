@@ -1,0 +1,88 @@
+"""The next-sentence model of two encoders: one reads (first, second), the other (second, first)."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class TwoEncodersConfig(transformers.PretrainedConfig):  # type: ignore[misc] # untyped
+    """Settings of two BERTs, `encoder1` and `encoder2`, and of the labels."""
+
+    model_type = "two-encoder-next-sentence"
+
+    def __init__(
+        self, encoder1: dict[str, Any] | None = None, encoder2: dict[str, Any] | None = None, **settings: Any
+    ) -> None:
+        self.encoder1 = transformers.BertConfig(**(encoder1 or {}))
+        self.encoder2 = transformers.BertConfig(**(encoder2 or encoder1 or {}))
+        super().__init__(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        encoders = {"encoder1": self.encoder1.to_dict(), "encoder2": self.encoder2.to_dict()}
+        return {**super().to_dict(), **encoders}
+
+
+class TwoEncodersForNextSentence(transformers.PreTrainedModel):  # type: ignore[misc] # untyped
+    """The two pooled vectors side by side, `(batch, 2 * hidden)`, and a linear layer to two logits.
+
+    A checkpoint of it has the weights `encoder1.*`, `encoder2.*` and `classifier.*`; `encort export` makes one graph.
+    """
+
+    config_class = TwoEncodersConfig
+
+    def __init__(self, config: TwoEncodersConfig) -> None:
+        super().__init__(config)
+        self.encoder1 = transformers.BertModel(config.encoder1)
+        self.encoder2 = transformers.BertModel(config.encoder2)
+        self.classifier = torch.nn.Linear(config.encoder1.hidden_size + config.encoder2.hidden_size, config.num_labels)
+        self.post_init()
+
+    @classmethod
+    def from_encoder(cls, encoder: str | Path, config: Any, **settings: Any) -> Self:
+        """Both encoders from one pretrained BERT; the linear layer is new.
+
+        Args:
+            encoder: Checkpoint folder or hub id.
+            config: Its settings.
+        """
+        model = cls(TwoEncodersConfig(config.to_dict(), **settings))
+        for each in (model.encoder1, model.encoder2):
+            pretrained = transformers.BertModel.from_pretrained(encoder, config=config, use_safetensors=True)
+            each.load_state_dict(pretrained.state_dict())
+        return model
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        spread = self.config.encoder1.initializer_range
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            module.weight.data.normal_(0.0, spread)
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            module.weight.data[module.padding_idx].zero_()
+        if isinstance(module, torch.nn.Linear) and module.bias is not None:
+            module.bias.data.zero_()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        reversed_input_ids: torch.Tensor,
+        reversed_token_type_ids: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits, `(batch, 2)` float32.
+
+        Args:
+            input_ids: Of (first, second), `(batch, sequence)` int64, as the next two.
+            attention_mask: Of both, since a pair has as many tokens in either order.
+            reversed_input_ids: Of (second, first), as the last.
+            labels: `(batch,)` int64; the loss ignores those below 0.
+        """
+        first = self.encoder1(input_ids, attention_mask, token_type_ids).pooler_output
+        second = self.encoder2(reversed_input_ids, attention_mask, reversed_token_type_ids).pooler_output
+        logits = self.classifier(torch.cat([first, second], dim=1))
+        loss = None if labels is None else cross_entropy(logits, labels.clamp(min=-1), ignore_index=-1)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
