@@ -1,5 +1,6 @@
 """Labelled data, and what a loaded bundle scores on it: the metric of each task, in percent, more is better."""
 
+import functools
 import math
 import string
 from collections import Counter
@@ -15,7 +16,7 @@ from encort.runtime.corpora import text_of_tokens
 from encort.runtime.errors import DatasetError, InputError
 from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
-from encort.runtime.spans import Word, merge
+from encort.runtime.spans import Word, spans_of_tags
 from encort.runtime.tables import Row, read_rows
 from encort.runtime.tokens import Text
 
@@ -55,6 +56,8 @@ class Evaluation:
         """
         task = Task.FEATURE_EXTRACTION if head is None else head.task
         metric, read, _ = _TASKS[task]
+        if head is not None and not head.tags_words:
+            read = functools.partial(_tagged, characters=True)
         try:
             examples = [read(row, f"{file}, example {number}") for number, row in enumerate(read_rows(file), start=1)]
         except InputError as error:
@@ -140,17 +143,13 @@ def _paired(row: Row, place: str) -> tuple[Text, float]:
     return _scored(row, place)
 
 
-def _tagged(row: Row, place: str) -> tuple[Text, frozenset[tuple[str, int, int]]]:
+def _tagged(row: Row, place: str, *, characters: bool = False) -> tuple[Text, frozenset[tuple[str, int, int]]]:
     tokens, tags = _strings(row, place, "tokens"), _strings(row, place, "tags")
     if len(tokens) != len(tags):
         raise InputError(f"{place} has {len(tokens)} tokens and {len(tags)} tags")
-    text, starts = text_of_tokens(tokens)
-    words = [
-        Word(tag, 1.0, start, start + len(token))
-        for token, tag, start in zip(tokens, tags, starts, strict=True)
-        if token.strip()
-    ]
-    return text, frozenset((span.label, span.start, span.end) for span in merge(words, text))
+    text, starts = text_of_tokens(tokens, characters=characters)
+    ends = [start + len(token) for start, token in zip(starts, tokens, strict=True)]
+    return text, frozenset((span.label, span.start, span.end) for span in spans_of_tags(text, starts, ends, tags))
 
 
 def _asked(row: Row, place: str) -> tuple[Text, list[str]]:

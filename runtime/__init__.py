@@ -6,6 +6,6 @@ The walk of the data, a file a step: `texts` → `tokenizer` (→ `overflow`) �
 `serving` puts the queue of `scheduler` in front of the engine. `bundle`, `manifest` and `schema` read the folder;
 `cli`, `commands`, `inputs`, `records` and `outputs` are the shell's side; `stats` counts, and `prometheus` and
 `opentelemetry` pass it on; `golden` checks a bundle on the machine that serves, within `tolerance`; `cores` counts what
-a container may use, `cpu` knows the processor. `errors`, `extras`, `folders`, `tables` and `corpora` are common ground that the
-other rooms use too.
+a container may use, `cpu` knows the processor. `errors`, `extras`, `folders`, `tables` and `corpora` are common
+ground that the other rooms use too.
 """

@@ -26,10 +26,16 @@ def read_conll(file: Path) -> Iterator[Mapping[str, Any]]:
                 tokens.append(token)
                 tags.append(tag)
             elif tokens and not line.strip():
-                yield {"text": text_of_tokens(tokens)[0], "tokens": tokens, "tags": tags}
+                yield _sentence(tokens, tags)
                 tokens, tags = [], []
     if tokens:
-        yield {"text": text_of_tokens(tokens)[0], "tokens": tokens, "tags": tags}
+        yield _sentence(tokens, tags)
+
+
+def _sentence(tokens: list[str], tags: list[str]) -> Mapping[str, Any]:
+    """The text is what somebody would have written: single characters stand without spaces between."""
+    text, _ = text_of_tokens(tokens, characters=all(len(token) == 1 for token in tokens))
+    return {"text": text, "tokens": tokens, "tags": tags}
 
 
 def _token_and_tag(line: str, place: str) -> tuple[str, str]:
@@ -39,15 +45,18 @@ def _token_and_tag(line: str, place: str) -> tuple[str, str]:
     return cells[0], cells[-1].strip()
 
 
-def text_of_tokens(tokens: Sequence[str]) -> tuple[str, list[int]]:
+def text_of_tokens(tokens: Sequence[str], *, characters: bool) -> tuple[str, list[int]]:
     """The text that tokens were cut from, and where in it each begins.
 
-    Tokens of one character each are characters, white space among them; others are words with a space between.
+    >>> text_of_tokens(["New", "York", "!"], characters=False)
+    ('New York !', [0, 4, 9])
+    >>> text_of_tokens(["서", "울", " ", "1"], characters=True)
+    ('서울 1', [0, 1, 2, 3])
 
-    >>> text_of_tokens(["New", "York", "!"]), text_of_tokens(["서", "울", " ", "1"])
-    (('New York !', [0, 4, 9]), ('서울 1', [0, 1, 2, 3]))
+    Args:
+        characters: They are characters, white space among them; otherwise words with a space between.
     """
-    space = "" if all(len(token) == 1 for token in tokens) else " "
+    space = "" if characters else " "
     starts = [0]
     for token in tokens[:-1]:
         starts.append(starts[-1] + len(token) + len(space))

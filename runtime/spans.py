@@ -37,6 +37,17 @@ def merge(words: Iterable["Word"], text: str) -> list[Span]:
     return [_span(run, text) for run in _runs(words)]
 
 
+def spans_of_tags(text: str, starts: Sequence[int], ends: Sequence[int], tags: Sequence[str]) -> list[Span]:
+    """Spans of a text whose words were tagged by hand.
+
+    Args:
+        starts: Where in the text each word begins.
+        ends: Where it ends.
+    """
+    tagged = zip(tags, starts, ends, strict=True)
+    return merge((Word(tag, 1.0, start, end) for tag, start, end in tagged if text[start:end].strip()), text)
+
+
 @dataclass(frozen=True)
 class Word:
     """A word's tag, its probability, and its place in the text."""
@@ -65,8 +76,9 @@ def _words(
     text = str(batch.texts[index])
     for first, last in zip(firsts, lasts, strict=True):
         start, end = int(starts[first]), end_of_mark(text, int(ends[last]))
-        # White space is a word to some tokenizers.
-        if text[start:end].strip():
+        # To some tokenizers white space is a word, or a part of the word behind it.
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        if start < end:
             row = scores[tokens][first]
             best = int(row.argmax())
             yield Word(labels[best], float(row[best]), start, end)

@@ -37,7 +37,11 @@ _COMMON = [
     click.option("--gradient-accumulation", type=int, help="Batches that make one step."),
     click.option("--learning-rate", type=float, help="Peak of AdamW's; else by the encoder's width."),
     click.option("--weight-decay", type=float, help="On all but biases and layer norms."),
-    click.option("--schedule", help="How the learning rate falls: linear, cosine or constant_with_warmup."),
+    click.option(
+        "--schedule",
+        type=click.Choice(["linear", "cosine", "constant_with_warmup"]),
+        help="How the learning rate falls; linear unless set.",
+    ),
     click.option("--warmup-ratio", type=float, help="Part of the steps in which the learning rate rises."),
     click.option("--dropout", type=float, help="Probability; else the model's."),
     click.option("--max-length", type=int, help="Most tokens of an input; else the model's limit."),
@@ -73,11 +77,12 @@ def _train_task(home: str, *, columns: Sequence[str], header: str | None, **opti
     _require()
     from encort.training.train import train as run
 
+    task = _task(home)
     report = run(
-        _task(home),
+        task,
         columns=dict(map(_role_and_name, columns)),
-        header=None if header is None else header.split(","),
-        **_with_settings(options),
+        header=None if header is None else [name.strip() for name in header.split(",")],
+        **_with_settings(options, task.defaults),
     )
     _echo(report.summary)
 
@@ -109,12 +114,16 @@ def several_heads(heads: Sequence[str], **options: Any) -> None:
         name: HeadData(task=_task(TASKS[task][0]), train=train_file, validation=validation or None)
         for name, task, train_file, validation in map(_head, heads)
     }
-    reports = train_several_heads(data, **_with_settings(options))
+    if len(data) < len(heads):
+        raise InputError("two --head have the same name")
+    reports = train_several_heads(data, **_with_settings(options, {}))
     _echo({name: report.summary for name, report in reports.items()})
 
 
 def _require() -> None:
-    require("encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn", "seqeval")
+    require(
+        "encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "matplotlib"
+    )
 
 
 def _task(home: str) -> Any:
@@ -122,15 +131,15 @@ def _task(home: str) -> Any:
     return getattr(import_module(f"encort.training.{module}"), name)()
 
 
-def _with_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with those that are settings in one object."""
+def _with_settings(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those that are settings in one object, by default the task's."""
     from encort.training.settings import TrainingSettings
 
     names = {field.name for field in dataclasses.fields(TrainingSettings)}
     chosen = {name: value for name, value in options.items() if name in names and value is not None}
     others = {name: value for name, value in options.items() if name not in names}
     changes = dict(map(_setting, others.pop("changes")))
-    return {**others, "config_changes": changes, "settings": TrainingSettings(**chosen)}
+    return {**others, "config_changes": changes, "settings": TrainingSettings(**{**defaults, **chosen})}
 
 
 def _setting(change: str) -> tuple[str, Any]:

@@ -1,25 +1,26 @@
-"""Rows to checked examples: columns by convention, and every problem of all the data at once."""
+"""Rows to checked examples, by columns whose names are found by convention."""
 
+import functools
 import hashlib
-from collections import Counter, defaultdict
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import tokenizers
 
-from encort.runtime.errors import DatasetError, InputError
+from encort.runtime.errors import DatasetError, EncortError, InputError
 from encort.runtime.tables import Row
+from encort.training.cells import RowError
+from encort.training.problems import Problems
 from encort.training.sources import Source
 
-SHOWN_ROWS = 20
-
 Example = dict[str, Any]
-
-
-class RowError(Exception):
-    """Why a row is no example; the same words for all rows that have the problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,56 +82,68 @@ class Examples:
         return {name: rows for name, rows in found.items() if rows is not None}
 
 
-@dataclass
-class Problems:
-    """What is wrong with the data, found before anything is trained."""
-
-    rows: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    other: list[str] = field(default_factory=list)
-
-    def add(self, problem: str) -> None:
-        self.other.append(problem)
-
-    def add_row(self, source: Source, problem: str, number: int) -> None:
-        self.rows[f"{source.name}: {problem}"].append(number)
-
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.other)
-
-    def check(self) -> None:
-        """Refuse the data if there is any.
-
-        Raises:
-            DatasetError: All of them.
-        """
-        lines = [*self.other, *(f"{problem}: {_shown(numbers)}" for problem, numbers in self.rows.items())]
-        if lines:
-            raise DatasetError("this cannot be trained on:\n  " + "\n  ".join(lines))
-
-
-def read_examples(
-    source: Source, schema: Schema, problems: Problems, *, columns: Mapping[str, str]
-) -> datasets.Dataset | None:
-    """Examples of one split, memory-mapped from the cache of `datasets`.
+def find_columns(
+    source: Source, schema: Schema, problems: Problems, *, asked: Mapping[str, str]
+) -> dict[str, str] | None:
+    """Names of a source's columns by role.
 
     Args:
-        problems: What is found wrong is added to them.
-        columns: Names of columns by role, instead of the conventions.
+        problems: Columns that are not there are added to them.
+        asked: Names of columns by role, instead of the conventions.
 
     Returns:
         None where there is nothing that could be checked further.
     """
     try:
-        first = next(source.rows(), None)
-        if first is None:
-            raise InputError(f"{source.name} has no rows")
-        names = _resolve(schema.columns, list(first), columns, source.name)
+        have = source.column_names()
     except InputError as error:
         problems.add(str(error))
         return None
+    if not have:
+        problems.add(f"{source.name} has no rows")
+        return None
+    found: dict[str, str] = {}
+    missing = []
+    for column in schema.columns:
+        wanted = [asked[column.role]] if column.role in asked else column.names
+        rest = [name for name in have if name not in found.values()]
+        match = next((name for name in wanted if name in have), None)
+        if match is None and column.or_the_rest and column.role not in asked and len(rest) == 1:
+            match = rest[0]
+        if match is not None:
+            found[column.role] = match
+        elif not column.optional or column.role in asked:
+            missing.append(f"{' or '.join(map(repr, wanted))} (--column {column.role}=NAME)")
+    if missing:
+        problems.add(f"{source.name} has no column {', nor '.join(missing)}; it has: {', '.join(have)}")
+    return None if missing else found
+
+
+def check_roles(schema: Schema, asked: Mapping[str, str], problems: Problems) -> None:
+    roles = [column.role for column in schema.columns]
+    for role in asked:
+        if role not in roles:
+            problems.add(f"--column {role}=...: this task has no such column, but {', '.join(roles)}")
+
+
+def read_examples(
+    source: Source, schema: Schema, problems: Problems, *, names: Mapping[str, str], key: str
+) -> datasets.Dataset | None:
+    """Examples of one split, memory-mapped from the cache of `datasets`.
+
+    Args:
+        problems: Rows that are no examples are added to them.
+        names: Of columns by role.
+        key: Another one where the same rows are other examples.
+
+    Returns:
+        None where the source could not be read to its end.
+    """
     try:
-        rows = _converted(source, schema, names)
+        rows = _converted(source, schema, names, key)
     except datasets.exceptions.DatasetGenerationError as error:  # hides what the reader said
+        if not isinstance(error.__cause__, EncortError):
+            raise
         problems.add(str(error.__cause__))
         return None
     for number, problem in enumerate(rows["problem"], start=1):
@@ -139,54 +152,35 @@ def read_examples(
     return rows.remove_columns("problem")
 
 
+def by_role(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+    return {role: row.get(name) for role, name in names.items()}
+
+
 def hold_back(rows: datasets.Dataset, share: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Rows to train on and rows to validate by; of every label alike, where each has two rows or more.
+    """Rows to train on and rows to validate by.
+
+    Of every label alike, where there are rows enough; questions of one context stay together.
 
     Raises:
         DatasetError: There are too few rows.
     """
     if len(rows) < 10:
         raise DatasetError(f"{len(rows)} rows are too few to hold some back for validation; pass --validation")
-    label = rows.features.get("label")
+    if "context" in rows.features:
+        contexts = np.random.default_rng(seed).permutation(sorted(set(rows["context"])))
+        kept_back = set(contexts[: math.ceil(share * len(contexts))])
+        is_back = np.array([context in kept_back for context in rows["context"]])
+        if not is_back.all():
+            return rows.select(np.flatnonzero(~is_back)), rows.select(np.flatnonzero(is_back))
+    label = rows.features["label"]
     if isinstance(label, datasets.Value) and label.dtype == "string":
         counts = Counter(rows["label"])
         if min(counts.values()) > 1 and len(rows) * share >= len(counts):
-            encoded = rows.add_column("_stratum", rows["label"][:]).class_encode_column("_stratum")
-            parts = encoded.train_test_split(share, seed=seed, stratify_by_column="_stratum").remove_columns("_stratum")
+            marked = rows.add_column("stratum", rows["label"][:]).class_encode_column("stratum")
+            parts = marked.train_test_split(share, seed=seed, stratify_by_column="stratum").remove_columns("stratum")
             return parts["train"], parts["test"]
     parts = rows.train_test_split(share, seed=seed)
     return parts["train"], parts["test"]
-
-
-def text_cell(values: Mapping[str, Any], role: str) -> str:
-    """A text that is there and not empty."""
-    value = values.get(role)
-    if value is None or value == "":
-        raise RowError(f"no {role}")
-    if not isinstance(value, str):
-        raise RowError(f"{role} is not a text")
-    if not value.strip():
-        raise RowError(f"{role} is empty")
-    return value
-
-
-def label_cell(values: Mapping[str, Any], role: str = "label") -> str:
-    """A label's name; whole numbers and truth values are names too."""
-    value = values.get(role)
-    if isinstance(value, bool | int):
-        return str(value)
-    if value is None or not str(value).strip():
-        raise RowError(f"no {role}")
-    if not isinstance(value, str):
-        raise RowError(f"{role} is not a text or a whole number")
-    return value.strip()
-
-
-def list_cell(values: Mapping[str, Any], role: str) -> list[str]:
-    value = values.get(role)
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RowError(f"{role} is not a list of texts")
-    return value
 
 
 def sorted_labels(names: Sequence[str]) -> list[str]:
@@ -210,33 +204,14 @@ def check_labels(
                 problems.add_row(source, f"label {label!r} is not in the training data", number)
 
 
-def _resolve(columns: Sequence[Column], have: Sequence[str], asked: Mapping[str, str], name: str) -> dict[str, str]:
-    """The column of every role that the rows have one for."""
-    found: dict[str, str] = {}
-    for column in columns:
-        wanted = [asked[column.role]] if column.role in asked else column.names
-        match = next((each for each in wanted if each in have), None)
-        rest = [each for each in have if each not in found.values()]
-        if match is None and column.or_the_rest and column.role not in asked and len(rest) == 1:
-            match = rest[0]
-        if match is not None:
-            found[column.role] = match
-        elif not column.optional or column.role in asked:
-            raise InputError(
-                f"{name} has no column {' or '.join(map(repr, wanted))}; it has: {', '.join(map(str, have))}; "
-                f"name it with --column {column.role}=NAME"
-            )
-    return found
-
-
-def _converted(source: Source, schema: Schema, names: Mapping[str, str]) -> datasets.Dataset:
+def _converted(source: Source, schema: Schema, names: Mapping[str, str], key: str) -> datasets.Dataset:
     features = datasets.Features({**schema.features, "problem": datasets.Value("string")})
-    key = f"{source.version} {sorted(names.items())} {features} {source.header} {code_version()}"
+    content = f"{key} {source.version} {sorted(names.items())} {source.header} {code_version()}"
     found: datasets.Dataset = datasets.Dataset.from_generator(
         _generate,
         features=features,
         gen_kwargs={"source": source, "schema": schema, "names": dict(names)},
-        fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
+        fingerprint=hashlib.sha256(content.encode()).hexdigest()[:16],
     )
     return found
 
@@ -244,24 +219,16 @@ def _converted(source: Source, schema: Schema, names: Mapping[str, str]) -> data
 def _generate(source: Source, schema: Schema, names: Mapping[str, str]) -> Iterator[Example]:
     for row in source.rows():
         try:
-            yield {**_example(row, schema, names), "problem": None}
+            yield {**schema.example(by_role(row, names)), "problem": None}
         except RowError as error:
             yield {**schema.nothing, "problem": str(error)}
 
 
-def _example(row: Row, schema: Schema, names: Mapping[str, str]) -> Example:
-    return schema.example({role: row.get(name) for role, name in names.items()})
-
-
+@functools.cache
 def code_version() -> str:
-    """Another one for other code of this room, so that nothing is taken from the cache that it would not make."""
-    hashed = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        hashed.update(file.read_bytes())
+    """Another one for other code, so that nothing is taken from the cache that this code would not make."""
+    hashed = hashlib.sha256(tokenizers.__version__.encode())
+    for room in ("training", "runtime"):
+        for file in sorted(Path(str(find_spec(f"encort.{room}").origin)).parent.glob("*.py")):  # type: ignore[union-attr]
+            hashed.update(file.read_bytes())
     return hashed.hexdigest()[:16]
-
-
-def _shown(numbers: Sequence[int]) -> str:
-    more = len(numbers) - SHOWN_ROWS
-    shown = ", ".join(map(str, numbers[:SHOWN_ROWS]))
-    return f"row{'s' if len(numbers) > 1 else ''} {shown}{f' and {more} more' if more > 0 else ''}"

@@ -1,7 +1,8 @@
-"""Examples to what a network reads: token ids a row, and padded batches of them."""
+"""What a network reads: token ids a row, and padded batches of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,11 @@ def token_columns(batch: TokenBatch, *, has_types: bool, prefix: str = "") -> di
         has_types: Token type ids are among them.
         prefix: Before the names of the columns.
     """
-    cuts = batch.cu_seqlens[1:-1]
-    columns = {f"{prefix}input_ids": np.split(batch.ids, cuts)}
+    columns = {f"{prefix}input_ids": batch.ids, f"{prefix}attention_mask": np.ones_like(batch.ids)}
     if has_types:
-        columns[f"{prefix}token_type_ids"] = np.split(batch.type_ids, cuts)
-    columns[f"{prefix}attention_mask"] = np.split(np.ones_like(batch.ids), cuts)
-    return {name: [row.tolist() for row in rows] for name, rows in columns.items()}
+        columns[f"{prefix}token_type_ids"] = batch.type_ids
+    rows = list(pairwise(batch.cu_seqlens))
+    return {name: [flat[start:stop].tolist() for start, stop in rows] for name, flat in columns.items()}
 
 
 @dataclass(frozen=True)

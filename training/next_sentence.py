@@ -11,9 +11,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from encort.runtime.errors import CheckpointError
 from encort.runtime.tokens import Text
-from encort.training.examples import Column, Example, Examples, Problems, RowError, Schema, label_cell, text_cell
-from encort.training.features import IGNORED, token_columns
+from encort.training.cells import RowError, label_cell, text_cell
+from encort.training.examples import Column, Example, Examples, Schema
+from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
+from encort.training.problems import Problems
 from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
 from encort.training.text_classification import label_settings
@@ -52,18 +54,24 @@ class NextSentencePrediction(TrainingTask):
         example=_judged,
     )
     names: Sequence[str] = ("is_next", "not_next")
-    column_of: Mapping[int, int] = {1: 0, 0: 1, -1: IGNORED}
+    column_of: Mapping[int, int] = {1: 0, 0: 1}
     """The logit of each label."""
 
     def labels(
         self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems
     ) -> list[str]:
-        if not {0, 1} <= set(splits["train"].unique("label")):
+        found = {split: set(rows.unique("label")) for split, rows in splits.items()}
+        if not {0, 1} <= found["train"]:
             problems.add(f"{sources['train'].name} has no pairs of both kinds, labelled 1 and 0")
+        problems.other += [
+            f"{sources[split].name} has no pairs whose label is known"
+            for split, labels in found.items()
+            if split != "train" and not {0, 1} & labels
+        ]
         return [*self.names]
 
     def counts(self, rows: datasets.Dataset) -> Counter[str]:
-        return Counter(map(str, rows["label"]))
+        return Counter(self.names[self.column_of[label]] for label in rows["label"] if label in (0, 1))
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
         return pretrained.network(transformers.AutoModelForNextSentencePrediction, **label_settings(examples.labels))
@@ -71,25 +79,30 @@ class NextSentencePrediction(TrainingTask):
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        columns = token_columns(pretrained.tokenizer(_pairs(rows)), has_types=pretrained.has_token_types)
-        return {**columns, "labels": [self.column_of[label] for label in rows["label"]]}
+        pairs, labels = self._known(rows)
+        return {**pretrained.inputs(pairs), "labels": labels}
 
     def scores(
         self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
-        known = expected >= 0
-        right, best = expected[known], found.argmax(axis=1)[known]
+        best = found.argmax(axis=1)
         return Scores(
-            metrics={"accuracy": float(accuracy_score(right, best)) if known.any() else 0.0},
-            confusion=confusion_matrix(right, best, labels=np.arange(2)) if known.any() else None,
+            metrics={"accuracy": float(accuracy_score(expected, best))},
+            confusion=confusion_matrix(expected, best, labels=np.arange(2)),
         )
+
+    def _known(self, rows: Mapping[str, Sequence[Any]]) -> tuple[list[Text], list[int]]:
+        """Pairs whose label is known, with the columns of their logits."""
+        known = [row for row in zip(rows["text"], rows["text_pair"], rows["label"], strict=True) if row[2] in (0, 1)]
+        return [(first, second) for first, second, _ in known], [self.column_of[label] for *_, label in known]
 
 
 class TwoEncoders(NextSentencePrediction):
     """Two encoders, one for each order of the texts, and a linear layer on both of their pooled vectors."""
 
     names = ("0", "1")
-    column_of: Mapping[int, int] = {1: 1, 0: 0, -1: -1}
+    column_of: Mapping[int, int] = {1: 1, 0: 0}
+    shares_encoder = False
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
         if pretrained.config.model_type != "bert":
@@ -97,19 +110,14 @@ class TwoEncoders(NextSentencePrediction):
         settings = label_settings(examples.labels)
         if pretrained.from_scratch:
             return TwoEncodersForNextSentence(TwoEncodersConfig(pretrained.config.to_dict(), **settings))
-        pretrained.network(transformers.AutoModel)  # complains of missing weights
-        return TwoEncodersForNextSentence.from_encoder(pretrained.name, pretrained.config, **settings)
+        return TwoEncodersForNextSentence.from_encoder(pretrained.network(transformers.AutoModel), **settings)
 
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        batch = pretrained.tokenizer(_pairs(rows), reverse=True)
+        pairs, labels = self._known(rows)
+        batch = pretrained.tokenizer(pairs, reverse=True, all_cores=True)
         assert batch.reversed is not None
         exchanged = token_columns(batch.reversed, has_types=True, prefix="reversed_")
         del exchanged["reversed_attention_mask"]  # a pair has as many tokens in either order
-        labels = [self.column_of[label] for label in rows["label"]]
         return {**token_columns(batch, has_types=True), **exchanged, "labels": labels}
-
-
-def _pairs(rows: Mapping[str, Sequence[Any]]) -> list[Text]:
-    return list(zip(rows["text"], rows["text_pair"], strict=True))

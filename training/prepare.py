@@ -1,5 +1,6 @@
 """Sources and an encoder to what can be trained: everything is checked first, and every problem is told at once."""
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -8,9 +9,18 @@ from typing import Any
 
 import datasets
 
-from encort.runtime.errors import CheckpointError
-from encort.training.examples import Examples, Problems, code_version, hold_back, read_examples
+from encort.runtime.errors import CheckpointError, DatasetError, InputError
+from encort.training.examples import (
+    Examples,
+    by_role,
+    check_roles,
+    code_version,
+    find_columns,
+    hold_back,
+    read_examples,
+)
 from encort.training.pretrained import Pretrained
+from encort.training.problems import Problems
 from encort.training.settings import TrainingSettings
 from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
@@ -49,21 +59,23 @@ class Prepared:
             CheckpointError: The model cannot be, and nothing else is wrong.
         """
         problems = Problems()
-        read = {
-            split: read_examples(source, task.schema, problems, columns=columns or {})
-            for split, source in sources.items()
-        }
-        splits = {split: rows for split, rows in read.items() if rows is not None}
+        task, splits = _read(task, sources, columns or {}, problems)
         labels = task.labels(splits, sources, problems) if "train" in splits else []
+        if "validation" not in sources and not problems:
+            try:
+                splits["train"], splits["validation"] = hold_back(splits["train"], VALIDATION_SHARE, settings.seed)
+            except DatasetError as error:
+                problems.add(str(error))
         try:
             pretrained = Pretrained.open(model, settings, from_scratch=from_scratch, config_changes=config_changes)
         except CheckpointError as error:
             if not problems:
                 raise
             problems.add(str(error))
+        else:
+            for split, rows in splits.items():
+                task.check_lengths(rows, sources.get(split, sources["train"]), pretrained, problems)
         problems.check()
-        if "validation" not in splits:
-            splits["train"], splits["validation"] = hold_back(splits["train"], VALIDATION_SHARE, settings.seed)
         return cls(task=task, pretrained=pretrained, examples=Examples(**splits, labels=labels))
 
     def network(self) -> Any:
@@ -86,9 +98,10 @@ class Prepared:
 
     def _encoded(self, rows: datasets.Dataset) -> datasets.Dataset:
         def encode(batch: Mapping[str, Any]) -> dict[str, Any]:
-            return self.task.encode(batch, self.pretrained, self.examples)
+            columns = self.task.encode(batch, self.pretrained, self.examples)
+            return {**columns, "length": [len(ids) for ids in columns["input_ids"]]}
 
-        key = [rows._fingerprint, self.task.name, self.pretrained.version, self.examples.labels, code_version()]
+        key = [rows._fingerprint, self.task.key, self.pretrained.version, self.examples.labels, code_version()]
         return rows.map(
             encode,
             batched=True,
@@ -96,3 +109,21 @@ class Prepared:
             new_fingerprint=hashlib.sha256(repr(key).encode()).hexdigest()[:16],
             desc="tokenize",
         )
+
+
+def _read(
+    task: TrainingTask, sources: Mapping[str, Source], columns: Mapping[str, str], problems: Problems
+) -> tuple[TrainingTask, dict[str, datasets.Dataset]]:
+    """The task as the training data wants it, and every split that could be read."""
+    check_roles(task.schema, columns, problems)
+    names = {split: find_columns(source, task.schema, problems, asked=columns) for split, source in sources.items()}
+    train_names = names["train"]
+    if train_names is not None:
+        with contextlib.suppress(InputError):  # is told by the reading below
+            task = task.for_rows(by_role(row, train_names) for row in sources["train"].rows())
+    splits: dict[str, datasets.Dataset] = {}
+    for split, found in names.items():
+        if found is not None:
+            rows = read_examples(sources[split], task.schema, problems, names=found, key=task.key)
+            splits |= {} if rows is None else {split: rows}
+    return task, splits

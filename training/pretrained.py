@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import transformers
 from encort.runtime.errors import CheckpointError
 from encort.runtime.folders import is_missing_folder
 from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tokens import Text
+from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 
 
@@ -57,20 +59,31 @@ class Pretrained:
             raise CheckpointError(f"there is no checkpoint folder {name}")
         try:
             config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-            saved_tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # transformers raises whatever its parts raise
             raise CheckpointError(f"{name} cannot be loaded as a pretrained encoder: {_first_line(error)}") from error
+        try:
+            saved_tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # the same
+            raise CheckpointError(f"{name} has no usable tokenizer: {_first_line(error)}") from error
+        if not from_scratch and Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+            raise CheckpointError(
+                f"{name} has no model.safetensors: save its weights so (safe_serialization=True), or begin with new "
+                "ones of its settings (--from-scratch)"
+            )
         _change(name, config, config_changes or {}, from_scratch=from_scratch)
+        _check_belong_together(name, config, saved_tokenizer)
         if settings.dropout is not None:
             _set_dropout(config, settings.dropout)
         max_length = _max_length(name, config, saved_tokenizer, settings.max_length)
         # Saved with the tokenizer: what is served is cut where the training was.
         saved_tokenizer.model_max_length = max_length
+        tokenizer = _serving_tokenizer(saved_tokenizer, max_length)
+        _check_types(name, config, saved_tokenizer, tokenizer)
         return cls(
             name=name,
             config=config,
             saved_tokenizer=saved_tokenizer,
-            tokenizer=_serving_tokenizer(saved_tokenizer, max_length),
+            tokenizer=tokenizer,
             max_length=max_length,
             from_scratch=from_scratch,
         )
@@ -85,6 +98,11 @@ class Pretrained:
     def has_token_types(self) -> bool:
         return "token_type_ids" in self.saved_tokenizer.model_input_names
 
+    def inputs(self, texts: Sequence[Text], *, prefix: str = "") -> dict[str, list[Any]]:
+        """What a network reads of texts, a column each; see `token_columns`."""
+        batch = self.tokenizer(texts, all_cores=True)
+        return token_columns(batch, has_types=self.has_token_types, prefix=prefix)
+
     def network(self, auto_class: Any, **config: Any) -> Any:
         """A model of transformers with these settings changed; what the checkpoint has no weights for is new.
 
@@ -94,7 +112,7 @@ class Pretrained:
         self.config.update(config)
         try:
             if self.from_scratch:
-                return auto_class.from_config(self.config)
+                return auto_class.from_config(self.config, trust_remote_code=False)
             network, info = auto_class.from_pretrained(
                 self.name,
                 config=self.config,
@@ -105,10 +123,7 @@ class Pretrained:
                 use_safetensors=True,
             )
         except Exception as error:  # transformers raises whatever its parts raise
-            raise CheckpointError(
-                f"{self.name} cannot be loaded as a pretrained encoder: {_first_line(error)}; to begin with new "
-                "weights of its settings, pass --from-scratch"
-            ) from error
+            raise CheckpointError(f"{self.name} cannot be trained: {_first_line(error)}") from error
         self._check_loaded(network, info)
         return network
 
@@ -129,19 +144,26 @@ def _change(name: str, config: Any, changes: Mapping[str, Any], *, from_scratch:
     if changes and not from_scratch:
         raise CheckpointError(f"the settings of {name} can be changed for new weights only: pass --from-scratch")
     for key, value in changes.items():
-        if not hasattr(config, key) or type(getattr(config, key)) is not type(value):
+        before = getattr(config, key, None)
+        given = float(value) if type(before) is float and type(value) is int else value
+        if type(before) is not type(given):
             raise CheckpointError(f"{name} has no setting {key} that could be {value!r}")
-        setattr(config, key, value)
+        setattr(config, key, given)
+
+
+_OFFSET_POSITIONS = (
+    *("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "xlm-roberta-xl"),
+)
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
     """Every architecture has its own names for it."""
     for name, value in config.to_dict().items():
-        if "dropout" in name and (isinstance(value, float) or name == "classifier_dropout"):
+        if "dropout" in name and (type(value) in (int, float) or name == "classifier_dropout"):
             setattr(config, name, dropout)
 
 
-def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> int:
+def _check_belong_together(name: str, config: Any, tokenizer: Any) -> None:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name} has no fast tokenizer with a padding token; encort needs a tokenizer.json")
     if len(tokenizer) > config.vocab_size:
@@ -149,9 +171,29 @@ def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> in
             f"{name}: the tokenizer has {len(tokenizer)} tokens, the model embeds {config.vocab_size}; "
             "they do not belong together"
         )
+    if config.pad_token_id not in (None, tokenizer.pad_token_id):
+        raise CheckpointError(
+            f"{name}: the tokenizer pads with token {tokenizer.pad_token_id}, the model with {config.pad_token_id}; "
+            "they do not belong together"
+        )
+
+
+def _check_types(name: str, config: Any, saved_tokenizer: Any, tokenizer: Tokenizer) -> None:
+    types = getattr(config, "type_vocab_size", 0)
+    highest = int(tokenizer([("a", "b")]).type_ids.max())
+    if "token_type_ids" in saved_tokenizer.model_input_names and highest >= types:
+        raise CheckpointError(
+            f"{name}: the tokenizer gives pairs the token type {highest}, the model embeds {types} types; "
+            "they do not belong together"
+        )
+
+
+def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> int:
     # RoBERTa counts its positions from beyond the padding token.
-    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
-    positions = int(config.max_position_embeddings) - offset
+    offset = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    positions = int(getattr(config, "max_position_embeddings", 0)) - offset
+    if positions < 1:
+        raise CheckpointError(f"{name} has no max_position_embeddings, so it is no encoder of the BERT family")
     if asked is not None and asked > positions:
         raise CheckpointError(f"max_length {asked} is more than the {positions} positions of {name}")
     return asked or min(int(tokenizer.model_max_length), positions)

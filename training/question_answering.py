@@ -11,15 +11,18 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 from encort.runtime.answers import answers
 from encort.runtime.overflow import Overflow, merge_windows
 from encort.runtime.tokens import TokenBatch
-from encort.training.examples import Column, Example, Examples, RowError, Schema, text_cell
+from encort.training.cells import RowError, text_cell
+from encort.training.examples import Column, Example, Examples, Schema
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
+from encort.training.problems import Problems
+from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
 
 
 def _asked(values: Mapping[str, Any]) -> Example:
     question, context = text_cell(values, "question"), text_cell(values, "context")
-    texts, starts = _answers(values.get("label"), context)
+    texts, starts = _answers(values.get("label"), values.get("answer_start"), context)
     if not texts:
         raise RowError("no answers")
     if not all(text.strip() for text in texts):
@@ -30,17 +33,23 @@ def _asked(values: Mapping[str, Any]) -> Example:
     return {"question": question, "context": context, "label": [text.strip() for text in texts], "starts": starts}
 
 
-def _answers(value: Any, context: str) -> tuple[list[str], list[int]]:
-    """SQuAD's `text` and `answer_start`, or texts alone, which are looked for."""
-    if isinstance(value, dict) and {"text", "answer_start"} <= value.keys():
-        return list(value["text"]), list(value["answer_start"])
+def _answers(value: Any, start: Any, context: str) -> tuple[list[str], list[int]]:
+    """SQuAD's `text` and `answer_start`, or a text or texts with starts beside them; without starts they are found."""
+    if isinstance(value, dict):
+        value, start = value.get("text"), value.get("answer_start")
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RowError("answers is not a text, a list of texts, or text and answer_start as SQuAD has them")
-    starts = [context.find(text) for text in texts]
-    if -1 in starts:
-        raise RowError("an answer is not in its context")
-    return texts, starts
+    if start is None:
+        starts = [context.find(text) for text in texts]
+        if -1 in starts:
+            raise RowError("an answer is not in its context")
+        return texts, starts
+    starts = start if isinstance(start, list) else [start]
+    try:
+        return texts, [int(each) for each, _ in zip(starts, texts, strict=True)]
+    except (TypeError, ValueError):
+        raise RowError("answer_start is not a whole number for every answer") from None
 
 
 class QuestionAnswering(TrainingTask):
@@ -53,6 +62,7 @@ class QuestionAnswering(TrainingTask):
             Column(role="question", names=["question"]),
             Column(role="context", names=["context"]),
             Column(role="label", names=["answers", "answer"]),
+            Column(role="answer_start", names=["answer_start"], optional=True),
         ],
         features=datasets.Features(
             {
@@ -65,8 +75,14 @@ class QuestionAnswering(TrainingTask):
         example=_asked,
     )
 
+    def check_lengths(self, rows: datasets.Dataset, source: Source, pretrained: Pretrained, problems: Problems) -> None:
+        for number, question in enumerate(rows["question"], start=1):
+            # A separator stands after the context.
+            if question and int(pretrained.tokenizer([question]).lengths[0]) + 1 >= pretrained.max_length:
+                problems.add_row(source, f"the question leaves no room in {pretrained.max_length} tokens", number)
+
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
-        return pretrained.network(transformers.AutoModelForQuestionAnswering)
+        return pretrained.network(transformers.AutoModelForQuestionAnswering, num_labels=2)
 
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
@@ -101,7 +117,7 @@ class QuestionAnswering(TrainingTask):
 
 def _windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained) -> TokenBatch:
     pairs = list(zip(rows["question"], rows["context"], strict=True))
-    return pretrained.tokenizer(pairs, overflow=Overflow.WINDOW, places=True)
+    return pretrained.tokenizer(pairs, overflow=Overflow.WINDOW, places=True, all_cores=True)
 
 
 def _place(batch: TokenBatch, row: int, start: int, size: int) -> tuple[int, int]:

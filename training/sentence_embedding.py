@@ -1,7 +1,8 @@
 """Pairs of texts to an encoder whose sentence embeddings are near where the texts are alike."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,20 @@ import datasets
 import numpy as np
 import torch
 import transformers
-from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss, normalize
+from torch.nn.functional import cross_entropy, mse_loss, normalize, relu
 
-from encort.training.examples import Column, Example, Examples, Problems, Schema, text_cell
-from encort.training.features import token_columns
+from encort.training.cells import score_cell, text_cell
+from encort.training.examples import Column, Example, Examples, Schema
 from encort.training.pretrained import Pretrained
+from encort.training.problems import Problems
 from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
-from encort.training.text_classification import correlations, score_cell
+from encort.training.text_classification import check_scores, correlations
 
 SCALE = 20.0
 """Of cosines before the softmax, as sentence-transformers has it."""
+MARGIN = 0.5
+"""Distance, one minus the cosine, beyond which texts that are not alike are left alone."""
 
 
 def _paired(values: Mapping[str, Any]) -> Example:
@@ -31,11 +35,13 @@ class SentenceEmbedding(TrainingTask):
     """Embeddings by the mean of the tokens; L2 normalized, so that a product of two is their cosine.
 
     Pairs with a score learn that the cosine is the score, from 0 for the lowest to 1 for the highest (Reimers and
-    Gurevych 2019). Pairs without one are alike; each learns to be nearer to its own than to the others of its batch
-    (Henderson et al. 2017).
+    Gurevych 2019). If there are two scores only, the pairs of the lower one are pushed apart until they are far enough
+    (contrastive, Hadsell et al. 2006). Pairs without a score are alike; each learns to be nearer to its own than to
+    the others of its batch (Henderson et al. 2017).
     """
 
     name = "sentence-embedding"
+    shares_encoder = False
     metric = "score"
     schema = Schema(
         columns=[
@@ -59,22 +65,24 @@ class SentenceEmbedding(TrainingTask):
         has_scores = {split: rows.unique("label") != [None] for split, rows in splits.items()}
         if len(set(has_scores.values())) > 1:
             problems.add(f"scores are in {' and '.join(s for s, has in has_scores.items() if has)} only")
-        elif has_scores["train"] and len(splits["train"].unique("label")) < 2:
-            problems.add(f"{sources['train'].name}: all scores are the same")
+        elif has_scores["train"]:
+            check_scores(splits["train"], sources["train"], problems)
         return []
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
-        scores = examples.train["label"]
+        scores = {score for rows in examples.splits.values() for score in rows.unique("label")} - {None}
         encoder = pretrained.network(transformers.AutoModel)
-        return PairedEncoder(encoder, None if scores[0] is None else (min(scores), max(scores)))
+        if not scores:
+            return PairedEncoder(encoder, in_batch_loss)
+        loss = contrastive_loss if len(scores) == 2 else cosine_loss
+        return PairedEncoder(encoder, functools.partial(loss, low=min(scores), high=max(scores)))
 
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}
         for role, prefix in (("text", ""), ("text_pair", "pair_")):
-            batch = pretrained.tokenizer(rows[role])
-            columns |= token_columns(batch, has_types=pretrained.has_token_types, prefix=prefix)
+            columns |= pretrained.inputs(rows[role], prefix=prefix)
         return {**columns, "labels": [0.0 if score is None else score for score in rows["label"]]}
 
     def scores(
@@ -99,19 +107,17 @@ class SentenceEmbedding(TrainingTask):
 
 
 class PairedEncoder(torch.nn.Module):
-    """An encoder with the loss of a pair's embeddings."""
+    """An encoder with a loss of a pair's embeddings."""
 
-    accepts_loss_kwargs = False  # so that transformers feeds it its inputs alone
-
-    def __init__(self, encoder: Any, score_range: tuple[float, float] | None) -> None:
+    def __init__(self, encoder: Any, loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         """Take the encoder.
 
         Args:
-            score_range: Lowest and highest score; None where pairs have none.
+            loss: Of the first and second embeddings, each `(batch, hidden)` float32, and of scores, `(batch,)` float32.
         """
         super().__init__()
         self.encoder, self.config = encoder, encoder.config
-        self._range = score_range
+        self._loss = loss
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The loss, and both embeddings, `(batch, hidden)` float32.
@@ -129,12 +135,26 @@ class PairedEncoder(torch.nn.Module):
         mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
 
-    def _loss(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if self._range is None:
-            own = torch.arange(len(first), device=first.device)
-            return cross_entropy(SCALE * first @ second.T, own)
-        low, high = self._range
-        return mse_loss(cosine_similarity(first, second), (labels - low) / (high - low))
+
+def in_batch_loss(first: torch.Tensor, second: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """Each first text finds its own second among those of the batch."""
+    return cross_entropy(SCALE * first @ second.T, torch.arange(len(first), device=first.device))
+
+
+def cosine_loss(
+    first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, low: float, high: float
+) -> torch.Tensor:
+    """The cosine is the score, as a part of the way from the lowest to the highest."""
+    return mse_loss((first * second).sum(dim=1), (scores - low) / (high - low))
+
+
+def contrastive_loss(
+    first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, low: float, high: float
+) -> torch.Tensor:
+    """Pairs of the higher score draw near; those of the lower one are pushed until they are `MARGIN` apart."""
+    alike = (scores - low) / (high - low)
+    distance = 1 - (first * second).sum(dim=1)
+    return (alike * distance**2 + (1 - alike) * relu(MARGIN - distance) ** 2).mean() / 2
 
 
 _MODULES = [

@@ -49,6 +49,8 @@ class TrainingSettings:
     seed: int = 13
 
     def __post_init__(self) -> None:
+        if self.schedule in list(Schedule):  # which the names are in too
+            object.__setattr__(self, "schedule", Schedule(self.schedule))
         problems = [
             f"{name} must be {expected}, got {getattr(self, name)}"
             for name, expected, fits in (

@@ -5,8 +5,7 @@ import functools
 import json
 import shutil
 import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from typing import Any
 import datasets
 import torch
 import transformers
+from torch.utils.data import ConcatDataset, Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from encort.runtime.errors import DatasetError
 from encort.runtime.folders import check_replaceable, new_folder
 from encort.training.features import Collator
-from encort.training.fit import make_trainer, training_arguments
+from encort.training.fit import Trainer, make_trainer, training_arguments
 from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
 from encort.training.settings import TrainingSettings
@@ -38,13 +38,13 @@ class HeadData:
 
     Attributes:
         task: What it is for.
-        train: See `train`.
-        validation: See `train`.
+        train: See `train`, as the others.
     """
 
     task: TrainingTask
     train: str
     validation: str | None = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train_several_heads(
@@ -63,95 +63,98 @@ def train_several_heads(
     Args:
         heads: By name.
         output: Folder to make, with a checkpoint for every head under its name. Their encoders are equal, so that
-            `encort export OUTPUT/*/` makes one bundle of them.
+            `encort export` makes one bundle of them.
         model: See `train`, as all others.
 
     Returns:
         What each head learned.
 
     Raises:
-        DatasetError: See `train`; or there is only one head.
+        DatasetError: See `train`; or these heads cannot share an encoder.
     """
     output, settings = Path(output), settings or TrainingSettings()
     check_replaceable(output, marker=REPORT_FILE, overwrite=overwrite)
-    if len(heads) < 2:
-        raise DatasetError(f"several heads are at least two, got {len(heads)}; for one there is its own command")
+    _check_heads(heads)
+    folder = unfinished_folder(output.absolute())
     found = {name: find_sources(head.train, validation=head.validation) for name, head in heads.items()}
-    prepared = {
-        name: Prepared.read(
-            head.task, str(model), found[name], settings, from_scratch=from_scratch, config_changes=config_changes
-        )
-        for name, head in heads.items()
-    }
     plan = {
         "heads": {name: [head.task.name, *(s.version for s in found[name].values())] for name, head in heads.items()},
         "model": str(model),
         "from_scratch": from_scratch,
         "config_changes": config_changes or {},
-        "settings": asdict(settings),
+        **asdict(settings),
     }
+
+    def prepare(name: str) -> Prepared:
+        return Prepared.read(
+            heads[name].task,
+            str(model),
+            found[name],
+            settings,
+            columns=heads[name].columns,
+            from_scratch=from_scratch,
+            config_changes=config_changes,
+        )
+
+    prepared = _all_prepared({name: functools.partial(prepare, name) for name in heads})
     pretrained = next(iter(prepared.values())).pretrained
-    folder = unfinished_folder(output.absolute())
-    arguments = training_arguments(settings, metric=METRIC, hidden=pretrained.config.hidden_size, folder=folder)
-    with arguments.main_process_first(local=False):
-        is_main = arguments.process_index == 0
-        state = begin(folder, plan, resume=resume, overwrite=overwrite, is_main=is_main)
-    with arguments.main_process_first():
-        encoded = {name: each.encoded() for name, each in prepared.items()}
     transformers.set_seed(settings.seed)
     networks = {name: each.network() for name, each in prepared.items()}
-    share_encoder(list(networks.values()))
-    pad = pretrained.saved_tokenizer.pad_token_id
-    trainer = _trainer(networks, prepared, encoded, arguments=arguments, settings=settings, pad_token_id=pad)
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if state is None else str(state))
-    seconds = round(time.perf_counter() - start, 1)
-    check_finite(trainer.state.log_history)
-    scores = {
-        name: each.scores(trainer.judges[name].predict(encoded[name]["validation"]), "validation")
-        for name, each in prepared.items()
-    }
-    reports = {
-        name: TrainingReport(
-            task=each.task.name,
-            model=str(model),
-            checkpoint=str(output / name),
-            metrics={"validation": scores[name].metrics},
-            rows={split: len(rows) for split, rows in each.examples.splits.items()},
-            label_counts=dict(each.task.counts(each.examples.train)),
-            labels=list(each.examples.labels),
-            seconds=seconds,
-            history=trainer.state.log_history,
-            settings=settings,
-        )
-        for name, each in prepared.items()
-    }
+    arguments = training_arguments(settings, metric=METRIC, hidden=pretrained.config.hidden_size, folder=folder)
+    state = begin(folder, plan, arguments, resume=resume, overwrite=overwrite)
+    with arguments.main_process_first():
+        encoded = {name: each.encoded() for name, each in prepared.items()}
+    trainer = _trainer(networks, prepared, encoded, arguments=arguments, patience=settings.patience)
+    trainer.train(resume_from_checkpoint=state)
+    check_finite(trainer.model, folder)
+    used = dataclasses.replace(settings, learning_rate=arguments.learning_rate)
+    reports = {}
+    for name, each in prepared.items():
+        predicted = trainer.judges[name].predict(encoded[name]["validation"])
+        scores = {"validation": each.scores(predicted, "validation")}
+        reports[name] = TrainingReport.of(each, scores, checkpoint=output / name, state=trainer.state, settings=used)
     if trainer.is_world_process_zero():
         with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as complete:
             for name, each in prepared.items():
-                write_checkpoint(each, networks[name], complete / name)
-                write_report(reports[name], {"validation": scores[name]}, complete / name)
+                write_checkpoint(each, trainer.judges[name].model, complete / name)
+                write_report(reports[name], complete / name)
             summary = {name: report.summary for name, report in reports.items()}
             (complete / REPORT_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder)
     return reports
 
 
+def _check_heads(heads: Mapping[str, HeadData]) -> None:
+    if len(heads) < 2:
+        raise DatasetError(f"several heads are at least two, got {len(heads)}; for one there is its own command")
+    for name, head in heads.items():
+        if not head.task.shares_encoder:
+            raise DatasetError(f"{name}: {head.task.name} cannot share its encoder with other heads; train it alone")
+
+
+def _all_prepared(heads: Mapping[str, Callable[[], Prepared]]) -> dict[str, Prepared]:
+    """Every head's data is checked before an error is raised, so that all problems are told at once."""
+    prepared, errors = {}, []
+    for name, prepare in heads.items():
+        try:
+            prepared[name] = prepare()
+        except DatasetError as error:
+            errors.append(f"{name}: {error}")
+    if errors:
+        raise DatasetError("\n".join(errors))
+    return prepared
+
+
 def share_encoder(networks: Sequence[Any]) -> None:
-    """Put the parts of the first network's encoder into the others, so that there is one of each."""
-    first, *others = (network.base_model for network in networks)
-    parts = dict(first.named_children())
-    for other in others:
-        for name, part in other.named_children():
-            # A pooler may be there for one head and not for another.
-            if name in parts and part is not None:
-                setattr(other, name, parts[name])
+    """One encoder for all networks; a pooler, which not every head has, is one for all that have it."""
+    parts: dict[str, Any] = {}
+    for network in networks:
+        for name, part in network.base_model.named_children():
+            setattr(network.base_model, name, parts.setdefault(name, part))
 
 
 class Together(torch.nn.Module):
     """Several networks; each batch goes through one of them."""
-
-    accepts_loss_kwargs = False  # so that transformers feeds it its inputs alone
 
     def __init__(self, networks: Mapping[str, Any]) -> None:
         super().__init__()
@@ -162,32 +165,61 @@ class Together(torch.nn.Module):
         return {"loss": self.networks[head](**inputs).loss}
 
 
-class Batches(torch.utils.data.Dataset[dict[str, Any]]):
-    """Batches in place of rows, each of one head and of similar lengths; a sampler mixes them."""
+class RowsOfHeads(Dataset[dict[str, Any]]):
+    """The rows of all heads, one head after the other, each row with the name of its head."""
 
-    def __init__(self, rows: Mapping[str, datasets.Dataset], batch_size: int) -> None:
-        self._rows = rows
-        self._batches = [
-            (name, order[start : start + batch_size])
-            for name, each in rows.items()
-            for order in [get_length_grouped_indices([len(ids) for ids in each["input_ids"]], batch_size)]
-            for start in range(0, len(order), batch_size)
-        ]
+    def __init__(self, rows: Mapping[str, datasets.Dataset]) -> None:
+        self.lengths = {name: each["length"][:] for name, each in rows.items()}
+        self._rows: ConcatDataset[dict[str, Any]] = ConcatDataset(list(rows.values()))
+        self._heads = [name for name, each in rows.items() for _ in range(len(each))]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._heads)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        name, numbers = self._batches[index]
-        return {"head": name, "rows": [self._rows[name][number] for number in numbers]}
+        return {"head": self._heads[index], **self._rows[index]}
 
 
-class _AlternatingTrainer(transformers.Trainer):  # type: ignore[misc] # untyped
+class Alternating(Sampler[int]):
+    """Rows at random, so many in a row of one head as make a batch, those of similar length side by side.
+
+    The last batch of a head is filled with some of its rows again.
+    """
+
+    def __init__(self, lengths: Mapping[str, Sequence[int]], *, batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(-(-len(each) // self._batch_size) * self._batch_size for each in self._lengths.values())
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        batches, before = [], 0
+        for each in self._lengths.values():
+            order = get_length_grouped_indices(each, self._batch_size, generator=generator)
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                filled = (batch + order * self._batch_size)[: self._batch_size]
+                batches.append([before + index for index in filled])
+            before += len(each)
+        for number in torch.randperm(len(batches), generator=generator).tolist():
+            yield from batches[number]
+
+
+class _AlternatingTrainer(Trainer):
     """Trains all heads, and has each judged by itself."""
 
     control: transformers.TrainerControl
     judges: Mapping[str, transformers.Trainer]
     metrics: Mapping[str, str]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return Alternating(self.train_dataset.lengths, batch_size=self.args.train_batch_size, seed=self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -200,16 +232,27 @@ class _AlternatingTrainer(transformers.Trainer):  # type: ignore[misc] # untyped
         return found
 
 
+@dataclass(frozen=True)
+class _OneHead:
+    """Rows of one head to its batch."""
+
+    collator: Collator
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        (head,) = {row["head"] for row in rows}
+        return {"head": head, **self.collator([{k: v for k, v in row.items() if k != "head"} for row in rows])}
+
+
 def _trainer(
     networks: Mapping[str, Any],
     prepared: Mapping[str, Prepared],
     encoded: Mapping[str, Mapping[str, datasets.Dataset]],
     *,
     arguments: transformers.TrainingArguments,
-    settings: TrainingSettings,
-    pad_token_id: int,
+    patience: int | None,
 ) -> _AlternatingTrainer:
-    collator = Collator(pad_token_id)
+    share_encoder(list(networks.values()))
+    collator = Collator(next(iter(prepared.values())).pretrained.saved_tokenizer.pad_token_id)
     judges = {
         name: make_trainer(
             network,
@@ -221,20 +264,14 @@ def _trainer(
         )
         for name, network in networks.items()
     }
-    together = dataclasses.replace(
-        arguments,
-        per_device_train_batch_size=1,  # of whole batches
-        group_by_length=False,
-        save_safetensors=False,  # which refuses weights that are shared
-        ddp_find_unused_parameters=True,
-    )
     trainer: _AlternatingTrainer = make_trainer(
         Together(networks),
-        arguments=together,
-        patience=settings.patience,
-        collator=lambda items: {"head": items[0]["head"], **collator(items[0]["rows"])},
-        train=Batches({name: splits["train"] for name, splits in encoded.items()}, settings.batch_size),
-        validation=Batches({name: splits["validation"] for name, splits in encoded.items()}, settings.batch_size),
+        # safetensors refuses weights that are shared; a batch leaves the other heads without gradients.
+        arguments=dataclasses.replace(arguments, save_safetensors=False, ddp_find_unused_parameters=True),
+        patience=patience,
+        collator=_OneHead(collator),
+        train=RowsOfHeads({name: splits["train"] for name, splits in encoded.items()}),
+        validation=RowsOfHeads({name: splits["validation"] for name, splits in encoded.items()}),
         trainer_class=_AlternatingTrainer,
     )
     trainer.judges = judges

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +11,9 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.training.examples import Examples, Problems, Schema
+from encort.training.examples import Examples, Schema
 from encort.training.pretrained import Pretrained
+from encort.training.problems import Problems
 from encort.training.sources import Source
 
 
@@ -24,11 +25,29 @@ class Scores:
         metrics: By name, as fractions.
         by_label: `precision`, `recall`, `f1-score` and `support` of every label, by its name.
         confusion: `(labels, labels)` int64, right labels down, found ones across; None where there is no such thing.
+        confusion_labels: Names of its rows and columns; none where they are those of the logits.
     """
 
     metrics: Mapping[str, float]
     by_label: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
+    confusion_labels: Sequence[str] = ()
+
+
+def precision_and_recall(both: float, support: float, found: float) -> dict[str, float]:
+    """Of a label.
+
+    Args:
+        both: How often it is right and was found.
+        support: How often it is right.
+        found: How often it was found.
+    """
+    return {
+        "precision": float(both / found) if found else 0.0,
+        "recall": float(both / support) if support else 0.0,
+        "f1-score": float(2 * both / (support + found)) if support + found else 0.0,
+        "support": float(support),
+    }
 
 
 class TrainingTask(ABC):
@@ -42,7 +61,10 @@ class TrainingTask(ABC):
 
     name: ClassVar[str]
     metric: ClassVar[str]
-    schema: ClassVar[Schema]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings that are better for this task than the usual ones."""
+    shares_encoder: ClassVar[bool] = True
+    """Whether its head can stand beside others on one encoder."""
 
     def labels(
         self,
@@ -52,6 +74,23 @@ class TrainingTask(ABC):
     ) -> list[str]:
         """Names in the order of the logits; what is wrong with them is added to the problems."""
         return []
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema: ...
+
+    @property
+    def key(self) -> str:
+        """Another one where the same rows become other inputs."""
+        return self.name
+
+    def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TrainingTask":
+        """The task as these training rows, by role, want it."""
+        return self
+
+    def check_lengths(self, rows: datasets.Dataset, source: Source, pretrained: Pretrained, problems: Problems) -> None:
+        """Add inputs that this model cannot read to the problems."""
+        return
 
     def counts(self, rows: datasets.Dataset) -> Counter[str]:
         """Examples of every label."""

@@ -11,23 +11,12 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, f1_score
 
 from encort.runtime.tokens import Text
-from encort.training.examples import (
-    Column,
-    Example,
-    Examples,
-    Problems,
-    RowError,
-    Schema,
-    check_labels,
-    label_cell,
-    list_cell,
-    sorted_labels,
-    text_cell,
-)
-from encort.training.features import token_columns
+from encort.training.cells import label_cell, list_cell, score_cell, text_cell
+from encort.training.examples import Column, Example, Examples, Schema, check_labels, sorted_labels
 from encort.training.pretrained import Pretrained
+from encort.training.problems import Problems
 from encort.training.sources import Source
-from encort.training.task import Scores, TrainingTask
+from encort.training.task import Scores, TrainingTask, precision_and_recall
 
 TEXT_COLUMNS = (Column(role="text", names=["text"]), Column(role="text_pair", names=["text_pair"], optional=True))
 TEXT_FEATURES = {"text": datasets.Value("string"), "text_pair": datasets.Value("string")}
@@ -52,20 +41,9 @@ def _multi_labelled(values: Mapping[str, Any]) -> Example:
     """A list of labels; in tables of text they are separated by bars."""
     labels = values.get("label")
     if isinstance(labels, str):
-        return {**text_example(values), "label": [name.strip() for name in labels.split(SEPARATOR) if name.strip()]}
-    return {**text_example(values), "label": list_cell(values, "label")}
-
-
-def score_cell(values: Mapping[str, Any]) -> float:
-    """A finite number."""
-    value = values.get("label")
-    try:
-        score = float(value) if value is not None and not isinstance(value, bool) else np.nan
-    except (TypeError, ValueError):
-        score = np.nan
-    if not np.isfinite(score):
-        raise RowError("the score is not a number")
-    return score
+        labels = labels.split(SEPARATOR)
+    names = list_cell({"label": labels}, "label")
+    return {**text_example(values), "label": [name.strip() for name in names if name.strip()]}
 
 
 def _scored(values: Mapping[str, Any]) -> Example:
@@ -112,8 +90,8 @@ class TextClassification(TrainingTask):
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        columns = token_columns(pretrained.tokenizer(texts_of(rows)), has_types=pretrained.has_token_types)
-        return {**columns, "labels": [self._target(value, examples.labels) for value in rows["label"]]}
+        labels = [self._target(value, examples.labels) for value in rows["label"]]
+        return {**pretrained.inputs(texts_of(rows)), "labels": labels}
 
     def scores(
         self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
@@ -153,13 +131,18 @@ class MultiLabelClassification(TextClassification):
     ) -> Scores:
         # A logit above 0 is a probability above one half.
         chosen = (found > 0).astype(int)
+        both, support, given = (counted.sum(axis=0) for counted in (expected * chosen, expected, chosen))
+        by_label = {
+            label: precision_and_recall(*counts)
+            for label, *counts in zip(examples.labels, both, support, given, strict=True)
+        }
         return Scores(
             metrics={
-                "micro_f1": float(f1_score(expected, chosen, average="micro", zero_division=0)),
-                "macro_f1": float(f1_score(expected, chosen, average="macro", zero_division=0)),
-                "accuracy": float(accuracy_score(expected, chosen)),
+                "micro_f1": precision_and_recall(both.sum(), support.sum(), given.sum())["f1-score"],
+                "macro_f1": float(np.mean([row["f1-score"] for row in by_label.values()])),
+                "accuracy": float((expected == chosen).all(axis=1).mean()),
             },
-            by_label=_by_label(expected.astype(int), chosen, examples.labels),
+            by_label=by_label,
         )
 
     def _names(self, value: Any) -> list[str]:
@@ -180,16 +163,23 @@ class TextRegression(TrainingTask):
         example=_scored,
     )
 
+    def labels(
+        self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems
+    ) -> list[str]:
+        check_scores(splits["train"], sources["train"], problems)
+        return ["score"]
+
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
         return pretrained.network(
-            transformers.AutoModelForSequenceClassification, problem_type="regression", **label_settings(["score"])
+            transformers.AutoModelForSequenceClassification,
+            problem_type="regression",
+            **label_settings(examples.labels),
         )
 
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        columns = token_columns(pretrained.tokenizer(texts_of(rows)), has_types=pretrained.has_token_types)
-        return {**columns, "labels": [float(value) for value in rows["label"]]}
+        return {**pretrained.inputs(texts_of(rows)), "labels": [float(value) for value in rows["label"]]}
 
     def scores(
         self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
@@ -200,6 +190,12 @@ class TextRegression(TrainingTask):
 def label_settings(labels: Sequence[str]) -> dict[str, Any]:
     """Settings of transformers for a head of these labels."""
     return {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+
+
+def check_scores(rows: datasets.Dataset, source: Source, problems: Problems) -> None:
+    """There must be something to learn."""
+    if len(rows.unique("label")) < 2:
+        problems.add(f"{source.name}: all scores are the same")
 
 
 def correlations(found: Any, expected: Any) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """`train`: labelled data and an encoder in, a checkpoint folder out."""
 
-import math
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from encort.runtime.errors import DatasetError
@@ -59,19 +58,10 @@ def train(
         CheckpointError: The model cannot be loaded.
         OutputExistsError: `output` exists, or a training of it that was not finished.
     """
-    output, settings, columns = Path(output), settings or TrainingSettings(), columns or {}
+    output, settings, columns = Path(output), settings or TrainingSettings(**task.defaults), columns or {}
     check_replaceable(output, marker=REPORT_FILE, overwrite=overwrite)
     sources = find_sources(str(train), validation=_name(validation), test=_name(test), header=header)
     folder = unfinished_folder(output.absolute())
-    plan = {
-        "task": task.name,
-        "model": str(model),
-        "data": {split: source.version for split, source in sources.items()},
-        "columns": columns,
-        "from_scratch": from_scratch,
-        "config_changes": config_changes or {},
-        "settings": asdict(settings),
-    }
     prepared = Prepared.read(
         task,
         str(model),
@@ -82,16 +72,25 @@ def train(
         config_changes=config_changes,
     )
     prepared.speak_of_uneven_labels()
-    pretrained, examples = prepared.pretrained, prepared.examples
+    plan = {
+        "task": task.name,
+        "model": str(model),
+        "tokenizer": prepared.pretrained.version,
+        "data": {split: source.version for split, source in sources.items()},
+        "columns": columns,
+        "header": header,
+        "from_scratch": from_scratch,
+        "config_changes": config_changes or {},
+        **asdict(settings),
+    }
+    transformers.set_seed(settings.seed)
+    network, pretrained = prepared.network(), prepared.pretrained
     arguments = training_arguments(settings, metric=task.metric, hidden=pretrained.config.hidden_size, folder=folder)
-    with arguments.main_process_first(local=False):
-        is_main = arguments.process_index == 0
-        state = begin(folder, plan, resume=resume, overwrite=overwrite, is_main=is_main)
+    state = begin(folder, plan, arguments, resume=resume, overwrite=overwrite)
     with arguments.main_process_first():
         encoded = prepared.encoded()
-    transformers.set_seed(settings.seed)
     trainer = make_trainer(
-        prepared.network(),
+        network,
         arguments=arguments,
         patience=settings.patience,
         collator=Collator(pretrained.saved_tokenizer.pad_token_id),
@@ -99,27 +98,15 @@ def train(
         validation=encoded["validation"],
         measure=lambda found: prepared.scores(found, "validation").metrics,
     )
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=None if state is None else str(state))
-    seconds = time.perf_counter() - start
-    check_finite(trainer.state.log_history)
+    trainer.train(resume_from_checkpoint=state)
+    check_finite(trainer.model, folder)
     scores = {split: prepared.scores(trainer.predict(encoded[split]), split) for split in encoded if split != "train"}
-    report = TrainingReport(
-        task=task.name,
-        model=str(model),
-        checkpoint=str(output),
-        metrics={split: found.metrics for split, found in scores.items()},
-        rows={split: len(rows) for split, rows in examples.splits.items()},
-        label_counts=dict(task.counts(examples.train)),
-        labels=list(examples.labels),
-        seconds=round(seconds, 1),
-        history=trainer.state.log_history,
-        settings=settings,
-    )
+    used = replace(settings, learning_rate=arguments.learning_rate)
+    report = TrainingReport.of(prepared, scores, checkpoint=output, state=trainer.state, settings=used)
     if trainer.is_world_process_zero():
         with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as complete:
             write_checkpoint(prepared, trainer.model, complete)
-            write_report(report, scores, complete)
+            write_report(report, complete)
         shutil.rmtree(folder)
     return report
 
@@ -134,12 +121,15 @@ def _name(source: str | Path | None) -> str | None:
     return None if source is None else str(source)
 
 
-def check_finite(history: Sequence[Mapping[str, float]]) -> None:
-    """Refuse weights that have become useless.
+def check_finite(network: Any, folder: Path) -> None:
+    """Refuse weights that have become useless, with which nothing can go on.
+
+    Args:
+        folder: The state of the training, which is thrown away.
 
     Raises:
-        DatasetError: The last loss on validation data is not a number.
+        DatasetError: One is not a number.
     """
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    if losses and not math.isfinite(losses[-1]):
-        raise DatasetError("the training diverged: the loss is not a number; lower the learning rate")
+    if not all(bool(torch.isfinite(weights).all()) for weights in network.parameters()):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DatasetError("the training diverged: weights are not numbers; begin anew with a lower learning rate")

@@ -1,6 +1,5 @@
 """The next-sentence model of two encoders: one reads (first, second), the other (second, first)."""
 
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -42,27 +41,18 @@ class TwoEncodersForNextSentence(transformers.PreTrainedModel):  # type: ignore[
         self.post_init()
 
     @classmethod
-    def from_encoder(cls, encoder: str | Path, config: Any, **settings: Any) -> Self:
-        """Both encoders from one pretrained BERT; the linear layer is new.
-
-        Args:
-            encoder: Checkpoint folder or hub id.
-            config: Its settings.
-        """
-        model = cls(TwoEncodersConfig(config.to_dict(), **settings))
+    def from_encoder(cls, encoder: transformers.BertModel, **settings: Any) -> Self:
+        """Both encoders begin with the weights of a pretrained BERT; the linear layer is new."""
+        model = cls(TwoEncodersConfig(encoder.config.to_dict(), **settings))
         for each in (model.encoder1, model.encoder2):
-            pretrained = transformers.BertModel.from_pretrained(encoder, config=config, use_safetensors=True)
-            each.load_state_dict(pretrained.state_dict())
+            each.load_state_dict(encoder.state_dict())
         return model
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        spread = self.config.encoder1.initializer_range
-        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
-            module.weight.data.normal_(0.0, spread)
-        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
-            module.weight.data[module.padding_idx].zero_()
-        if isinstance(module, torch.nn.Linear) and module.bias is not None:
-            module.bias.data.zero_()
+        """Of the linear layer; the encoders have drawn their own."""
+        if module is self.classifier:
+            self.classifier.weight.data.normal_(0.0, self.config.encoder1.initializer_range)
+            self.classifier.bias.data.zero_()
 
     def forward(
         self,
@@ -84,5 +74,14 @@ class TwoEncodersForNextSentence(transformers.PreTrainedModel):  # type: ignore[
         first = self.encoder1(input_ids, attention_mask, token_type_ids).pooler_output
         second = self.encoder2(reversed_input_ids, attention_mask, reversed_token_type_ids).pooler_output
         logits = self.classifier(torch.cat([first, second], dim=1))
-        loss = None if labels is None else cross_entropy(logits, labels.clamp(min=-1), ignore_index=-1)
+        loss = None if labels is None else _loss(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean over the known labels; 0 without any, where torch's own is not a number."""
+    total = cross_entropy(logits, labels.clamp(min=-1), ignore_index=-1, reduction="sum")
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
+transformers.AutoConfig.register(TwoEncodersConfig.model_type, TwoEncodersConfig, exist_ok=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
+
 from encort.runtime.errors import InputError, OutputExistsError
 
 _PLAN = "plan.json"
@@ -16,36 +18,51 @@ def unfinished_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.unfinished")
 
 
-def begin(folder: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool, is_main: bool = True) -> Path | None:
+def begin(
+    folder: Path,
+    plan: Mapping[str, Any],
+    arguments: transformers.TrainingArguments,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> str | None:
     """Make the folder for a training, or find the state that an earlier one left there.
+
+    Of several processes the first one does it, while the others wait.
 
     Args:
         plan: What decides about the weights: data, model, settings.
         resume: Go on from there.
         overwrite: Throw it away.
-        is_main: Of several processes one comes first and writes; the others look only.
 
     Returns:
         The last state that was saved whole; None to begin anew.
 
     Raises:
         OutputExistsError: There is one, and neither is wanted.
-        InputError: It was begun with another plan.
+        InputError: It was begun with another plan, or other machines do not see the folder.
     """
+    with arguments.main_process_first(local=False):
+        if arguments.process_index == 0:
+            _make(folder, _plain({**plan, "processes": arguments.world_size}), resume=resume, overwrite=overwrite)
+    if not (folder / _PLAN).is_file():
+        raise InputError(f"{folder} is not seen by every machine of this training; put it on a disk that they share")
     state = _last_state(folder)
-    if state is not None and resume:
-        _check_same(folder, json.loads((folder / _PLAN).read_text(encoding="utf-8")), _plain(plan))
-        return state
-    if not is_main:
-        return None
-    if state is not None and not overwrite:
+    return None if state is None else str(state)
+
+
+def _make(folder: Path, plan: Any, *, resume: bool, overwrite: bool) -> None:
+    is_there = _last_state(folder) is not None
+    if is_there and resume:
+        _check_same(folder, json.loads((folder / _PLAN).read_text(encoding="utf-8")), plan)
+        return
+    if is_there and not overwrite:
         raise OutputExistsError(
             f"{folder} holds a training that was not finished; go on with --resume, or begin anew with --overwrite"
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / _PLAN).write_text(json.dumps(plan, indent=2, default=str) + "\n", encoding="utf-8")
-    return None
+    (folder / _PLAN).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
 
 def _last_state(folder: Path) -> Path | None:

@@ -53,9 +53,9 @@ MAY_IMPORT = {
     "training": {
         *COMMON,
         # Texts are read, and answers are found, as they will be served.
-        *(f"encort.runtime.{name}" for name in ("answers", "overflow", "tokenizer", "tokens")),
+        *(f"encort.runtime.{name}" for name in ("answers", "overflow", "spans", "tokenizer", "tokens")),
         "encort.training",
-        *("click", "datasets", "matplotlib", "numpy", "scipy", "seqeval", "sklearn", "torch", "transformers"),
+        *("click", "datasets", "matplotlib", "numpy", "scipy", "sklearn", "torch", "transformers"),
     },
 }
 HEAVY = ("torch", "transformers", "onnx", "optimum", "onnx_ir", "datasets", "sklearn")

@@ -15,7 +15,13 @@ def text(classifier_bundle):
 
 def head(**changes):
     """The entry of a manifest for one head."""
-    usual = {"name": "head", "task": "text-classification", "labels": ["a", "b", "c"], "outputs": ["logits"], "tags_words": True}
+    usual = {
+        "name": "head",
+        "task": "text-classification",
+        "labels": ["a", "b", "c"],
+        "outputs": ["logits"],
+        "tags_words": True,
+    }
     return {"heads": [usual | changes]}
 
 

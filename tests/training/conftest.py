@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import pytest
 import torch
 import transformers
 
+from encort.training.report import TrainingReport
 from encort.training.settings import TrainingSettings
-from encort.training.text_classification import TrainingReport, train_text_classification
+from encort.training.task import TrainingTask
+from encort.training.text_classification import MultiLabelClassification, TextClassification, TextRegression
+from encort.training.train import train as run_training
 
 TOPICS = {"card_lost": "my card is lost", "change_pin": "change the pin", "greeting": "hello"}
 FILLERS = ["", " is", " the", " my", " in", " a", " now", " 1", " 2", " !"]
@@ -76,6 +79,8 @@ def tiny_encoder(make_checkpoint: Callable[..., Path]) -> Path:
 
 @dataclass(frozen=True)
 class Run:
+    """A training that ended well, and the trainer that did it."""
+
     report: TrainingReport
     folder: Path
     trainer: transformers.Trainer
@@ -93,25 +98,39 @@ class Run:
 def train_tiny(
     tables: tuple[Path, Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Run]:
-    """`train_tiny(model=, **settings)`: one training run that takes a second."""
+    """`train_tiny(task=, model=, train=, ..., **settings)`: one training run that takes a second.
 
-    def train(*, model: Path = tiny_encoder, train: Path = tables[0], **settings: Any) -> Run:
+    Without `train` it learns the text classification of `tables`. What is no setting is handed to `train` as it is.
+    """
+    settings_of_a_run = {field.name for field in fields(TrainingSettings)}
+
+    def train(
+        *,
+        task: TrainingTask | None = None,
+        model: Path = tiny_encoder,
+        train: str | Path | None = None,
+        output: Path | None = None,
+        **options: Any,
+    ) -> Run:
         seen, original = [], transformers.Trainer.train
 
-        def remember(trainer: transformers.Trainer) -> Any:
+        def remember(trainer: transformers.Trainer, **how: Any) -> Any:
             seen.append(trainer)
-            return original(trainer)
+            return original(trainer, **how)
 
-        folder = tmp_path_factory.mktemp("trained") / "checkpoint"
-        fast = {"epochs": 3, "batch_size": 4, "learning_rate": 5e-3}
+        folder = output or tmp_path_factory.mktemp("trained") / "checkpoint"
+        settings = {name: options.pop(name) for name in settings_of_a_run & options.keys()}
+        if train is None:
+            train, options = tables[0], {"validation": tables[1], **options}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(transformers.Trainer, "train", remember)
-            report = train_text_classification(
+            report = run_training(
+                task or TextClassification(),
                 model=model,
                 train=train,
-                validation=tables[1],
                 output=folder,
-                settings=TrainingSettings(**{**fast, **settings}),
+                settings=TrainingSettings(**{"epochs": 3, "batch_size": 4, "learning_rate": 5e-3, **settings}),
+                **options,
             )
         return Run(report, folder, seen[0])
 
@@ -122,3 +141,28 @@ def train_tiny(
 def trained(train_tiny: Callable[..., Run]) -> Run:
     """The run that most tests look at. Shared: copy its folder before changing it."""
     return train_tiny(weight_decay=0.02, warmup_ratio=0.2, dropout=0.05, seed=3)
+
+
+@pytest.fixture(scope="session")
+def trained_labels(train_tiny: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that learned which topics are in a text: none, one or two of them. Shared, as all runs."""
+    folder = tmp_path_factory.mktemp("labels")
+    chosen = [[], *([label] for label in TOPICS), ["card_lost", "greeting"], ["change_pin", "greeting"]]
+    rows = [(" ".join(["the", *(TOPICS[label] for label in labels)]), labels) for labels in chosen]
+    train, validation = folder / "train.csv", folder / "validation.jsonl"
+    save_table(train, [(f"{text}{filler}", "|".join(labels)) for filler in 4 * FILLERS for text, labels in rows])
+    lines = [json.dumps({"text": f"{text} ?", "labels": labels}) + "\n" for text, labels in rows]
+    validation.write_text("".join(lines), encoding="utf-8")
+    return train_tiny(task=MultiLabelClassification(), train=train, validation=validation, epochs=6)
+
+
+@pytest.fixture(scope="session")
+def trained_scores(train_tiny: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that learned to rate each topic: -2, 1 and 4. Shared, as all runs."""
+    folder = tmp_path_factory.mktemp("scores")
+    scores = dict(zip(TOPICS, ("-2", "1.0", "4"), strict=True))
+    files = [
+        save_table(folder / name, [(text, scores[label]) for text, label in separable(fillers)])
+        for name, fillers in (("train.csv", 4 * FILLERS), ("validation.csv", [" ?", " ok"]))
+    ]
+    return train_tiny(task=TextRegression(), train=files[0], validation=files[1], epochs=5)

@@ -1,18 +1,29 @@
+import dataclasses
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import transformers
 from click.testing import CliRunner
 
 from encort.runtime.cli import group, main
-from encort.runtime.errors import DatasetError, InputError, MissingExtraError, OutputExistsError
+from encort.runtime.errors import CheckpointError, DatasetError, InputError, MissingExtraError, OutputExistsError
+from encort.training.commands import TASKS
+from encort.training.report import TrainingReport
+from encort.training.settings import TrainingSettings
+from encort.training.task import TrainingTask
+
+ROOT = Path(__file__).parents[2]
 
 
-def train(*arguments):
+def train(*arguments, task="text-classification"):
     """Run the command in this process; an error of encort's own is raised."""
-    result = CliRunner().invoke(group, ["train", "text-classification", *map(str, arguments)])
+    result = CliRunner().invoke(group, ["train", task, *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -29,22 +40,173 @@ def arguments(tiny_encoder, tables, tmp_path):
     return ["--model", tiny_encoder, "--train", tables[0], "--output", tmp_path / "checkpoint"]
 
 
+# Help.
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_tells_its_options(task):
+    result = train("--help", task=task)
+    assert result.exit_code == 0
+    assert TASKS[task][1] in result.output
+    options = set(re.findall(r"--([a-z0-9-]+)", result.output))
+    assert options >= {field.name.replace("_", "-") for field in dataclasses.fields(TrainingSettings)}
+    assert options >= {"model", "from-scratch", "train", "validation", "test", "column", "header", "output", "resume"}
+
+
+def test_the_listing_has_every_task_and_its_line():
+    listing = " ".join(CliRunner().invoke(group, ["train", "--help"], terminal_width=200).output.split())
+    for name, (_, line) in TASKS.items():
+        assert name in listing
+        assert line in listing
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_its_home(task):
+    module, name = TASKS[task][0].split(":")
+    found = getattr(import_module(f"encort.training.{module}"), name)()
+    assert isinstance(found, TrainingTask)
+    assert found.name == task or (found.name, task) == ("next-sentence-prediction", "two-encoders")
+    assert found.metric
+
+
+# What the options become.
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """`given(*arguments, task=)`: what the command hands to `train`; nothing is trained."""
+    seen = {}
+
+    def remember(task, **options):
+        seen.update(options, task=task)
+        return TrainingReport(
+            task=task.name,
+            model="m",
+            checkpoint="체크",
+            metrics={"validation": {"accuracy": 1.0}},
+            by_label={},
+            confusion={},
+            rows={"train": 2},
+            label_counts={},
+            labels=["a"],
+            seconds=1.0,
+            history=[{"loss": 1.0}],
+            settings=options["settings"],
+        )
+
+    def run(*arguments, task="text-classification"):
+        result = train("--model", "m", "--train", "t.csv", "--output", "o", *arguments, task=task)
+        assert result.exit_code == 0, result.output
+        return {**seen, "stdout": result.stdout}
+
+    monkeypatch.setattr("encort.training.train.train", remember)
+    return run
+
+
+OPTIONS = {
+    "epochs": 1,
+    "batch_size": 30,
+    "gradient_accumulation": 3,
+    "learning_rate": 0.004,
+    "weight_decay": 0.3,
+    "schedule": "cosine",
+    "warmup_ratio": 0.4,
+    "dropout": 0.2,
+    "max_length": 7,
+    "save_steps": 50,
+    "patience": 6,
+    "bf16": False,
+    "seed": 5,
+}
+
+
+def flags(options):
+    for name, value in options.items():
+        yield from [f"--no-{name}"] if value is False else [f"--{name.replace('_', '-')}", value]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_options_reach_the_settings(task, given):
+    found = given(*flags(OPTIONS), task=task)
+    assert found["settings"] == TrainingSettings(**OPTIONS)
+    assert OPTIONS.keys() == {field.name for field in dataclasses.fields(TrainingSettings)}
+    assert type(found["task"]).__name__ == TASKS[task][0].split(":")[1]
+
+
+def test_what_is_not_given_is_as_the_settings_have_it(given):
+    found = given()
+    assert found["settings"] == TrainingSettings()
+    assert (found["validation"], found["test"], found["header"], found["columns"]) == (None, None, None, {})
+    assert (found["from_scratch"], found["overwrite"], found["resume"]) == (False, False, False)
+    assert (found["model"], found["train"], found["output"]) == ("m", "t.csv", "o")
+    assert not found["config_changes"]
+
+
+def test_data_and_output_options_are_handed_on(given):
+    found = given(
+        *("--validation", "v.csv", "--test", "folder", "--header", "id,said,meant"),
+        *("--column", "text=said", "--column", "label=meant=x"),
+        *("--from-scratch", "--overwrite", "--resume", "--bf16"),
+    )
+    assert (found["validation"], found["test"]) == ("v.csv", "folder")
+    assert found["header"] == ["id", "said", "meant"]
+    assert found["columns"] == {"text": "said", "label": "meant=x"}
+    assert (found["from_scratch"], found["overwrite"], found["resume"]) == (True, True, True)
+    assert found["settings"].bf16 is True
+
+
+def test_settings_of_new_weights_are_json_or_text(given):
+    found = given("--set", "num_hidden_layers=2", "--set", "hidden_act=relu", "--set", "tie=true")
+    assert found["config_changes"] == {"num_hidden_layers": 2, "hidden_act": "relu", "tie": True}
+
+
+def test_stdout_is_the_summary_on_one_line(given):
+    stdout = given()["stdout"]
+    assert stdout.count("\n") == 1
+    assert json.loads(stdout) == {
+        "checkpoint": "체크",
+        "metrics": {"validation": {"accuracy": 1.0}},
+        "rows": {"train": 2},
+        "seconds": 1.0,
+    }
+    assert "체크" in stdout
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_of_several_processes_one_speaks(rank, lines, given, monkeypatch):
+    monkeypatch.setenv("RANK", rank)
+    assert given()["stdout"].count("\n") == lines
+
+
+# Whole runs.
+
+
 def test_stdout_is_one_json_object(arguments, tables, tmp_path):
-    finished = run_train(*arguments, "--validation", tables[1], "--epochs", 1, "--batch-size", 20)
+    finished = run_train(*arguments, "--validation", tables[1], "--test", tables[1], "--epochs", 1, "--batch-size", 20)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("\n") == 1
     report = json.loads(finished.stdout)
-    assert report.keys() == {"checkpoint", "metrics", "train_rows", "validation_rows", "seconds"}
-    assert report["metrics"].keys() == {"accuracy", "macro_f1", "loss"}
+    assert report.keys() == {"checkpoint", "metrics", "rows", "seconds"}
+    assert report["rows"] == {"train": 120, "validation": 12, "test": 12}
+    assert report["metrics"].keys() == {"validation", "test"}
+    assert report["metrics"]["test"].keys() == {"accuracy", "macro_f1"}
     assert report["checkpoint"] == str(tmp_path / "checkpoint")
 
 
 def test_stdout_stays_one_json_object_when_transformers_is_told_to_be_quiet(arguments):
     transformers.logging.set_verbosity_error()
     try:
-        assert json.loads(train(*arguments, "--epochs", 1, "--batch-size", 20).stdout)["train_rows"] == 108
+        assert json.loads(train(*arguments, "--epochs", 1, "--batch-size", 20).stdout)["rows"]["train"] == 108
     finally:
         transformers.logging.set_verbosity_warning()
+
+
+def test_a_schedule_is_trained_with(arguments, tables, tmp_path):
+    train(*arguments, "--validation", tables[1], "--epochs", 1, "--batch-size", 40, "--schedule", "cosine")
+    assert json.loads((tmp_path / "checkpoint" / "training.json").read_text())["settings"]["schedule"] == "cosine"
+
+
+# Errors.
 
 
 def test_an_error_is_one_line_on_stderr_and_an_exit_code(arguments, tmp_path, monkeypatch, capsys):
@@ -57,29 +219,6 @@ def test_an_error_is_one_line_on_stderr_and_an_exit_code(arguments, tmp_path, mo
     assert capsys.readouterr() == ("", f"encort: there is no file {missing}\n")
 
 
-def test_options_reach_the_settings(arguments, tables, tmp_path):
-    options = {
-        "epochs": 1,
-        "batch_size": 30,
-        "learning_rate": 0.004,
-        "weight_decay": 0.3,
-        "warmup_ratio": 0.4,
-        "dropout": 0.2,
-        "max_length": 7,
-        "seed": 5,
-    }
-    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    train(*arguments, "--validation", tables[1], *flags)
-    assert json.loads((tmp_path / "checkpoint" / "training.json").read_text())["settings"] == options
-
-
-def test_columns_can_be_named(arguments, tables, write):
-    renamed = write("renamed.csv", tables[0].read_text().replace("text,label", "utterance,intent"))
-    names = ["--text-column", "utterance", "--label-column", "intent"]
-    report = json.loads(train(*arguments, "--train", renamed, *names, "--epochs", 1).stdout)
-    assert report["train_rows"] + report["validation_rows"] == 120
-
-
 def test_an_existing_output_needs_overwrite(arguments, trained):
     with pytest.raises(OutputExistsError, match="--overwrite"):
         train(*arguments, "--output", trained.folder)
@@ -90,10 +229,21 @@ def test_settings_out_of_range_are_all_listed(arguments):
         train(*arguments, "--epochs", 0, "--dropout", 2)
 
 
-def test_without_its_packages_it_gives_the_pip_command(arguments, monkeypatch):
-    monkeypatch.setattr("encort.runtime.extras.find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r'encort train needs.*pip install "encort\[train\]"'):
-        train(*arguments)
+def test_an_unknown_schedule_is_wrong_usage(arguments):
+    result = train(*arguments, "--schedule", "steps")
+    assert result.exit_code == 2
+    assert "'linear', 'cosine', 'constant_with_warmup'" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--column", "--set"])
+def test_what_is_no_pair_is_refused_with_an_example(option, arguments):
+    with pytest.raises(InputError, match=rf"{option} 'words' is not \w+=\w+, such as \w+=\w+"):
+        train(*arguments, option, "words")
+
+
+def test_other_settings_for_given_weights_are_refused(arguments):
+    with pytest.raises(CheckpointError, match="pass --from-scratch"):
+        train(*arguments, "--set", "num_hidden_layers=2")
 
 
 @pytest.mark.parametrize("missing", ["--model", "--train", "--output"])
@@ -102,3 +252,22 @@ def test_wrong_usage_exits_with_2(missing, arguments):
     result = train(*arguments[:index], *arguments[index + 2 :])
     assert result.exit_code == 2
     assert f"Missing option '{missing}'" in result.stderr
+
+
+# Packages.
+
+
+def test_without_its_packages_it_gives_the_pip_command(arguments, monkeypatch):
+    monkeypatch.setattr("encort.runtime.extras.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r'encort train needs.*pip install "encort\[train\]"'):
+        train(*arguments)
+
+
+def test_the_extra_has_what_the_room_imports():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    installed = {re.split(r"[^\w-]", each)[0].replace("scikit-learn", "sklearn") for each in required}
+    text = "\n".join(file.read_text() for file in (ROOT / "training").glob("*.py"))
+    imported = set(re.findall(r"^ *(?:import|from) (\w+)", text, re.MULTILINE)) - set(sys.stdlib_module_names)
+    # scikit-learn brings scipy.
+    assert imported - {"encort", "scipy"} <= installed

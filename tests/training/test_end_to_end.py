@@ -1,23 +1,58 @@
+import contextlib
+
 import numpy as np
+import pytest
 import torch
 import transformers
 
 import encort
 from encort.export.exporter import export_bundle
+from encort.runtime.manifest import Task
 
 TEXTS = ["my card is lost", "hello", "change the pin", "안녕하세요", "the pin of my card is lost now " * 20, ""]
 
 
-def test_what_was_trained_is_what_is_served(trained, tmp_path):
-    export_bundle(trained.folder, tmp_path / "trained.bundle", variants=["fp32"])
-    tokenizer = transformers.AutoTokenizer.from_pretrained(trained.folder)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(trained.folder).eval()
+def logits(folder):
+    """What transformers makes of the texts."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
-        expected = model(**tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")).logits.softmax(-1)
-    with encort.load(tmp_path / "trained.bundle") as served:
-        assert served.manifest.heads[0].labels == trained.report.labels
-        results = served.classify(TEXTS)
+        return model(**tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")).logits
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """`serve(folder)`: a served model of what was trained."""
+    with contextlib.ExitStack() as opened:
+
+        def start(folder):
+            export_bundle(folder, tmp_path / "trained.bundle", variants=["fp32"])
+            return opened.enter_context(encort.load(tmp_path / "trained.bundle"))
+
+        yield start
+
+
+def test_classes_that_were_trained_are_served(trained, serve):
+    served = serve(trained.folder)
+    results = served.classify(TEXTS)
+    assert served.manifest.heads[0].labels == trained.report.labels
     assert [list(result.scores) for result in results] == [trained.report.labels] * len(TEXTS)
     scores = np.array([list(result.scores.values()) for result in results])
-    np.testing.assert_allclose(scores, expected.numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, logits(trained.folder).softmax(-1).numpy(), rtol=0, atol=1e-5)
     assert [result.label for result in results[:3]] == ["card_lost", "greeting", "change_pin"]
+
+
+def test_several_labels_that_were_trained_are_served(trained_labels, serve):
+    served = serve(trained_labels.folder)
+    results = served.classify(TEXTS)
+    assert served.manifest.task is Task.MULTI_LABEL_CLASSIFICATION
+    scores = np.array([list(result.scores.values()) for result in results])
+    np.testing.assert_allclose(scores, logits(trained_labels.folder).sigmoid().numpy(), rtol=0, atol=1e-5)
+    assert [list(result.scores) for result in results] == [trained_labels.report.labels] * len(TEXTS)
+
+
+def test_numbers_that_were_trained_are_served(trained_scores, serve):
+    scores = serve(trained_scores.folder).score(TEXTS)
+    np.testing.assert_allclose(scores, logits(trained_scores.folder)[:, 0].numpy(), rtol=0, atol=1e-5)
+    assert scores[0] < 0  # a number, not a probability
+    assert scores[1] > 1

@@ -1,29 +1,40 @@
+import dataclasses
+import json
 import math
 
 import pytest
 
 from encort.runtime.errors import InputError
-from encort.training.settings import TrainingSettings, default_learning_rate
+from encort.training.settings import Schedule, TrainingSettings, default_learning_rate
 
 WRONG = {
     "epochs": [0, -1],
     "batch_size": [0],
+    "gradient_accumulation": [0, -4],
     "learning_rate": [0, -1e-5, math.nan],
     "weight_decay": [-0.1, math.nan],
-    "warmup_ratio": [-0.1, 1.1],
+    "schedule": ["constant", ""],
+    "warmup_ratio": [-0.1, 1.1, math.nan],
     "dropout": [-0.1, 1.0],
     "max_length": [2, 0],
+    "save_steps": [0],
+    "patience": [0],
     # numpy's generators take 32 bits.
     "seed": [-1, 2**32],
 }
 EDGES = {
     "epochs": [1],
     "batch_size": [1],
+    "gradient_accumulation": [1],
     "learning_rate": [1e-9, None],
     "weight_decay": [0],
+    "schedule": [*Schedule],
     "warmup_ratio": [0, 1],
     "dropout": [0, 0.99, None],
     "max_length": [3, None],
+    "save_steps": [1, None],
+    "patience": [1, None],
+    "bf16": [True, False, None],
     "seed": [0, 2**32 - 1],
 }
 
@@ -47,6 +58,20 @@ def test_all_problems_are_listed_at_once():
     with pytest.raises(InputError) as refusal:
         TrainingSettings(**{name: values[0] for name, values in WRONG.items()})
     assert [problem.split()[0] for problem in str(refusal.value).split("; ")] == list(WRONG)
+
+
+def test_every_setting_is_checked_here():
+    assert EDGES.keys() == {field.name for field in dataclasses.fields(TrainingSettings)}
+
+
+def test_an_unknown_schedule_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match="one of linear, cosine, constant_with_warmup, got steps"):
+        TrainingSettings(schedule="steps")
+
+
+def test_settings_come_back_from_json():
+    settings = TrainingSettings(schedule=Schedule.COSINE, patience=2)
+    assert TrainingSettings(**json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 
 def test_settings_cannot_be_given_by_position():

@@ -1,0 +1,297 @@
+import csv
+
+import pytest
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+import encort
+from encort.export.exporter import export_bundle
+from encort.runtime.errors import CheckpointError, DatasetError
+from encort.training.cells import RowError
+from encort.training.examples import Examples
+from encort.training.features import IGNORED, Collator
+from encort.training.next_sentence import NextSentencePrediction, TwoEncoders
+from encort.training.pretrained import Pretrained
+from encort.training.settings import TrainingSettings
+from encort.training.two_encoders import TwoEncodersForNextSentence
+
+# Row R10 of the behaviours that the project is measured by.
+PAIRS = [
+    ("What music do you like?", "I like Rock music.", 1),
+    ("What is your favorite food?", "I like sushi the best", 1),
+    ("What is your favorite color?", "I'm going to be a doctor", 0),
+    ("What is your favorite song?", "Tokyo olympic game in 2020 was postponed", 0),
+    ("Do you like watching TV shows?", "Yeah, I often watch it in my spare time", 1),
+]
+UNKNOWN = ("my card is lost", "hello", -1)
+TASKS = [NextSentencePrediction, TwoEncoders]
+EXAMPLES = Examples(train=None, validation=None, labels=["a", "b"])
+
+
+def save_pairs(file, pairs):
+    with file.open("w", newline="") as target:
+        csv.writer(target).writerows([("text", "text_pair", "label"), *pairs])
+    return file
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """`pairs(*rows, name=)`: a table of them."""
+    return lambda *rows, name="pairs": save_pairs(tmp_path / f"{name}.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def train_pairs(train_tiny, tmp_path_factory):
+    """`train_pairs(task)`: the five pairs learned by heart, to be chosen by themselves."""
+
+    def run(task, **options):
+        table = save_pairs(tmp_path_factory.mktemp("pairs") / "pairs.csv", PAIRS)
+        learned = {"train": table, "validation": table, "epochs": 30, "batch_size": 5, "learning_rate": 2e-3}
+        return train_tiny(task=task, **{**learned, "dropout": 0.0, **options})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def bert_head(train_pairs):
+    return train_pairs(NextSentencePrediction())
+
+
+@pytest.fixture(scope="module")
+def two_encoders(train_pairs):
+    return train_pairs(TwoEncoders(), from_scratch=True)
+
+
+def encoded(task, pretrained, *rows):
+    names = ("text", "text_pair", "label")
+    examples = [task.schema.example(dict(zip(names, row, strict=True))) for row in rows]
+    columns = task.encode({name: [row[name] for row in examples] for name in names}, pretrained, EXAMPLES)
+    return Collator(0)([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+
+@torch.inference_mode()
+def classes(model, task, pretrained):
+    return model.eval()(**encoded(task, pretrained, *PAIRS)).logits.argmax(dim=1).tolist()
+
+
+def served_labels(folder, bundle):
+    export_bundle(folder, bundle, variants=["fp32"])
+    with encort.load(bundle) as model:
+        return [result.label for result in model.classify([pair[:2] for pair in PAIRS])]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("label", "meaning"),
+    [("1", 1), (1, 1), (True, 1), ("TRUE", 1), ("is_next", 1), ("0", 0), (False, 0), (" not_next ", 0), (-1, -1)],
+)
+def test_labels_can_be_written_in_several_ways(task, label, meaning):
+    assert task.schema.example({"text": "a", "text_pair": "b", "label": label})["label"] == meaning
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"label": "2"}, "label is none of 1, true, is_next, 0, false, not_next, -1"),
+        ({"label": None}, "no label"),
+        ({"text_pair": ""}, "no text_pair"),
+        ({"text": " "}, "text is empty"),
+    ],
+)
+def test_rows_that_are_no_judged_pair_have_a_problem(changed, problem):
+    with pytest.raises(RowError, match=f"^{problem}$"):
+        NextSentencePrediction.schema.example({"text": "a", "text_pair": "b", "label": "1", **changed})
+
+
+@pytest.mark.parametrize("label", [0, -1])
+def test_pairs_of_one_kind_cannot_be_learned(train_tiny, pairs, label):
+    table = pairs(*[(f"a {number}", "b", label if number else 0) for number in range(12)])
+    with pytest.raises(DatasetError, match="has no pairs of both kinds, labelled 1 and 0"):
+        train_tiny(task=TwoEncoders(), train=table)
+
+
+def test_in_the_head_of_bert_the_first_logit_is_that_a_text_follows(bert_head):
+    assert bert_head.report.labels == ["is_next", "not_next"]
+    assert bert_head.config["id2label"] == {"0": "is_next", "1": "not_next"}
+    model = transformers.BertForNextSentencePrediction.from_pretrained(bert_head.folder)
+    pretrained = Pretrained.open(str(bert_head.folder), TrainingSettings())
+    assert classes(model, NextSentencePrediction(), pretrained) == [0, 0, 1, 1, 0]
+
+
+def test_the_head_of_bert_is_served_alike(bert_head, tmp_path):
+    expected = ["is_next", "is_next", "not_next", "not_next", "is_next"]
+    assert served_labels(bert_head.folder, tmp_path / "served.bundle") == expected
+
+
+@pytest.mark.parametrize("run", ["bert_head", "two_encoders"])
+def test_the_loss_falls_and_all_pairs_are_learned(run, request):
+    report = request.getfixturevalue(run).report
+    losses = [entry["loss"] for entry in report.history if "loss" in entry]
+    assert losses[0] > 0.3
+    assert losses[-1] < 0.1
+    assert report.metrics["validation"]["accuracy"] == 1
+    assert sorted(report.label_counts.values()) == [2, 3]
+
+
+def test_a_pretrained_head_is_kept(bert_head):
+    pretrained = Pretrained.open(str(bert_head.folder), TrainingSettings())
+    network = NextSentencePrediction().network(pretrained, EXAMPLES)
+    trained = transformers.BertForNextSentencePrediction.from_pretrained(bert_head.folder)
+    assert torch.equal(network.cls.seq_relationship.weight, trained.cls.seq_relationship.weight)
+
+
+@pytest.mark.parametrize(("task", "unknown"), [(NextSentencePrediction, IGNORED), (TwoEncoders, -1)])
+@torch.inference_mode()
+def test_the_loss_ignores_unknown_pairs(task, unknown, tiny_encoder):
+    pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
+    network, batch = task().network(pretrained, EXAMPLES).eval(), encoded(task(), pretrained, *PAIRS)
+    right = torch.tensor([task.column_of[label] for *_, label in PAIRS])
+    assert torch.equal(batch["labels"], right)
+    torch.testing.assert_close(network(**batch).loss, cross_entropy(network(**batch).logits, right))
+    batch["labels"][[0, 3]] = unknown
+    logits = network(**batch).logits[[1, 2, 4]]
+    torch.testing.assert_close(network(**batch).loss, cross_entropy(logits, right[[1, 2, 4]]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_unknown_pairs_are_left_out_of_what_is_learned(task, tiny_encoder):
+    pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
+    expected = encoded(task(), pretrained, *PAIRS)
+    found = encoded(task(), pretrained, UNKNOWN, *PAIRS, UNKNOWN)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in expected.items()
+    }
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_thousand_unknown_pairs_in_a_row_do_no_harm(train_pairs, pairs, task):
+    run = train_pairs(task(), train=pairs(*PAIRS, *[UNKNOWN] * 2000), epochs=1)
+    assert run.trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_unknown_pairs_are_neither_counted_nor_measured(train_pairs, pairs, task):
+    table = pairs(*PAIRS, UNKNOWN, UNKNOWN)
+    run = train_pairs(task(), train=table, validation=table, batch_size=7, epochs=40)
+    assert run.report.metrics["validation"]["accuracy"] == 1
+    follows, not_follows = (task.names[task.column_of[label]] for label in (1, 0))
+    assert run.report.label_counts == {follows: 3, not_follows: 2}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_batch_of_unknown_pairs_alone_does_no_harm(train_pairs, pairs, task):
+    table = pairs(*PAIRS, *[UNKNOWN] * 6)  # more than known pairs: of batches of two, one has none of these
+    run = train_pairs(task(), train=table, validation=table, batch_size=1, epochs=1)
+    assert all(entry["eval_loss"] >= 0 for entry in run.report.history if "eval_loss" in entry)
+    assert "NaN" not in (run.folder / "training.json").read_text()
+
+
+def test_two_encoders_learn_the_five_pairs(two_encoders, tiny_encoder):
+    model = TwoEncodersForNextSentence.from_pretrained(two_encoders.folder)
+    assert classes(model, TwoEncoders(), Pretrained.open(str(tiny_encoder), TrainingSettings())) == [1, 1, 0, 0, 1]
+    assert two_encoders.config["architectures"] == ["TwoEncodersForNextSentence"]
+    assert two_encoders.config["id2label"] == {"0": "0", "1": "1"}
+
+
+def test_two_encoders_are_served_alike(two_encoders, tmp_path):
+    assert served_labels(two_encoders.folder, tmp_path / "served.bundle") == ["1", "1", "0", "0", "1"]
+
+
+@torch.inference_mode()
+def test_a_saved_pair_of_encoders_gives_the_same_logits_again(two_encoders, tiny_encoder):
+    again = TwoEncodersForNextSentence.from_pretrained(two_encoders.folder).eval()
+    batch = encoded(TwoEncoders(), Pretrained.open(str(tiny_encoder), TrainingSettings()), *PAIRS)
+    torch.testing.assert_close(again(**batch).logits, two_encoders.trainer.model.eval()(**batch).logits)
+
+
+def test_new_encoders_differ(tiny_encoder):
+    network = TwoEncoders().network(Pretrained.open(str(tiny_encoder), TrainingSettings(), from_scratch=True), EXAMPLES)
+    first, second = network.encoder1.state_dict(), network.encoder2.state_dict()
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(first[name], second[name])
+    spread = network.config.encoder1.initializer_range
+    assert float(first[name].std()) == pytest.approx(spread, rel=0.1)
+    assert not first["embeddings.word_embeddings.weight"][0].any(), "the padding token"
+
+
+def test_both_encoders_begin_with_the_weights_of_the_pretrained_one(tiny_encoder):
+    network = TwoEncoders().network(Pretrained.open(str(tiny_encoder), TrainingSettings()), EXAMPLES)
+    expected = transformers.BertModel.from_pretrained(tiny_encoder).state_dict()
+    for encoder in (network.encoder1, network.encoder2):
+        found = encoder.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    pointers = [{tensor.data_ptr() for tensor in each.parameters()} for each in (network.encoder1, network.encoder2)]
+    assert not set.intersection(*pointers), "each learns for itself"
+    assert network.classifier.in_features == 2 * network.config.encoder1.hidden_size
+
+
+def test_encoder_2_reads_the_texts_in_the_other_order(tiny_encoder):
+    pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
+    batch = encoded(TwoEncoders(), pretrained, ("my card", "is lost now", 1), ("hello", "the pin", 0))
+    other = encoded(TwoEncoders(), pretrained, ("is lost now", "my card", 1), ("the pin", "hello", 0))
+    for name in ("input_ids", "token_type_ids"):
+        assert batch[f"reversed_{name}"].tolist() == other[name].tolist()
+    assert batch["attention_mask"].tolist() == other["attention_mask"].tolist()
+    assert "reversed_attention_mask" not in batch
+    assert batch["token_type_ids"][0].tolist()[:4] == [0, 0, 0, 0]
+    assert batch["labels"].tolist() == [1, 0]
+
+
+@torch.inference_mode()
+def test_padding_changes_no_logit_of_two_encoders(tiny_encoder):
+    pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
+    network = TwoEncoders().network(pretrained, EXAMPLES).eval()
+    together = network(**encoded(TwoEncoders(), pretrained, *PAIRS)).logits
+    alone = [network(**encoded(TwoEncoders(), pretrained, pair)).logits for pair in PAIRS]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def test_too_long_pairs_are_cut_alike_in_either_order(tiny_encoder):
+    pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings(max_length=9))
+    batch = encoded(TwoEncoders(), pretrained, ("my card is lost the pin", "hello my card play is", 1))
+    assert batch["input_ids"].shape == batch["reversed_input_ids"].shape == (1, 9)
+
+
+@pytest.mark.parametrize("run", ["bert_head", "two_encoders"])
+def test_weights_decay_but_biases_and_layer_norms_do_not(run, request):
+    trainer = request.getfixturevalue(run).trainer
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    groups = trainer.optimizer.param_groups
+    decay = {names[id(each)]: group["weight_decay"] for group in groups for each in group["params"]}
+    assert decay.keys() == set(names.values())
+    assert {name for name, rate in decay.items() if rate == 0} == {
+        name for name in decay if name.endswith("bias") or "LayerNorm" in name
+    }
+    assert set(decay.values()) == {0, 0.01}
+
+
+@pytest.fixture
+def electra(tiny_encoder, tmp_path):
+    """An encoder that is no BERT."""
+    config = transformers.ElectraConfig(**transformers.BertConfig.from_pretrained(tiny_encoder).to_dict())
+    transformers.ElectraModel(config).save_pretrained(tmp_path / "electra")
+    transformers.AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path / "electra")
+    return tmp_path / "electra"
+
+
+@pytest.mark.parametrize("from_scratch", [True, False])
+def test_two_encoders_of_another_architecture_are_refused(train_tiny, pairs, electra, tmp_path, from_scratch):
+    with pytest.raises(CheckpointError, match="electra is no BERT, of which a model of two encoders is made"):
+        train_tiny(
+            task=TwoEncoders(),
+            model=electra,
+            train=pairs(*PAIRS),
+            validation=pairs(*PAIRS),
+            output=tmp_path / "output",
+            from_scratch=from_scratch,
+        )
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_refused_encoder_leaves_nothing_behind(train_tiny, pairs, electra, tmp_path):
+    table = pairs(*PAIRS)
+    with pytest.raises(CheckpointError):
+        train_tiny(task=TwoEncoders(), model=electra, train=table, validation=table, output=tmp_path / "output")
+    assert {file.name for file in tmp_path.iterdir()} == {"pairs.csv", "electra"}

@@ -1,0 +1,427 @@
+import dataclasses
+import json
+import logging
+import shutil
+from xml.etree import ElementTree
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from encort.runtime.errors import CheckpointError, DatasetError, EncortError, OutputExistsError
+from encort.training.settings import TrainingSettings
+from encort.training.text_classification import MultiLabelClassification, TextClassification
+from encort.training.train import train
+
+LABELS = ["card_lost", "change_pin", "greeting"]
+LONG = "text,label\n" + "".join(f"{'the card ' * 100},{label}\n" for label in LABELS)
+
+
+# What a run leaves.
+
+
+def test_a_separable_set_is_learned(trained):
+    assert trained.report.metrics == {"validation": {"accuracy": 1, "macro_f1": 1}}
+    assert trained.report.rows == {"train": 120, "validation": 12}
+    losses = [entry["eval_loss"] for entry in trained.report.history if "eval_loss" in entry]
+    assert len(losses) == 3
+    assert losses[-1] < min(1, losses[0])
+
+
+def test_the_checkpoint_gives_the_accuracy_of_the_report(trained, tables):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trained.folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(trained.folder).eval()
+    rows = [line.rsplit(",", 1) for line in tables[1].read_text().splitlines()[1:]]
+    with torch.inference_mode():
+        logits = model(**tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")).logits
+    assert [model.config.id2label[index] for index in logits.argmax(1).tolist()] == [label for _, label in rows]
+
+
+def test_the_folder_holds_a_checkpoint_and_nothing_else(trained):
+    names = {path.name for path in trained.folder.iterdir()}
+    expected = {"config.json", "model.safetensors", "tokenizer.json", "training.json", "training.md", "loss.svg"}
+    assert expected | {"confusion.svg"} <= names
+    assert names - expected <= {"confusion.svg", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt"}
+    assert [path.name for path in trained.folder.parent.iterdir()] == [trained.folder.name]
+
+
+def test_label_names_are_in_the_config(trained):
+    assert trained.config["id2label"] == {"0": "card_lost", "1": "change_pin", "2": "greeting"}
+    assert trained.config["label2id"] == {"card_lost": 0, "change_pin": 1, "greeting": 2}
+    assert trained.config["architectures"] == ["BertForSequenceClassification"]
+
+
+def test_the_report_lies_beside_the_weights(trained, tiny_encoder):
+    report = json.loads((trained.folder / "training.json").read_text())
+    assert report == json.loads(json.dumps(dataclasses.asdict(trained.report)))
+    assert report["labels"] == LABELS
+    assert report["label_counts"] == dict.fromkeys(LABELS, 40)
+    assert (report["task"], report["model"]) == ("text-classification", str(tiny_encoder))
+    assert report["checkpoint"] == trained.report.checkpoint == str(trained.folder)
+    assert report["versions"].keys() == {"encort", "torch", "transformers", "datasets"}
+    assert TrainingSettings(**report["settings"]) == trained.report.settings
+
+
+def test_the_page_and_its_pictures_lie_beside_them(trained):
+    page = (trained.folder / "training.md").read_text()
+    assert "| validation | 12 | 100.00 % | 100.00 % |" in page
+    for name in ("loss.svg", "confusion.svg"):
+        assert f"]({name})" in page
+        assert ElementTree.parse(trained.folder / name).getroot().tag.endswith("svg")
+
+
+def test_a_test_split_is_reported_on_and_never_chosen_by(train_tiny, write):
+    test = write("test.csv", "text,label\nhello,card_lost\nmy card is lost,greeting\nchange the pin,change_pin\n")
+    run = train_tiny(test=test, epochs=2)
+    assert run.report.metrics["validation"]["accuracy"] == 1
+    assert run.report.metrics["test"]["accuracy"] == pytest.approx(1 / 3)
+    assert run.report.rows == {"train": 120, "validation": 12, "test": 3}
+    assert "## Labels (test)" in (run.folder / "training.md").read_text()
+    assert len(run.trainer.eval_dataset) == 12
+
+
+def test_a_folder_with_splits_is_trained_on(train_tiny, tables, tmp_path):
+    shutil.copytree(tables[0].parent, tmp_path / "data")
+    shutil.copy(tables[1], tmp_path / "data" / "test.csv")
+    report = train_tiny(train=tmp_path / "data", epochs=1, batch_size=20).report
+    assert report.rows == {"train": 120, "validation": 12, "test": 12}
+    assert report.labels == LABELS
+
+
+def test_columns_can_be_named_and_a_header_given(train_tiny, tables, write):
+    bare = write("bare.csv", tables[0].read_text().removeprefix("text,label\n"))
+    names = {"header": ["said", "meant"], "columns": {"text": "said", "label": "meant"}}
+    assert train_tiny(train=bare, epochs=1, batch_size=20, **names).report.labels == LABELS
+
+
+def test_a_training_begins_from_scratch(tiny_encoder, train_tiny, tmp_path):
+    for name in ("config.json", "vocab.txt"):
+        shutil.copy(tiny_encoder / name, tmp_path)
+    run = train_tiny(model=tmp_path, from_scratch=True)
+    assert run.report.metrics["validation"]["accuracy"] > 0.9
+    assert (run.folder / "tokenizer.json").is_file()
+
+
+# What the settings do.
+
+
+def test_weight_decay_skips_biases_and_layer_norms(trained):
+    names = {id(parameter): name for name, parameter in trained.trainer.model.named_parameters()}
+    decay = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in trained.trainer.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert decay.keys() == set(names.values())
+    for name, value in decay.items():
+        assert value == (0 if name.endswith("bias") or "LayerNorm" in name else 0.02)
+
+
+def test_dropout_reaches_the_config(trained):
+    assert trained.config["hidden_dropout_prob"] == trained.config["attention_probs_dropout_prob"] == 0.05
+
+
+def test_the_learning_rate_rises_and_falls(trained):
+    scheduler, steps = trained.trainer.lr_scheduler, trained.trainer.state.max_steps
+    assert steps == 3 * 30
+    shape = [scheduler.lr_lambdas[0](step) for step in range(steps + 1)]
+    assert shape[0] == shape[-1] == 0
+    assert shape.index(1) == 0.2 * steps
+
+
+def test_without_a_setting_dropout_and_learning_rate_are_the_models(tiny_encoder, train_tiny):
+    run = train_tiny(epochs=1, batch_size=20, learning_rate=None)
+    assert run.trainer.args.learning_rate == pytest.approx(5e-5 * (768 / 24) ** 2)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        assert run.config[name] == json.loads((tiny_encoder / "config.json").read_text())[name]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """`measured(accuracies)`: what every evaluation is made to find; gives a list that gets the weights of each."""
+
+    def pretend(accuracies):
+        found, weights = iter(accuracies), []
+        evaluate, scores = transformers.Trainer.evaluate, TextClassification.scores
+
+        def evaluated(trainer, *args, **options):
+            weights.append(trainer.model.classifier.weight.detach().clone())
+            return evaluate(trainer, *args, **options)
+
+        def scored(task, *args):
+            real = scores(task, *args)
+            # Once more it is measured at the end.
+            return dataclasses.replace(real, metrics={**real.metrics, "accuracy": next(found, 0.0)})
+
+        monkeypatch.setattr(transformers.Trainer, "evaluate", evaluated)
+        monkeypatch.setattr(TextClassification, "scores", scored)
+        return weights
+
+    return pretend
+
+
+def kept(run):
+    return load_file(run.folder / "model.safetensors")["classifier.weight"]
+
+
+def test_the_best_epoch_is_kept(train_tiny, measured):
+    weights = measured([0.2, 0.9, 0.5])
+    run = train_tiny(batch_size=20)
+    assert [torch.equal(kept(run), seen) for seen in weights] == [False, True, False]
+
+
+def test_it_is_measured_every_few_steps_and_the_best_is_kept(train_tiny, measured):
+    weights = measured([0.2, 0.9, 0.5])
+    run = train_tiny(batch_size=20, epochs=1, save_steps=2)
+    assert [entry["step"] for entry in run.report.history if "eval_loss" in entry] == [2, 4, 6]
+    assert [torch.equal(kept(run), seen) for seen in weights] == [False, True, False]
+
+
+def test_patience_ends_a_training_that_grows_no_better(train_tiny, measured):
+    weights = measured([0.5, 0.9, 0.9, 0.8, 1.0])
+    run = train_tiny(batch_size=40, epochs=5, patience=2)
+    assert [torch.equal(kept(run), seen) for seen in weights] == [False, True, False, False]
+
+
+def test_batches_are_gathered_into_one_step(train_tiny):
+    run = train_tiny(batch_size=20, epochs=1, gradient_accumulation=3)
+    assert run.trainer.state.global_step == 2
+
+
+def test_fewer_steps_than_between_two_measurements_are_trained(train_tiny):
+    run = train_tiny(batch_size=40, epochs=1, save_steps=1000)
+    assert run.trainer.state.global_step == 3
+    assert run.report.metrics["validation"].keys() == {"accuracy", "macro_f1"}
+
+
+def test_the_same_seed_gives_the_same_weights(train_tiny, trained):
+    again = train_tiny(weight_decay=0.02, warmup_ratio=0.2, dropout=0.05, seed=3)
+    assert again.weights == trained.weights
+
+
+def test_the_seed_is_that_of_order_and_dropout_too(trained):
+    assert trained.trainer.args.seed == 3
+
+
+def test_another_seed_gives_other_weights(train_tiny, trained):
+    other = train_tiny(weight_decay=0.02, warmup_ratio=0.2, dropout=0.05, seed=4)
+    assert other.weights != trained.weights
+
+
+@pytest.mark.parametrize(("max_length", "tokens"), [(5, 5), (None, 64)])
+def test_long_texts_are_cut_in_training_and_where_the_checkpoint_is_used(max_length, tokens, tables, train_tiny, write):
+    run = train_tiny(train=write("long.csv", LONG), validation=tables[1], epochs=1, max_length=max_length)
+    assert {len(row["input_ids"]) for row in run.trainer.train_dataset} == {tokens}
+    assert transformers.AutoTokenizer.from_pretrained(run.folder).model_max_length == tokens
+
+
+def test_a_head_for_other_labels_is_replaced(make_checkpoint, train_tiny):
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 48}
+    run = train_tiny(model=make_checkpoint(labels=["yes", "no"], **sizes), epochs=1)
+    assert list(run.config["label2id"]) == LABELS
+
+
+def test_a_validation_set_is_held_back(train_tiny, tables):
+    assert train_tiny(train=tables[0], epochs=1, batch_size=20).report.rows == {"train": 108, "validation": 12}
+
+
+@pytest.mark.parametrize(("greetings", "warns"), [(2, True), (3, False)])
+def test_uneven_labels_are_spoken_of(greetings, warns, train_tiny, tables, write, caplog):
+    rows = ["my card is lost,card_lost"] * 41 + ["change the pin,change_pin"] * 20 + ["hello,greeting"] * greetings
+    file = write("uneven.csv", "\n".join(["text,label", *rows]))
+    with caplog.at_level(logging.WARNING, "encort"):
+        train_tiny(train=file, validation=tables[1], epochs=1, batch_size=64)
+    found = [message for message in caplog.messages if message.startswith("labels are uneven")]
+    assert len(found) == warns
+    assert all("card_lost has 41 examples, greeting has 2;" in message for message in found)
+
+
+# The cache.
+
+
+def test_what_was_tokenized_is_memory_mapped_and_not_tokenized_again(train_tiny, trained, monkeypatch):
+    before = trained.trainer.train_dataset
+    monkeypatch.setattr(TextClassification, "encode", lambda *_: pytest.fail("tokenized again"))
+    again = train_tiny(epochs=1, batch_size=40).trainer.train_dataset
+    assert again.cache_files == before.cache_files != []
+
+
+def test_another_tokenizer_tokenizes_anew(trained, make_checkpoint, train_tiny):
+    model = make_checkpoint(hidden_size=24, num_attention_heads=2, num_hidden_layers=1)
+    (model / "tokenizer.json").write_text((model / "tokenizer.json").read_text().replace('"card"', '"cart"'))
+    assert inputs(train_tiny(model=model, epochs=1, batch_size=40)) != inputs(trained)
+
+
+def test_another_max_length_tokenizes_anew(trained, train_tiny):
+    assert inputs(train_tiny(max_length=5, epochs=1, batch_size=40)) != inputs(trained)
+
+
+def test_other_labels_give_the_same_validation_data_other_numbers(trained, tables, train_tiny, write):
+    train_on = write("train.csv", tables[0].read_text() + "the first of all,a_label\n")
+    run = train_tiny(train=train_on, validation=tables[1], epochs=1, batch_size=40)
+    before, found = (each.trainer.eval_dataset["labels"][:] for each in (trained, run))
+    assert found == [number + 1 for number in before]
+
+
+def inputs(run):
+    return run.trainer.train_dataset["input_ids"][:]
+
+
+# What is refused.
+
+
+@pytest.fixture
+def refused(tables, tiny_encoder, tmp_path):
+    """`refused(error, message, model=, train=, ...)`: the run fails and leaves nothing behind."""
+
+    def check(error, message, *, model=tiny_encoder, train_on=tables[0], validation=tables[1], **settings):
+        parent = tmp_path / "refused"
+        parent.mkdir()
+        with pytest.raises(error, match=message) as refusal:
+            train(
+                TextClassification(),
+                model=model,
+                train=train_on,
+                validation=validation,
+                output=parent / "checkpoint",
+                settings=TrainingSettings(**{"epochs": 1, "batch_size": 20, **settings}),
+            )
+        assert list(parent.iterdir()) == []
+        return str(refusal.value)
+
+    return check
+
+
+@pytest.fixture
+def damaged(tiny_encoder, tmp_path):
+    """`damaged(*names)`: a model without these files."""
+
+    def make(*names):
+        folder = shutil.copytree(tiny_encoder, tmp_path / "damaged")
+        for name in names:
+            (folder / name).unlink()
+        return folder
+
+    return make
+
+
+WRONG = "text,label\nhello,greeting\n,greeting\n"
+
+
+def test_a_model_that_does_not_exist_is_refused(refused):
+    refused(CheckpointError, "there is no checkpoint folder /no/such/folder", model="/no/such/folder")
+
+
+def test_a_model_without_weights_is_refused(damaged, refused):
+    refused(CheckpointError, "damaged has no model.safetensors", model=damaged("model.safetensors"))
+
+
+def test_data_that_cannot_be_trained_on_is_refused(write, refused):
+    refused(DatasetError, "no text: row 2", train_on=write("table.csv", WRONG))
+
+
+def test_problems_of_data_and_model_are_listed_in_one_error(write, damaged, refused):
+    found = refused(
+        DatasetError,
+        "^this cannot be trained on:\n",
+        train_on=write("table.csv", WRONG),
+        validation=write("validation.csv", "text\nhello\n"),
+        model=damaged("config.json"),
+    )
+    problems = found.splitlines()[1:]
+    assert len(problems) == 4
+    for problem in (
+        "table.csv has 1 label",
+        "table.csv: no text: row 2",
+        "validation.csv has no column",
+        "damaged cannot",
+    ):
+        assert problem in found
+
+
+def test_missing_weights_are_listed_with_the_problems_of_the_data(write, damaged, refused):
+    model = damaged("model.safetensors")
+    found = refused(DatasetError, "no text: row 2", train_on=write("table.csv", WRONG), model=model)
+    assert "model.safetensors" in found
+
+
+def test_too_few_rows_are_listed_with_the_problems_of_the_model(write, damaged, refused):
+    file = write("few.csv", "text,label\nhello,a\nbye,b\n")
+    found = refused(EncortError, "few to hold some back", train_on=file, validation=None, model=damaged("config.json"))
+    assert "damaged cannot be loaded" in found
+
+
+def test_too_few_rows_to_hold_some_back_are_refused(write, refused):
+    file = write("few.csv", "text,label\nhello,a\nbye,b\n")
+    refused(DatasetError, "2 rows are too few.*--validation", train_on=file, validation=None)
+
+
+def test_a_max_length_beyond_the_positions_is_refused(refused):
+    refused(CheckpointError, "max_length 512 is more than the 64 positions", max_length=512)
+
+
+def test_a_training_that_diverges_is_refused(train_tiny, tmp_path):
+    with pytest.raises(DatasetError, match=r"diverged.*lower"):
+        train_tiny(output=tmp_path / "checkpoint", epochs=1, batch_size=20, learning_rate=1e30)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_after_a_training_that_diverged_another_can_begin(train_tiny, tmp_path):
+    fast = {"output": tmp_path / "checkpoint", "epochs": 1, "batch_size": 40}
+    with pytest.raises(DatasetError, match="diverged"):
+        train_tiny(**fast, learning_rate=1e30)
+    train_tiny(**fast)
+
+
+# What replaces what.
+
+
+@pytest.fixture
+def train_into(train_tiny):
+    def run(output, *, overwrite, **options):
+        return train_tiny(output=output, overwrite=overwrite, epochs=1, batch_size=20, **options)
+
+    return run
+
+
+def test_an_earlier_checkpoint_is_replaced_only_when_asked(trained, tmp_path, train_into):
+    folder = shutil.copytree(trained.folder, tmp_path / "checkpoint")
+    with pytest.raises(OutputExistsError, match="pass overwrite"):
+        train_into(folder, overwrite=False)
+    assert (folder / "model.safetensors").read_bytes() == trained.weights
+    train_into(folder, overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() != trained.weights
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_nothing_of_another_task_stays_in_a_checkpoint(trained, tmp_path, train_into):
+    folder = shutil.copytree(trained.folder, tmp_path / "checkpoint")
+    assert (folder / "confusion.svg").is_file()
+    train_into(folder, overwrite=True, task=MultiLabelClassification())
+    assert not (folder / "confusion.svg").exists()
+
+
+def test_an_existing_output_is_refused_before_the_data_is_read(trained, tiny_encoder):
+    with pytest.raises(OutputExistsError):
+        train(TextClassification(), model=tiny_encoder, train="no such file.csv", output=trained.folder)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "config.json"])
+def test_a_folder_that_no_training_made_is_never_replaced(name, tmp_path, train_into):
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / name).write_text("{}")
+    with pytest.raises(OutputExistsError):
+        train_into(folder, overwrite=True)
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_an_earlier_checkpoint_survives_a_failed_run(trained, tmp_path, train_into, monkeypatch):
+    folder = shutil.copytree(trained.folder, tmp_path / "checkpoint")
+    monkeypatch.setattr(transformers.Trainer, "evaluate", lambda *_, **__: {}["no metrics"])
+    with pytest.raises(KeyError):
+        train_into(folder, overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == trained.weights
+    # The state of what failed stays beside it, to be gone on with.
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "checkpoint.unfinished"}
