@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import tokenizers
 
 from encort.runtime.errors import DatasetError, EncortError, InputError
 from encort.runtime.tables import Row
@@ -227,7 +227,7 @@ def _generate(source: Source, schema: Schema, names: Mapping[str, str]) -> Itera
 @functools.cache
 def code_version() -> str:
     """Another one for other code, so that nothing is taken from the cache that this code would not make."""
-    hashed = hashlib.sha256(tokenizers.__version__.encode())
+    hashed = hashlib.sha256(version("tokenizers").encode())
     for room in ("training", "runtime"):
         for file in sorted(Path(str(find_spec(f"encort.{room}").origin)).parent.glob("*.py")):  # type: ignore[union-attr]
             hashed.update(file.read_bytes())
