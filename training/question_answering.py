@@ -1,7 +1,7 @@
 """Questions with their answers' places in a context, read in overlapping windows where it is long."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -57,6 +57,7 @@ class QuestionAnswering(TrainingTask):
 
     name = "question-answering"
     metric = "f1"
+    defaults: ClassVar[Mapping[str, Any]] = {"epochs": 6, "batch_size": 16}
     schema = Schema(
         columns=[
             Column(role="question", names=["question"]),

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -44,6 +44,7 @@ class TokenClassification(TrainingTask):
 
     name = "token-classification"
     metric = "f1"
+    defaults: ClassVar[Mapping[str, Any]] = {"epochs": 6}
 
     @property
     def key(self) -> str:

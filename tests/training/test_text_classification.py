@@ -1,3 +1,4 @@
+import datasets
 import numpy as np
 import pytest
 
@@ -152,3 +153,9 @@ def test_a_checkpoint_of_another_task_is_begun_with(train_tiny, trained_labels):
     run = train_tiny(model=trained_labels.folder, epochs=1, batch_size=20)
     assert run.config["problem_type"] == "single_label_classification"
     assert run.report.metrics["validation"]["accuracy"] == 1
+
+
+def test_a_new_regression_begins_at_the_mean_of_the_scores(pretrained):
+    rows = datasets.Dataset.from_dict({"label": [1.0, 2.0, 6.0]})
+    network = TextRegression().network(pretrained, Examples(train=rows, validation=rows, labels=["score"]))
+    assert network.classifier.bias.tolist() == [3]
