@@ -76,7 +76,7 @@ class TrainingSettings:
 def default_learning_rate(hidden: int) -> float:
     """5e-5 at BERT-base's width of 768, as its paper has it, and more for narrower encoders, up to 1e-3.
 
-    >>> default_learning_rate(768), default_learning_rate(384), default_learning_rate(128)
-    (5e-05, 0.0002, 0.001)
+    >>> default_learning_rate(768), default_learning_rate(384), default_learning_rate(24)
+    (5e-05, 0.0001, 0.001)
     """
-    return min(1e-3, 5e-5 * (768 / hidden) ** 2)
+    return min(1e-3, 5e-5 * 768 / hidden)

@@ -47,7 +47,7 @@ def test_a_schedule_may_be_given_by_its_name(schedule, arguments):
 
 
 def test_the_learning_rate_is_chosen_by_the_width(arguments):
-    assert arguments().learning_rate == pytest.approx(2e-4)
+    assert arguments().learning_rate == pytest.approx(1e-4)
 
 
 def test_the_best_weights_are_chosen_by_the_tasks_metric(arguments):

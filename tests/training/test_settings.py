@@ -79,6 +79,6 @@ def test_settings_cannot_be_given_by_position():
         TrainingSettings(4)
 
 
-@pytest.mark.parametrize(("hidden", "rate"), [(768, 5e-5), (384, 2e-4), (1536, 1.25e-5), (24, 1e-3)])
+@pytest.mark.parametrize(("hidden", "rate"), [(768, 5e-5), (384, 1e-4), (1536, 2.5e-5), (24, 1e-3)])
 def test_narrower_encoders_learn_faster(hidden, rate):
     assert default_learning_rate(hidden) == pytest.approx(rate)
