@@ -191,7 +191,7 @@ class TextRegression(TrainingTask):
 
 
 def _begin_at_the_mean(network: Any, mean: float) -> None:
-    """A new head gives the mean of the scores, where it would take its bias thousands of steps to arrive."""
+    """A new head gives the mean of the scores, which it would have to learn first."""
     *_, head = (layer for layer in network.modules() if isinstance(layer, torch.nn.Linear) and layer.out_features == 1)
     if not head.bias.any():
         torch.nn.init.constant_(head.bias, mean)
