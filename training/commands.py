@@ -59,6 +59,9 @@ _DATA = [
 ]
 
 
+_HEAD_FORM = "NAME=TASK:TRAIN[,VALIDATION[,TEST]]"
+
+
 def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     """All of the options, in this order."""
     return functools.partial(functools.reduce, lambda command, option: option(command), options[::-1])
@@ -81,7 +84,7 @@ def _train_task(home: str, *, columns: Sequence[str], header: str | None, **opti
     report = run(
         task,
         columns=dict(map(_role_and_name, columns)),
-        header=None if header is None else [name.strip() for name in header.split(",")],
+        header=None if header is None else _names(header),
         **_with_settings(options, task.defaults),
     )
     _echo(report.summary)
@@ -97,9 +100,13 @@ for _name, (_home, _line) in TASKS.items():
 
 
 @train.command("several-heads")
-@click.option("--head", "heads", multiple=True, required=True, help="NAME=TASK:TRAIN or NAME=TASK:TRAIN,VALIDATION.")
+@click.option("--head", "heads", multiple=True, required=True, help=f"{_HEAD_FORM}.")
+@click.option("--column", "columns", multiple=True, help="HEAD.ROLE=NAME of a column, such as intents.text=message.")
+@click.option(
+    "--header", "headers", multiple=True, help="HEAD=NAMES, by commas, of the columns of files that lack them."
+)
 @_with(_COMMON)
-def several_heads(heads: Sequence[str], **options: Any) -> None:
+def several_heads(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str], **options: Any) -> None:
     """Several heads on one shared encoder, a checkpoint each.
 
     \b
@@ -110,12 +117,7 @@ def several_heads(heads: Sequence[str], **options: Any) -> None:
     _require()
     from encort.training.several_heads import HeadData, train_several_heads
 
-    data = {
-        name: HeadData(task=_task(TASKS[task][0]), train=train_file, validation=validation or None)
-        for name, task, train_file, validation in map(_head, heads)
-    }
-    if len(data) < len(heads):
-        raise InputError("two --head have the same name")
+    data = {name: HeadData(**head) for name, head in _heads(heads, columns, headers).items()}
     reports = train_several_heads(data, **_with_settings(options, {}))
     _echo({name: report.summary for name, report in reports.items()})
 
@@ -159,14 +161,52 @@ def _role_and_name(column: str) -> tuple[str, str]:
     return role, name
 
 
-def _head(head: str) -> tuple[str, str, str, str]:
-    """Name, task, training and validation data."""
-    name, equals, rest = head.partition("=")
-    task, colon, files = rest.partition(":")
-    if not (name.isidentifier() and equals and colon and files and task in TASKS):
-        raise InputError(f"--head {head!r} is not NAME=TASK:TRAIN, with letters and a task of: {', '.join(TASKS)}")
-    train_file, _, validation = files.partition(",")
-    return name, task, train_file, validation
+def _names(header: str) -> list[str]:
+    return [name.strip() for name in header.split(",")]
+
+
+def _heads(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What `HeadData` is made of, by the names of the heads."""
+    found = dict(map(_head, heads))
+    if len(found) < len(heads):
+        raise InputError("two --head have the same name")
+    for head, role, name in map(_head_column, columns):
+        _named(head, found)["columns"][role] = name
+    for head, names in map(_head_header, headers):
+        _named(head, found)["header"] = names
+    return found
+
+
+def _head(head: str) -> tuple[str, dict[str, Any]]:
+    """The name of a head, and what `HeadData` is made of."""
+    name, _, rest = head.partition("=")
+    task, _, files = rest.partition(":")
+    train_file, validation, test, *more = [*files.split(","), "", ""]
+    if not (name.isidentifier() and task in TASKS and train_file) or any(more):
+        raise InputError(f"--head {head!r} is not {_HEAD_FORM}, with letters and a task of: {', '.join(TASKS)}")
+    splits = {"train": train_file, "validation": validation or None, "test": test or None}
+    return name, {"task": _task(TASKS[task][0]), **splits, "columns": {}}
+
+
+def _head_column(column: str) -> tuple[str, str, str]:
+    head_and_role, equals, name = column.partition("=")
+    head, dot, role = head_and_role.partition(".")
+    if not (dot and equals):
+        raise InputError(f"--column {column!r} is not HEAD.ROLE=NAME, such as intents.text=message")
+    return head, role, name
+
+
+def _head_header(header: str) -> tuple[str, list[str]]:
+    head, equals, names = header.partition("=")
+    if not equals:
+        raise InputError(f"--header {header!r} is not HEAD=NAMES, such as intents=text,label")
+    return head, _names(names)
+
+
+def _named(head: str, heads: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    if head not in heads:
+        raise InputError(f"--column or --header is of the head {head!r}, but the heads are: {', '.join(heads)}")
+    return heads[head]
 
 
 def _echo(summary: Mapping[str, Any]) -> None:

@@ -146,10 +146,10 @@ def read_examples(
             raise
         problems.add(str(error.__cause__))
         return None
-    for number, problem in enumerate(rows["problem"], start=1):
-        if problem is not None:
+    for number, found in enumerate(rows["problems"], start=1):
+        for problem in found:
             problems.add_row(source, problem, number)
-    return rows.remove_columns("problem")
+    return rows.remove_columns("problems")
 
 
 def by_role(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def check_labels(
 
 
 def _converted(source: Source, schema: Schema, names: Mapping[str, str], key: str) -> datasets.Dataset:
-    features = datasets.Features({**schema.features, "problem": datasets.Value("string")})
+    features = datasets.Features({**schema.features, "problems": datasets.List(datasets.Value("string"))})
     content = f"{key} {source.version} {sorted(names.items())} {source.header} {code_version()}"
     found: datasets.Dataset = datasets.Dataset.from_generator(
         _generate,
@@ -219,9 +219,9 @@ def _converted(source: Source, schema: Schema, names: Mapping[str, str], key: st
 def _generate(source: Source, schema: Schema, names: Mapping[str, str]) -> Iterator[Example]:
     for row in source.rows():
         try:
-            yield {**schema.example(by_role(row, names)), "problem": None}
+            yield {**schema.example(by_role(row, names)), "problems": []}
         except RowError as error:
-            yield {**schema.nothing, "problem": str(error)}
+            yield {**schema.nothing, "problems": list(error.args)}
 
 
 @functools.cache

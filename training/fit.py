@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from encort.training.settings import TrainingSettings, default_learning_rate
+from encort.training.settings import TrainingSettings
 
 
 class LengthGrouped(Sampler[int]):
@@ -45,6 +45,11 @@ class Trainer(transformers.Trainer):  # type: ignore[misc] # untyped
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
+
+    def predict(self, test_dataset: Any, *_: Any, **__: Any) -> Any:
+        # Our metrics are made for the rows of the validation data, which these need not be.
+        self.compute_metrics = None
+        return super().predict(test_dataset)
 
 
 def make_trainer(
@@ -85,16 +90,14 @@ def make_trainer(
     return trainer
 
 
-def training_arguments(
-    settings: TrainingSettings, *, metric: str, hidden: int, folder: Path
-) -> transformers.TrainingArguments:
+def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path) -> transformers.TrainingArguments:
     """What transformers calls our settings.
 
     Args:
         metric: That chooses the best weights, more is better.
-        hidden: Width of the encoder.
         folder: For the state of the training.
     """
+    assert settings.learning_rate is not None
     # transformers hands the precision on by this variable, and would take that of an earlier training from it.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     has_gpu = torch.cuda.is_available()
@@ -105,7 +108,7 @@ def training_arguments(
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
-        learning_rate=settings.learning_rate or default_learning_rate(hidden),
+        learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type=settings.schedule.value,
         warmup_ratio=settings.warmup_ratio,

@@ -1,5 +1,6 @@
 """Pairs of texts, and whether the second follows the first: BERT's own head, or two encoders."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +12,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from encort.runtime.errors import CheckpointError
 from encort.runtime.tokens import Text
-from encort.training.cells import RowError, label_cell, text_cell
-from encort.training.examples import Column, Example, Examples, Schema
+from encort.training.cells import RowError, label_cell, read_cells, text_cell
+from encort.training.examples import Column, Examples, Schema
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
 from encort.training.problems import Problems
@@ -25,12 +26,11 @@ FOLLOWS = {"1": 1, "true": 1, "is_next": 1, "0": 0, "false": 0, "not_next": 0, "
 """What a label may be, and whether the second text follows; -1 is unknown, and not learned from."""
 
 
-def _judged(values: Mapping[str, Any]) -> Example:
-    label = label_cell(values).lower()
+def follows_cell(values: Mapping[str, Any], role: str) -> int:
+    label = label_cell(values, role).lower()
     if label not in FOLLOWS:
-        raise RowError(f"label is none of {', '.join(FOLLOWS)}")
-    pair = {role: text_cell(values, role) for role in ("text", "text_pair")}
-    return {**pair, "label": FOLLOWS[label]}
+        raise RowError(f"{role} is none of {', '.join(FOLLOWS)}")
+    return FOLLOWS[label]
 
 
 class NextSentencePrediction(TrainingTask):
@@ -51,7 +51,7 @@ class NextSentencePrediction(TrainingTask):
                 "label": datasets.Value("int64"),
             }
         ),
-        example=_judged,
+        example=functools.partial(read_cells, text=text_cell, text_pair=text_cell, label=follows_cell),
     )
     names: Sequence[str] = ("is_next", "not_next")
     column_of: Mapping[int, int] = {1: 0, 0: 1}
@@ -98,15 +98,23 @@ class NextSentencePrediction(TrainingTask):
 
 
 class TwoEncoders(NextSentencePrediction):
-    """Two encoders, one for each order of the texts, and a linear layer on both of their pooled vectors."""
+    """Two encoders, one for each order of the texts, and a linear layer on both of their pooled vectors.
 
+    Both begin with the weights of a BERT, or go on from those of an earlier model of two encoders.
+    """
+
+    name = "two-encoders"
     names = ("0", "1")
     column_of: Mapping[int, int] = {1: 1, 0: 0}
     shares_encoder = False
 
-    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
-        if pretrained.config.model_type != "bert":
+    def check_model(self, pretrained: Pretrained) -> None:
+        if pretrained.config.model_type not in ("bert", TwoEncodersConfig.model_type):
             raise CheckpointError(f"{pretrained.name} is no BERT, of which a model of two encoders is made")
+
+    def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        if isinstance(pretrained.config, TwoEncodersConfig):
+            return super().network(pretrained, examples)
         settings = label_settings(examples.labels)
         if pretrained.from_scratch:
             return TwoEncodersForNextSentence(TwoEncodersConfig(pretrained.config.to_dict(), **settings))

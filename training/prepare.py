@@ -68,6 +68,7 @@ class Prepared:
                 problems.add(str(error))
         try:
             pretrained = Pretrained.open(model, settings, from_scratch=from_scratch, config_changes=config_changes)
+            task.check_model(pretrained)
         except CheckpointError as error:
             if not problems:
                 raise

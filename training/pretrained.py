@@ -15,6 +15,8 @@ from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
+from encort.training.sources import hash_of
+from encort.training.two_encoders import encoder_configs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,15 +72,18 @@ class Pretrained:
                 f"{name} has no model.safetensors: save its weights so (safe_serialization=True), or begin with new "
                 "ones of its settings (--from-scratch)"
             )
-        _change(name, config, config_changes or {}, from_scratch=from_scratch)
-        _check_belong_together(name, config, saved_tokenizer)
-        if settings.dropout is not None:
-            _set_dropout(config, settings.dropout)
-        max_length = _max_length(name, config, saved_tokenizer, settings.max_length)
+        encoders = encoder_configs(config)
+        for each in encoders:
+            _change(name, each, config_changes or {}, from_scratch=from_scratch)
+            _check_belong_together(name, each, saved_tokenizer)
+            if settings.dropout is not None:
+                _set_dropout(each, settings.dropout)
+        max_length = min(_max_length(name, each, saved_tokenizer, settings.max_length) for each in encoders)
         # Saved with the tokenizer: what is served is cut where the training was.
         saved_tokenizer.model_max_length = max_length
         tokenizer = _serving_tokenizer(saved_tokenizer, max_length)
-        _check_types(name, config, saved_tokenizer, tokenizer)
+        for each in encoders:
+            _check_types(name, each, saved_tokenizer, tokenizer)
         return cls(
             name=name,
             config=config,
@@ -93,6 +98,23 @@ class Pretrained:
         """Another one where texts become other inputs."""
         plain = f"{self.saved_tokenizer.backend_tokenizer.to_str()} {self.max_length} {self.has_token_types}"
         return hashlib.sha256(plain.encode()).hexdigest()
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What of it decides about the weights that a training ends with, to know whether another goes on with it."""
+        return {
+            "model": self.name,
+            "tokenizer": self.version,
+            "from_scratch": self.from_scratch,
+            "model_content": self._content,
+        }
+
+    @property
+    def _content(self) -> Any:
+        """Hashes of a folder's settings and weights; the commit of a hub id, as far as it is known."""
+        folder = Path(self.name)
+        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+        return {file.name: hash_of(file) for file in files} or self.config._commit_hash
 
     @property
     def has_token_types(self) -> bool:

@@ -11,7 +11,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 from encort.runtime.answers import answers
 from encort.runtime.overflow import Overflow, merge_windows
 from encort.runtime.tokens import TokenBatch
-from encort.training.cells import RowError, text_cell
+from encort.training.cells import RowError, read_cells, refuse_if, text_cell
 from encort.training.examples import Column, Example, Examples, Schema
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
@@ -21,35 +21,48 @@ from encort.training.task import Scores, TrainingTask
 
 
 def _asked(values: Mapping[str, Any]) -> Example:
-    question, context = text_cell(values, "question"), text_cell(values, "context")
-    texts, starts = _answers(values.get("label"), values.get("answer_start"), context)
-    if not texts:
-        raise RowError("no answers")
-    if not all(text.strip() for text in texts):
-        raise RowError("an answer is empty")
-    if any(context[start : start + len(text)] != text for text, start in zip(texts, starts, strict=True)):
-        raise RowError("an answer is not in its context at answer_start")
+    cells = read_cells(values, question=text_cell, context=text_cell, label=answers_cell)
+    texts, starts = cells["label"]
     starts = [start + len(text) - len(text.lstrip()) for text, start in zip(texts, starts, strict=True)]
-    return {"question": question, "context": context, "label": [text.strip() for text in texts], "starts": starts}
+    return {**cells, "label": [text.strip() for text in texts], "starts": starts}
 
 
-def _answers(value: Any, start: Any, context: str) -> tuple[list[str], list[int]]:
-    """SQuAD's `text` and `answer_start`, or a text or texts with starts beside them; without starts they are found."""
+def answers_cell(values: Mapping[str, Any], role: str) -> tuple[list[str], list[int]]:
+    """Texts and where each starts in the context; where that is no text, its own cell tells.
+
+    They are SQuAD's `text` and `answer_start`, or a text or texts with starts beside them.
+    """
+    value: Any = values.get(role)
+    start = values.get("answer_start")
     if isinstance(value, dict):
         value, start = value.get("text"), value.get("answer_start")
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise RowError("answers is not a text, a list of texts, or text and answer_start as SQuAD has them")
-    if start is None:
-        starts = [context.find(text) for text in texts]
-        if -1 in starts:
-            raise RowError("an answer is not in its context")
-        return texts, starts
-    starts = start if isinstance(start, list) else [start]
+    context = values.get("context")
+    context = context if isinstance(context, str) else ""
+    starts = [context.find(text) for text in texts] if start is None else _whole_numbers(start, len(texts))
+    is_there = all(at >= 0 and context.startswith(text, at) for text, at in zip(texts, starts, strict=False))
+    refuse_if(
+        {
+            "no answers": not texts,
+            "an answer is empty": not all(text.strip() for text in texts),
+            "answer_start is not a whole number for every answer": len(starts) < len(texts),
+            f"an answer is not in its context{'' if start is None else ' at answer_start'}": (
+                bool(context.strip()) and not is_there
+            ),
+        }
+    )
+    return texts, starts
+
+
+def _whole_numbers(value: Any, count: int) -> list[int]:
+    """So many; none where they are not that."""
+    numbers = value if isinstance(value, list) else [value]
     try:
-        return texts, [int(each) for each, _ in zip(starts, texts, strict=True)]
-    except (TypeError, ValueError):
-        raise RowError("answer_start is not a whole number for every answer") from None
+        return [int(number) for number, _ in zip(numbers, range(count), strict=True)]
+    except (TypeError, ValueError, OverflowError):
+        return []
 
 
 class QuestionAnswering(TrainingTask):

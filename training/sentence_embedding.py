@@ -12,8 +12,8 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy, mse_loss, normalize, relu
 
-from encort.training.cells import score_cell, text_cell
-from encort.training.examples import Column, Example, Examples, Schema
+from encort.training.cells import optional, read_cells, score_cell, text_cell
+from encort.training.examples import Column, Examples, Schema
 from encort.training.pretrained import Pretrained
 from encort.training.problems import Problems
 from encort.training.sources import Source
@@ -26,23 +26,19 @@ MARGIN = 0.5
 """Distance, one minus the cosine, beyond which texts that are not alike are left alone."""
 
 
-def _paired(values: Mapping[str, Any]) -> Example:
-    pair = {role: text_cell(values, role) for role in ("text", "text_pair")}
-    return {**pair, "label": score_cell(values) if "label" in values else None}
-
-
 class SentenceEmbedding(TrainingTask):
     """Embeddings by the mean of the tokens; L2 normalized, so that a product of two is their cosine.
 
     Pairs with a score learn that the cosine is the score, from 0 for the lowest to 1 for the highest (Reimers and
     Gurevych 2019). If there are two scores only, the pairs of the lower one are pushed apart until they are far enough
     (contrastive, Hadsell et al. 2006). Pairs without a score are alike; each learns to be nearer to its own than to
-    the others of its batch (Henderson et al. 2017).
+    the others of its batch (Henderson et al. 2017), of which those that are the same text as its own are none.
     """
 
     name = "sentence-embedding"
     shares_encoder = False
     metric = "score"
+    learning_rate_at_768 = 2.5e-5
     schema = Schema(
         columns=[
             Column(role="text", names=["text"]),
@@ -56,7 +52,7 @@ class SentenceEmbedding(TrainingTask):
                 "label": datasets.Value("float32"),
             }
         ),
-        example=_paired,
+        example=functools.partial(read_cells, text=text_cell, text_pair=text_cell, label=optional(score_cell)),
     )
 
     def labels(
@@ -106,15 +102,15 @@ class SentenceEmbedding(TrainingTask):
             (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+PairLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of the first and second embeddings, `(batch, hidden)` float32, of scores, `(batch,)` float32, and of the second
+texts' ids, `(batch, sequence)` int64."""
+
+
 class PairedEncoder(torch.nn.Module):
     """An encoder with a loss of a pair's embeddings."""
 
-    def __init__(self, encoder: Any, loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-        """Take the encoder.
-
-        Args:
-            loss: Of the first and second embeddings, each `(batch, hidden)` float32, and of scores, `(batch,)` float32.
-        """
+    def __init__(self, encoder: Any, loss: PairLoss) -> None:
         super().__init__()
         self.encoder, self.config = encoder, encoder.config
         self._loss = loss
@@ -128,7 +124,8 @@ class PairedEncoder(torch.nn.Module):
         """
         first = self._embed({name: value for name, value in inputs.items() if not name.startswith("pair_")})
         second = self._embed({n.removeprefix("pair_"): value for n, value in inputs.items() if n.startswith("pair_")})
-        return {"loss": self._loss(first, second, labels), "first": first, "second": second}
+        loss = self._loss(first, second, labels, inputs["pair_input_ids"])
+        return {"loss": loss, "first": first, "second": second}
 
     def _embed(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         hidden = self.encoder(**inputs).last_hidden_state
@@ -136,20 +133,23 @@ class PairedEncoder(torch.nn.Module):
         return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
 
 
-def in_batch_loss(first: torch.Tensor, second: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Each first text finds its own second among those of the batch."""
-    return cross_entropy(SCALE * first @ second.T, torch.arange(len(first), device=first.device))
+def in_batch_loss(first: torch.Tensor, second: torch.Tensor, _: torch.Tensor, second_ids: torch.Tensor) -> torch.Tensor:
+    """Each first text finds its own second among those of the batch; the same text again does not count against it."""
+    own = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    same = (second_ids[:, None] == second_ids).all(dim=2)
+    cosines = (first @ second.T).masked_fill(same & ~own, -torch.inf)
+    return cross_entropy(SCALE * cosines, torch.arange(len(first), device=first.device))
 
 
 def cosine_loss(
-    first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, low: float, high: float
+    first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, _: torch.Tensor, *, low: float, high: float
 ) -> torch.Tensor:
     """The cosine is the score, as a part of the way from the lowest to the highest."""
     return mse_loss((first * second).sum(dim=1), (scores - low) / (high - low))
 
 
 def contrastive_loss(
-    first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, low: float, high: float
+    first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, _: torch.Tensor, *, low: float, high: float
 ) -> torch.Tensor:
     """Pairs of the higher score draw near; those of the lower one are pushed until they are `MARGIN` apart."""
     alike = (scores - low) / (high - low)

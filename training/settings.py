@@ -1,6 +1,6 @@
 """What a user can set about a training run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from encort.runtime.errors import InputError
@@ -22,7 +22,7 @@ class TrainingSettings:
         epochs: Passes over the training data; the best of them by the task's metric on validation data is kept.
         batch_size: Examples a step on each device, before accumulation.
         gradient_accumulation: Batches that make one step.
-        learning_rate: Peak of AdamW's; None chooses by the encoder's width, see `default_learning_rate`.
+        learning_rate: Peak of AdamW's; None chooses by task and width of the encoder, see `default_learning_rate`.
         weight_decay: Decoupled, on everything but biases and layer norms.
         schedule: How the learning rate falls, linearly to 0 unless set.
         warmup_ratio: Part of the steps in which the learning rate rises.
@@ -31,7 +31,8 @@ class TrainingSettings:
         save_steps: Evaluate and save after so many steps; None does it after each epoch.
         patience: Stop when so many evaluations in a row were no better; None trains to the end.
         bf16: Compute in bfloat16; None does where the device is a GPU that has it.
-        seed: Of head initialization, order and dropout. The same seed gives the same weights on CPU.
+        seed: Of head initialization, order and dropout. The same seed gives the same weights on CPU; on a GPU sums are
+            in no fixed order, so that weights may differ in their last digits.
     """
 
     epochs: int = 4
@@ -72,11 +73,15 @@ class TrainingSettings:
         if problems:
             raise InputError("; ".join(problems))
 
+    def with_learning_rate(self, rate: float) -> "TrainingSettings":
+        """The same, with this learning rate where none was set."""
+        return self if self.learning_rate is not None else replace(self, learning_rate=rate)
 
-def default_learning_rate(hidden: int) -> float:
-    """5e-5 at BERT-base's width of 768, as its paper has it, and more for narrower encoders, up to 1e-3.
+
+def default_learning_rate(hidden: int, *, at_768: float = 5e-5) -> float:
+    """That of BERT-base's width, and more for narrower encoders, by the square of the width, up to 1e-3.
 
     >>> default_learning_rate(768), default_learning_rate(384), default_learning_rate(24)
-    (5e-05, 0.0001, 0.001)
+    (5e-05, 0.0002, 0.001)
     """
-    return min(1e-3, 5e-5 * 768 / hidden)
+    return min(1e-3, at_768 * (768 / hidden) ** 2)

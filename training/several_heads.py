@@ -23,9 +23,9 @@ from encort.training.fit import Trainer, make_trainer, training_arguments
 from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
 from encort.training.settings import TrainingSettings
-from encort.training.sources import find_sources
+from encort.training.sources import Source, find_sources
 from encort.training.task import TrainingTask
-from encort.training.train import check_finite, write_checkpoint
+from encort.training.train import check_finite, scores_of_splits, write_checkpoint
 from encort.training.unfinished import begin, unfinished_folder
 
 METRIC = "score"
@@ -44,7 +44,12 @@ class HeadData:
     task: TrainingTask
     train: str
     validation: str | None = None
+    test: str | None = None
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    header: Sequence[str] | None = None
+
+    def sources(self) -> dict[str, Source]:
+        return find_sources(self.train, validation=self.validation, test=self.test, header=self.header)
 
 
 def train_several_heads(
@@ -72,25 +77,18 @@ def train_several_heads(
     Raises:
         DatasetError: See `train`; or these heads cannot share an encoder.
     """
-    output, settings = Path(output), settings or TrainingSettings()
+    output, asked = Path(output), settings or TrainingSettings()
     check_replaceable(output, marker=REPORT_FILE, overwrite=overwrite)
     _check_heads(heads)
     folder = unfinished_folder(output.absolute())
-    found = {name: find_sources(head.train, validation=head.validation) for name, head in heads.items()}
-    plan = {
-        "heads": {name: [head.task.name, *(s.version for s in found[name].values())] for name, head in heads.items()},
-        "model": str(model),
-        "from_scratch": from_scratch,
-        "config_changes": config_changes or {},
-        **asdict(settings),
-    }
+    found = {name: head.sources() for name, head in heads.items()}
 
     def prepare(name: str) -> Prepared:
         return Prepared.read(
             heads[name].task,
             str(model),
             found[name],
-            settings,
+            asked,
             columns=heads[name].columns,
             from_scratch=from_scratch,
             config_changes=config_changes,
@@ -98,21 +96,29 @@ def train_several_heads(
 
     prepared = _all_prepared({name: functools.partial(prepare, name) for name in heads})
     pretrained = next(iter(prepared.values())).pretrained
+    settings = asked.with_learning_rate(min(head.task.learning_rate(pretrained) for head in heads.values()))
+    plan = {
+        # A list, since their order is that of the weights in a saved state.
+        "heads": [_head_plan(name, head, found[name]) for name, head in heads.items()],
+        **pretrained.plan,
+        "config_changes": config_changes or {},
+        **asdict(settings),
+    }
     transformers.set_seed(settings.seed)
     networks = {name: each.network() for name, each in prepared.items()}
-    arguments = training_arguments(settings, metric=METRIC, hidden=pretrained.config.hidden_size, folder=folder)
+    arguments = training_arguments(settings, metric=METRIC, folder=folder)
     state = begin(folder, plan, arguments, resume=resume, overwrite=overwrite)
     with arguments.main_process_first():
         encoded = {name: each.encoded() for name, each in prepared.items()}
     trainer = _trainer(networks, prepared, encoded, arguments=arguments, patience=settings.patience)
     trainer.train(resume_from_checkpoint=state)
     check_finite(trainer.model, folder)
-    used = dataclasses.replace(settings, learning_rate=arguments.learning_rate)
     reports = {}
     for name, each in prepared.items():
-        predicted = trainer.judges[name].predict(encoded[name]["validation"])
-        scores = {"validation": each.scores(predicted, "validation")}
-        reports[name] = TrainingReport.of(each, scores, checkpoint=output / name, state=trainer.state, settings=used)
+        scores = scores_of_splits(each, trainer.judges[name], encoded[name])
+        reports[name] = TrainingReport.of(
+            each, scores, checkpoint=output / name, state=trainer.state, settings=settings
+        )
     if trainer.is_world_process_zero():
         with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as complete:
             for name, each in prepared.items():
@@ -122,6 +128,11 @@ def train_several_heads(
             (complete / REPORT_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder)
     return reports
+
+
+def _head_plan(name: str, head: HeadData, sources: Mapping[str, Source]) -> dict[str, Any]:
+    data = {split: source.version for split, source in sources.items()}
+    return {"name": name, "task": head.task.name, "data": data, "columns": head.columns, "header": head.header}
 
 
 def _check_heads(heads: Mapping[str, HeadData]) -> None:

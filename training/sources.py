@@ -107,10 +107,14 @@ def _open(name: str, split: str, header: Sequence[str] | None) -> dict[str, Sour
     return _loaded(name, split)
 
 
-def _file(file: Path, header: Sequence[str] | None) -> Source:
+def hash_of(file: Path) -> str:
+    """SHA-256 of the content."""
     with file.open("rb") as content:
-        version = hashlib.file_digest(content, "sha256").hexdigest()
-    return Source(name=str(file), version=version, file=file, header=header)
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _file(file: Path, header: Sequence[str] | None) -> Source:
+    return Source(name=str(file), version=hash_of(file), file=file, header=header)
 
 
 def _loaded(name: str, wanted: str) -> dict[str, Source]:

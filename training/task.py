@@ -11,10 +11,13 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.errors import CheckpointError
 from encort.training.examples import Examples, Schema
 from encort.training.pretrained import Pretrained
 from encort.training.problems import Problems
+from encort.training.settings import default_learning_rate
 from encort.training.sources import Source
+from encort.training.two_encoders import TwoEncodersConfig
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +66,8 @@ class TrainingTask(ABC):
     metric: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Settings that are better for this task than the usual ones."""
+    learning_rate_at_768: ClassVar[float] = 5e-5
+    """For an encoder as wide as BERT-base; see `default_learning_rate`."""
     shares_encoder: ClassVar[bool] = True
     """Whether its head can stand beside others on one encoder."""
 
@@ -74,6 +79,10 @@ class TrainingTask(ABC):
     ) -> list[str]:
         """Names in the order of the logits; what is wrong with them is added to the problems."""
         return []
+
+    def learning_rate(self, pretrained: Pretrained) -> float:
+        """For those who set none."""
+        return default_learning_rate(pretrained.config.hidden_size, at_768=self.learning_rate_at_768)
 
     @property
     @abstractmethod
@@ -87,6 +96,17 @@ class TrainingTask(ABC):
     def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TrainingTask":
         """The task as these training rows, by role, want it."""
         return self
+
+    def check_model(self, pretrained: Pretrained) -> None:
+        """Refuse a model of which no encoder for this head can be made.
+
+        Raises:
+            CheckpointError: It is such a one.
+        """
+        if isinstance(pretrained.config, TwoEncodersConfig):
+            raise CheckpointError(
+                f"{pretrained.name} is a model of two encoders, which only the task two-encoders trains further"
+            )
 
     def check_lengths(self, rows: datasets.Dataset, source: Source, pretrained: Pretrained, problems: Problems) -> None:
         """Add inputs that this model cannot read to the problems."""

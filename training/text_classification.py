@@ -1,5 +1,6 @@
 """Texts or pairs of texts into classes: one of them, several, or a number."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,8 +13,8 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, f1_score
 
 from encort.runtime.tokens import Text
-from encort.training.cells import label_cell, list_cell, score_cell, text_cell
-from encort.training.examples import Column, Example, Examples, Schema, check_labels, sorted_labels
+from encort.training.cells import label_cell, list_cell, optional, read_cells, score_cell, text_cell
+from encort.training.examples import Column, Examples, Schema, check_labels, sorted_labels
 from encort.training.pretrained import Pretrained
 from encort.training.problems import Problems
 from encort.training.sources import Source
@@ -21,34 +22,20 @@ from encort.training.task import Scores, TrainingTask, precision_and_recall
 
 TEXT_COLUMNS = (Column(role="text", names=["text"]), Column(role="text_pair", names=["text_pair"], optional=True))
 TEXT_FEATURES = {"text": datasets.Value("string"), "text_pair": datasets.Value("string")}
+TEXT_CELLS = {"text": text_cell, "text_pair": optional(text_cell)}
 SEPARATOR = "|"
-
-
-def text_example(values: Mapping[str, Any]) -> Example:
-    """A text, or the two texts of a pair."""
-    pair = text_cell(values, "text_pair") if "text_pair" in values else None
-    return {"text": text_cell(values, "text"), "text_pair": pair}
 
 
 def texts_of(rows: Mapping[str, Sequence[Any]]) -> list[Text]:
     return [text if pair is None else (text, pair) for text, pair in zip(rows["text"], rows["text_pair"], strict=True)]
 
 
-def _classified(values: Mapping[str, Any]) -> Example:
-    return {**text_example(values), "label": label_cell(values)}
-
-
-def _multi_labelled(values: Mapping[str, Any]) -> Example:
+def labels_cell(values: Mapping[str, Any], role: str) -> list[str]:
     """A list of labels; in tables of text they are separated by bars."""
-    labels = values.get("label")
+    labels = values.get(role)
     if isinstance(labels, str):
         labels = labels.split(SEPARATOR)
-    names = list_cell({"label": labels}, "label")
-    return {**text_example(values), "label": [name.strip() for name in names if name.strip()]}
-
-
-def _scored(values: Mapping[str, Any]) -> Example:
-    return {**text_example(values), "label": score_cell(values)}
+    return [name.strip() for name in list_cell({role: labels}, role) if name.strip()]
 
 
 class TextClassification(TrainingTask):
@@ -59,7 +46,7 @@ class TextClassification(TrainingTask):
     schema = Schema(
         columns=[*TEXT_COLUMNS, Column(role="label", names=["label_text", "label"], or_the_rest=True)],
         features=datasets.Features({**TEXT_FEATURES, "label": datasets.Value("string")}),
-        example=_classified,
+        example=functools.partial(read_cells, **TEXT_CELLS, label=label_cell),
     )
     problem_type: ClassVar[str] = "single_label_classification"
     _least_labels: ClassVar[int] = 2
@@ -122,7 +109,7 @@ class MultiLabelClassification(TextClassification):
     schema = Schema(
         columns=[*TEXT_COLUMNS, Column(role="label", names=["labels", "label"], or_the_rest=True)],
         features=datasets.Features({**TEXT_FEATURES, "label": datasets.List(datasets.Value("string"))}),
-        example=_multi_labelled,
+        example=functools.partial(read_cells, **TEXT_CELLS, label=labels_cell),
     )
     problem_type = "multi_label_classification"
     _least_labels = 1
@@ -158,10 +145,11 @@ class TextRegression(TrainingTask):
 
     name = "text-regression"
     metric = "spearman"
+    learning_rate_at_768 = 2.5e-5  # docs/decisions/0009: at twice that, pairs did not learn
     schema = Schema(
         columns=[*TEXT_COLUMNS, Column(role="label", names=["score", "label"], or_the_rest=True)],
         features=datasets.Features({**TEXT_FEATURES, "label": datasets.Value("float32")}),
-        example=_scored,
+        example=functools.partial(read_cells, **TEXT_CELLS, label=score_cell),
     )
 
     def labels(

@@ -14,7 +14,7 @@ import transformers
 from encort.runtime.corpora import text_of_tokens
 from encort.runtime.spans import spans, spans_of_tags
 from encort.runtime.tokens import TokenBatch
-from encort.training.cells import RowError, list_cell
+from encort.training.cells import list_cell, read_cells, refuse_if
 from encort.training.examples import Column, Example, Examples, Schema, check_labels, sorted_labels
 from encort.training.features import IGNORED, token_columns
 from encort.training.pretrained import Pretrained
@@ -140,20 +140,33 @@ class TokenClassification(TrainingTask):
 
 
 def _tagged(values: Mapping[str, Any], *, characters: bool) -> Example:
-    tokens, tags = list_cell(values, "tokens"), list_cell(values, "label")
-    if not "".join(tokens).strip():
-        raise RowError("no tokens")
-    if not all(tokens):
-        raise RowError("a token is empty")
-    if len(tokens) != len(tags):
-        raise RowError(f"{'more' if len(tags) > len(tokens) else 'fewer'} tags than tokens")
-    if not all(tag.strip() for tag in tags):
-        raise RowError("a tag is empty")
-    if any(_OTHER_SCHEMES.match(tag) for tag in tags):
-        raise RowError("tags are of another scheme than BIO: B- begins a span, I- goes on with it, O is outside")
-    text, starts = text_of_tokens(tokens, characters=characters)
-    ends = [start + len(token) for start, token in zip(starts, tokens, strict=True)]
-    return {"text": text, "starts": starts, "ends": ends, "label": [tag.strip() for tag in tags]}
+    cells = read_cells(values, tokens=tokens_cell, label=tags_cell)
+    text, starts = text_of_tokens(cells["tokens"], characters=characters)
+    ends = [start + len(token) for start, token in zip(starts, cells["tokens"], strict=True)]
+    return {"text": text, "starts": starts, "ends": ends, "label": cells["label"]}
+
+
+def tokens_cell(values: Mapping[str, Any], role: str) -> list[str]:
+    tokens = list_cell(values, role)
+    refuse_if({"no tokens": not "".join(tokens).strip(), "a token is empty": not all(tokens)})
+    return tokens
+
+
+def tags_cell(values: Mapping[str, Any], role: str) -> list[str]:
+    """As many tags as there are tokens; where these are no list, their own cell tells."""
+    tags, tokens = list_cell(values, role), values.get("tokens")
+    count = len(tokens) if isinstance(tokens, list) else len(tags)
+    refuse_if(
+        {
+            "more tags than tokens": len(tags) > count,
+            "fewer tags than tokens": len(tags) < count,
+            "a tag is empty": not all(tag.strip() for tag in tags),
+            "tags are of another scheme than BIO: B- begins a span, I- goes on with it, O is outside": any(
+                map(_OTHER_SCHEMES.match, tags)
+            ),
+        }
+    )
+    return [tag.strip() for tag in tags]
 
 
 def _token_tags(

@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import transformers
 
@@ -17,7 +18,7 @@ from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
 from encort.training.settings import TrainingSettings
 from encort.training.sources import find_sources
-from encort.training.task import TrainingTask
+from encort.training.task import Scores, TrainingTask
 from encort.training.unfinished import begin, unfinished_folder
 
 
@@ -72,20 +73,19 @@ def train(
         config_changes=config_changes,
     )
     prepared.speak_of_uneven_labels()
+    settings = settings.with_learning_rate(task.learning_rate(prepared.pretrained))
     plan = {
         "task": task.name,
-        "model": str(model),
-        "tokenizer": prepared.pretrained.version,
+        **prepared.pretrained.plan,
         "data": {split: source.version for split, source in sources.items()},
         "columns": columns,
         "header": header,
-        "from_scratch": from_scratch,
         "config_changes": config_changes or {},
         **asdict(settings),
     }
     transformers.set_seed(settings.seed)
     network, pretrained = prepared.network(), prepared.pretrained
-    arguments = training_arguments(settings, metric=task.metric, hidden=pretrained.config.hidden_size, folder=folder)
+    arguments = training_arguments(settings, metric=task.metric, folder=folder)
     state = begin(folder, plan, arguments, resume=resume, overwrite=overwrite)
     with arguments.main_process_first():
         encoded = prepared.encoded()
@@ -100,15 +100,21 @@ def train(
     )
     trainer.train(resume_from_checkpoint=state)
     check_finite(trainer.model, folder)
-    scores = {split: prepared.scores(trainer.predict(encoded[split]), split) for split in encoded if split != "train"}
-    used = replace(settings, learning_rate=arguments.learning_rate)
-    report = TrainingReport.of(prepared, scores, checkpoint=output, state=trainer.state, settings=used)
+    scores = scores_of_splits(prepared, trainer, encoded)
+    report = TrainingReport.of(prepared, scores, checkpoint=output, state=trainer.state, settings=settings)
     if trainer.is_world_process_zero():
         with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as complete:
             write_checkpoint(prepared, trainer.model, complete)
             write_report(report, complete)
         shutil.rmtree(folder)
     return report
+
+
+def scores_of_splits(
+    prepared: Prepared, trainer: transformers.Trainer, encoded: Mapping[str, datasets.Dataset]
+) -> dict[str, Scores]:
+    """How good a trained network is on every split but that which it learned from."""
+    return {split: prepared.scores(trainer.predict(rows), split) for split, rows in encoded.items() if split != "train"}
 
 
 def write_checkpoint(prepared: Prepared, network: Any, folder: Path) -> None:

@@ -20,6 +20,11 @@ class TwoEncodersConfig(transformers.PretrainedConfig):  # type: ignore[misc] # 
         self.encoder2 = transformers.BertConfig(**(encoder2 or encoder1 or {}))
         super().__init__(**settings)
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of an encoder, as settings of one have it."""
+        return int(self.encoder1.hidden_size)
+
     def to_dict(self) -> dict[str, Any]:
         encoders = {"encoder1": self.encoder1.to_dict(), "encoder2": self.encoder2.to_dict()}
         return {**super().to_dict(), **encoders}
@@ -84,4 +89,10 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return total / (labels >= 0).sum().clamp(min=1)
 
 
+def encoder_configs(config: Any) -> list[Any]:
+    """Settings of every encoder of a checkpoint with these settings."""
+    return [config.encoder1, config.encoder2] if isinstance(config, TwoEncodersConfig) else [config]
+
+
 transformers.AutoConfig.register(TwoEncodersConfig.model_type, TwoEncodersConfig, exist_ok=True)
+transformers.AutoModelForNextSentencePrediction.register(TwoEncodersConfig, TwoEncodersForNextSentence, exist_ok=True)

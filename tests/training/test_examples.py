@@ -6,10 +6,15 @@ import pytest
 
 from encort.runtime.errors import DatasetError
 from encort.training import examples
+from encort.training.cells import RowError
 from encort.training.examples import check_roles, find_columns, hold_back, read_examples, sorted_labels
+from encort.training.next_sentence import TwoEncoders
 from encort.training.problems import Problems
+from encort.training.question_answering import QuestionAnswering
+from encort.training.sentence_embedding import SentenceEmbedding
 from encort.training.sources import find_sources
 from encort.training.text_classification import MultiLabelClassification, TextClassification, TextRegression
+from encort.training.token_classification import TokenClassification
 
 TWO = "text,label\nhello,a\nbye,b\n"
 
@@ -247,12 +252,13 @@ def test_a_file_without_rows_is_refused(name, content, refused):
 
 def test_a_damaged_row_is_refused_with_what_the_reader_said(refused):
     refused("late.csv", "text,label\n" + "hello,a\n" * 20_000 + "bye, then,b\n", "row 20001 has more cells")
-    refused("no objects.jsonl", as_jsonl({"text": "hello", "label": "a"}, [1, 2]), "text is not a text: row 2$")
+    content = as_jsonl({"text": "hello", "label": "a"}, [1, 2])
+    refused("no objects.jsonl", content, r"text is not a text: row 2\n.*no label: row 2$")
 
 
 GAPS = {
-    "table.csv": 'text,label\nhello,a\n,b\n"   ",b\nbye,\nyou\n,b\n',
-    "table.tsv": "text\tlabel\nhello\ta\n\tb\n   \tb\nbye\t\nyou\n\tb\n",
+    "table.csv": 'text,label\nhello,a\n,b\n"   ",b\nbye,\nyou\n,b\n,\n',
+    "table.tsv": "text\tlabel\nhello\ta\n\tb\n   \tb\nbye\t\nyou\n\tb\n\t\n",
     "table.jsonl": as_jsonl(
         {"text": "hello", "label": "a"},
         {"text": None, "label": "b"},
@@ -260,6 +266,7 @@ GAPS = {
         {"text": "bye"},
         {"text": "you", "label": " "},
         {"label": "b"},
+        {"id": 7},
     ),
 }
 
@@ -268,10 +275,43 @@ GAPS = {
 def test_rows_without_text_or_label_are_all_listed(name, content, refused):
     message = refused(name, content, "^this cannot be trained on:\n")
     assert re.findall(r": ([\w ]+: rows? .*)", message) == [
-        "no text: rows 2, 6",
+        "no text: rows 2, 6, 7",
         "text is empty: row 3",
-        "no label: rows 4, 5",
+        "no label: rows 4, 5, 7",
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "problems"),
+    [
+        (TextClassification, {"text_pair": " "}, ["no text", "text_pair is empty", "no label"]),
+        (MultiLabelClassification, {"text": ["x"]}, ["text is not a text", "label is not a list of texts"]),
+        (TextRegression, {"text": " ", "label": "high"}, ["text is empty", "the score is not a number"]),
+        (SentenceEmbedding, {"text": "a", "label": None}, ["no text_pair", "the score is not a number"]),
+        (TwoEncoders, {"text": " ", "label": "yes"}, ["text is empty", "no text_pair", "label is none of 1, .*"]),
+        (
+            TokenClassification,
+            {"tokens": ["my", ""], "label": [" "]},
+            ["a token is empty", "fewer .*", "a tag is empty"],
+        ),
+        (TokenClassification, {"tokens": "my", "label": ["S-X"]}, ["tokens is not a list of texts", "tags are of .*"]),
+        (
+            QuestionAnswering,
+            {"context": "card", "label": ["pin", ""], "answer_start": [0, 0]},
+            ["no question", "an answer is empty", "an answer is not in its context at answer_start"],
+        ),
+        (
+            QuestionAnswering,
+            {"label": [" "], "answer_start": [0.5, 1]},
+            ["no question", "no context", "an .*", "ans.*"],
+        ),
+    ],
+)
+def test_a_row_is_told_for_all_that_is_wrong_with_it(task, row, problems):
+    with pytest.raises(RowError) as refused:
+        task().schema.example(row)
+    assert len(refused.value.args) == len(problems)
+    assert all(map(re.fullmatch, problems, refused.value.args))
 
 
 WRONG = {

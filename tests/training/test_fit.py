@@ -12,7 +12,9 @@ def arguments(tmp_path):
     """`arguments(**settings)`: what transformers is told."""
 
     def make(**settings):
-        return training_arguments(TrainingSettings(**settings), metric="f1", hidden=384, folder=tmp_path / "state")
+        return training_arguments(
+            TrainingSettings(**{"learning_rate": 1e-4, **settings}), metric="f1", folder=tmp_path / "state"
+        )
 
     return make
 
@@ -44,10 +46,6 @@ def test_transformers_is_told_every_setting(setting, name, value, arguments):
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
 def test_a_schedule_may_be_given_by_its_name(schedule, arguments):
     assert arguments(schedule=schedule).lr_scheduler_type == schedule
-
-
-def test_the_learning_rate_is_chosen_by_the_width(arguments):
-    assert arguments().learning_rate == pytest.approx(1e-4)
 
 
 def test_the_best_weights_are_chosen_by_the_tasks_metric(arguments):

@@ -1,19 +1,24 @@
 import csv
+import shutil
 
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 import encort
 from encort.export.exporter import export_bundle
+from encort.runtime.cli import group
 from encort.runtime.errors import CheckpointError, DatasetError
 from encort.training.cells import RowError
+from encort.training.commands import TASKS as TASKS_BY_NAME
 from encort.training.examples import Examples
 from encort.training.features import IGNORED, Collator
 from encort.training.next_sentence import NextSentencePrediction, TwoEncoders
 from encort.training.pretrained import Pretrained
-from encort.training.settings import TrainingSettings
+from encort.training.settings import TrainingSettings, default_learning_rate
 from encort.training.two_encoders import TwoEncodersForNextSentence
 
 # Row R10 of the behaviours that the project is measured by.
@@ -203,6 +208,53 @@ def test_a_saved_pair_of_encoders_gives_the_same_logits_again(two_encoders, tiny
     again = TwoEncodersForNextSentence.from_pretrained(two_encoders.folder).eval()
     batch = encoded(TwoEncoders(), Pretrained.open(str(tiny_encoder), TrainingSettings()), *PAIRS)
     torch.testing.assert_close(again(**batch).logits, two_encoders.trainer.model.eval()(**batch).logits)
+
+
+def test_a_pair_of_encoders_is_trained_further(two_encoders, train_pairs):
+    again = train_pairs(TwoEncoders(), model=two_encoders.folder, epochs=1, learning_rate=1e-6)
+    assert again.config == two_encoders.config
+    before, after = (load_file(run.folder / "model.safetensors") for run in (two_encoders, again))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_the_usual_learning_rate_is_known_for_a_pair_of_encoders(two_encoders, train_pairs):
+    run = train_pairs(TwoEncoders(), model=two_encoders.folder, epochs=1, learning_rate=None)
+    assert run.report.settings.learning_rate == default_learning_rate(24)
+
+
+def test_a_pair_of_encoders_that_lacks_weights_is_refused(two_encoders, tmp_path):
+    folder = shutil.copytree(two_encoders.folder, tmp_path / "copy")
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder2.pooler.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks weights .*, encoder2\.pooler\.dense\.weight among them"):
+        TwoEncoders().network(Pretrained.open(str(folder), TrainingSettings()), EXAMPLES)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS_BY_NAME if name != "two-encoders"])
+def test_no_other_task_takes_a_pair_of_encoders(name, two_encoders, pairs, tmp_path):
+    output = tmp_path / "output"
+    options = ["--model", two_encoders.folder, "--train", pairs(*PAIRS * 2), "--output", output]
+    result = CliRunner().invoke(group, ["train", name, *map(str, options)])
+    message = "checkpoint is a model of two encoders, which only the task two-encoders trains further"
+    assert isinstance(result.exception, CheckpointError | DatasetError)
+    assert message in str(result.exception)
+    assert not output.exists()
+
+
+def test_of_a_pair_of_encoders_a_new_one_can_be_made(two_encoders):
+    settings = TrainingSettings(dropout=0.25)
+    pretrained = Pretrained.open(
+        str(two_encoders.folder), settings, from_scratch=True, config_changes={"num_hidden_layers": 2}
+    )
+    network = TwoEncoders().network(pretrained, EXAMPLES)
+    for encoder in (network.encoder1, network.encoder2):
+        assert len(encoder.encoder.layer) == 2
+        assert {layer.p for layer in encoder.modules() if isinstance(layer, torch.nn.Dropout)} == {0.25}
+    trained = load_file(two_encoders.folder / "model.safetensors")
+    assert not torch.equal(network.classifier.weight, trained["classifier.weight"])
 
 
 def test_new_encoders_differ(tiny_encoder):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from itertools import pairwise
@@ -95,6 +96,14 @@ def test_the_version_is_another_where_texts_become_other_inputs(tiny_encoder, co
     versions = [opened(folder).version for folder in (tiny_encoder, tiny_encoder, copy)]
     assert versions[0] == versions[1] != versions[2]
     assert opened(tiny_encoder, max_length=9).version != versions[0]
+
+
+def test_a_folder_is_known_by_its_files_and_a_hub_id_by_its_commit(tiny_encoder):
+    pretrained = opened(tiny_encoder)
+    assert pretrained.plan["model"] == str(tiny_encoder)
+    assert pretrained.plan["model_content"].keys() == {"config.json", "model.safetensors"}
+    pretrained.config._commit_hash = "abc"
+    assert dataclasses.replace(pretrained, name="someone/model").plan["model_content"] == "abc"
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert", "mpnet"])

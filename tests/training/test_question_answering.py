@@ -191,6 +191,8 @@ def test_a_classifier_can_be_trained_further_to_answer(train, make_checkpoint):
         ({"text": ["pin"], "answer_start": [0]}, "an answer is not in its context at answer_start"),
         ({"text": ["card", "pin"], "answer_start": [3, 0]}, "an answer is not in its context at answer_start"),
         ({"text": ["pin"], "answer_start": [-3]}, "an answer is not in its context at answer_start"),
+        ({"text": ["my"], "answer_start": [-10]}, "an answer is not in its context at answer_start"),
+        ({"text": ["my"], "answer_start": [1e400]}, "answer_start is not a whole number for every answer"),
         ({"text": [], "answer_start": []}, "no answers"),
         ({"text": [" "], "answer_start": [2]}, "an answer is empty"),
         ({"text": [""], "answer_start": [2]}, "an answer is empty"),

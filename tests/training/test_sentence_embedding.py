@@ -14,7 +14,7 @@ from encort.training.examples import Examples, hold_back
 from encort.training.features import Collator
 from encort.training.prepare import VALIDATION_SHARE
 from encort.training.pretrained import Pretrained
-from encort.training.sentence_embedding import SentenceEmbedding
+from encort.training.sentence_embedding import SentenceEmbedding, in_batch_loss
 from encort.training.settings import TrainingSettings
 
 TOPICS = {"card": ("my card", "the card is lost"), "pin": ("change the pin", "pin"), "hello": ("hello", "hello my !")}
@@ -164,6 +164,25 @@ def test_the_loss_of_pairs_alike_is_the_softmax_of_cosines_in_their_batch(loss, 
     torch.testing.assert_close(found["second"], second, atol=1e-5, rtol=0)
     expected = -torch.log(weights.diagonal() / weights.sum(dim=1)).mean()
     torch.testing.assert_close(found["loss"], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_of_a_second_text_that_is_there_again_each_pair_has_its_own_alone(loss, plain):
+    pairs = [[*TEXTS[:3], "my pin"], ["pin", "the card", "pin", "pin pin"]]
+    found = loss([*pairs, [None] * 4], training=[None, None])
+    first, second = (torch.stack(list(map(plain, texts))) for texts in pairs)
+    weights = torch.exp(20 * first @ second.T)
+    counted = torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1, 1]])
+    expected = -torch.log(weights.diagonal() / (weights * counted).sum(dim=1)).mean()
+    torch.testing.assert_close(found["loss"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_of_one_second_text_has_nothing_to_learn():
+    vectors = torch.nn.functional.normalize(torch.randn(3, 4), dim=1).requires_grad_()
+    loss = in_batch_loss(vectors, vectors, torch.zeros(3), torch.ones(3, 5, dtype=torch.int64))
+    loss.backward()
+    assert loss == 0
+    assert not vectors.grad.any()
 
 
 @torch.inference_mode()

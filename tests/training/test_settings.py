@@ -79,6 +79,15 @@ def test_settings_cannot_be_given_by_position():
         TrainingSettings(4)
 
 
-@pytest.mark.parametrize(("hidden", "rate"), [(768, 5e-5), (384, 1e-4), (1536, 2.5e-5), (24, 1e-3)])
+@pytest.mark.parametrize(("hidden", "rate"), [(768, 5e-5), (384, 2e-4), (1536, 1.25e-5), (24, 1e-3)])
 def test_narrower_encoders_learn_faster(hidden, rate):
     assert default_learning_rate(hidden) == pytest.approx(rate)
+
+
+def test_some_tasks_learn_more_slowly():
+    assert default_learning_rate(384, at_768=2.5e-5) == pytest.approx(1e-4)
+
+
+def test_a_learning_rate_that_was_set_is_kept():
+    assert TrainingSettings(learning_rate=3e-4).with_learning_rate(1e-4).learning_rate == 3e-4
+    assert TrainingSettings(epochs=7).with_learning_rate(1e-4) == TrainingSettings(epochs=7, learning_rate=1e-4)

@@ -1,14 +1,17 @@
 """Several heads learn together, and what they leave is one encoder in ordinary checkpoints."""
 
+import contextlib
+import dataclasses
 import json
 
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from encort.runtime.cli import group
-from encort.runtime.errors import DatasetError, InputError
+from encort.runtime.errors import DatasetError, InputError, OutputExistsError
 from encort.training.sentence_embedding import SentenceEmbedding
 from encort.training.settings import TrainingSettings
 from encort.training.several_heads import Alternating, HeadData, train_several_heads
@@ -82,8 +85,172 @@ def test_heads_that_cannot_share_an_encoder_are_refused(tiny_encoder, tables, tm
             train_several_heads(heads, model=tiny_encoder, output=tmp_path / "both")
 
 
-@pytest.mark.parametrize("head", ["intents", "intents=text-classification", "a b=text-classification:x.csv", "a=x:y"])
-def test_a_head_is_a_name_a_task_and_a_file(head, tmp_path):
-    arguments = ["train", "several-heads", "--head", head, "--model", "x", "--output", str(tmp_path / "both")]
-    found = CliRunner().invoke(group, arguments)
-    assert isinstance(found.exception, InputError)
+# The shell.
+
+
+def several_heads(*arguments):
+    """Run the command in this process; what it raises is raised."""
+    found = CliRunner().invoke(group, ["train", "several-heads", *map(str, arguments)])
+    if found.exception is not None:
+        raise found.exception
+    return json.loads(found.stdout)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """`given(*arguments)`: the heads that the command hands on; nothing is trained."""
+    seen = {}
+
+    def run(*arguments):
+        several_heads(*arguments, "--model", "m", "--output", "o")
+        return seen
+
+    monkeypatch.setattr(
+        "encort.training.several_heads.train_several_heads", lambda heads, **_: seen.update(heads) or {}
+    )
+    return run
+
+
+INTENTS = "intents=text-classification:hub/name:ko"
+
+
+def test_what_is_said_of_a_head_is_handed_on(given):
+    found = given(
+        *("--head", f"{INTENTS},v.csv,t.csv", "--head", "names=token-classification:n.jsonl,,t.jsonl"),
+        *("--column", "intents.text=said", "--column", "names.tokens=a.b=c", "--column", "intents.label=meant"),
+        *("--header", "intents=id, said,meant"),
+    )
+    assert list(found) == ["intents", "names"]
+    assert found["intents"] == HeadData(
+        task=found["intents"].task,
+        train="hub/name:ko",
+        validation="v.csv",
+        test="t.csv",
+        columns={"text": "said", "label": "meant"},
+        header=["id", "said", "meant"],
+    )
+    assert found["names"] == HeadData(
+        task=TokenClassification(), train="n.jsonl", test="t.jsonl", columns={"tokens": "a.b=c"}
+    )
+    assert isinstance(found["intents"].task, TextClassification)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *("intents", "intents=text-classification", "a b=text-classification:x.csv", "a=x:y"),
+        *("a=text-classification:,v.csv", "a=text-classification:x.csv,v.csv,t.csv,more.csv"),
+    ],
+)
+def test_a_head_is_a_name_a_task_and_files(head, given):
+    with pytest.raises(InputError, match=r"is not NAME=TASK:TRAIN\[,VALIDATION\[,TEST\]\], .* a task of: text-class"):
+        given("--head", head)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--column", "text=said"], "--column 'text=said' is not HEAD.ROLE=NAME, such as intents.text=message"),
+        (["--column", "intents.text"], "--column 'intents.text' is not HEAD.ROLE=NAME"),
+        (["--column", "intent.text=said"], "of the head 'intent', but the heads are: intents$"),
+        (["--header", "intents"], "--header 'intents' is not HEAD=NAMES, such as intents=text,label"),
+        (["--header", "text=label,text"], "of the head 'text', but the heads are: intents$"),
+        (["--head", INTENTS], "two --head have the same name"),
+    ],
+)
+def test_what_is_of_no_head_is_refused(arguments, message, given):
+    with pytest.raises(InputError, match=message):
+        given("--head", INTENTS, *arguments)
+
+
+def test_columns_headers_and_test_splits_are_those_of_the_head(tiny_encoder, tables, names, write, tmp_path):
+    rows = tables[1].read_text().splitlines(keepends=True)[1:]
+    for split, count in (("train", 12), ("validation", 6), ("test", 9)):
+        write(f"intents/{split}.csv", "".join(rows[:count]))
+    tagged = names.read_text()
+    found = several_heads(
+        *("--head", f"intents=text-classification:{tmp_path / 'intents'}"),
+        *("--header", "intents=said,meant", "--column", "intents.text=said", "--column", "intents.label=meant"),
+        *("--head", f"names=token-classification:{names},{names},{write('test.conll', tagged + tagged)}"),
+        *("--model", tiny_encoder, "--output", tmp_path / "both", "--epochs", 1),
+    )
+    assert found["intents"]["rows"] == {"train": 12, "validation": 6, "test": 9}
+    assert found["names"]["rows"] == {"train": 20, "validation": 20, "test": 40}
+    for head in ("intents", "names"):
+        report = json.loads((tmp_path / "both" / head / "training.json").read_text())
+        assert report["metrics"] == found[head]["metrics"]
+        assert report["metrics"].keys() == {"validation", "test"}
+    # The same sentences twice over.
+    assert found["names"]["metrics"]["test"] == found["names"]["metrics"]["validation"]
+
+
+# What was stopped.
+
+EPOCH = 18
+"""Steps of one: 15 of the intents, 3 of the names."""
+
+
+class StoppedError(Exception):
+    """In place of a training that ends in the middle."""
+
+
+@pytest.fixture
+def train(tiny_encoder, tables, names, tmp_path):
+    """`train(output, stop_at=step, ...)`: ends without a word when it comes to that step."""
+    heads = {
+        "intents": HeadData(task=TextClassification(), train=str(tables[0]), validation=str(tables[1])),
+        "names": HeadData(task=TokenClassification(), train=str(names)),
+    }
+
+    def run(output, *, stop_at=None, heads=heads, resume=False, **settings):
+        class Stop(transformers.TrainerCallback):
+            def on_step_begin(self, _args, state, _control, **_kwargs):
+                run.steps.append(state.global_step)
+                if state.global_step == stop_at:
+                    raise StoppedError
+
+        run.steps = []
+        settings = TrainingSettings(**{"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "seed": 3, **settings})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("transformers.trainer.DEFAULT_CALLBACKS", [*transformers.trainer.DEFAULT_CALLBACKS, Stop])
+            stopped = contextlib.nullcontext() if stop_at is None else pytest.raises(StoppedError)
+            with stopped:
+                return train_several_heads(
+                    heads, model=tiny_encoder, output=tmp_path / output, settings=settings, resume=resume
+                )
+
+    run.heads = heads
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "save_steps", "saved"),
+    [(EPOCH, None, EPOCH), (2 * EPOCH + 5, None, 2 * EPOCH), (26, 7, 21)],
+    ids=["epoch", "amid", "steps"],
+)
+def test_wherever_it_stops_the_weights_become_the_same(stop_at, save_steps, saved, train, tmp_path):
+    whole = train("whole", save_steps=save_steps)
+    train("both", save_steps=save_steps, stop_at=stop_at)
+    assert not (tmp_path / "both").exists()
+    with pytest.raises(OutputExistsError, match="--resume"):
+        train("both", save_steps=save_steps)
+    resumed = train("both", save_steps=save_steps, resume=True)
+    assert train.steps == list(range(saved, 3 * EPOCH))
+    for head, report in resumed.items():
+        weights = [(tmp_path / output / head / "model.safetensors").read_bytes() for output in ("whole", "both")]
+        assert weights[0] == weights[1]
+        assert report.metrics == whole[head].metrics
+        losses = [
+            [entry["eval_loss"] for entry in each.history if "eval_loss" in entry] for each in (report, whole[head])
+        ]
+        assert len(losses[0]) == len(losses[1]) > 2
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert not (tmp_path / "both.unfinished").exists()
+
+
+def test_with_other_heads_it_does_not_go_on(train):
+    train("both", stop_at=EPOCH + 1)
+    other = dataclasses.replace(train.heads["intents"], columns={"text": "text"})
+    for heads in ({**train.heads, "intents": other}, dict(reversed(train.heads.items()))):
+        with pytest.raises(InputError, match=r"begun otherwise: heads \[.*\] became \["):
+            train("both", heads=heads, resume=True)

@@ -139,6 +139,13 @@ def test_a_separable_task_is_learned(train, korean_encoder, make, ending):
     assert run.report.rows == {"train": 200, "validation": 15, "test": 15}
 
 
+def test_the_test_split_is_judged_by_its_own_rows(train):
+    rows = list(sentences(21, seed=1))
+    run = train(train=sentences(200), validation=rows, test=[*rows, *rows], epochs=3)
+    assert run.report.rows == {"train": 200, "validation": 21, "test": 42}
+    assert run.report.metrics["test"] == run.report.metrics["validation"]
+
+
 def test_a_long_text_is_cut_at_the_limit(encode):
     pairs = encode(["card", "is", "lost"] * 9, ["B-THING", "O", "O"] * 9, max_length=6)
     assert pairs == [

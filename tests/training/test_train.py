@@ -132,7 +132,7 @@ def test_the_learning_rate_rises_and_falls(trained):
 
 def test_without_a_setting_dropout_and_learning_rate_are_the_models(tiny_encoder, train_tiny):
     run = train_tiny(epochs=1, batch_size=20, learning_rate=None)
-    assert run.trainer.args.learning_rate == pytest.approx(5e-5 * (768 / 24) ** 2)
+    assert run.trainer.args.learning_rate == 1e-3  # the most that a width gives
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         assert run.config[name] == json.loads((tiny_encoder / "config.json").read_text())[name]
 

@@ -226,6 +226,24 @@ def test_other_data_or_another_task_or_model_are_refused(train, tables, unfinish
     assert saved_steps(unfinished) == [EPOCH]
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_that_changed_under_its_name_is_refused(name, train, tiny_encoder, make_checkpoint, tmp_path):
+    model = shutil.copytree(tiny_encoder, tmp_path / "model")
+    train(stop_at=EPOCH + 1, model=model)
+    small = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 48}
+    shutil.copy(make_checkpoint(seed=9, layer_norm_eps=1e-6, **small) / name, model)
+    with pytest.raises(InputError, match=rf"begun otherwise: model_content \{{.*{name}.*\}} became \{{") as refused:
+        train(resume=True, model=model)
+    assert "tokenizer" not in str(refused.value)
+
+
+def test_a_model_that_was_only_copied_over_is_the_same(train, tiny_encoder, tmp_path, uninterrupted):
+    model = shutil.copytree(tiny_encoder, tmp_path / "model")
+    train(stop_at=EPOCH + 1, model=model)
+    shutil.copytree(tiny_encoder, model, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    assert_same(train(resume=True, model=model), uninterrupted())
+
+
 def test_the_same_data_under_another_name_is_the_same(train, tables, tmp_path, uninterrupted):
     train(stop_at=EPOCH + 1, train=tables[0], validation=tables[1])
     moved = shutil.copy(tables[0], tmp_path / "moved.csv")
@@ -305,4 +323,6 @@ def test_two_batches_of_one_step_learn_as_one_of_both(train_tiny, write, task):
         assert right["loss"] == pytest.approx(left["loss"], rel=1e-3)
         assert right["grad_norm"] == pytest.approx(left["grad_norm"], rel=1e-2)
     for name, tensor in weights(whole).items():
-        torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-3, rtol=0)
+        # A key's bias adds the same to all scores of a query, so that it has no gradient but noise.
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-3, rtol=0)
