@@ -13,7 +13,7 @@ BANKING = examples/banking77
 
 EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
-.PHONY: demo $(EXAMPLES) test check lint clean
+.PHONY: demo $(EXAMPLES) test check lint bench bench-compare tables clean
 
 demo: $(DEMO)/bundle/encort.json
 	$(ENCORT) verify $(DEMO)/bundle
@@ -55,6 +55,20 @@ $(VENV)/demo.installed: pyproject.toml constraints.txt
 $(VENV)/dev.installed: $(VENV)/demo.installed
 	$(PIP) --editable ".[dev]"
 	touch $@
+
+# The race against the peers, each in an environment of its own below build/race: an hour for both models on two cores.
+# Some systems can be left out: make bench BENCH="--without fast_embed --without compile"
+bench: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m encort.benchmarks.race --model minilm $(BENCH)
+	$(VENV)/bin/python -m encort.benchmarks.race --model bert-base --texts 300 $(BENCH)
+
+# make bench-compare A=before.json B=after.json
+bench-compare: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m encort.benchmarks.compare $(A) $(B)
+
+# Tables of the documents, from benchmarks/results.
+tables: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m encort.benchmarks.tables
 
 clean:
 	rm -rf build

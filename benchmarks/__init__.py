@@ -1,1 +1,8 @@
-"""What is measured, a command each: `encort bench` for any bundle, scripts for this project's own claims."""
+"""What is measured: `encort bench` for any bundle, a race against the peers, scripts for this project's own claims.
+
+Common ground: `machine` (what it was measured on), `timing` (in turn, medians, intervals), `results` (JSON).
+`encort bench`: `commands` → `bench`, from `inputs` → `eager`, `load`, `fresh`, `profile`, to `page`.
+The race: `race`, of `systems` (one in each file of `peers`) on a `workload` and `models`; `tables` writes the documents'
+tables from its results, `compare` holds two of them against each other.
+`ways` and `eight_bits` print what docs/decisions quote.
+"""

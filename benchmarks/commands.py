@@ -4,26 +4,79 @@ from pathlib import Path
 
 import click
 
+from encort.runtime.extras import require
+
+_FILE = click.Path(path_type=Path)
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=_FILE)
 @click.option("--precision", default="auto", help="auto, fp32 or int8.")
-@click.option("--calibrate", is_flag=True, help="Keep the costs in the user's cache folder; loading plans by them.")
-def bench(bundle: Path, precision: str, calibrate: bool) -> None:
-    """What a run of BUNDLE costs on one core of this machine.
+@click.option("--threads", type=int, help="Cores to use; else all that this process may use.")
+@click.option("--input", "texts", type=_FILE, help="Texts to measure with; else the bundle's sample texts.")
+@click.option("--column", help="Column of a table of texts.")
+@click.option("--against", type=click.Choice(["eager"]), help="Measure eager PyTorch in turn.")
+@click.option("--checkpoint", help="For eager PyTorch; else what the bundle was made of.")
+@click.option("--rate", "rates", type=float, multiple=True, help="Texts a second to offer; else some up to saturation.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Of the whole workload.")
+@click.option("--profile", is_flag=True, help="Also add up where the runs' time goes, by operator.")
+@click.option("--output", "-o", type=_FILE, help="Keep the numbers as JSON.")
+@click.option("--html", "page", type=_FILE, help="Write a page with plots.")
+@click.option("--calibrate", is_flag=True, help="Only measure what runs cost, and keep it: loading plans by it.")
+def bench(
+    bundle: Path,
+    precision: str,
+    threads: int | None,
+    texts: Path | None,
+    column: str | None,
+    against: str | None,
+    checkpoint: str | None,
+    rates: tuple[float, ...],
+    rounds: int,
+    profile: bool,
+    output: Path | None,
+    page: Path | None,
+    calibrate: bool,
+) -> None:
+    """What BUNDLE costs on this machine: throughput, latency, load, a fresh process, memory.
 
     \b
+    encort bench banking.bundle --against eager --html bench.html
+    encort bench banking.bundle --input messages.csv --precision int8 --profile
     encort bench banking.bundle --precision int8 --calibrate
     """  # noqa: D301 - click's mark for examples is the character itself
-    import numpy as np
+    if calibrate:
+        _calibrate(bundle, precision)
+        return
+    require("encort bench", "bench", "matplotlib", "scipy", "tqdm")
+    if against is not None:
+        require("encort bench --against eager", "export", "torch", "transformers", "safetensors")
+    from encort.benchmarks.bench import measure_bundle
+    from encort.benchmarks.page import as_html, as_text
+    from encort.benchmarks.results import save
 
+    report = measure_bundle(
+        bundle,
+        precision=precision,
+        threads=threads,
+        texts_file=texts,
+        column=column,
+        eager=against is not None,
+        checkpoint=checkpoint,
+        rates=rates,
+        rounds=rounds,
+        with_profile=profile,
+    )
+    click.echo(as_text(report))
+    if output is not None:
+        save(report, output)
+    if page is not None:
+        page.write_text(as_html(report), encoding="utf-8")
+
+
+def _calibrate(bundle: Path, precision: str) -> None:
     from encort.runtime.model import load
 
     with load(bundle, precision=precision) as model:
-        costs = model.calibrate() if calibrate else model.measure_costs()
-        click.echo(f"a run {1e3 * costs.run:.3f} ms, each token {1e6 * costs.token:.1f} us")
-        click.echo("tokens  ms a text  tokens a second")
-        limit = model.manifest.max_length
-        for length in sorted({min(length, limit) for length in (8, 16, 64, 128, limit)}):
-            seconds = costs.seconds(np.array([length]))
-            click.echo(f"{length:6d}  {1e3 * seconds:9.2f}  {length / seconds:15.0f}")
+        costs = model.calibrate()
+    click.echo(f"a run {1e3 * costs.run:.3f} ms, each token {1e6 * costs.token:.1f} us")

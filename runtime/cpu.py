@@ -17,13 +17,18 @@ def cpu_name() -> str:
     return _field("model name") or platform.processor() or platform.machine()
 
 
+def cpu_flags() -> frozenset[str]:
+    """What the processor says it can do, in Linux's names; nothing elsewhere."""
+    return frozenset(_field("flags").split())
+
+
 def has_instruction_set(name: str) -> bool:
     """Whether numbers chosen for that instruction set are safe on this machine."""
     if name != VNNI:
         return False
     if platform.machine().lower() in ("arm64", "aarch64"):
         return True  # its products of bytes are widened before they are added
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(_field("flags").split())
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(cpu_flags())
 
 
 @cache

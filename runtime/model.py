@@ -14,7 +14,7 @@ from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine import Engine
 from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.golden import check_results
-from encort.runtime.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task
+from encort.runtime.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
 from encort.runtime.options import Options, check_number, choice
 from encort.runtime.overflow import Overflow
 from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
@@ -101,6 +101,11 @@ class Model:
     def manifest(self) -> Manifest:
         """What the bundle says of itself: task, labels, limits, variants with their fidelity."""
         return self._bundle.manifest
+
+    @property
+    def variant(self) -> Variant:
+        """The bundle's graph that is served, with its precision and its certificate."""
+        return self._variant
 
     @property
     def dimension(self) -> int:

@@ -61,7 +61,9 @@ class Session:
             BundleFileChangedError: The graph's names and axes are not the manifest's.
             DeviceError: The provider is not installed, or cannot run the whole graph.
         """
-        self._session = _open(graph, _session_options(threads, spinning), provider, dict(provider_options or {}))
+        self._session = _open(
+            graph, session_options(threads, spinning=spinning), provider, dict(provider_options or {})
+        )
         self._inputs = tuple(variant.inputs)
         _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
@@ -120,7 +122,8 @@ def _open(
     return session
 
 
-def _session_options(threads: int, spinning: bool) -> onnxruntime.SessionOptions:
+def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:
+    """How ONNX Runtime is asked to run an authored graph; see `Session`."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from encort.runtime import errors
     from encort.runtime.bundle import Bundle
     from encort.runtime.costs import Costs
-    from encort.runtime.manifest import Head, Manifest, Task
+    from encort.runtime.manifest import Head, Manifest, Task, Variant
     from encort.runtime.model import Model, load
     from encort.runtime.results import Answer, Classification, Found, Span
     from encort.runtime.serving import AsyncService, Service, Serving
@@ -42,6 +42,7 @@ __all__ = [
     "Stats",
     "Task",
     "TokenBatch",
+    "Variant",
     "errors",
     "load",
 ]
@@ -63,6 +64,7 @@ _HOMES = {
     "Stats": "encort.runtime.stats",
     "Task": "encort.runtime.manifest",
     "TokenBatch": "encort.runtime.tokens",
+    "Variant": "encort.runtime.manifest",
     "load": "encort.runtime.model",
 }
 

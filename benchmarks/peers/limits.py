@@ -1,0 +1,54 @@
+"""The machine's limit: one large matrix product by ONNX Runtime, which no encoder on it can pass."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+from protocol import Embed, main
+
+SIZE = 2048
+"""Rows and columns of both matrices, so that a product takes `2 * SIZE**3` operations."""
+
+
+def load(variant: str, _: Path, __: Path, threads: int) -> Embed:
+    """Variants: fp32, int8 (unsigned by signed bytes, as ONNX Runtime's 8-bit kernels multiply)."""
+    session = onnxruntime.InferenceSession(_graph(variant), _options(threads), providers=["CPUExecutionProvider"])
+    draw = np.random.default_rng(13)
+    matrix = (
+        draw.random((SIZE, SIZE), np.float32) if variant == "fp32" else draw.integers(0, 255, (SIZE, SIZE), np.uint8)
+    )
+
+    def embed(texts: list[str]) -> Any:
+        session.run(None, {"x": matrix})
+        return np.zeros((len(texts), 1), np.float32)
+
+    return embed
+
+
+def _graph(variant: str) -> bytes:
+    kinds = {"fp32": (TensorProto.FLOAT, np.float32, "MatMul", TensorProto.FLOAT)}
+    kinds["int8"] = (TensorProto.UINT8, np.int8, "MatMulInteger", TensorProto.INT32)
+    of_input, of_weight, operator, of_output = kinds[variant]
+    weight = np.random.default_rng(14).integers(-127, 127, (SIZE, SIZE)).astype(of_weight)
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x", "weight"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", of_input, [SIZE, SIZE])],
+        [helper.make_tensor_value_info("y", of_output, [SIZE, SIZE])],
+        [onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
+if __name__ == "__main__":
+    main(load, packages=("onnxruntime",))

@@ -1,0 +1,50 @@
+"""Where a run's time goes: ONNX Runtime's own times of every node, added up by operator."""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime
+
+from encort.benchmarks.results import Operator
+from encort.runtime.bundle import Bundle
+from encort.runtime.costs import Costs
+from encort.runtime.manifest import TOKENIZER_FILE, Layout, Variant
+from encort.runtime.planner import plan
+from encort.runtime.session import CPU_PROVIDER, session_options
+from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tokens import Text
+
+
+def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Operator]:
+    """Time of every operator on one core over the texts, in the micro-batches that serving makes; the longest first."""
+    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+    batch = tokenizer(texts, reverse=variant.reads_reversed)
+    micro_batches = plan(batch.lengths, workers=1, costs=Costs(), mixed=variant.layout is Layout.RAGGED)
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options(1)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = onnxruntime.InferenceSession(bundle.graph(variant), options, providers=[CPU_PROVIDER])
+        for indices in micro_batches:
+            rows = batch.rows(indices)
+            session.run(None, {name: rows[name] for name in variant.inputs})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return _by_operator(events)
+
+
+def _by_operator(events: Sequence[dict[str, object]]) -> list[Operator]:
+    seconds: dict[str, float] = defaultdict(float)
+    calls: dict[str, int] = defaultdict(int)
+    for event in events:
+        if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time"):
+            operator = str(event["args"]["op_name"])  # type: ignore[index] # an object in JSON
+            seconds[operator] += float(event["dur"]) / 1e6  # type: ignore[arg-type] # a number in JSON
+            calls[operator] += 1
+    total = sum(seconds.values())
+    return [
+        Operator(name=name, seconds=seconds[name], share=seconds[name] / total, calls=calls[name])
+        for name in sorted(seconds, key=lambda name: -seconds[name])
+    ]

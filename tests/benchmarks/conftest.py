@@ -1,0 +1,72 @@
+"""Results made up, and systems of a race that are a few lines of Python."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from encort.benchmarks import systems
+from encort.benchmarks.machine import Machine
+from encort.benchmarks.results import Outcome, Race
+from encort.benchmarks.systems import Running, System
+
+MACHINE = Machine(
+    cpu="Test (TM) CPU",
+    instruction_sets=["avx2"],
+    cores=2,
+    memory_gib=24.0,
+    system="Linux",
+    python="3.11",
+    versions={"encort": "0.1.0"},
+    revision="abc1234",
+    date="2026-11-26T10:00:00+00:00",
+)
+
+
+def outcome(name: str, precision: str = "fp32", **values: Any) -> Outcome:
+    return Outcome(name=name, key=f"{name}:{precision}", precision=precision, **values)
+
+
+@pytest.fixture
+def make_race() -> Callable[..., Race]:
+    """`make_race(*outcomes)`: a race of three rounds on a machine whose product takes a second."""
+
+    def make(*outcomes: Outcome, product: list[float] | None = None) -> Race:
+        return Race(
+            command="python -m encort.benchmarks.race",
+            machine=MACHINE,
+            threads=2,
+            model="minilm",
+            workload="made up",
+            texts=10,
+            tokens=1000,
+            outcomes=list(outcomes),
+            limits=[outcome("matrix product", seconds=product or [1.0, 1.0, 1.0])],
+        )
+
+    return make
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Running]]:
+    """`start(lines)`: a system whose `load` is these lines, running in a process of its own."""
+    import sys
+
+    begun: list[Running] = []
+    (tmp_path / "protocol.py").write_text((systems.PEERS / "protocol.py").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(systems, "PEERS", tmp_path)
+
+    def start_system(load: str) -> Running:
+        body = textwrap.indent(textwrap.dedent(load), "    ")
+        head = "from protocol import main\ndef load(variant, checkpoint, folder, threads):"
+        code = f"{head}\n{body}\nmain(load, packages=())"
+        (tmp_path / "peer.py").write_text(code, encoding="utf-8")
+        system = System(name="a peer", peer="peer", variant="fast", precision="fp32")
+        begun.append(Running(system, Path(sys.executable), checkpoint=tmp_path, folder=tmp_path, threads=3))
+        return begun[-1]
+
+    yield start_system
+    for running in begun:
+        running.close()

@@ -1,0 +1,48 @@
+from click.testing import CliRunner
+
+from encort.benchmarks.compare import main
+from encort.benchmarks.results import Outcome, save
+
+
+def ours(seconds: list[float]) -> Outcome:
+    return Outcome(name="encort", key="encort", precision="fp32", seconds=seconds)
+
+
+def compare(tmp_path, before, after, *options):
+    files = [str(save(race, tmp_path / f"{name}.json")) for name, race in (("before", before), ("after", after))]
+    return CliRunner().invoke(main, [*files, *options])
+
+
+def test_a_slower_program_is_caught(make_race, tmp_path):
+    found = compare(tmp_path, make_race(ours([2.0, 2.1, 2.0])), make_race(ours([2.4, 2.5, 2.4])))
+    assert found.exit_code == 1
+    assert "encort fp32: 1.20x (1.14-1.25) of the time before, SLOWER" in found.output
+
+
+def test_a_slower_machine_is_not(make_race, tmp_path):
+    before, after = make_race(ours([2.0, 2.1, 2.0])), make_race(ours([4.0, 4.2, 4.0]), product=[2.0, 2.0, 2.0])
+    assert compare(tmp_path, before, after).exit_code == 0
+
+
+def test_noise_is_not(make_race, tmp_path):
+    found = compare(tmp_path, make_race(ours([2.0, 3.0, 2.0])), make_race(ours([2.2, 2.0, 3.0])))
+    assert found.exit_code == 0
+
+
+def test_the_threshold_is_the_users(make_race, tmp_path):
+    before, after = make_race(ours([2.0, 2.0, 2.0])), make_race(ours([2.4, 2.4, 2.4]))
+    assert compare(tmp_path, before, after, "--threshold", "1.3").exit_code == 0
+
+
+def test_a_slower_peer_is_told_but_is_no_failure(make_race, tmp_path):
+    def peer(seconds: list[float]) -> Outcome:
+        return Outcome(name="Snail", key="snail", precision="fp32", seconds=seconds)
+
+    found = compare(tmp_path, make_race(peer([2.0, 2.0, 2.0])), make_race(peer([3.0, 3.0, 3.0])))
+    assert found.exit_code == 0
+    assert "Snail fp32: 1.50x" in found.output
+
+
+def test_results_without_anything_in_common_are_refused(make_race, tmp_path):
+    found = compare(tmp_path, make_race(ours([2.0, 2.0, 2.0])), make_race())
+    assert "nothing in common" in str(found.exception)

@@ -1,0 +1,103 @@
+"""A whole race between systems of a few lines, one of which fails."""
+
+import shutil
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from encort.benchmarks import race as racing
+from encort.benchmarks import systems
+from encort.benchmarks.results import read
+from encort.benchmarks.systems import System
+
+PEER = """
+import time
+import numpy as np
+from protocol import main
+
+def load(variant, checkpoint, folder, threads):
+    assert (folder / "calibration").is_file()
+    def embed(texts):
+        if variant == "broken" and len(texts) > 1:
+            raise RuntimeError("out of tricks")
+        if variant == "slow":
+            time.sleep(0.001 * len(texts))
+        skew = 0.1 if variant == "fast" else 0.0
+        return [[len(text), 1.0 + skew * len(text)] for text in texts]
+    return embed
+
+def prepare(variant, checkpoint, folder, texts):
+    (folder / "calibration").write_text(str(len(texts)))
+
+main(load, packages=("numpy",), prepare=prepare)
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch, encoder_checkpoint):
+    """A race of three systems and one limit, that keeps its files in a folder that goes away."""
+    peers = tmp_path / "peers"
+    peers.mkdir()
+    shutil.copy(systems.PEERS / "protocol.py", peers)
+    (peers / "peer.py").write_text(PEER)
+    shutil.copy(peers / "peer.py", peers / "limits.py")
+    kinds = [System(name=name, peer="peer", variant=name, precision="fp32") for name in ("slow", "fast", "broken")]
+    monkeypatch.setattr(systems, "PEERS", peers)
+    monkeypatch.setattr(racing, "SYSTEMS", kinds)
+    monkeypatch.setattr(racing, "LIMITS", [System(name="product", peer="limits", variant="fp32", precision="fp32")])
+    monkeypatch.setattr(racing, "environment", lambda *_: sys.executable)
+    monkeypatch.setattr(racing, "BUILD", tmp_path)
+    monkeypatch.setattr(racing, "MODELS", {"minilm": lambda _: encoder_checkpoint})
+    monkeypatch.setattr(racing, "scored_pairs", lambda: (["a", "bb", "ccc"], ["a", "b", "c"], [1.0, 2.0, 3.0]))
+    return tmp_path
+
+
+def run(folder, *options):
+    arguments = ["--rounds", "3", "--output", str(folder), *options]
+    done = CliRunner().invoke(racing.main, arguments, catch_exceptions=False)
+    (file,) = folder.glob("race-*.json")
+    return done, read(file)
+
+
+def test_a_race(small):
+    done, found = run(small, "--texts", "30")
+    slow, fast, broken = found.outcomes
+    assert (slow.cosine_mean, slow.error) == (1.0, None)
+    assert fast.cosine_mean < 1
+    assert all(a > b for a, b in zip(slow.seconds, fast.seconds, strict=True))
+    assert {shape: len(each) for shape, each in slow.grid.items()} == dict.fromkeys(racing.GRID, 3)
+    assert min(slow.grid["32 x 16"]) > 0.03 > max(slow.grid["1 x 16"])
+    assert fast.spearman is not None
+    assert "out of tricks" in broken.error
+    assert "failed: RuntimeError: out of tricks" in done.output
+    assert found.texts == 30
+    assert len(found.limits[0].seconds) == 3
+
+
+def test_systems_are_left_out_by_name(small):
+    _, found = run(small, "--texts", "5", "--without", "slow", "--without", "broken")
+    assert [each.name for each in found.outcomes] == ["fast"]
+    _, found = run(small, "--texts", "5", "--only", "slow")
+    assert [each.name for each in found.outcomes] == ["slow"]
+
+
+def test_other_texts(small, tmp_path):
+    (tmp_path / "mine.txt").write_text("hello\nmy card\n")
+    _, found = run(small, "--workload", str(tmp_path / "mine.txt"), "--only", "fast")
+    assert (found.workload, found.texts) == ("mine.txt", 2)
+
+
+def test_no_process_is_left(small):
+    begun = []
+    original = systems.Running.__init__
+
+    def remember(self, *arguments, **options):
+        begun.append(self)
+        original(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systems.Running, "__init__", remember)
+        run(small, "--texts", "5")
+    assert len(begun) == 4
+    assert all(each._process.poll() is not None for each in begun)

@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+from encort.benchmarks import tables
+from encort.benchmarks.results import Outcome, save
+from encort.benchmarks.tables import race_table, written
+
+
+def system(name: str, precision: str, seconds: list[float], **values: object) -> Outcome:
+    return Outcome(name=name, key=name, precision=precision, seconds=seconds, grid={"1 x 16": [0.004]}, **values)
+
+
+def test_a_race_is_a_row_a_system_the_slowest_first(make_race):
+    race = make_race(
+        system("encort", "fp32", [2.0, 2.0, 2.0], cosine_mean=1.0, cosine_min=1.0, spearman=82.03),
+        system("Snail", "fp32", [5.0, 8.0, 5.0]),
+        Outcome(name="Broken", key="broken", precision="int8", error="no | kernel\nmore"),
+    )
+    _, _, header, _, snail, ours, limit, broken, _, command = race_table(race).splitlines()
+    assert "encort fp32 is" in header
+    assert snail.startswith("| Snail | fp32 | 5.00 | 200 | 2.50x (2.50-4.00) |")
+    assert ours.startswith("| encort | fp32 | 2.00 | 500 |  | 1.00000 / 1.000 | 82.03 | 4.00 ms |")
+    assert limit.startswith("| limit of the machine's matrix product | fp32 | 1.00 | 1,000 | 0.50x")
+    assert broken.startswith("| Broken | int8 | failed: no / kernel |")
+    assert race.command in command
+
+
+def test_a_document_gets_its_tables_and_keeps_the_rest(make_race, tmp_path):
+    save(make_race(system("encort", "fp32", [2.0, 2.0, 2.0])), tmp_path / "a.json")
+    text = "before\n<!-- table: a.json -->\nstale\n<!-- end -->\nafter\n"
+    once = written(text, tmp_path)
+    assert once.startswith("before\n<!-- table: a.json -->\n10 texts, 1000 tokens")
+    assert once.endswith("\n<!-- end -->\nafter\n")
+    assert "stale" not in once
+    assert written(once, tmp_path) == once
+
+
+def test_the_tables_of_the_documents_are_those_of_the_results():
+    done = subprocess.run(
+        [sys.executable, "-m", "encort.benchmarks.tables", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stale_table_is_told(make_race, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    save(make_race(system("encort", "fp32", [2.0, 2.0, 2.0])), tmp_path / "a.json")
+    (tmp_path / "docs").mkdir()
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- table: a.json -->\nstale\n<!-- end -->\n")
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables.written, "__defaults__", (tmp_path,))
+    checked = CliRunner().invoke(tables.main, ["--check"])
+    assert checked.exit_code == 1
+    assert "README.md" in checked.output
+    assert "stale" in readme.read_text()
+    assert CliRunner().invoke(tables.main, []).exit_code == 0
+    assert CliRunner().invoke(tables.main, ["--check"]).exit_code == 0
