@@ -1,9 +1,8 @@
 """The encoder's graph, authored from its description: embeddings, then layers of attention and feed-forward.
 
 Choices were measured on ONNX Runtime's CPU provider: separate Add and LayerNormalization (the fused kernel is
-several times slower), attention as one MultiHeadAttention, no mask where no text is padded. Where texts are, only
-attention sees the padding: all else is computed for the tokens that count, one after the other. The precision is that
-of the `Linears` a graph is given.
+several times slower), attention as one MultiHeadAttention, no mask where no text is padded. The precision is that of
+the `Linears` a graph is given, the attention that of its layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +14,9 @@ import onnx_ir as ir
 
 from encort.export.description import Embeddings, Encoder, FloatArray, Layer, LayerNorm, Linear
 from encort.export.graph import Graph
+from encort.export.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import Layout
-
-MICROSOFT = "com.microsoft"
-AXES = ("batch", "sequence")
 
 
 class Linears(Protocol):
@@ -29,57 +26,30 @@ class Linears(Protocol):
 
 @dataclass(frozen=True)
 class Tokens:
-    """What goes into the encoder.
+    """What goes into an encoder.
 
     Attributes:
-        ids: `(batch, sequence)` int64.
-        type_ids: `(batch, sequence)` int64; None for an encoder without types.
-        mask: `(batch, sequence)` int64, 1 on tokens that count; None where all do.
+        ids: int64, with the arrangement's axes.
+        type_ids: The same; None for an encoder without types.
+        arrangement: How they lie.
     """
 
     ids: ir.Value
     type_ids: ir.Value | None
-    mask: ir.Value | None
+    arrangement: Arrangement
 
 
 def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
     """Declare the inputs of each encoder; the second one's are of the same pairs, their texts exchanged."""
-    mask = graph.input("attention_mask", ir.DataType.INT64, AXES) if layout is not Layout.EQUAL_LENGTH else None
-    tokens = []
+    arrange = ARRANGEMENTS[layout]
+    found: list[Tokens] = []
     for encoder, prefix in zip(encoders, ("", "reversed_"), strict=False):
-        ids = graph.input(f"{prefix}input_ids", ir.DataType.INT64, AXES)
+        ids = graph.input(f"{prefix}input_ids", ir.DataType.INT64, arrange.axes)
         has_types = encoder.embeddings.types is not None
-        types = graph.input(f"{prefix}token_type_ids", ir.DataType.INT64, AXES) if has_types else None
-        tokens.append(Tokens(ids, types, mask))
-    return tokens
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Tokens one after the other, without those that the mask takes out.
-
-    Attributes:
-        kept: `(tokens,)` int64, their places in the flattened `(batch, sequence)`.
-        rows: `(batch, sequence)` int64, the row of the token at each place; at a masked place that of another.
-    """
-
-    kept: ir.Value
-    rows: ir.Value
-
-    @classmethod
-    def of(cls, graph: Graph, mask: ir.Value) -> "Packing":
-        flat = graph.op("Reshape", mask, graph.integers(-1))
-        kept = graph.op("Squeeze", graph.op("NonZero", flat), graph.integers(0))
-        counted = graph.op("Sub", graph.op("CumSum", flat, graph.integers(0)), graph.integers(1))
-        return cls(kept, graph.op("Reshape", counted, graph.op("Shape", mask)))
-
-    def pack(self, graph: Graph, x: ir.Value, *sizes: int) -> ir.Value:
-        """`(batch, sequence, *sizes)` to `(tokens, *sizes)`."""
-        return graph.op("Gather", graph.op("Reshape", x, graph.integers(-1, *sizes)), self.kept)
-
-    def unpack(self, graph: Graph, x: ir.Value) -> ir.Value:
-        """`(tokens, hidden)` to `(batch, sequence, hidden)`."""
-        return graph.op("Gather", x, self.rows)
+        types = graph.input(f"{prefix}token_type_ids", ir.DataType.INT64, arrange.axes) if has_types else None
+        # A pair has as many tokens in either order.
+        found.append(Tokens(ids, types, found[0].arrangement if found else arrange(graph, ids)))
+    return found
 
 
 def full_precision(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
@@ -88,19 +58,19 @@ def full_precision(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[
 
 
 def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears = full_precision) -> ir.Value:
-    """Hidden states of the last layer, `(batch, sequence, hidden)` float32."""
-    # MultiHeadAttention takes its mask as int32.
-    mask = None if tokens.mask is None else graph.op("Cast", tokens.mask, to=ir.DataType.INT32)
-    packing = None if tokens.mask is None else Packing.of(graph, tokens.mask)
-    sequence = graph.op("Shape", tokens.ids, start=1, end=2)
-    bias = None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, sequence)
-    hidden = _embed(graph, encoder.embeddings, tokens, sequence, packing)
+    """Hidden states of the last layer, `(*axes, hidden)`, with the axes of the arrangement."""
+    lie = tokens.arrangement
+    bias = (
+        None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, lie.longest)
+    )
+    hidden = _embed(graph, encoder.embeddings, tokens)
     for layer in encoder.layers:
-        context = _attend(graph, layer, encoder.attention_heads, hidden, (mask, bias), linears, packing)
+        query, key, value = linears(graph, (layer.query, layer.key, layer.value), hidden)
+        context = lie.attend(query, key, value, heads=encoder.attention_heads, bias=bias)
         (output,) = linears(graph, (layer.attention_output,), context)
         hidden = _norm(graph, layer.attention_norm, graph.op("Add", output, hidden))
         hidden = _feed_forward(graph, layer, encoder.activation, hidden, linears)
-    return hidden if packing is None else packing.unpack(graph, hidden)
+    return lie.given(hidden)
 
 
 def linear(graph: Graph, layer: Linear, x: ir.Value) -> ir.Value:
@@ -121,33 +91,20 @@ def activate(graph: Graph, activation: str, x: ir.Value) -> ir.Value:
     return author(graph, x)
 
 
-def _embed(
-    graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value, packing: Packing | None
-) -> ir.Value:
-    name = embeddings.name
-    ids = tokens.ids if packing is None else packing.pack(graph, tokens.ids)
-    total = graph.op("Gather", graph.weight(f"{name}.words", embeddings.words), ids)
+def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens) -> ir.Value:
+    name, lie = embeddings.name, tokens.arrangement
+    total = graph.op("Gather", graph.weight(f"{name}.words", embeddings.words), lie.layered(tokens.ids))
     if embeddings.types is not None and tokens.type_ids is not None:
-        type_ids = tokens.type_ids if packing is None else packing.pack(graph, tokens.type_ids)
+        types = graph.weight(f"{name}.types", embeddings.types)
         # Types before positions, as eager PyTorch adds them, so that the rounding is the same.
-        total = graph.op("Add", total, graph.op("Gather", graph.weight(f"{name}.types", embeddings.types), type_ids))
-    positions = _positions(graph, embeddings, tokens, sequence, packing)
+        total = graph.op("Add", total, graph.op("Gather", types, lie.layered(tokens.type_ids)))
+    table = graph.weight(f"{name}.positions", embeddings.positions)
+    if embeddings.padding_id is None:
+        positions = lie.positions(table)
+    else:
+        positions = graph.op("Gather", table, lie.layered(lie.numbers(tokens.ids, embeddings.padding_id)))
     hidden = _norm(graph, embeddings.norm, graph.op("Add", total, positions))
     return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
-
-
-def _positions(
-    graph: Graph, embeddings: Embeddings, tokens: Tokens, sequence: ir.Value, packing: Packing | None
-) -> ir.Value:
-    table = graph.weight(f"{embeddings.name}.positions", embeddings.positions)
-    if embeddings.padding_id is None:
-        if packing is None:
-            return graph.op("Slice", table, graph.integers(0), sequence, graph.integers(0))
-        return graph.op("Gather", table, graph.op("Mod", packing.kept, sequence))
-    is_padding = graph.op("Equal", tokens.ids, graph.integers(embeddings.padding_id))
-    counted = graph.op("Cast", graph.op("Not", is_padding), to=ir.DataType.INT64)
-    numbers = graph.op("Mul", graph.op("CumSum", counted, graph.integers(1)), counted)
-    return graph.op("Gather", table, numbers if packing is None else packing.pack(graph, numbers))
 
 
 def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, sequence: ir.Value) -> ir.Value:
@@ -159,30 +116,6 @@ def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, sequence:
     distances = graph.op("Add", graph.op("Sub", keys, queries), graph.integers(longest - 1))
     weight = graph.weight(f"{encoder.embeddings.name}.distances", np.ascontiguousarray(table.T))
     return graph.op("Unsqueeze", graph.op("Gather", weight, distances, axis=1), graph.integers(0))
-
-
-def _attend(
-    graph: Graph,
-    layer: Layer,
-    heads: int,
-    hidden: ir.Value,
-    mask_and_bias: tuple[ir.Value | None, ir.Value | None],
-    linears: Linears,
-    packing: Packing | None,
-) -> ir.Value:
-    """What each token takes from the others of its text, before the output's product."""
-    projected = linears(graph, (layer.query, layer.key, layer.value), hidden)
-    context = graph.op(
-        "MultiHeadAttention",
-        *(projected if packing is None else [packing.unpack(graph, each) for each in projected]),
-        None,
-        *mask_and_bias,
-        domain=MICROSOFT,
-        num_heads=heads,
-        # The default of -10000 is not far enough below every score.
-        mask_filter_value=float(np.finfo(np.float32).min),
-    )
-    return context if packing is None else packing.pack(graph, context, layer.value.bias.size)
 
 
 def _feed_forward(graph: Graph, layer: Layer, activation: str, hidden: ir.Value, linears: Linears) -> ir.Value:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from encort.export.graph import Graph, axes
 from encort.export.heads import Encoded, pooler_output, sentence_output
+from encort.export.layouts import Padded
 from encort.export.trained import TrainedModel
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, PORTABLE, Device, Layout, Pooling, Precision, Task, Variant
@@ -117,17 +118,17 @@ def _append_sentence_embedding(graph: ir.Graph, trained: TrainedModel) -> None:
     values = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}
     hidden = values[LAST_HIDDEN_STATE]
     pen = Graph(graph)
-    pooled = _pooled(pen, hidden, trained) if trained.embedding.pooling is Pooling.POOLER else None
-    mask, size = values["attention_mask"], int(_shape(hidden)[-1])
-    sentence_output(pen, Encoded(hidden, pooled), mask, trained.embedding, size)
+    lie = Padded(pen, values["input_ids"], values["attention_mask"])
+    pooled = _pooled(pen, lie.first(hidden), trained) if trained.embedding.pooling is Pooling.POOLER else None
+    sentence_output(pen, Encoded(hidden, pooled, lie), trained.embedding, int(_shape(hidden)[-1]))
 
 
-def _pooled(graph: Graph, hidden: ir.Value, trained: TrainedModel) -> ir.Value:
+def _pooled(graph: Graph, first: ir.Value, trained: TrainedModel) -> ir.Value:
     """The pooler, which Optimum leaves out."""
     pooler = None if trained.description is None else trained.description.encoders[0].pooler
     if pooler is None:
         raise CheckpointError("the portable graph has no pooler; pool by mean or cls (--pooling)")
-    return pooler_output(graph, replace(pooler, name=f"encort.{pooler.name}"), hidden)
+    return pooler_output(graph, replace(pooler, name=f"encort.{pooler.name}"), first)
 
 
 def _shape(value: ir.Value) -> list[int | str]:

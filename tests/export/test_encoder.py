@@ -28,7 +28,11 @@ def bert(request, make_checkpoint):
 def test_hidden_states_equal_eager_at_every_shape(bert, masked, authored, run_graph, token_cases, eager):
     folder, sizes = bert
     limit, types = sizes.get("max_position_embeddings", 64), sizes.get("type_vocab_size", 2)
-    sessions = [authored(folder, layout) for layout in Layout if layout is Layout.RAGGED or not masked]
+    sessions = [
+        authored(folder, layout)
+        for layout in (Layout.EQUAL_LENGTH, Layout.RAGGED)
+        if layout is Layout.RAGGED or not masked
+    ]
     for inputs in token_cases(limit, masked=masked, types=types):
         counted = inputs["attention_mask"] == 1
         expected = eager(folder, inputs)["last_hidden_state"][counted]
@@ -57,7 +61,7 @@ def test_what_stands_at_a_masked_token_changes_nothing(encoder_checkpoint, autho
     np.testing.assert_array_equal(one["last_hidden_state"][mask == 1], other["last_hidden_state"][mask == 1])
 
 
-@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED])
 def test_batch_and_sequence_are_dynamic(encoder_checkpoint, authored, layout):
     session = authored(encoder_checkpoint, layout)
     names = ["input_ids", "token_type_ids", *(["attention_mask"] if layout is not Layout.EQUAL_LENGTH else [])]
