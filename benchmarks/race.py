@@ -85,8 +85,8 @@ class Entrant:
             else:
                 prepare(self._system, python, checkpoint=checkpoint, folder=folder, texts=calibration)
             self._running = Running(self._system, python, checkpoint=checkpoint, folder=folder, threads=threads)
-            about = self._running.about
-            self.outcome = replace(self.outcome, versions=about["versions"], load_seconds=about["seconds"])
+            first = self._running.seconds_to_first
+            self.outcome = replace(self.outcome, versions=self._running.versions, load_seconds=first)
 
     def embeddings(self, texts: Sequence[str]) -> FloatArray | None:
         """`(texts, dim)` float32; None if it failed."""

@@ -173,7 +173,7 @@ class Outcome:
         cosine_mean: Between its embeddings of the workload and those of eager PyTorch in float32.
         cosine_min: The smallest.
         spearman: On STS-B, in percent; None for random weights.
-        load_seconds: From its first import to its first embedding.
+        load_seconds: From the start of its process to its first embedding.
         peak_mib: Most memory of its process.
         error: Why it could not be measured.
     """

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ class Running:
         Raises:
             SystemFailedError: It cannot.
         """
-        script = str(PEERS / f"{system.peer}.py")
+        script, begin = str(PEERS / f"{system.peer}.py"), time.perf_counter()
         self._process = subprocess.Popen(
             [str(python), script, "serve", system.variant, str(checkpoint), str(folder), str(threads)],
             stdin=subprocess.PIPE,
@@ -142,7 +143,8 @@ class Running:
             text=True,
             env=os.environ | _ALONE | {"OMP_NUM_THREADS": str(threads)},
         )
-        self.about = self._answer()
+        self.versions: dict[str, str] = self._answer()["versions"]
+        self.seconds_to_first = time.perf_counter() - begin
         self._signal(signal.SIGSTOP)
 
     def run(self, calls: Sequence[Sequence[str]], *, output: Path | None = None) -> Any:

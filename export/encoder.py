@@ -61,7 +61,7 @@ def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens, linears: L
     """Hidden states of the last layer, `(*axes, hidden)`, with the axes of the arrangement."""
     lie = tokens.arrangement
     bias = (
-        None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, lie.longest)
+        None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, lie.columns)
     )
     hidden = _embed(graph, encoder.embeddings, tokens)
     for layer in encoder.layers:
@@ -107,13 +107,10 @@ def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens) -> ir.Value:
     return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
 
 
-def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, sequence: ir.Value) -> ir.Value:
+def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, columns: ir.Value) -> ir.Value:
     """What is added to the scores of each pair of tokens, `(1, attention_heads, sequence, sequence)`."""
-    longest = (len(table) + 1) // 2
-    rows = graph.weight("integers_range", np.arange(longest, dtype=np.int64))
-    keys = graph.op("Slice", rows, graph.integers(0), sequence, graph.integers(0))
-    queries = graph.op("Unsqueeze", keys, graph.integers(1))
-    distances = graph.op("Add", graph.op("Sub", keys, queries), graph.integers(longest - 1))
+    queries = graph.op("Unsqueeze", columns, graph.integers(1))
+    distances = graph.op("Add", graph.op("Sub", columns, queries), graph.integers((len(table) + 1) // 2 - 1))
     weight = graph.weight(f"{encoder.embeddings.name}.distances", np.ascontiguousarray(table.T))
     return graph.op("Unsqueeze", graph.op("Gather", weight, distances, axis=1), graph.integers(0))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from encort.export.description import Description, Encoder, Head, Linear, Reads
@@ -74,8 +75,14 @@ def _encoder_outputs(graph: Graph, encoder: Encoder, encoded: Encoded, embedding
 def sentence_output(graph: Graph, encoded: Encoded, embedding: Embedding, hidden: int) -> None:
     """Declare the sentence embedding, `(batch, hidden)`, among the graph's outputs."""
     sentence = _pool(encoded, embedding.pooling)
-    sentence = graph.op("LpNormalization", sentence, axis=-1, p=2) if embedding.normalize else sentence
+    sentence = _normalized(graph, sentence) if embedding.normalize else sentence
     graph.output(sentence, SENTENCE_EMBEDDING, ("batch", hidden))
+
+
+def _normalized(graph: Graph, x: ir.Value) -> ir.Value:
+    """`x / max(|x|, 1e-12)`, as `torch.nn.functional.normalize` has it; CUDA has no LpNormalization."""
+    norm = graph.op("ReduceL2", x, graph.integers(-1), keepdims=1)
+    return graph.op("Div", x, graph.op("Max", norm, graph.weight("smallest_norm", np.array([1e-12], np.float32))))
 
 
 def _head_outputs(graph: Graph, head: Head, encoded: Sequence[Encoded]) -> None:

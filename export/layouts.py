@@ -5,6 +5,7 @@ text, how the tokens of a text find each other, and how one vector is made of th
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from encort.export.graph import Graph
 from encort.runtime.manifest import Layout
 
 MICROSOFT = "com.microsoft"
+MOST_COLUMNS = 2**13
+"""Tokens of the longest text that a bias by distance could be for."""
 
 
 class Arrangement(ABC):
@@ -55,8 +58,8 @@ class Arrangement(ABC):
 
     @property
     @abstractmethod
-    def longest(self) -> ir.Value:
-        """Tokens of the longest text, `(1,)` int64."""
+    def columns(self) -> ir.Value:
+        """0, 1, 2 ... for the places of the longest text, `(sequence,)` int64."""
 
     @abstractmethod
     def first(self, hidden: ir.Value) -> ir.Value:
@@ -77,18 +80,18 @@ class EqualLength(Arrangement):
         return hidden
 
     def positions(self, table: ir.Value) -> ir.Value:
-        return self._graph.op("Slice", table, self._graph.integers(0), self.longest, self._graph.integers(0))
+        return self._first_rows(table)
 
     def numbers(self, ids: ir.Value, padding_id: int) -> ir.Value:
         counted = _is_other(self._graph, ids, padding_id)
-        return self._graph.op("Mul", self._graph.op("CumSum", counted, self._graph.integers(1)), counted)
+        return self._graph.op("Mul", _cumulated(self._graph, counted, axis=1), counted)
 
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
         return _attention(self._graph, (query, key, value), heads, mask=None, bias=bias)
 
     @property
-    def longest(self) -> ir.Value:
-        return self._graph.op("Shape", self._ids, start=1, end=2)
+    def columns(self) -> ir.Value:
+        return self._first_rows(self._graph.weight("integers_range", np.arange(MOST_COLUMNS)))
 
     def first(self, hidden: ir.Value) -> ir.Value:
         first = self._graph.op("Gather", hidden, self._graph.integers(0), axis=1)
@@ -96,6 +99,13 @@ class EqualLength(Arrangement):
 
     def mean(self, hidden: ir.Value) -> ir.Value:
         return self._graph.op("ReduceMean", hidden, self._graph.integers(1), keepdims=0)
+
+    def _first_rows(self, table: ir.Value) -> ir.Value:
+        """As many as the texts have tokens."""
+        return self._graph.op("Slice", table, self._graph.integers(0), self._sequence(), self._graph.integers(0))
+
+    def _sequence(self) -> ir.Value:
+        return self._graph.op("Shape", self._ids, start=1, end=2)
 
 
 class Padded(EqualLength):
@@ -119,7 +129,7 @@ class Ragged(Padded):
         flat = graph.op("Reshape", self._mask, graph.integers(-1))
         self._kept = graph.op("Squeeze", graph.op("NonZero", flat), graph.integers(0))
         # The row of the token at each place; at a masked place that of another.
-        counted = graph.op("Sub", graph.op("CumSum", flat, graph.integers(0)), graph.integers(1))
+        counted = graph.op("Sub", _cumulated(graph, flat), graph.integers(1))
         self._rows = graph.op("Reshape", counted, graph.op("Shape", self._mask))
 
     def layered(self, x: ir.Value) -> ir.Value:
@@ -129,12 +139,35 @@ class Ragged(Padded):
         return self._graph.op("Gather", hidden, self._rows)
 
     def positions(self, table: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", table, self._graph.op("Mod", self._kept, self.longest))
+        return self._graph.op("Gather", table, self._graph.op("Mod", self._kept, self._sequence()))
 
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
         padded = (self.given(query), self.given(key), self.given(value))
         context = _attention(self._graph, padded, heads, mask=self._attention_mask, bias=bias)
         return self._graph.op("Gather", self._graph.op("Flatten", context, axis=2), self._kept)
+
+
+@dataclass(frozen=True)
+class TextPlaces:
+    """Where the texts lie among packed tokens: `(batch,)` int64 of the first token, and of that after the last."""
+
+    begins: ir.Value
+    ends: ir.Value
+
+    @classmethod
+    def of(cls, graph: Graph, bounds: ir.Value) -> "TextPlaces":
+        """From `cu_seqlens`."""
+        wide = graph.op("Cast", bounds, to=ir.DataType.INT64)
+        return cls(
+            graph.op("Slice", wide, graph.integers(0), graph.integers(-1)),
+            graph.op("Slice", wide, graph.integers(1), graph.integers(_ALL)),
+        )
+
+    def padded(self, graph: Graph, columns: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Places of the tokens in `(batch, sequence)`, int64, and which of them are, bool; else the text's last."""
+        begins, ends = (graph.op("Unsqueeze", each, graph.integers(1)) for each in (self.begins, self.ends))
+        places = graph.op("Add", begins, columns)
+        return graph.op("Min", places, graph.op("Sub", ends, graph.integers(1))), graph.op("Less", places, ends)
 
 
 class Packed(Arrangement):
@@ -152,9 +185,7 @@ class Packed(Arrangement):
         self._positions = graph.input("position_ids", ir.DataType.INT64, self.axes)
         self._offsets = graph.input("token_offset", ir.DataType.INT32, ("batch", "sequence"))
         self._bounds = graph.input("cu_seqlens", ir.DataType.INT32, ("bounds",))
-        bounds = graph.op("Cast", self._bounds, to=ir.DataType.INT64)
-        self._begins = graph.op("Slice", bounds, graph.integers(0), graph.integers(-1))
-        self._ends = graph.op("Slice", bounds, graph.integers(1), graph.integers(_ALL))
+        self._texts = TextPlaces.of(graph, self._bounds)
 
     def layered(self, x: ir.Value) -> ir.Value:
         return x
@@ -168,8 +199,8 @@ class Packed(Arrangement):
     def numbers(self, ids: ir.Value, padding_id: int) -> ir.Value:
         graph = self._graph
         counted = _is_other(graph, ids, padding_id)
-        before = graph.op("CumSum", counted, graph.integers(0), exclusive=1)
-        before_text = graph.op("Gather", graph.op("Gather", before, self._begins), self._texts())
+        before = _cumulated(graph, counted, exclusive=True)
+        before_text = graph.op("Gather", graph.op("Gather", before, self._texts.begins), self._text_numbers())
         numbers = graph.op("Add", graph.op("Sub", before, before_text), graph.integers(1))
         return graph.op("Mul", numbers, counted)
 
@@ -178,33 +209,24 @@ class Packed(Arrangement):
         return self._graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads)
 
     @property
-    def longest(self) -> ir.Value:
-        return self._graph.op("Shape", self._offsets, start=1, end=2)
+    def columns(self) -> ir.Value:
+        return columns_of(self._graph, self._offsets)
 
     def first(self, hidden: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", hidden, self._begins)
+        return self._graph.op("Gather", hidden, self._texts.begins)
 
     def mean(self, hidden: ir.Value) -> ir.Value:
-        places, counts = self._padded_places()
+        places, counts = self._texts.padded(self._graph, self.columns)
         padded = self._graph.op("Gather", hidden, places)
         return _masked_mean(self._graph, padded, self._graph.op("Cast", counts, to=ir.DataType.FLOAT))
 
-    def _texts(self) -> ir.Value:
+    def _text_numbers(self) -> ir.Value:
         """Number of the text of each token, `(tokens,)` int64."""
         graph = self._graph
         none = graph.op("Mul", self._positions, graph.integers(0))
-        ones = graph.op("Add", graph.op("Mul", self._begins, graph.integers(0)), graph.integers(1))
-        begun = graph.op("ScatterElements", none, self._begins, ones, axis=0)
-        return graph.op("Sub", graph.op("CumSum", begun, graph.integers(0)), graph.integers(1))
-
-    def _padded_places(self) -> tuple[ir.Value, ir.Value]:
-        """Places of the tokens in `(batch, longest)`, int64, and which of them are, bool; elsewhere the text's last."""
-        graph = self._graph
-        nothing, one = (graph.weight(f"integer_{number}", np.array(number, np.int64)) for number in (0, 1))
-        columns = graph.op("Range", nothing, graph.op("Squeeze", self.longest), one)
-        begins, ends = (graph.op("Unsqueeze", each, graph.integers(1)) for each in (self._begins, self._ends))
-        places = graph.op("Add", begins, columns)
-        return graph.op("Min", places, graph.op("Sub", ends, graph.integers(1))), graph.op("Less", places, ends)
+        ones = graph.op("Add", graph.op("Mul", self._texts.begins, graph.integers(0)), graph.integers(1))
+        begun = graph.op("ScatterElements", none, self._texts.begins, ones, axis=0)
+        return graph.op("Sub", _cumulated(graph, begun), graph.integers(1))
 
 
 ARRANGEMENTS: dict[Layout, type[Arrangement]] = {
@@ -214,6 +236,19 @@ ARRANGEMENTS: dict[Layout, type[Arrangement]] = {
 }
 _ALL = np.iinfo(np.int64).max
 """An end beyond every end."""
+
+
+def columns_of(graph: Graph, offsets: ir.Value) -> ir.Value:
+    """0, 1, 2 ... for the columns of `token_offset`: counted on the device, where a shape would be the CPU's."""
+    first = graph.op("Slice", offsets, graph.integers(0), graph.integers(1), graph.integers(0))
+    flat = graph.op("Reshape", graph.op("Cast", first, to=ir.DataType.INT64), graph.integers(-1))
+    ones = graph.op("Add", graph.op("Mul", flat, graph.integers(0)), graph.integers(1))
+    return _cumulated(graph, ones, exclusive=True)
+
+
+def _cumulated(graph: Graph, x: ir.Value, *, axis: int = 0, exclusive: bool = False) -> ir.Value:
+    """Sums up to each place; without what stands there, if exclusive."""
+    return graph.op("CumSum", x, graph.weight(f"axis_{axis}", np.array(axis, np.int64)), exclusive=int(exclusive))
 
 
 def _is_other(graph: Graph, ids: ir.Value, padding_id: int) -> ir.Value:

@@ -27,8 +27,8 @@ def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length(checkpoint))
-    # Many texts are 1.3 times (fp32) and 1.7 times (int8) as fast with a batch a thread as with all threads on a batch.
-    # One text is 1.3 times as fast with all threads in fp32; in int8 one thread is as good.
+    # Many texts are 1.3 times (fp32) and 1.8 times (int8) as fast with a batch a thread as with all threads on a batch.
+    # One text is 1.3 times as fast with all threads in fp32; in int8 one thread is better for short ones.
     one_thread = {"compute_type": TYPES[variant], "inter_threads": threads, "intra_threads": 1}
     together = Encoder(str(folder / "model"), **one_thread)
     all_threads = one_thread | {"inter_threads": 1, "intra_threads": threads}

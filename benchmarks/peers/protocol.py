@@ -3,7 +3,7 @@
     python PEER.py prepare VARIANT CHECKPOINT FOLDER TEXTS.json    makes what it serves, once, in FOLDER
     python PEER.py serve VARIANT CHECKPOINT FOLDER THREADS         answers requests until its input ends
 
-It says first what it is: `{"versions": {...}, "seconds": 1.2}`, the second being what loading took. A request is
+It says first what it is, `{"versions": {...}}`, when it has embedded a first text. A request is
 `{"calls": [[text, ...], ...], "output": FILE or null}`: each call embeds its texts, tokenization included, and is timed
 by itself. The answer is `{"seconds": [...], "peak_mib": ...}`, with the embeddings of all calls in FILE, `(texts,
 dim)` float32. A failure is `{"error": "..."}`.
@@ -47,10 +47,9 @@ def main(load: Load, *, packages: Sequence[str], prepare: Prepare | None = None)
                 prepare(variant, Path(checkpoint), Path(folder), json.loads(Path(last).read_text(encoding="utf-8")))
             return
         os.environ["RAYON_NUM_THREADS"] = last  # of Hugging Face's tokenizers
-        begin = time.perf_counter()
         embed = load(variant, Path(checkpoint), Path(folder), int(last))
         embed(["the first text, which may be slow"])
-        _say(answers, versions={name: version(name) for name in packages}, seconds=time.perf_counter() - begin)
+        _say(answers, versions={name: version(name) for name in packages})
         for line in sys.stdin:
             _say(answers, **_answer(embed, json.loads(line)))
     except Exception as error:
