@@ -4,20 +4,21 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from encort.benchmarks.fresh import fresh_process
-from encort.benchmarks.inputs import Shaper, workload
+from encort.benchmarks.fresh import fresh_eager, fresh_process
+from encort.benchmarks.inputs import Shaper, overflow_of, workload
 from encort.benchmarks.load import measure_load
 from encort.benchmarks.machine import Machine
 from encort.benchmarks.profile import profile
 from encort.benchmarks.results import BundleReport, Fresh, Latency, Stages, Way
-from encort.benchmarks.timing import in_turn
-from encort.runtime.bundle import Bundle
+from encort.benchmarks.timing import ROUNDS, in_turn
+from encort.runtime.bundle import Bundle, runs_here
 from encort.runtime.cores import available_cores
 from encort.runtime.manifest import PORTABLE, Device
 from encort.runtime.model import Model, load
@@ -27,7 +28,9 @@ EAGER = "eager PyTorch"
 LENGTHS = (8, 32, 128)
 """Tokens of a text, beside the bundle's limit."""
 CALL_TEXTS = (1, 8, 32)
-CALLS = 30
+CALLS = (5, 200)
+"""Least and most calls of a shape; as many as there is time for."""
+CALLS_SECONDS = 2.0
 LOAD_SHARES = (0.25, 0.5, 0.75, 0.9, 1.1)
 """Rates that are offered, as parts of what the bundle does of the workload at once."""
 LOAD_SECONDS = 5.0
@@ -47,14 +50,14 @@ def measure_bundle(
     eager: bool = False,
     checkpoint: str | None = None,
     rates: Sequence[float] = (),
-    rounds: int = 5,
+    rounds: int = ROUNDS,
     with_profile: bool = False,
 ) -> BundleReport:
     """Measure a bundle on this machine.
 
     Args:
         folder: The bundle.
-        precision: Of latency, load, stages and fresh processes; throughput is measured of all.
+        precision: Of load, stages and operators; the others are measured of every precision that runs here.
         threads: Cores to use; None takes all that the process may use.
         texts_file: Texts to measure with; None puts the bundle's sample texts together.
         column: Of a table of texts.
@@ -67,12 +70,11 @@ def measure_bundle(
     Raises:
         EncortError: See `encort.load`; or there are no texts.
     """
-    bundle, threads = Bundle.open(folder), threads or available_cores()
+    bundle, threads = Bundle.open(folder), available_cores() if threads is None else threads
     texts = workload(bundle, texts_file, column)
-    with load(folder, precision=precision, threads=threads) as model:
-        ways: dict[str, Run] = {f"encort {model.variant.precision}": model.predict}
-        others = [load(folder, precision=name, threads=threads) for name in _other_precisions(bundle, model)]
-        ways |= {f"encort {other.variant.precision}": other.predict for other in others}
+    with ExitStack() as opened:
+        model, models = _load_all(opened, bundle, precision, threads)
+        ways: dict[str, Run] = {name: each.predict for name, each in models.items()}
         if eager:
             from encort.benchmarks.eager import Eager
 
@@ -82,13 +84,8 @@ def measure_bundle(
         seconds = in_turn(
             {name: partial(_seconds, run, texts) for name, run in ways.items()} | {"": _control}, rounds=rounds
         )
-        latency = list(_latency(ways, Shaper(bundle, texts)))
-        stages = _stages(model, texts, threads)
-        best = statistics.median(seconds[f"encort {model.variant.precision}"])
+        best = statistics.median(seconds[_name(model)])
         rates = rates or [share * len(texts) / best for share in LOAD_SHARES]
-        loads = [measure_load(model, texts, rate=rate, seconds=LOAD_SECONDS) for rate in rates]
-        for other in others:
-            other.close()
         return BundleReport(
             command=shlex.join(["encort", *sys.argv[1:]]),
             machine=Machine.here(),
@@ -98,20 +95,38 @@ def measure_bundle(
             precision=str(model.variant.precision),
             workload="the bundle's sample texts" if texts_file is None else texts_file.name,
             texts=len(texts),
-            tokens=int(model.tokenize(texts).tokens_of_texts.sum()),
-            ways=[_way(bundle, name, seconds[name]) for name in ways],
+            tokens=int(model.tokenize(texts, overflow=overflow_of(bundle)).tokens_of_texts.sum()),
+            ways=[_way(models, name, seconds[name]) for name in ways],
             control=seconds[""],
-            latency=latency,
-            load=loads,
-            fresh=_fresh(folder, str(model.variant.precision), threads, texts),
-            stages=stages,
+            latency=list(_latency(ways, Shaper(bundle, texts))),
+            load=[measure_load(model, texts, rate=rate, seconds=LOAD_SECONDS) for rate in rates],
+            fresh=list(_fresh(folder, models, threads, texts, eager=eager, checkpoint=checkpoint)),
+            stages=_stages(folder, str(model.variant.precision), texts),
             profile=profile(bundle, model.variant, texts) if with_profile else None,
         )
 
 
-def _other_precisions(bundle: Bundle, model: Model) -> list[str]:
-    fast = [each for each in bundle.manifest.variants if each.device is Device.CPU and each.name != PORTABLE]
-    return list(dict.fromkeys(str(each.precision) for each in fast if each.precision != model.variant.precision))
+def _load_all(opened: ExitStack, bundle: Bundle, precision: str, threads: int) -> tuple[Model, dict[str, Model]]:
+    """The model that was asked for, and all precisions that run here, by their names; it comes first."""
+    model = opened.enter_context(load(bundle.folder, precision=precision, threads=threads))
+    others = dict.fromkeys(
+        variant.precision
+        for variant in bundle.manifest.variants
+        if variant.device is Device.CPU and variant.name != PORTABLE and runs_here(variant)
+    )
+    models = [model]
+    models += [
+        opened.enter_context(load(bundle.folder, precision=each, threads=threads))
+        for each in others
+        if each != model.variant.precision
+    ]
+    for each in models:
+        each.warm_up()
+    return model, {_name(each): each for each in models}
+
+
+def _name(model: Model) -> str:
+    return f"encort {model.variant.precision}"
 
 
 def _seconds(run: Run, texts: Sequence[Text]) -> float:
@@ -122,14 +137,12 @@ def _seconds(run: Run, texts: Sequence[Text]) -> float:
 
 def _control() -> float:
     matrix = np.ones((_CONTROL, _CONTROL), np.float32)
-    return _seconds(lambda _: matrix @ matrix, [])
+    return statistics.median(_seconds(lambda _: matrix @ matrix, []) for _ in range(9))
 
 
-def _way(bundle: Bundle, name: str, seconds: list[float]) -> Way:
+def _way(models: Mapping[str, Model], name: str, seconds: list[float]) -> Way:
     """With what the certificate of the variant says."""
-    precision = name.removeprefix("encort ")
-    variant = next((each for each in bundle.manifest.variants if each.precision == precision), None)
-    fidelity = None if variant is None else variant.fidelity
+    fidelity = models[name].variant.fidelity if name in models else None
     return Way(
         name=name,
         seconds=seconds,
@@ -138,26 +151,35 @@ def _way(bundle: Bundle, name: str, seconds: list[float]) -> Way:
     )
 
 
-def _latency(ways: dict[str, Run], shaper: Shaper) -> list[Latency]:
-    found = []
+def _latency(ways: Mapping[str, Run], shaper: Shaper) -> Iterator[Latency]:
     for texts in CALL_TEXTS:
         for length in sorted({min(length, shaper.limit) for length in (*LENGTHS, shaper.limit)}):
-            text = shaper(length)
-            calls = {name: partial(_seconds, run, [text] * texts) for name, run in ways.items()}
-            seconds = in_turn(calls, rounds=max(3, CALLS // texts), quiet=True)
-            found += [_of_calls(name, texts, shaper.tokens(text), each) for name, each in seconds.items()]
-    return found
+            call = [shaper(length)] * texts
+            for name, run in ways.items():
+                yield _of_calls(name, texts, shaper.tokens(call[0]), _calls(run, call))
+
+
+def _calls(run: Run, call: Sequence[Text]) -> list[float]:
+    """Seconds of calls one after the other, when a first one has been made."""
+    once = _seconds(run, call)
+    least, most = CALLS
+    return [_seconds(run, call) for _ in range(min(most, max(least, int(CALLS_SECONDS / once))))]
 
 
 def _of_calls(way: str, texts: int, tokens: int, seconds: Sequence[float]) -> Latency:
-    p50, p90, p99 = (1e3 * np.percentile(seconds, [50, 90, 99])).tolist()
-    return Latency(way=way, texts=texts, tokens=tokens, p50_ms=p50, p90_ms=p90, p99_ms=p99, max_ms=1e3 * max(seconds))
+    p50, p90, p99, most = (1e3 * np.percentile(seconds, [50, 90, 99, 100])).tolist()
+    return Latency(
+        way=way, calls=len(seconds), texts=texts, tokens=tokens, p50_ms=p50, p90_ms=p90, p99_ms=p99, max_ms=most
+    )
 
 
-def _stages(model: Model, texts: Sequence[Text], threads: int) -> Stages:
-    before = model.stats()
-    took = threads * _seconds(model.predict, texts)
-    after = model.stats()
+def _stages(folder: Path, precision: str, texts: Sequence[Text]) -> Stages:
+    """On one core, where nothing happens beside anything else."""
+    with load(folder, precision=precision, threads=1) as model:
+        model.warm_up()
+        before = model.stats()
+        took = _seconds(model.predict, texts)
+        after = model.stats()
     run = after.run_seconds.sum - before.run_seconds.sum
     tokenize = after.tokenize_seconds.sum - before.tokenize_seconds.sum
     tokens, padding = after.tokens - before.tokens, after.padding - before.padding
@@ -165,5 +187,17 @@ def _stages(model: Model, texts: Sequence[Text], threads: int) -> Stages:
     return Stages(tokenize=tokenize, run=run - wasted, padding=wasted, rest=max(0.0, took - run - tokenize))
 
 
-def _fresh(folder: Path, precision: str, threads: int, texts: list[Text]) -> list[Fresh]:
-    return [fresh_process(folder, precision, threads, texts, more=number == FRESH - 1) for number in range(FRESH)]
+def _fresh(
+    folder: Path,
+    models: Mapping[str, Model],
+    threads: int,
+    texts: Sequence[Text],
+    *,
+    eager: bool,
+    checkpoint: str | None,
+) -> Iterator[Fresh]:
+    for _ in range(FRESH):
+        for model in models.values():
+            yield fresh_process(folder, str(model.variant.precision), threads, texts)
+        if eager:
+            yield fresh_eager(folder, checkpoint, threads, texts, name=EAGER)

@@ -12,13 +12,19 @@ _FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("bundle", type=_FILE)
 @click.option("--precision", default="auto", help="auto, fp32 or int8.")
-@click.option("--threads", type=int, help="Cores to use; else all that this process may use.")
+@click.option("--threads", type=click.IntRange(min=1), help="Cores to use; else all that this process may use.")
 @click.option("--input", "texts", type=_FILE, help="Texts to measure with; else the bundle's sample texts.")
 @click.option("--column", help="Column of a table of texts.")
 @click.option("--against", type=click.Choice(["eager"]), help="Measure eager PyTorch in turn.")
 @click.option("--checkpoint", help="For eager PyTorch; else what the bundle was made of.")
-@click.option("--rate", "rates", type=float, multiple=True, help="Texts a second to offer; else some up to saturation.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Of the whole workload.")
+@click.option(
+    "--rate",
+    "rates",
+    type=click.FloatRange(min=0, min_open=True),
+    multiple=True,
+    help="Texts a second to offer; else some up to saturation.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, help="Of the whole workload.")
 @click.option("--profile", is_flag=True, help="Also add up where the runs' time goes, by operator.")
 @click.option("--output", "-o", type=_FILE, help="Keep the numbers as JSON.")
 @click.option("--html", "page", type=_FILE, help="Write a page with plots.")
@@ -48,7 +54,7 @@ def bench(
     if calibrate:
         _calibrate(bundle, precision)
         return
-    require("encort bench", "bench", "matplotlib", "scipy", "tqdm")
+    require("encort bench", "bench", "matplotlib", "tqdm")
     if against is not None:
         require("encort bench --against eager", "export", "torch", "transformers", "safetensors")
     from encort.benchmarks.bench import measure_bundle
@@ -71,6 +77,7 @@ def bench(
     if output is not None:
         save(report, output)
     if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(as_html(report), encoding="utf-8")
 
 

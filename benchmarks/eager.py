@@ -7,8 +7,10 @@ import numpy as np
 import torch
 import transformers
 
+from encort.benchmarks.inputs import overflow_of
 from encort.export.checkpoint import Checkpoint
 from encort.runtime.bundle import Bundle
+from encort.runtime.cores import available_cores
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import TOKENIZER_FILE
 from encort.runtime.tokenizer import Tokenizer
@@ -42,6 +44,7 @@ class Eager:
             model = type(model).from_pretrained(opened.folder)
         self._model = model.float().eval()
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+        self._overflow, self._all_cores = overflow_of(bundle), threads >= available_cores()
         self._reverse = any(variant.reads_reversed for variant in bundle.manifest.variants)
         self._wanted = set(inspect.signature(model.forward).parameters)
         if getattr(model.config, "type_vocab_size", 2) == 1:
@@ -52,6 +55,8 @@ class Eager:
     def __call__(self, texts: Sequence[Text]) -> None:
         """Run all of them."""
         for start in range(0, len(texts), BATCH):
-            batch = self._tokenizer(texts[start : start + BATCH], reverse=self._reverse, all_cores=True)
+            batch = self._tokenizer(
+                texts[start : start + BATCH], overflow=self._overflow, reverse=self._reverse, all_cores=self._all_cores
+            )
             rows = batch.rows(np.arange(len(batch)))
             self._model(**{name: torch.from_numpy(array) for name, array in rows.items() if name in self._wanted})

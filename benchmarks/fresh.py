@@ -5,44 +5,67 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from encort.benchmarks.results import Fresh
+from encort.runtime.errors import EncortError
 from encort.runtime.tokens import Text
 
 _SCRIPT = """
 import json, pathlib, sys, time
 begin = time.time()
-import encort.runtime.model
+{imports}
 imported = time.time()
-folder, precision, threads, texts, more = json.loads(sys.argv[1])
-model = encort.runtime.model.load(folder, precision=precision, threads=threads)
+folder, precision, threads, texts = json.load(sys.stdin)
+texts = [tuple(text) if isinstance(text, list) else text for text in texts]
+{load}
 loaded = time.time()
-model.predict([tuple(text) if isinstance(text, list) else text for text in texts[:1]])
+run(texts[:1])
 first = time.time()
 def memory():
-    (line,) = (line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    status = pathlib.Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 at_first = memory()
-if more:
-    model.predict([tuple(text) if isinstance(text, list) else text for text in texts])
+run(texts)
 print(json.dumps([begin, imported, loaded, first, at_first, memory()]))
 """
+_OURS = {
+    "imports": "from encort.runtime.model import load",
+    "load": "run = load(folder, precision=precision, threads=threads).predict",
+}
+_EAGER = {
+    "imports": "from encort.benchmarks.eager import Eager\nfrom encort.runtime.bundle import Bundle",
+    "load": "run = Eager(Bundle.open(folder), precision, threads=threads)",
+}
 
 
-def fresh_process(bundle: Path, precision: str, threads: int, texts: list[Text], *, more: bool = False) -> Fresh:
-    """Start Python, load the bundle, run the first text.
+def fresh_process(bundle: Path, precision: str, threads: int, texts: Sequence[Text]) -> Fresh:
+    """Start Python, load the bundle, run the first text; then all of them, to see how much memory they take."""
+    return _measured(_SCRIPT.format(**_OURS), [str(bundle), precision, threads, texts], f"encort {precision}")
 
-    Args:
-        texts: The first of them is run; of the others only the memory is measured.
-        more: Run all of them.
-    """
-    asked = json.dumps([str(bundle), precision, threads, texts, more])
+
+def fresh_eager(bundle: Path, checkpoint: str | None, threads: int, texts: Sequence[Text], *, name: str) -> Fresh:
+    """The same of eager PyTorch."""
+    return _measured(_SCRIPT.format(**_EAGER), [str(bundle), checkpoint, threads, texts], name)
+
+
+def _measured(script: str, asked: object, way: str) -> Fresh:
     start = time.time()
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", _SCRIPT, asked], check=True, capture_output=True, env=environment)
-    begin, imported, loaded, first, at_first, at_end = json.loads(done.stdout)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    if done.returncode != 0:
+        raise EncortError(f"a new process failed that loads {way}: {done.stderr.strip().splitlines()[-1]}")
+    begin, imported, loaded, first, at_first, at_end = json.loads(done.stdout.splitlines()[-1])
     return Fresh(
+        way=way,
         python_seconds=begin - start,
         import_seconds=imported - begin,
         load_seconds=loaded - imported,

@@ -1,5 +1,6 @@
 """What `encort bench` feeds a bundle: the user's texts, or the bundle's own sample texts put together."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from encort.runtime.errors import InputError
 from encort.runtime.golden import Golden
 from encort.runtime.inputs import read_texts
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Task
+from encort.runtime.overflow import Overflow
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text
 
 _TOGETHER = 8
 """Most sample texts that are put together."""
+_SHORT = 8
+"""So many of the shortest stand first in pairs, as questions do."""
 
 
 def workload(bundle: Bundle, file: Path | None = None, column: str | None = None) -> list[Text]:
@@ -26,9 +30,9 @@ def workload(bundle: Bundle, file: Path | None = None, column: str | None = None
         InputError: There are none in the file.
     """
     if file is not None:
-        texts = list(read_texts((), file, column))
+        texts = [text for text in read_texts((), file, column) if "".join(text).strip()]
         if not texts:
-            raise InputError(f"{file} has no texts")
+            raise InputError(f"{file} has no texts that are not empty")
         return texts
     samples = Golden.load(bundle.path(GOLDEN_FILE)).texts
     parts = list(dict.fromkeys(part for text in samples for part in ((text,) if isinstance(text, str) else text)))
@@ -37,9 +41,16 @@ def workload(bundle: Bundle, file: Path | None = None, column: str | None = None
         for count in range(1, _TOGETHER + 1)
         for first in range(len(parts) - count + 1)
     ]
+    random.Random(13).shuffle(joined)  # noqa: S311 - no secret
     if not _reads_pairs(bundle):
         return [*joined]
-    return [(parts[index % len(parts)], text) for index, text in enumerate(joined)]
+    short = sorted(parts, key=len)[:_SHORT]
+    return [(short[index % len(short)], text) for index, text in enumerate(joined)]
+
+
+def overflow_of(bundle: Bundle) -> Overflow:
+    """What becomes of texts over the limit when a bundle is served."""
+    return Overflow.WINDOW if bundle.manifest.task is Task.QUESTION_ANSWERING else Overflow.TRUNCATE
 
 
 def _reads_pairs(bundle: Bundle) -> bool:
@@ -54,7 +65,8 @@ class Shaper:
         """Take texts to cut from; of a pair the second is cut."""
         self.limit = bundle.manifest.max_length
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=self.limit)
-        self._first = next((text[0] for text in texts if isinstance(text, tuple)), None)
+        firsts = [text[0] for text in texts if isinstance(text, tuple)]
+        self._first = min(firsts, key=len) if firsts else None
         words = " ".join(text if isinstance(text, str) else text[1] for text in texts)
         while len(words.split()) < 2 * self.limit:
             words = f"{words} {words}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from encort.benchmarks.results import Load
-from encort.runtime.errors import OverloadedError
+from encort.runtime.errors import InputTooLongError, OverloadedError
 from encort.runtime.model import Model
 from encort.runtime.serving import AsyncService
 from encort.runtime.tokens import Text
@@ -21,6 +21,8 @@ def measure_load(
     model: Model, texts: Sequence[Text], *, rate: float, seconds: float, max_wait_ms: float = 0, seed: int = 13
 ) -> Load:
     """Offer texts at a rate for a while, through the queue for concurrent callers.
+
+    Every text comes with a number at its end: equal ones in flight would be run once.
 
     Args:
         rate: Texts a second.
@@ -33,34 +35,38 @@ async def _offer(
     model: Model, texts: Sequence[Text], *, rate: float, seconds: float, max_wait_ms: float, seed: int
 ) -> Load:
     draw = np.random.default_rng(seed)
-    due = np.cumsum(draw.exponential(1 / rate, max(1, round(rate * seconds))))
-    chosen = draw.integers(len(texts), size=len(due))
+    due = np.cumsum(draw.exponential(1 / rate, max(1, round(rate * seconds)))).tolist()
+    chosen = [_numbered(texts[text], number) for number, text in enumerate(draw.integers(len(texts), size=len(due)))]
     async with model.serving(max_wait_ms=max_wait_ms) as service:
         await service.predict(texts[0])
-        before = model.stats().queue_seconds
-        begin = time.perf_counter()
-        latencies = await asyncio.gather(
-            *(_one(service, texts[text], begin + at) for text, at in zip(chosen, due.tolist(), strict=True))
-        )
+        before, begin = model.stats().queue_seconds, time.perf_counter()
+        waiting = []
+        for at, text in zip(due, chosen, strict=True):
+            await asyncio.sleep(begin + at - time.perf_counter())
+            waiting.append(asyncio.create_task(_one(service, text, begin + at)))
+        latencies = await asyncio.gather(*waiting)
         took = time.perf_counter() - begin
     queue = model.stats().queue_seconds
     served = [latency for latency in latencies if latency is not None]
-    p50, p99 = (1e3 * np.percentile(served, [50, 99])).tolist() if served else (float("inf"), float("inf"))
+    p50, p99 = (1e3 * np.percentile(served, [50, 99])).tolist() if served else (None, None)
     return Load(
         offered=rate,
         served=len(served) / took,
-        overloaded=len(latencies) - len(served),
+        turned_away=len(latencies) - len(served),
         p50_ms=p50,
         p99_ms=p99,
         queue_ms=1e3 * (queue.sum - before.sum) / max(1, queue.count - before.count),
     )
 
 
+def _numbered(text: Text, number: int) -> Text:
+    return f"{text} {number}" if isinstance(text, str) else (text[0], f"{text[1]} {number}")
+
+
 async def _one(service: AsyncService, text: Text, due: float) -> float | None:
-    """Seconds from when it was due until its result; None if the queue was full."""
-    await asyncio.sleep(due - time.perf_counter())
+    """Seconds from when it was due until its result; None if the queue had no room for it."""
     try:
         await service.predict(text)
-    except OverloadedError:
+    except (InputTooLongError, OverloadedError):
         return None
     return time.perf_counter() - due

@@ -71,6 +71,7 @@ def _versions() -> dict[str, str]:
 def _revision() -> str | None:
     here = Path(__file__).resolve().parent
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # fails where the repository is another's
         commit = _git(here, "rev-parse", "--short", "HEAD")
         return f"{commit}+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.CalledProcessError):

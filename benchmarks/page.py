@@ -76,11 +76,12 @@ def _latency(report: BundleReport) -> Table:
         [
             each.way,
             f"{each.texts} x {each.tokens}",
-            *(f"{value:.2f}" for value in (each.p50_ms, each.p90_ms, each.p99_ms, each.max_ms)),
+            *(_two(value) for value in (each.p50_ms, each.p90_ms, each.p99_ms, each.max_ms)),
+            str(each.calls),
         ]
         for each in report.latency
     ]
-    return "Latency of a call, ms", ["way", "texts x tokens", "p50", "p90", "p99", "max"], rows
+    return "Latency of a call, ms", ["way", "texts x tokens", "p50", "p90", "p99", "max", "calls"], rows
 
 
 def _load(report: BundleReport) -> Table:
@@ -88,8 +89,8 @@ def _load(report: BundleReport) -> Table:
         [
             f"{each.offered:.0f}",
             f"{each.served:.0f}",
-            str(each.overloaded),
-            *(f"{value:.2f}" for value in (each.p50_ms, each.p99_ms, each.queue_ms)),
+            str(each.turned_away),
+            *(_two(value) for value in (each.p50_ms, each.p99_ms, each.queue_ms)),
         ]
         for each in report.load
     ]
@@ -99,14 +100,18 @@ def _load(report: BundleReport) -> Table:
 
 def _fresh(report: BundleReport) -> Table:
     names = ("python_seconds", "import_seconds", "load_seconds", "first_seconds", "seconds")
-    medians = [statistics.median(getattr(each, name) for each in report.fresh) for name in names]
-    memory = [max(each.peak_mib_first for each in report.fresh), max(each.peak_mib for each in report.fresh)]
-    header = ["Python starts", "imports", "load", "first text", "all", "peak MiB then", "after the workload"]
-    return (
-        "A fresh process, seconds",
-        header,
-        [[f"{value:.3f}" for value in medians] + [f"{mib:.0f}" for mib in memory]],
-    )
+    rows = []
+    for way in dict.fromkeys(each.way for each in report.fresh):
+        runs = [each for each in report.fresh if each.way == way]
+        medians = [statistics.median(getattr(each, name) for each in runs) for name in names]
+        memory = (runs[0].peak_mib_first, runs[0].peak_mib)
+        rows.append([way, *map(_two, medians), *("" if mib is None else f"{mib:.0f}" for mib in memory)])
+    header = ["way", "Python starts", "imports", "load", "first text", "all", "peak MiB then", "after the workload"]
+    return "A fresh process, seconds", header, rows
+
+
+def _two(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _stages(report: BundleReport) -> Table:
@@ -114,7 +119,7 @@ def _stages(report: BundleReport) -> Table:
     parts = {"tokenize": stages.tokenize, "run": stages.run, "padding": stages.padding, "rest": stages.rest}
     total = sum(parts.values())
     rows = [[name, f"{value:.3f}", f"{100 * value / total:.1f} %"] for name, value in parts.items()]
-    return "Where the cores' time goes", ["stage", "seconds of cores", "share"], rows
+    return f"Where the time of the workload goes, {report.precision}, one core", ["stage", "seconds", "share"], rows
 
 
 def _profile(report: BundleReport) -> Table:
@@ -133,32 +138,39 @@ def _plots(report: BundleReport) -> Iterator[str]:
         axes.set(xlabel="tokens of one text", ylabel="p50, ms", yscale="log", title="Latency by length")
         axes.legend()
     yield picture.getvalue()
+    served = [each for each in report.load if each.p50_ms is not None]
     with _figure() as (axes, picture):
-        for name in ("p50_ms", "p99_ms"):
-            values = [getattr(each, name) for each in report.load]
-            axes.plot([each.offered for each in report.load], values, marker="o", label=name.removesuffix("_ms"))
+        for name in ("p50_ms", "p99_ms", "queue_ms"):
+            values = [getattr(each, name) for each in served]
+            label = {"queue_ms": "in the queue, mean"}.get(name, name.removesuffix("_ms"))
+            axes.plot([each.offered for each in served], values, marker="o", label=label)
         axes.set(xlabel="texts a second offered", ylabel="ms", yscale="log", title="Latency under open-loop load")
         axes.legend()
     yield picture.getvalue()
     with _figure() as (axes, picture):
         left = 0.0
-        queue = sum(each.queue_ms * each.served for each in report.load) / sum(each.served for each in report.load)
-        parts = {"tokenization": report.stages.tokenize, "run": report.stages.run, "padding": report.stages.padding}
-        for name, seconds in parts.items():
-            share = 1e3 * seconds / report.texts
-            axes.barh(["offline"], [share], left=left, label=name)
-            left += share
-        axes.barh(["under load"], [queue], label="queue")
-        axes.set(xlabel="ms a text", title="Where the time of a text goes")
+        for name, milliseconds in _time_of_a_text(report).items():
+            axes.barh(["a text"], [milliseconds], left=left, label=name)
+            left += milliseconds
+        axes.set(xlabel="ms, mean", title="Where the time of a text goes")
         axes.legend()
     yield picture.getvalue()
     with _figure() as (axes, picture):
         for way in report.ways:
-            texts_a_second = report.texts / statistics.median(way.seconds)
-            axes.scatter([texts_a_second], [1.0 if way.cosine_mean is None else way.cosine_mean], label=way.name)
+            if way.name == EAGER or way.cosine_mean is not None:
+                texts_a_second = report.texts / statistics.median(way.seconds)
+                axes.scatter([texts_a_second], [way.cosine_mean or 1.0], label=way.name)
         axes.set(xlabel="texts a second", ylabel="mean cosine to eager PyTorch", title="Speed against fidelity")
         axes.legend()
     yield picture.getvalue()
+
+
+def _time_of_a_text(report: BundleReport) -> dict[str, float]:
+    """In milliseconds: on one core, and the queue at the highest rate that the service keeps up with."""
+    stages = report.stages
+    parts = {"tokenization": stages.tokenize, "padding": stages.padding, "run": stages.run, "rest": stages.rest}
+    queues = [each.queue_ms for each in report.load if each.served >= 0.95 * each.offered]
+    return {name: 1e3 * seconds / report.texts for name, seconds in parts.items()} | {"queue": max(queues, default=0.0)}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from encort.runtime.tokens import Text
 
 
 def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Operator]:
-    """Time of every operator on one core over the texts, in the micro-batches that serving makes; the longest first."""
+    """Time of every operator on one core over the texts, in micro-batches planned for it; the longest first."""
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(texts, reverse=variant.reads_reversed)
     micro_batches = plan(batch.lengths, workers=1, costs=Costs(), mixed=variant.layout is Layout.RAGGED)

@@ -12,13 +12,11 @@ import functools
 import itertools
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -26,7 +24,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.models import MODELS, TRAINED, operations
+from encort.benchmarks.models import LIMIT, MODELS, TRAINED, operations
 from encort.benchmarks.results import FOLDER, Outcome, Race, save
 from encort.benchmarks.systems import (
     LIMITS,
@@ -35,18 +33,18 @@ from encort.benchmarks.systems import (
     SYSTEMS,
     Running,
     System,
-    SystemFailedError,
     environment,
     prepare,
 )
 from encort.benchmarks.tables import race_table
-from encort.benchmarks.timing import in_turn
+from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.benchmarks.workload import mixed_texts, scored_pairs
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.inputs import read_texts
 from encort.runtime.session import FloatArray
 from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.tolerance import cosines
 
 BUILD = ROOT / "build" / "race"
 GRID = {"1 x 16": (1, 16, 20), "1 x 128": (1, 128, 5), "32 x 16": (32, 16, 3), "32 x 128": (32, 128, 1)}
@@ -66,25 +64,19 @@ class Entrant:
         self._running: Running | None = None
 
     @contextlib.contextmanager
-    def attempt(self) -> Any:
-        """Around what may fail."""
+    def attempt(self) -> Iterator[None]:
+        """Around what may fail, in whatever way: the others go on."""
         try:
             yield
-        except (SystemFailedError, subprocess.CalledProcessError) as error:
+        except Exception as error:
             click.echo(f"{self._system.key}: {error}", err=True)
-            self.outcome = replace(self.outcome, error=str(error))
+            self.outcome = replace(self.outcome, error=str(error) or type(error).__name__)
             self.close()
 
-    def start(self, checkpoint: Path, prepared: Path, calibration: Sequence[str], *, threads: int) -> None:
+    def start(self, stable: "Stable", *, threads: int) -> None:
         with self.attempt():
-            python = environment(self._system.peer, BUILD / "environments")
-            # Ours is one bundle with both precisions, and its environment cannot export.
-            folder = prepared / (OURS if self._system.peer == OURS else self._system.key.replace(":", "-"))
-            if self._system.peer == OURS:
-                _export(checkpoint, folder / "bundle", calibration)
-            else:
-                prepare(self._system, python, checkpoint=checkpoint, folder=folder, texts=calibration)
-            self._running = Running(self._system, python, checkpoint=checkpoint, folder=folder, threads=threads)
+            python, folder = stable.ready(self._system)
+            self._running = Running(self._system, python, checkpoint=stable.checkpoint, folder=folder, threads=threads)
             first = self._running.seconds_to_first
             self.outcome = replace(self.outcome, versions=self._running.versions, load_seconds=first)
 
@@ -112,12 +104,37 @@ class Entrant:
             self._running = None
 
 
+class Stable:
+    """Environments, and what the systems made of a checkpoint; each is made once in a race."""
+
+    def __init__(self, model: str) -> None:
+        self.checkpoint = MODELS[model](BUILD)
+        self._prepared = BUILD / "prepared" / model
+        self._python = functools.cache(lambda peer: environment(peer, BUILD / "environments"))
+        self._bundle = functools.cache(self._exported)
+
+    def ready(self, system: System) -> tuple[Path, Path]:
+        """The Python of a system, and the folder with what it serves."""
+        python = self._python(system.peer)
+        if system.peer == OURS:  # whose environment cannot export, and whose variants are in one bundle
+            return python, self._bundle()
+        folder = self._prepared / system.key.replace(":", "-")
+        prepare(system, python, checkpoint=self.checkpoint, folder=folder, texts=_calibration())
+        return python, folder
+
+    def _exported(self) -> Path:
+        folder = self._prepared / OURS
+        kinds = [Kind.FP32, Kind.INT8]
+        export_bundle(self.checkpoint, folder / "bundle", variants=kinds, calibration=_calibration(), overwrite=True)
+        return folder
+
+
 @click.command(help=__doc__)
 @click.option("--model", type=click.Choice(list(MODELS)), default="minilm", show_default=True)
 @click.option("--workload", type=click.Path(path_type=Path, exists=True), help="Other texts, a table or lines.")
-@click.option("--texts", "most", type=int, help="The first so many of the texts.")
-@click.option("--threads", default=2, show_default=True, help="For every system.")
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--texts", "most", type=click.IntRange(min=1), help="The first so many of the texts.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="For every system.")
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
 @click.option("--without", multiple=True, help="Leave out the systems whose key, name or precision holds this.")
 @click.option("--only", multiple=True, help="Leave out all others.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for the result; else benchmarks/results.")
@@ -131,18 +148,21 @@ def main(
     only: Sequence[str],
     output: Path | None,
 ) -> None:
-    texts = (mixed_texts() if workload is None else [str(text) for text in read_texts((), workload, None)])[:most]
-    checkpoint = MODELS[model](BUILD)
-    lengths = Tokenizer(checkpoint / "tokenizer.json", max_length=256)(texts).lengths
-    entrants = [Entrant(system) for system in SYSTEMS if _is_in(system, only, without)]
-    limits = [Entrant(system) for system in LIMITS]
+    texts = (mixed_texts() if workload is None else _single_texts(workload))[:most]
+    stable = Stable(model)
+    lengths = Tokenizer(stable.checkpoint / "tokenizer.json", max_length=LIMIT)(texts).lengths
+    reference, limits = Entrant(SYSTEMS[0]), [Entrant(system) for system in LIMITS]
+    entrants = [
+        reference if system is SYSTEMS[0] else Entrant(system) for system in SYSTEMS if _is_in(system, only, without)
+    ]
+    everybody = list(dict.fromkeys([reference, *entrants, *limits]))
     try:
-        for entrant in tqdm([*entrants, *limits], desc="start"):
-            entrant.start(checkpoint, BUILD / "prepared" / model, _calibration(), threads=threads)
-        _judge(entrants, texts, is_trained=model in TRAINED)
-        _measure(entrants, limits, texts, rounds=rounds, work=operations(checkpoint, lengths))
+        for entrant in tqdm(everybody, desc="start"):
+            entrant.start(stable, threads=threads)
+        _judge(reference, entrants, texts, is_trained=model in TRAINED)
+        _measure(entrants, limits, texts, rounds=rounds, work=operations(stable.checkpoint, lengths))
     finally:
-        for entrant in (*entrants, *limits):
+        for entrant in everybody:
             entrant.close()
     race = Race(
         command=shlex.join(["python", "-m", "encort.benchmarks.race", *sys.argv[1:]]),
@@ -155,8 +175,8 @@ def main(
         outcomes=[entrant.outcome for entrant in entrants],
         limits=[entrant.outcome for entrant in limits],
     )
-    click.echo(race_table(race))
     click.echo(f"kept in {save(race, (output or FOLDER) / race.file_name)}", err=True)
+    click.echo(race_table(race))
 
 
 def _is_in(system: System, only: Sequence[str], without: Sequence[str]) -> bool:
@@ -164,34 +184,34 @@ def _is_in(system: System, only: Sequence[str], without: Sequence[str]) -> bool:
     return not any(word in words for word in without) and (not only or any(word in words for word in only))
 
 
+def _single_texts(file: Path) -> list[str]:
+    texts = [text for text in read_texts((), file, None) if isinstance(text, str)]
+    if not texts:
+        raise click.UsageError(f"{file} has no single texts")
+    return texts
+
+
 def _calibration() -> list[str]:
     rows = read_texts((), ROOT / "examples" / "stsb" / "train.csv", "text")
     return sorted({str(text) for text in rows})[::10][:CALIBRATION]
 
 
-def _export(checkpoint: Path, output: Path, calibration: Sequence[str]) -> None:
-    export_bundle(checkpoint, output, variants=[Kind.FP32, Kind.INT8], calibration=calibration, overwrite=True)
-
-
-def _judge(entrants: Sequence[Entrant], texts: Sequence[str], *, is_trained: bool) -> None:
-    """Compare all embeddings with those of the first system, which is eager PyTorch in float32; a warm-up as well."""
-    reference: FloatArray | None = None
+def _judge(reference: Entrant, entrants: Sequence[Entrant], texts: Sequence[str], *, is_trained: bool) -> None:
+    """Compare all embeddings with those of eager PyTorch in float32; a warm-up as well."""
     first, second, scores = scored_pairs()
+    right = reference.embeddings(texts)
     for entrant in tqdm(entrants, desc="judge"):
-        found = entrant.embeddings(texts)
-        if found is None:
-            continue
-        if reference is None and entrant.outcome.key == SYSTEMS[0].key:
-            reference = found
-        if reference is not None:
-            cosines = (found * reference).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(reference, axis=1)
-            entrant.outcome = replace(
-                entrant.outcome, cosine_mean=float(cosines.mean()), cosine_min=float(cosines.min())
-            )
-        pairs = entrant.embeddings([*first, *second]) if is_trained else None
-        if pairs is not None:
-            alike = (pairs[: len(first)] * pairs[len(first) :]).sum(1)
-            entrant.outcome = replace(entrant.outcome, spearman=100 * float(spearmanr(alike, scores)[0]))
+        with entrant.attempt():
+            found = entrant.embeddings(texts)
+            if found is not None and right is not None:
+                alike = cosines(found, right)
+                entrant.outcome = replace(
+                    entrant.outcome, cosine_mean=float(alike.mean()), cosine_min=float(alike.min())
+                )
+            pairs = entrant.embeddings([*first, *second]) if is_trained else None
+            if pairs is not None:
+                alike = cosines(*np.split(pairs, 2))
+                entrant.outcome = replace(entrant.outcome, spearman=100 * float(spearmanr(alike, scores)[0]))
 
 
 def _measure(
@@ -207,7 +227,8 @@ def _measure(
             entrant.outcome = replace(entrant.outcome, seconds=[each[0] for each in found], grid=_by_shape(found))
     for entrant in limits:
         products = [statistics.median(each) for each in seconds[entrant.outcome.key] if each]
-        entrant.outcome = replace(entrant.outcome, seconds=[each * work / PRODUCT for each in products])
+        if entrant.outcome.error is None:
+            entrant.outcome = replace(entrant.outcome, seconds=[each * work / PRODUCT for each in products])
 
 
 def _text(tokens: int) -> str:

@@ -35,11 +35,13 @@ class Latency:
 
     Attributes:
         way: By its name.
+        calls: How many were timed; with few of them p99 is hardly more than the slowest.
         texts: Of a call.
         tokens: Of each text.
     """
 
     way: str
+    calls: int
     texts: int
     tokens: int
     p50_ms: float
@@ -55,16 +57,16 @@ class Load:
     Attributes:
         offered: Texts a second that came.
         served: Texts a second that were answered.
-        overloaded: Texts that a full queue turned away.
-        p50_ms: From when a text was due until its result.
+        turned_away: Texts that the queue had no room for.
+        p50_ms: From when a text was due until its result; None if none was served.
         queue_ms: Of it in the queue, on average.
     """
 
     offered: float
     served: float
-    overloaded: int
-    p50_ms: float
-    p99_ms: float
+    turned_away: int
+    p50_ms: float | None
+    p99_ms: float | None
     queue_ms: float
 
 
@@ -73,20 +75,22 @@ class Fresh:
     """A new process, from its start to its first result.
 
     Attributes:
+        way: By its name.
         python_seconds: Until Python ran its first line.
-        import_seconds: Importing encort, numpy, onnxruntime and tokenizers.
+        import_seconds: Importing encort, numpy, onnxruntime and tokenizers; of eager PyTorch, torch and transformers.
         load_seconds: `encort.load`: manifest, hashes, tokenizer, session.
         first_seconds: The first text.
-        peak_mib_first: Most memory by then.
+        peak_mib_first: Most memory by then; None where the system does not tell.
         peak_mib: Most memory after the whole workload.
     """
 
+    way: str
     python_seconds: float
     import_seconds: float
     load_seconds: float
     first_seconds: float
-    peak_mib_first: float
-    peak_mib: float
+    peak_mib_first: float | None
+    peak_mib: float | None
 
     @property
     def seconds(self) -> float:
@@ -96,13 +100,14 @@ class Fresh:
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """Where the time of a workload goes, in seconds of cores: those that it took times the threads.
+    """Where the time of a workload goes on one core, in seconds.
 
     Attributes:
         tokenize: Texts to token ids.
         run: In ONNX Runtime, for tokens that count.
-        padding: In ONNX Runtime, for padding, by its share of the tokens.
-        rest: Planning, copying, results, and cores without work.
+        padding: In ONNX Runtime, for padding, by its share of the tokens: an upper bound, since most of a graph may
+            leave it out.
+        rest: Planning, copying, results.
     """
 
     tokenize: float
@@ -219,7 +224,7 @@ class Race:
     @property
     def file_name(self) -> str:
         cpu = re.sub(r"[^a-z0-9]+", "-", self.machine.cpu.lower()).strip("-")
-        return f"race-{self.model}-{self.machine.date[:10]}-{cpu}.json"
+        return f"race-{self.model}-{self.machine.date[:16].replace(':', '')}-{cpu}.json"
 
 
 KINDS = {"bundle": BundleReport, "race": Race}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,10 @@ LIMITS = (
 
 
 _STANDARD_ERROR = 2
-_ALONE = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+_ALONE = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "XDG_CACHE_HOME": str(ROOT / "build" / "race" / "cache")}
+"""No model hub, no second copy of encort, and nothing that an earlier run has learned of this machine."""
+_PATIENCE_S = 1800
+"""A system that has not answered by then has failed."""
 
 
 class SystemFailedError(Exception):
@@ -116,7 +120,8 @@ def prepare(system: System, python: Path, *, checkpoint: Path, folder: Path, tex
     """
     made = folder / "made"
     script = PEERS / f"{system.peer}.py"
-    version = hashlib.sha256(script.read_bytes() + json.dumps(list(texts)).encode()).hexdigest()
+    parts = [script, PEERS / "protocol.py", PEERS / f"{system.peer}.txt", checkpoint / "config.json"]
+    version = hashlib.sha256(b"".join(map(Path.read_bytes, parts)) + json.dumps(list(texts)).encode()).hexdigest()
     if made.is_file() and made.read_text(encoding="utf-8") == version:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +148,11 @@ class Running:
             text=True,
             env=os.environ | _ALONE | {"OMP_NUM_THREADS": str(threads)},
         )
-        self.versions: dict[str, str] = self._answer()["versions"]
+        try:
+            self.versions: dict[str, str] = self._answer()["versions"]
+        except BaseException:
+            self.close()
+            raise
         self.seconds_to_first = time.perf_counter() - begin
         self._signal(signal.SIGSTOP)
 
@@ -173,7 +182,12 @@ class Running:
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        limit = threading.Timer(_PATIENCE_S, self._process.kill)
+        limit.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            limit.cancel()
         answer = json.loads(line) if line else {"error": f"its process ended with {self._process.wait()}"}
         if "error" in answer:
             raise SystemFailedError(answer["error"])

@@ -3,7 +3,8 @@
     python -m encort.benchmarks.tables            writes them between the marks of README.md and docs/*.md
     python -m encort.benchmarks.tables --check    says whether they are what the results give
 
-A mark is `<!-- table: NAME.json -->`, and the table after it ends at `<!-- end -->`.
+A mark is `<!-- race: NAME.json -->` for all that a race measured, or `<!-- brief: NAME.json -->` for what a reader
+wants to know first; the table after it ends at `<!-- end -->`.
 """
 
 import re
@@ -19,37 +20,85 @@ from encort.benchmarks.timing import speed
 from encort.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-_MARK = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARK = re.compile(r"(<!-- (?P<kind>race|brief): (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def race_table(race: Race) -> str:
-    """A row a system, the slowest first; the machine's limits last."""
-    ours = {each.precision: each for each in race.outcomes if each.name == "encort" and each.seconds}
-    header = ["", "precision", "seconds", "tokens a second", *(f"encort {name} is" for name in ours)]
-    header += ["cosine, mean / least", "STS-B", "one text of 16"]
-    measured = sorted((each for each in race.outcomes if each.seconds), key=lambda each: -_seconds(each))
-    rows = [
-        _row(race, each, list(ours.values()))
-        for each in (*measured, *(limit for limit in race.limits if limit.seconds))
+    """A row a system, the slowest first, the machine's limits last; and the same for calls of one shape."""
+    ours = _ours(race)
+    header = ["", "precision", "seconds (least-most)", "tokens a second", *(f"encort {name} is" for name in ours)]
+    header += ["cosine, mean / least", "STS-B", "start to first, s", "peak MiB"]
+    rows = [_row(race, each, list(ours.values())) for each in _in_order(race)]
+    failed = [_failed(each) for each in (*race.outcomes, *race.limits) if each.error is not None]
+    shapes = list(next((each.grid for each in race.outcomes if each.grid), {}))
+    calls = [
+        [each.name, each.precision, *(f"{1e3 * statistics.median(each.grid[shape]):.2f}" for shape in shapes)]
+        for each in _in_order(race)
+        if each.grid
     ]
-    failed = [[each.name, each.precision, f"failed: {_first_line(each.error)}"] for each in race.outcomes if each.error]
-    about = (
-        f"{race.texts} texts, {race.tokens} tokens, {race.threads} threads, {race.machine.cpu}; "
-        f"medians of {max(len(each.seconds) for each in race.outcomes)} rounds in turn, ratios with intervals of 95 %:"
+    parts = [_about(race), "", *_lines(header, [*rows, *failed]), "", "Milliseconds of a call, texts x tokens:", ""]
+    return "\n".join([*parts, *_lines(["", "precision", *shapes], calls), "", _source(race)])
+
+
+def brief_table(race: Race) -> str:
+    """Tokens a second of every system, and how much faster encort is at the same precision."""
+    ours = _ours(race)
+    rows = [
+        [
+            f"**{each.name}**" if each.name == "encort" else each.name,
+            each.precision,
+            f"{race.tokens / _seconds(each):,.0f}",
+            *(_ratio(mine, each) for mine in ours.values()),
+            "" if each.cosine_mean is None else f"{each.cosine_mean:.4f}",
+        ]
+        for each in _in_order(race)
+        if each.error is None and each not in race.limits
+    ]
+    header = ["", "precision", "tokens a second", *(f"encort {name} is" for name in ours), "cosine"]
+    return "\n".join([_about(race), "", *_lines(header, rows), "", _source(race)])
+
+
+def _ours(race: Race) -> dict[str, Outcome]:
+    return {each.precision: each for each in race.outcomes if each.name == "encort" and each.error is None}
+
+
+def _in_order(race: Race) -> list[Outcome]:
+    measured = sorted((each for each in race.outcomes if each.error is None), key=lambda each: -_seconds(each))
+    return [*measured, *(each for each in race.limits if each.error is None)]
+
+
+def _about(race: Race) -> str:
+    rounds = max((len(each.seconds) for each in race.outcomes), default=0)
+    return (
+        f"{race.model}, {race.texts} texts of {race.workload}, {race.tokens} tokens, {race.threads} threads each, "
+        f"tokenization included, on {race.machine.cpu} ({', '.join(race.machine.instruction_sets)}); medians of "
+        f"{rounds} rounds in turn, ratios with their intervals of confidence:"
     )
-    return "\n".join([about, "", *_lines(header, [*rows, *failed]), "", f"`{race.command}`, {race.machine.date[:10]}"])
+
+
+def _source(race: Race) -> str:
+    return f"`{race.command}`, {race.machine.date[:10]}, revision {race.machine.revision}"
 
 
 def _row(race: Race, system: Outcome, ours: Sequence[Outcome]) -> list[str]:
     is_limit = system in race.limits
-    name = f"limit of the machine's {system.name}" if is_limit else system.name
-    cells = [name, system.precision, f"{_seconds(system):.2f}", f"{race.tokens / _seconds(system):,.0f}"]
-    cells += ["" if each is system else str(speed(each.seconds, system.seconds)) for each in ours]
+    name = f"limit: {system.name} of ONNX Runtime" if is_limit else system.name
+    spread = f"{_seconds(system):.2f} ({min(system.seconds):.2f}-{max(system.seconds):.2f})"
+    cells = [name, system.precision, spread, f"{race.tokens / _seconds(system):,.0f}"]
+    cells += [_ratio(each, system) for each in ours]
     if is_limit:
         return cells
     cosine = "" if system.cosine_mean is None else f"{system.cosine_mean:.5f} / {system.cosine_min:.3f}"
     spearman = "" if system.spearman is None else f"{system.spearman:.2f}"
-    return [*cells, cosine, spearman, f"{1e3 * statistics.median(system.grid['1 x 16']):.2f} ms"]
+    return [*cells, cosine, spearman, f"{system.load_seconds:.1f}", f"{system.peak_mib:.0f}"]
+
+
+def _ratio(ours: Outcome, system: Outcome) -> str:
+    return "" if ours is system else str(speed(ours.seconds, system.seconds))
+
+
+def _failed(system: Outcome) -> list[str]:
+    return [system.name, system.precision, f"failed: {_first_line(system.error)}"]
 
 
 def _seconds(system: Outcome) -> float:
@@ -57,7 +106,7 @@ def _seconds(system: Outcome) -> float:
 
 
 def _first_line(error: str | None) -> str:
-    return (error or "").strip().splitlines()[0].replace("|", "/")
+    return next(iter((error or "").strip().splitlines()), "").replace("|", "/")
 
 
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -67,17 +116,14 @@ def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def written(text: str, folder: Path = FOLDER) -> str:
     """A document with its tables as the results give them."""
-    return _MARK.sub(
-        lambda mark: f"{mark[1]}{_table(folder / mark['name'])}\n{mark[3]}",
-        text,
-    )
+    return _MARK.sub(lambda mark: f"{mark[1]}{_table(folder / mark['name'], mark['kind'])}\n{mark[4]}", text)
 
 
-def _table(file: Path) -> str:
+def _table(file: Path, kind: str) -> str:
     result = read(file)
     if not isinstance(result, Race):
         raise InputError(f"{file} is no race")
-    return race_table(result)
+    return race_table(result) if kind == "race" else brief_table(result)
 
 
 @click.command(help=__doc__)

@@ -1,25 +1,23 @@
 """Seconds of things measured in turn, and what may be said of them."""
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 Measured = TypeVar("Measured")
-Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-_RESAMPLES = 2000
+ROUNDS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times as fast one system is as another: the median over the rounds, and an interval of confidence."""
+    """A median over rounds, such as how many times as fast one system is as another, and its interval of confidence."""
 
     median: float
     low: float
@@ -55,29 +53,33 @@ def speed(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
     >>> speed([1.0, 2.0, 1.0], [3.0, 6.0, 3.0])
     Ratio(median=3.0, low=3.0, high=3.0)
     """
-    ratios = np.array(baseline) / np.array(seconds)
-    low, high = _interval(_medians(ratios))
-    return Ratio(median=float(np.median(ratios)), low=low, high=high)
+    return of_rounds([theirs / ours for ours, theirs in zip(seconds, baseline, strict=True)])
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> Ratio:
     """How many times as much the second numbers are, which come from a run of their own.
 
+    The interval is that of two intervals, so it is a wide one; what differs from run to run is not in it.
+
     >>> change([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(median=0.5, low=0.5, high=0.5)
     """
-    low, high = _interval(_medians(np.array(after), seed=1) / _medians(np.array(before), seed=2))
-    return Ratio(median=statistics.median(after) / statistics.median(before), low=low, high=high)
+    first, second = of_rounds(before), of_rounds(after)
+    return Ratio(median=second.median / first.median, low=second.low / first.high, high=second.high / first.low)
 
 
-def _medians(values: Floats, seed: int = 13) -> Floats:
-    """Medians of values drawn from these with replacement (bootstrap, Efron 1979), `(resamples,)` float64."""
-    drawn = np.random.default_rng(seed).choice(values, (_RESAMPLES, len(values)))
-    medians: Floats = np.median(drawn, axis=1)
-    return medians
+def of_rounds(values: Sequence[float]) -> Ratio:
+    """The median, and between which of the values it lies with the confidence, whatever their distribution.
 
+    Of fewer than six values these are the least and the greatest, and the confidence is lower: 94 % of five, 75 % of
+    three (David and Nagaraja, Order Statistics, 7.1).
 
-def _interval(values: Floats) -> tuple[float, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    >>> of_rounds([5, 1, 4, 2, 3])
+    Ratio(median=3, low=1, high=5)
+    """
+    ordered, count = sorted(values), len(values)
+    outside, tail = 0, 0.5**count
+    while 2 * (tail + math.comb(count, outside + 1) * 0.5**count) <= 1 - CONFIDENCE:
+        outside += 1
+        tail += math.comb(count, outside) * 0.5**count
+    return Ratio(median=statistics.median(ordered), low=ordered[outside], high=ordered[-1 - outside])

@@ -1,4 +1,4 @@
-"""The machine's limit: one large matrix product by ONNX Runtime, which no encoder on it can pass."""
+"""What one large matrix product by ONNX Runtime reaches on this machine."""
 
 from pathlib import Path
 from typing import Any

@@ -8,7 +8,7 @@ It says first what it is, `{"versions": {...}}`, when it has embedded a first te
 by itself. The answer is `{"seconds": [...], "peak_mib": ...}`, with the embeddings of all calls in FILE, `(texts,
 dim)` float32. A failure is `{"error": "..."}`.
 
-This file and its neighbours import nothing of encort: they run where encort is not installed.
+This file and its neighbours but one import nothing of encort: they run where encort is not installed.
 """
 
 import json
@@ -71,7 +71,7 @@ def _answer(embed: Embed, request: Any) -> dict[str, Any]:
 def _peak_mib() -> float:
     """Most memory of this process; `getrusage` would count that of the process which started it."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _only_answers_on_stdout() -> Any:

@@ -1,7 +1,11 @@
+import dataclasses
+
+import pytest
 from click.testing import CliRunner
 
 from encort.benchmarks.compare import main
 from encort.benchmarks.results import Outcome, save
+from encort.runtime.errors import InputError
 
 
 def ours(seconds: list[float]) -> Outcome:
@@ -43,6 +47,25 @@ def test_a_slower_peer_is_told_but_is_no_failure(make_race, tmp_path):
     assert "Snail fp32: 1.50x" in found.output
 
 
-def test_results_without_anything_in_common_are_refused(make_race, tmp_path):
-    found = compare(tmp_path, make_race(ours([2.0, 2.0, 2.0])), make_race())
-    assert "nothing in common" in str(found.exception)
+def test_slower_calls_are_caught(make_race, tmp_path):
+    def one(seconds: float) -> Outcome:
+        return dataclasses.replace(ours([2.0, 2.0, 2.0]), grid={"1 x 16": [seconds] * 3})
+
+    found = compare(tmp_path, make_race(one(0.001)), make_race(one(0.002)))
+    assert found.exit_code == 1
+    assert "encort fp32, 1 x 16: 2.00x (2.00-2.00) of the time before, SLOWER" in found.output
+
+
+def test_what_has_failed_is_no_improvement(make_race, tmp_path):
+    failed = dataclasses.replace(ours([]), error="out of memory")
+    found = compare(tmp_path, make_race(ours([2.0, 2.0, 2.0])), make_race(failed))
+    assert found.exit_code == InputError.exit_code != 1
+    assert "the second result lacks encort fp32" in found.output
+
+
+@pytest.mark.parametrize("change", [{"texts": 11}, {"tokens": 7}, {"threads": 4}, {"model": "bert-base"}])
+def test_other_work_is_not_compared(make_race, tmp_path, change):
+    race = make_race(ours([2.0, 2.0, 2.0]))
+    found = compare(tmp_path, race, dataclasses.replace(race, **change))
+    assert found.exit_code == InputError.exit_code
+    assert "not of the same work" in found.output

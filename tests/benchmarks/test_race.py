@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -18,8 +19,11 @@ from protocol import main
 
 def load(variant, checkpoint, folder, threads):
     assert (folder / "calibration").is_file()
+    calls = [0]
     def embed(texts):
-        if variant == "broken" and len(texts) > 1:
+        calls[0] += 1
+        # The first text, the workload and the pairs pass; it fails in a round.
+        if variant == "broken" and calls[0] > 3:
             raise RuntimeError("out of tricks")
         if variant == "slow":
             time.sleep(0.001 * len(texts))
@@ -42,6 +46,8 @@ def small(tmp_path, monkeypatch, encoder_checkpoint):
     shutil.copy(systems.PEERS / "protocol.py", peers)
     (peers / "peer.py").write_text(PEER)
     shutil.copy(peers / "peer.py", peers / "limits.py")
+    for pins in ("peer.txt", "limits.txt"):
+        (peers / pins).write_text("numpy==2.4.6")
     kinds = [System(name=name, peer="peer", variant=name, precision="fp32") for name in ("slow", "fast", "broken")]
     monkeypatch.setattr(systems, "PEERS", peers)
     monkeypatch.setattr(racing, "SYSTEMS", kinds)
@@ -70,9 +76,39 @@ def test_a_race(small):
     assert min(slow.grid["32 x 16"]) > 0.03 > max(slow.grid["1 x 16"])
     assert fast.spearman is not None
     assert "out of tricks" in broken.error
+    assert broken.cosine_mean == 1.0  # judged before it failed
     assert "failed: RuntimeError: out of tricks" in done.output
     assert found.texts == 30
     assert len(found.limits[0].seconds) == 3
+
+
+def test_without_the_reference_the_others_are_judged_all_the_same(small):
+    _, found = run(small, "--texts", "20", "--without", "slow")
+    assert [each.name for each in found.outcomes] == ["fast", "broken"]
+    assert found.outcomes[0].cosine_mean < 1
+
+
+def test_a_limit_that_fails_is_told(small):
+    (small / "peers" / "limits.py").write_text("raise SystemExit(3)")
+    done, found = run(small, "--texts", "5", "--only", "fast")
+    assert "exit status 3" in found.limits[0].error
+    assert "| product | fp32 | failed" in done.output
+    assert found.outcomes[0].seconds
+
+
+def test_ours_is_exported_once_and_served_by_its_own_package(small, monkeypatch):
+    monkeypatch.setattr(racing, "OURS", "ours")
+    kinds = [System(name="encort", peer="ours", variant=name, precision=name) for name in ("fp32", "int8")]
+    monkeypatch.setattr(racing, "SYSTEMS", kinds)
+    peer = Path(__file__).parents[2] / "benchmarks" / "peers" / "encort_runtime.py"
+    shutil.copy(peer, small / "peers" / "ours.py")
+    environments = []
+    monkeypatch.setattr(racing, "environment", lambda name, _: environments.append(name) or sys.executable)
+    _, found = run(small, "--texts", "5")
+    assert [each.error for each in found.outcomes] == [None, None]
+    assert found.outcomes[0].versions["encort"]
+    assert found.outcomes[1].cosine_mean > 0.98
+    assert sorted(environments) == ["limits", "ours"]
 
 
 def test_systems_are_left_out_by_name(small):

@@ -9,7 +9,7 @@ from encort.runtime.errors import InputError
 def test_a_race_is_read_as_it_was_saved(make_race, tmp_path):
     race = make_race()
     assert read(save(race, tmp_path / "new" / race.file_name)) == race
-    assert race.file_name == "race-minilm-2026-11-26-test-tm-cpu.json"
+    assert race.file_name == "race-minilm-2026-11-26T1000-test-tm-cpu.json"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "speech"}', '{"kind": "race", "command": 3}'])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encort.benchmarks import systems
-from encort.benchmarks.systems import LIMITS, OURS, SYSTEMS, SystemFailedError
+from encort.benchmarks.systems import LIMITS, OURS, SYSTEMS, System, SystemFailedError, prepare
 
 
 def test_a_system_embeds_and_times_each_call(start, tmp_path):
@@ -28,7 +28,7 @@ def test_a_system_embeds_and_times_each_call(start, tmp_path):
     assert 5 < answer["peak_mib"] < 2000
 
 
-def test_a_system_rests_while_others_run(start):
+def test_a_system_rests_while_others_run(start, tmp_path):
     running = start(
         """
         import threading, time
@@ -43,10 +43,20 @@ def test_a_system_rests_while_others_run(start):
         return embed
         """
     )
-    process = running._process
-    time.sleep(0.2)
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    assert re.search(r"State:\s+T", status)
+
+    def rests():
+        time.sleep(0.2)
+        status = Path(f"/proc/{running._process.pid}/status").read_text(encoding="utf-8")
+        return bool(re.search(r"State:\s+T", status))
+
+    def turns():
+        running.run([["a"]], output=tmp_path / "turns.npy")
+        return int(np.load(tmp_path / "turns.npy")[0, 0])
+
+    assert rests()
+    before = turns()
+    assert rests()
+    assert turns() - before < 100  # of 200 that the pause would have let it do
 
 
 def test_what_a_library_prints_is_no_answer(start):
@@ -85,10 +95,38 @@ def test_a_system_that_dies_is_a_failure(start):
         running.run([["again"]])
 
 
+def test_a_system_that_does_not_answer_is_ended(start, monkeypatch):
+    running = start(
+        """
+        import time
+        def embed(texts):
+            time.sleep(100 * (texts == ["sleep"]))
+            return [[1.0]]
+        return embed
+        """
+    )
+    monkeypatch.setattr(systems, "_PATIENCE_S", 0.5)
+    with pytest.raises(SystemFailedError, match="ended"):
+        running.run([["sleep"]])
+
+
+def test_what_was_prepared_is_made_again_when_the_pins_change(tmp_path, monkeypatch, encoder_checkpoint):
+    made = []
+    monkeypatch.setattr(systems, "PEERS", tmp_path)
+    monkeypatch.setattr(systems, "_run", lambda *words: made.append(words))
+    for name in ("peer.py", "peer.txt", "protocol.py"):
+        (tmp_path / name).write_text("1")
+    system = System(name="a peer", peer="peer", variant="fast", precision="fp32")
+    for pins in ("1", "1", "2"):
+        (tmp_path / "peer.txt").write_text(pins)
+        prepare(system, Path("python"), checkpoint=encoder_checkpoint, folder=tmp_path / "made", texts=["a"])
+    assert len(made) == 2
+
+
 def test_every_system_has_a_script_with_its_variant_and_pinned_packages():
     for system in (*SYSTEMS, *LIMITS):
         script = (systems.PEERS / f"{system.peer}.py").read_text(encoding="utf-8")
-        assert system.variant.split("-")[0] in script
+        assert re.search(rf"Variants: .*\b{system.variant}\b", script)
         pins = (systems.PEERS / f"{system.peer}.txt").read_text(encoding="utf-8").split()
         assert pins
         assert all(re.fullmatch(r"[\w.\[\],-]+==[\w.]+", pin) for pin in pins), pins

@@ -3,11 +3,20 @@ import sys
 
 from encort.benchmarks import tables
 from encort.benchmarks.results import Outcome, save
-from encort.benchmarks.tables import race_table, written
+from encort.benchmarks.tables import brief_table, race_table, written
 
 
 def system(name: str, precision: str, seconds: list[float], **values: object) -> Outcome:
-    return Outcome(name=name, key=name, precision=precision, seconds=seconds, grid={"1 x 16": [0.004]}, **values)
+    return Outcome(
+        name=name,
+        key=name,
+        precision=precision,
+        seconds=seconds,
+        grid={"1 x 16": [0.004]},
+        load_seconds=1.5,
+        peak_mib=100,
+        **values,
+    )
 
 
 def test_a_race_is_a_row_a_system_the_slowest_first(make_race):
@@ -16,20 +25,40 @@ def test_a_race_is_a_row_a_system_the_slowest_first(make_race):
         system("Snail", "fp32", [5.0, 8.0, 5.0]),
         Outcome(name="Broken", key="broken", precision="int8", error="no | kernel\nmore"),
     )
-    _, _, header, _, snail, ours, limit, broken, _, command = race_table(race).splitlines()
+    about, _, header, _, snail, ours, limit, broken, *calls = race_table(race).splitlines()
+    assert about.startswith("minilm, 10 texts of made up, 1000 tokens, 2 threads each")
     assert "encort fp32 is" in header
-    assert snail.startswith("| Snail | fp32 | 5.00 | 200 | 2.50x (2.50-4.00) |")
-    assert ours.startswith("| encort | fp32 | 2.00 | 500 |  | 1.00000 / 1.000 | 82.03 | 4.00 ms |")
-    assert limit.startswith("| limit of the machine's matrix product | fp32 | 1.00 | 1,000 | 0.50x")
+    assert snail.startswith("| Snail | fp32 | 5.00 (5.00-8.00) | 200 | 2.50x (2.50-4.00) |")
+    assert ours.startswith("| encort | fp32 | 2.00 (2.00-2.00) | 500 |  | 1.00000 / 1.000 | 82.03 | 1.5 | 100 |")
+    assert limit.startswith("| limit: matrix product of ONNX Runtime | fp32 | 1.00 (1.00-1.00) | 1,000 | 0.50x")
     assert broken.startswith("| Broken | int8 | failed: no / kernel |")
-    assert race.command in command
+    assert "| Snail | fp32 | 4.00 |" in calls
+    assert race.command in calls[-1]
+
+
+def test_a_brief_table_leaves_limits_and_failures_out(make_race):
+    race = make_race(
+        system("encort", "fp32", [2.0, 2.0, 2.0], cosine_mean=1.0, cosine_min=1.0),
+        system("Snail", "fp32", [5.0, 8.0, 5.0], cosine_mean=0.99871, cosine_min=0.9),
+        Outcome(name="Broken", key="broken", precision="int8", error="no kernel"),
+    )
+    _, _, _, _, *rows, _, _ = brief_table(race).splitlines()
+    assert rows == [
+        "| Snail | fp32 | 200 | 2.50x (2.50-4.00) | 0.9987 |",
+        "| **encort** | fp32 | 500 |  | 1.0000 |",
+    ]
+
+
+def test_a_race_in_which_all_failed_has_a_table(make_race):
+    race = make_race(Outcome(name="Broken", key="broken", precision="int8", error=""), product=[])
+    assert "| Broken | int8 |" in race_table(race)
 
 
 def test_a_document_gets_its_tables_and_keeps_the_rest(make_race, tmp_path):
     save(make_race(system("encort", "fp32", [2.0, 2.0, 2.0])), tmp_path / "a.json")
-    text = "before\n<!-- table: a.json -->\nstale\n<!-- end -->\nafter\n"
+    text = "before\n<!-- race: a.json -->\nstale\n<!-- end -->\nafter\n"
     once = written(text, tmp_path)
-    assert once.startswith("before\n<!-- table: a.json -->\n10 texts, 1000 tokens")
+    assert once.startswith("before\n<!-- race: a.json -->\nminilm, 10 texts")
     assert once.endswith("\n<!-- end -->\nafter\n")
     assert "stale" not in once
     assert written(once, tmp_path) == once
@@ -48,7 +77,7 @@ def test_a_stale_table_is_told(make_race, tmp_path, monkeypatch):
     save(make_race(system("encort", "fp32", [2.0, 2.0, 2.0])), tmp_path / "a.json")
     (tmp_path / "docs").mkdir()
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- table: a.json -->\nstale\n<!-- end -->\n")
+    readme.write_text("<!-- race: a.json -->\nstale\n<!-- end -->\n")
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     monkeypatch.setattr(tables.written, "__defaults__", (tmp_path,))
     checked = CliRunner().invoke(tables.main, ["--check"])
