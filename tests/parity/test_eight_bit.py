@@ -103,7 +103,7 @@ def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_ou
             effects.append(np.linalg.norm(plain[name] - expected[name]) / size)
     # Now and then a number between two steps is rounded to the other one.
     assert np.median(errors) < 1e-4 < np.median(effects)
-    assert np.max(errors) < 0.05
+    assert np.max(errors) < 0.1
 
 
 def test_every_head_has_vectors_to_judge_by(trained, calibration, model):
