@@ -8,5 +8,5 @@ encort train text-classification --model examples/kcbert --from-scratch \
   --train examples/nsmc/train.tsv --validation examples/nsmc/dev.tsv --output "$output/checkpoint" \
   --epochs 3 --learning-rate 1e-3 --dropout 0.2 --max-length 64
 encort export "$output/checkpoint" --output "$output/bundle" --variant fp32 --variant int8 \
-  --calibration examples/nsmc/train.tsv --evaluation examples/nsmc/dev.tsv
+  --calibration examples/nsmc/train.tsv --evaluation examples/nsmc/dev.tsv --max-drop 0.3
 encort predict "$output/bundle" "정말 재미있는 영화였어요" "돈이 아깝다"

@@ -7,5 +7,5 @@ output="${OUTPUT:-build/wnut17}"
 encort train token-classification --model "$model" --train examples/wnut17/train.conll \
   --validation examples/wnut17/dev.conll --output "$output/checkpoint"
 encort export "$output/checkpoint" --output "$output/bundle" --variant fp32 --variant int8 \
-  --calibration examples/wnut17/train.conll --evaluation examples/wnut17/dev.conll
+  --calibration examples/wnut17/train.conll --evaluation examples/wnut17/dev.conll --max-drop 0.3
 encort predict "$output/bundle" "Lewis Hamilton wins in Singapore" "the new iPhone from Apple is out"
