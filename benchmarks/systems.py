@@ -42,12 +42,12 @@ class System:
 
 SYSTEMS = (
     System(name="eager PyTorch, as texts come", peer="eager", variant="fp32", precision="fp32"),
-    System(name="eager PyTorch, sorted by length", peer="eager", variant="fp32-sorted", precision="fp32"),
+    System(name="eager PyTorch, sorted by tokens", peer="eager", variant="fp32-sorted", precision="fp32"),
     System(name="eager PyTorch, as texts come", peer="eager", variant="bf16", precision="bf16"),
-    System(name="eager PyTorch, sorted by length", peer="eager", variant="bf16-sorted", precision="bf16"),
-    System(name="torch.compile, sorted by length", peer="eager", variant="compiled-sorted", precision="fp32"),
+    System(name="eager PyTorch, sorted by tokens", peer="eager", variant="bf16-sorted", precision="bf16"),
+    System(name="torch.compile, sorted by tokens", peer="eager", variant="compiled-sorted", precision="fp32"),
     System(name="Optimum ORTModel, as texts come", peer="ort_model", variant="fp32", precision="fp32"),
-    System(name="Optimum ORTModel, sorted by length", peer="ort_model", variant="fp32-sorted", precision="fp32"),
+    System(name="Optimum ORTModel, sorted by tokens", peer="ort_model", variant="fp32-sorted", precision="fp32"),
     System(name="FastEmbed, as texts come", peer="fast_embed", variant="fp32", precision="fp32"),
     System(name="FastEmbed, sorted by length", peer="fast_embed", variant="fp32-sorted", precision="fp32"),
     System(

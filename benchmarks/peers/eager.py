@@ -1,34 +1,37 @@
-"""Eager PyTorch, as transformers runs it: float32 or bfloat16, as texts come or sorted by length, or compiled."""
+"""Eager PyTorch, as transformers runs it: float32 or bfloat16, as texts come or sorted by tokens, or compiled."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from protocol import BATCH, Embed, in_batches, main, max_length, mean_pooled
+from protocol import BATCH, Embed, fast_tokenizer, in_batches, main, mean_pooled, padded
+
+BATCHES = {torch.float32: BATCH, torch.bfloat16: 2 * BATCH}
+"""Texts a batch."""
 
 
 def load(variant: str, checkpoint: Path, _: Path, threads: int) -> Embed:
     """Variants: fp32, fp32-sorted, bf16, bf16-sorted, compiled-sorted."""
     torch.set_num_threads(threads)
-    limit = max_length(checkpoint)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = fast_tokenizer(checkpoint)
     dtype = torch.bfloat16 if variant.startswith("bf16") else torch.float32
     model = transformers.AutoModel.from_pretrained(checkpoint, dtype=dtype).eval()
     forward = torch.compile(model, dynamic=True) if variant.startswith("compiled") else model
 
     @torch.inference_mode()
-    def run(texts: list[str]) -> Any:
-        inputs = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    def run(encodings: list[Any]) -> Any:
+        inputs = {name: torch.from_numpy(array) for name, array in padded(encodings).items()}
         hidden = forward(**inputs).last_hidden_state.float()
         return mean_pooled(hidden, inputs["attention_mask"].float()).numpy()
 
     def embed(texts: list[str]) -> Any:
-        lengths = [len(text) for text in texts] if variant.endswith("sorted") else None
-        return in_batches(texts, BATCH, run, lengths=lengths)
+        encodings = tokenizer.encode_batch_fast(texts)
+        lengths = [len(each) for each in encodings] if variant.endswith("sorted") else None
+        return in_batches(encodings, BATCHES[dtype], run, lengths=lengths)
 
     return embed
 
 
 if __name__ == "__main__":
-    main(load, packages=("torch", "transformers"))
+    main(load, packages=("torch", "transformers", "tokenizers"))

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import openvino
-from protocol import Embed, in_batches, main, max_length, mean_pooled
-from tokenizers import Encoding, Tokenizer
+from protocol import Embed, fast_tokenizer, in_batches, main, max_length, mean_pooled, padded
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision of what is not in 8 bits. Its own choice beside int8, bfloat16 where the machine has AMX, is no faster, and
@@ -36,23 +35,14 @@ def prepare(variant: str, checkpoint: Path, folder: Path, texts: list[str]) -> N
 
 def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
     """Variants: fp32, bf16, int8."""
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length(checkpoint))
+    tokenizer = fast_tokenizer(checkpoint)
     model = openvino.Core().read_model(folder / "model.xml")
     taken = {name for each in model.inputs for name in each.names}
     alone, together = (_requests(model, HINTS[variant], threads, streams) for streams in (1, threads))
     pool = ThreadPoolExecutor(threads)
 
-    def run(encodings: list[Encoding], requests: SimpleQueue[Any] = together) -> Any:
-        longest = max(len(each) for each in encodings)
-        for each in encodings:
-            each.pad(longest)
-        inputs = {
-            "input_ids": np.array([each.ids for each in encodings]),
-            "attention_mask": np.array([each.attention_mask for each in encodings]),
-            "token_type_ids": np.array([each.type_ids for each in encodings]),
-        }
+    def run(encodings: list[Any], requests: SimpleQueue[Any] = together) -> Any:
+        inputs = padded(encodings)
         request = requests.get()
         fed = {name: array for name, array in inputs.items() if name in taken}
         hidden = request.infer(fed, share_inputs=True, share_outputs=True)[0]

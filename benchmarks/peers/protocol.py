@@ -29,8 +29,9 @@ Load = Callable[[str, Path, Path, int], Embed]
 Prepare = Callable[[str, Path, Path, list[str]], None]
 """Variant, checkpoint, folder to fill, and texts to calibrate on."""
 
-BATCH = 32
-"""Texts a batch, for systems that leave it to their user."""
+BATCH = 8
+"""Texts a batch, for systems that leave it to their user: of 4, 8, 16, 32 and 64 the fastest in float32, or within 5 %
+of it, on two cores of a Xeon with AMX. The usual 32 takes 1.3 to 1.9 times as long there."""
 
 
 def main(load: Load, *, packages: Sequence[str], prepare: Prepare | None = None) -> None:
@@ -89,6 +90,28 @@ def _say(answers: Any, **words: Any) -> None:
 def max_length(checkpoint: Path) -> int:
     """Most tokens of a text, by the checkpoint's sentence-transformers files."""
     return int(json.loads((checkpoint / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"])
+
+
+def fast_tokenizer(checkpoint: Path) -> Any:
+    """Hugging Face's tokenizer that cuts texts at the limit and pads nothing."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length(checkpoint))
+    return tokenizer
+
+
+def padded(encodings: Sequence[Any]) -> dict[str, Any]:
+    """Inputs of a BERT graph from what `fast_tokenizer` gave, each `(batch, sequence)` int64."""
+    longest = max(len(each) for each in encodings)
+    for each in encodings:
+        each.pad(longest)
+    return {
+        "input_ids": np.array([each.ids for each in encodings]),
+        "attention_mask": np.array([each.attention_mask for each in encodings]),
+        "token_type_ids": np.array([each.type_ids for each in encodings]),
+    }
 
 
 def mean_pooled(hidden: Any, mask: Any) -> Any:

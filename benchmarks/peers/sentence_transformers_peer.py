@@ -35,8 +35,10 @@ def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
         model = SentenceTransformer(str(checkpoint), device="cpu", model_kwargs={"dtype": dtype})
     model.max_seq_length = max_length(checkpoint)
 
+    size = 2 * BATCH if variant == "torch-bf16" else BATCH
+
     def embed(texts: list[str]) -> Any:
-        return model.encode(texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
+        return model.encode(texts, batch_size=size, normalize_embeddings=True, show_progress_bar=False)
 
     return embed
 
