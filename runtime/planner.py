@@ -3,6 +3,7 @@
 import heapq
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,11 +13,38 @@ from encort.runtime.tokens import Int64Array
 TOKENS_PER_RUN = 256
 """Most tokens of a run of several rows: beyond it nothing gets faster, and memory grows."""
 
-_SIZES = (1, 16, 32, 64, 128, TOKENS_PER_RUN)
-"""Tokens a run that a plan is tried with."""
+SIZES = (1, 16, 32, 64, 128, TOKENS_PER_RUN)
+"""Tokens a run that a plan for cores is tried with."""
 
 
-def plan(lengths: Int64Array, *, workers: int, costs: Costs, mixed: bool) -> list[Int64Array]:
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """What runs micro-batches: cores, or devices.
+
+    Attributes:
+        at_once: Micro-batches that run at the same time.
+        begun: Those that may be begun at the same time: some run, the others are ready when one is done.
+        sizes: Tokens a run that a plan is tried with, the most at last.
+    """
+
+    at_once: int
+    begun: int
+    sizes: Sequence[int] = SIZES
+
+    @classmethod
+    def of_cores(cls, threads: int) -> "Lanes":
+        """One micro-batch a core, and as many in line, for others to get their turn."""
+        return cls(at_once=threads, begun=threads)
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens of a run of several rows."""
+        return self.sizes[-1]
+
+
+def plan(
+    lengths: Int64Array, *, workers: int, costs: Costs, mixed: bool, sizes: Sequence[int] = SIZES
+) -> list[Int64Array]:
     """Group rows into micro-batches: of equal length, or mixed, where only attention sees the padding.
 
     Of several sizes of micro-batches the one is taken whose last worker is done first.
@@ -29,6 +57,7 @@ def plan(lengths: Int64Array, *, workers: int, costs: Costs, mixed: bool) -> lis
         workers: Micro-batches that run at the same time.
         costs: What they cost.
         mixed: Rows of different lengths may share a run.
+        sizes: Tokens a run to choose from.
 
     Returns:
         Indices of rows, each index in exactly one micro-batch; the longest rows first, because a long run
@@ -38,7 +67,7 @@ def plan(lengths: Int64Array, *, workers: int, costs: Costs, mixed: bool) -> lis
         return [np.arange(1)] * len(lengths)
     order = np.argsort(-lengths, kind="stable")
     cut = _mixed if mixed else _equal
-    plans = [list(cut(order, lengths, size, costs)) for size in _SIZES]
+    plans = [list(cut(order, lengths, size, costs)) for size in sizes]
     return min(plans, key=lambda micro_batches: makespan(micro_batches, lengths, workers=workers, costs=costs))
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,12 @@ _INSTEAD = 'use device="cpu" and leave provider out'
 SPIN_US = "1000"
 """Microseconds that threads turn after a run: a next one that follows at once need not wake them, and a process that
 has nothing to run leaves the cores alone."""
+
+
+class Runs(Protocol):
+    """A session, or what stands for several of them."""
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]: ...
 
 
 class Session:
@@ -87,6 +93,11 @@ class Session:
         return arrays
 
 
+def has_device(device: Device) -> bool:
+    """Whether the installed onnxruntime has the device's provider."""
+    return PROVIDERS[device] in onnxruntime.get_available_providers()
+
+
 def check_provider(provider: str) -> None:
     """Refuse a provider that the installed onnxruntime does not have.
 
@@ -107,6 +118,9 @@ def _open(
     if provider != CPU_PROVIDER:
         # Otherwise ONNX Runtime gives nodes that a provider cannot run to the CPU, without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider == CUDA_PROVIDER:
+        # Its kernels for a sum and its norm, and for a bias and its activation, are the faster ones.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=[(provider, dict(provider_options))])
     except Exception as error:  # onnxruntime's own errors share no narrower parent
