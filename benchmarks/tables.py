@@ -37,11 +37,14 @@ def race_table(race: Race) -> str:
         if each.grid
     ]
     parts = [_about(race), "", *_lines(header, [*rows, *failed]), "", "Milliseconds of a call, texts x tokens:", ""]
-    return "\n".join([*parts, *_lines(["", "precision", *shapes], calls), "", _source(race)])
+    parts += _lines(["", "precision", *shapes], calls)
+    if race.checks:
+        parts += ["", "Checks of encort's results:", "", *_lines(["", "found", "bound", "right"], _checked(race))]
+    return "\n".join([*parts, "", _source(race)])
 
 
 def brief_table(race: Race) -> str:
-    """Tokens a second of every system, and how much faster encort is at the same precision."""
+    """The fastest way of every system at each precision: its speed, fidelity, start and memory."""
     ours = _ours(race)
     rows = [
         [
@@ -50,12 +53,26 @@ def brief_table(race: Race) -> str:
             f"{race.tokens / _seconds(each):,.0f}",
             *(_ratio(mine, each) for mine in ours.values()),
             "" if each.cosine_mean is None else f"{each.cosine_mean:.4f}",
+            f"{each.load_seconds:.1f} s",
+            f"{each.peak_mib:.0f} MiB",
         ]
-        for each in _in_order(race)
-        if each.error is None and each not in race.limits
+        for each in _fastest(race)
     ]
-    header = ["", "precision", "tokens a second", *(f"encort {name} is" for name in ours), "cosine"]
+    header = ["", "precision", "tokens a second", *(f"encort {name} is" for name in ours)]
+    header += ["cosine", "start to first", "memory"]
     return "\n".join([_about(race), "", *_lines(header, rows), "", _source(race)])
+
+
+def _checked(race: Race) -> list[list[str]]:
+    return [
+        [
+            each.name,
+            f"{each.found:.6g}",
+            f"at most {each.most:g}" if each.least is None else f"at least {each.least:g}",
+            "yes" if each.is_right else "**no**",
+        ]
+        for each in race.checks
+    ]
 
 
 def _ours(race: Race) -> dict[str, Outcome]:
@@ -67,12 +84,22 @@ def _in_order(race: Race) -> list[Outcome]:
     return [*measured, *(each for each in race.limits if each.error is None)]
 
 
+def _fastest(race: Race) -> list[Outcome]:
+    """One of each peer and precision, the slowest first."""
+    best = {(each.key.partition(":")[0], each.precision): each for each in _in_order(race) if each not in race.limits}
+    return list(best.values())
+
+
 def _about(race: Race) -> str:
     rounds = max((len(each.seconds) for each in race.outcomes), default=0)
+    machine = race.machine
+    if machine.gpu is None:
+        where = f"tokenization included, on {machine.cpu} ({', '.join(machine.instruction_sets)})"
+    else:
+        where = f"tokenization left out, on {machine.gpu}"
     return (
         f"{race.model}, {race.texts} texts of {race.workload}, {race.tokens} tokens, {race.threads} threads each, "
-        f"tokenization included, on {race.machine.cpu} ({', '.join(race.machine.instruction_sets)}); medians of "
-        f"{rounds} rounds in turn, ratios with their intervals of confidence:"
+        f"{where}; medians of {rounds} rounds in turn, ratios with their intervals of confidence:"
     )
 
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from encort.export.graph import Function
 from encort.export.layouts import MICROSOFT, TextPlaces, columns_of
 from encort.runtime.bundle import Bundle
+from encort.runtime.cores import available_cores
 from encort.runtime.cuda import DeviceSessions
 from encort.runtime.manifest import Layout, Variant
 from encort.runtime.session import Runs, Session
@@ -22,14 +23,18 @@ _INPUTS = ("query", "key", "value", "bias", "token_offset", "cu_seqlens", "score
 
 
 def open_to_verify(bundle: Bundle, variant: Variant) -> Runs:
-    """A session of a variant on the CPU, whatever it was made for; a run has one thread."""
-    graph = bundle.graph(variant)
+    """A session of a variant on the CPU, whatever it was made for."""
     if variant.layout is not Layout.PACKED:
-        return Session(graph, variant, threads=1)
+        return Session(bundle.graph(variant), variant, threads=1)
+    return DeviceSessions(variant, lambda _: stand_in_session(bundle, variant), [0])
+
+
+def stand_in_session(bundle: Bundle, variant: Variant) -> Session:
+    """A session of a packed variant, which takes packed inputs."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / variant.file
-        ir.save(with_stand_in(ir.load(graph)), file, external_data="weights")
-        return DeviceSessions(variant, lambda _: Session(file, variant, threads=1), [0])
+        ir.save(with_stand_in(ir.load(bundle.graph(variant))), file, external_data="weights")
+        return Session(file, variant, threads=available_cores())
 
 
 def with_stand_in(model: ir.Model) -> ir.Model:

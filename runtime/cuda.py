@@ -14,19 +14,26 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from encort.runtime.captured import CapturedSession
 from encort.runtime.costs import Costs
+from encort.runtime.errors import DeviceError, EncortError
 from encort.runtime.manifest import Variant
 from encort.runtime.packing import Packing
 from encort.runtime.planner import Lanes
 from encort.runtime.session import CUDA_PROVIDER, FloatArray, Runs, Session
 
-LANES_SIZES = (1024, 4096, 16384)
+SIZES = (1024, 4096, 16384)
 """Tokens a run: enough to fill a device at last, and few enough that memory is bounded."""
+PLACES = 4 * SIZES[-1]
+"""Rows of a run times the longest."""
 COSTS = Costs(run=4e-4, token=6e-7, pair=0.0)
 """Of BERT-base in float16, roughly, on a large device; packed attention sees no padding."""
+_OUT_OF_MEMORY = ("Failed to allocate memory", "is smaller than requested bytes", "out of memory")
+"""In the words of ONNX Runtime and of CUDA."""
 OPTIONS = {
     # Not more memory than asked for, since it is bounded by the tokens of a run.
     "arena_extend_strategy": "kSameAsRequested",
+    "enable_cuda_graph": "1",
     "enable_skip_layer_norm_strict_mode": "1",  # norms in float32
     "sdpa_kernel": "3",  # flash and memory-efficient attention
     "use_tf32": "0",  # float32 is what it says
@@ -34,27 +41,31 @@ OPTIONS = {
 
 
 def open_devices(
-    graph: Path, variant: Variant, devices: Sequence[int], provider_options: Mapping[str, str]
+    graph: Path, variant: Variant, devices: Sequence[int], provider_options: Mapping[str, str], *, longest: int
 ) -> "DeviceSessions":
     """Sessions of a packed graph on CUDA devices.
 
     Args:
         provider_options: Passed through, over `OPTIONS`.
+        longest: Most tokens of a text.
 
     Raises:
         DeviceError: CUDA or a device cannot be had.
     """
 
-    def open_on(number: int) -> Session:
+    def open_on(number: int) -> Runs:
         options = {**OPTIONS, **provider_options, "device_id": str(number)}
-        return Session(graph, variant, threads=1, provider=CUDA_PROVIDER, provider_options=options)
+        session = Session(graph, variant, threads=1, provider=CUDA_PROVIDER, provider_options=options)
+        if options["enable_cuda_graph"] == "0":
+            return session
+        return CapturedSession(session, variant, longest=longest, device="cuda", number=number)
 
     return DeviceSessions(variant, open_on, devices)
 
 
 def lanes(devices: Sequence[int]) -> Lanes:
     """A micro-batch runs on each device, and one is ready for it."""
-    return Lanes(at_once=len(devices), begun=2 * len(devices), sizes=LANES_SIZES)
+    return Lanes(at_once=len(devices), begun=2 * len(devices), sizes=SIZES, places=PLACES)
 
 
 class DeviceSessions:
@@ -83,6 +94,11 @@ class DeviceSessions:
             for name, array in zip(outputs, arrays, strict=True)
         ]
 
+    def warm_up(self) -> None:
+        """Capture the graphs of small runs on every device."""
+        for device in self._devices:
+            device.warm_up()
+
     def close(self) -> None:
         for device in self._devices:
             device.close()
@@ -92,6 +108,7 @@ class _Device:
     """One device, and the one thread that speaks to it."""
 
     def __init__(self, open_on: Callable[[int], Runs], number: int) -> None:
+        self._number = number
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encort-cuda-{number}")
         self._counts, self._waiting = threading.Lock(), 0
         try:
@@ -109,8 +126,19 @@ class _Device:
         self._count(1)
         try:
             return self._thread.submit(self._session.run, outputs, feeds).result()
+        except EncortError as error:
+            if any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise DeviceError(
+                    f"GPU {self._number} has no memory for a run of {len(feeds['input_ids'])} tokens: free some, or "
+                    f"raise gpu_mem_limit of provider_options where it is set ({error})"
+                ) from error
+            raise
         finally:
             self._count(-1)
+
+    def warm_up(self) -> None:
+        if isinstance(self._session, CapturedSession):
+            self._thread.submit(self._session.capture).result()
 
     def close(self) -> None:
         self._thread.shutdown()

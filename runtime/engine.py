@@ -79,13 +79,7 @@ class Engine:
         """
         self.check_open()
         arrays = [self._empty(batch, output) for output in outputs]
-        micro_batches = plan(
-            batch.lengths,
-            workers=self.lanes.at_once,
-            costs=self.costs,
-            mixed=self.mixes_lengths,
-            sizes=self.lanes.sizes,
-        )
+        micro_batches = plan(batch.lengths, self.lanes, costs=self.costs, mixed=self.mixes_lengths)
 
         def fill(indices: Int64Array, *, alone: bool) -> None:
             found = self.run_rows(batch.rows(indices), outputs, alone=alone)

@@ -4,7 +4,8 @@ With them `encort verify` repeats the proof on any machine, without torch.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -120,11 +121,11 @@ def check_results(bundle: Bundle, variant: Variant, session: Runs) -> None:
 
 
 def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
-    session = _open(bundle, variant)
     names = [name for name in golden.outputs if name in variant.outputs]
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
-    runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
+    with _opened(bundle, variant) as session:
+        runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
     found = {
         # Without the axis of texts, tokens of all texts can follow each other.
         name: np.concatenate([array[0] if variant.is_tokenwise(name) else array for array in column])
@@ -152,11 +153,14 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
     return check
 
 
-def _open(bundle: Bundle, variant: Variant) -> Runs:
+@contextmanager
+def _opened(bundle: Bundle, variant: Variant) -> Iterator[Runs]:
     graph = bundle.graph(variant)
-    return (
-        open_devices(graph, variant, [0], {}) if variant.device is Device.CUDA else Session(graph, variant, threads=1)
-    )
+    if variant.device is Device.CPU:
+        yield Session(graph, variant, threads=1)
+        return
+    with closing(open_devices(graph, variant, [0], {}, longest=bundle.manifest.max_length)) as devices:
+        yield devices
 
 
 def _check_certificate(variant: Variant, check: GoldenCheck) -> None:

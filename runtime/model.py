@@ -84,6 +84,7 @@ class Model:
         )
         self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant)
         cores, numbers = available_cores(), options.device_numbers
+        self._devices: cuda.DeviceSessions | None = None
         self._engine = Engine(
             self._variant,
             self._session_maker(),
@@ -283,6 +284,8 @@ class Model:
 
     def warm_up(self) -> None:
         """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts."""
+        if self._devices is not None:
+            self._devices.warm_up()
         self._engine.warm_up(self.manifest.max_length)
 
     def measure_costs(self) -> Costs:
@@ -340,7 +343,14 @@ class Model:
             return session
 
         def open_devices(_: int) -> cuda.DeviceSessions:
-            devices = cuda.open_devices(graph, self._variant, options.device_numbers, options.provider_options)
+            devices = cuda.open_devices(
+                graph,
+                self._variant,
+                options.device_numbers,
+                options.provider_options,
+                longest=self.manifest.max_length,
+            )
+            self._devices = devices
             self._opened.callback(devices.close)
             check_results(self._bundle, self._variant, devices)  # nobody may have run it on a device before
             return devices

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import BoolArray, Int64Array
 
+DTYPES = {"token_offset": np.int32, "cu_seqlens": np.int32}
+"""Of the inputs of a packed graph; the others are int64."""
+
 
 @dataclass(frozen=True, eq=False)
 class Packing:

@@ -199,7 +199,8 @@ class Scheduler:
         """Whether it fits into the run, and costs less there than in one of its own."""
         alone, lengths = np.array([row.tokens]), np.array([each.tokens for each in rows])
         together, seconds = np.concatenate([lengths, alone]), self._engine.costs.seconds
-        return bool(together.sum() <= share and seconds(together) <= seconds(lengths) + seconds(alone))
+        has_room = together.sum() <= share and len(together) * together.max() <= self._engine.lanes.places
+        return bool(has_room and seconds(together) <= seconds(lengths) + seconds(alone))
 
     def _run(self, rows: "Sequence[_Row]") -> None:
         alone = self._engine.is_idle and not self._queues

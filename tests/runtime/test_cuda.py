@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import encort
-from encort.export.exporter import export_bundle
 from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
@@ -25,18 +24,12 @@ from encort.runtime.session import CUDA_PROVIDER, PROVIDERS
 TEXTS = ["hello", "my card is lost", "", "change the pin, my pin is lost! " * 20, "안녕하세요"]
 
 
-@pytest.fixture(scope="module")
-def cuda_bundle(classifier_checkpoint, tmp_path_factory):
-    kinds = ["fp32", "cuda-fp16", "cuda-fp32"]
-    return export_bundle(classifier_checkpoint, tmp_path_factory.mktemp("cuda") / "b", variants=kinds).folder
-
-
 @pytest.fixture
 def gpus(cuda_bundle, monkeypatch):
     """Two GPUs that the CPU stands in for; gives how often each was opened, and by what options."""
     bundle, opened = Bundle.open(cuda_bundle), []
 
-    def open_devices(graph, variant, devices, options):
+    def open_devices(graph, variant, devices, options, **_):
         opened.append((graph.name, list(devices), dict(options)))
         one = open_to_verify(bundle, variant)
         return DeviceSessions(variant, lambda _: one._devices[0]._session, devices)
