@@ -52,9 +52,9 @@ def brief_table(race: Race) -> str:
             each.precision,
             f"{race.tokens / _seconds(each):,.0f}",
             *(_ratio(mine, each) for mine in ours.values()),
-            "" if each.cosine_mean is None else f"{each.cosine_mean:.4f}",
-            f"{each.load_seconds:.1f} s",
-            f"{each.peak_mib:.0f} MiB",
+            _known(each.cosine_mean, ".4f"),
+            _known(each.load_seconds, ".1f", " s"),
+            _known(each.peak_mib, ".0f", " MiB"),
         ]
         for each in _fastest(race)
     ]
@@ -109,15 +109,24 @@ def _source(race: Race) -> str:
 
 def _row(race: Race, system: Outcome, ours: Sequence[Outcome]) -> list[str]:
     is_limit = system in race.limits
-    name = f"limit: {system.name} of ONNX Runtime" if is_limit else system.name
+    name = f"limit: {system.name}" if is_limit else system.name
     spread = f"{_seconds(system):.2f} ({min(system.seconds):.2f}-{max(system.seconds):.2f})"
     cells = [name, system.precision, spread, f"{race.tokens / _seconds(system):,.0f}"]
     cells += [_ratio(each, system) for each in ours]
     if is_limit:
         return cells
     cosine = "" if system.cosine_mean is None else f"{system.cosine_mean:.5f} / {system.cosine_min:.3f}"
-    spearman = "" if system.spearman is None else f"{system.spearman:.2f}"
-    return [*cells, cosine, spearman, f"{system.load_seconds:.1f}", f"{system.peak_mib:.0f}"]
+    return [
+        *cells,
+        cosine,
+        _known(system.spearman, ".2f"),
+        _known(system.load_seconds, ".1f"),
+        _known(system.peak_mib, ".0f"),
+    ]
+
+
+def _known(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
 
 
 def _ratio(ours: Outcome, system: Outcome) -> str:

@@ -103,12 +103,18 @@ def test_a_whole_race(tmp_path):
 
 @pytest.mark.usefixtures("tiny_gpu")
 def test_what_is_wrong_is_told(tmp_path, monkeypatch):
-    right = cuda.DeviceSessions.run
+    opened = cuda.open_devices
 
-    def depends_on_neighbours(self, outputs, inputs):
-        return [array + 0.1 * (len(inputs["input_ids"]) > 1) for array in right(self, outputs, inputs)]
+    def with_noise(*arguments, **options):
+        devices = opened(*arguments, **options)
+        run = devices.run
+        # As if what a text gets depended on its neighbours.
+        devices.run = lambda outputs, inputs: [
+            array + 0.1 * (len(inputs["input_ids"]) > 1) for array in run(outputs, inputs)
+        ]
+        return devices
 
-    monkeypatch.setattr(cuda.DeviceSessions, "run", depends_on_neighbours)
+    monkeypatch.setattr(cuda, "open_devices", with_noise)
     race = gpu.run("tiny", tmp_path, rounds=1, device="cpu")
     wrong = {check.name for check in race.checks if not check.is_right}
     assert {"cuda-fp32: most apart from alone", "cuda-fp16: least cosine to eager PyTorch"} <= wrong
