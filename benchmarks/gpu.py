@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,37 +89,32 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         device: Of PyTorch; encort runs on `"cuda"`.
     """
     texts = mixed_texts()
-    checkpoint = drawn(SIZES[name], folder, texts)
-    export_bundle(checkpoint, folder / "bundle", variants=["cuda-fp16", "cuda-fp32"])
+    checkpoint, bundle = drawn(SIZES[name], folder, texts), folder / "bundle"
+    export_bundle(checkpoint, bundle, variants=["cuda-fp16", "cuda-fp32"])
     eager = transformers.BertForSequenceClassification.from_pretrained(checkpoint).eval().to(device)
     half = transformers.BertModel.from_pretrained(checkpoint, dtype=torch.float16).eval().to(device)
-    with ExitStack() as opened:
-        ours = {
-            precision: opened.enter_context(encort.load(folder / "bundle", device="cuda", precision=precision))
-            for precision in ("fp16", "fp32")
-        }
-        for model in ours.values():
-            model.warm_up()
-        plain = encort.load(
-            folder / "bundle", device="cuda", precision="fp16", provider_options={"enable_cuda_graph": "0"}
-        )
-        opened.enter_context(plain)
-        batch = ours["fp16"].tokenize(texts)
-        right = Padded(eager.bert)(batch)
-        checks = [check for model in ours.values() for check in _checks(model, batch, right, eager)]
-        ways = {
-            ("encort", "fp16"): ours["fp16"].embed,
+    with (
+        encort.load(bundle, device="cuda", precision="fp16") as ours,
+        encort.load(bundle, device="cuda", precision="fp32") as exact,
+        encort.load(bundle, device="cuda", precision="fp16", provider_options={"enable_cuda_graph": "0"}) as plain,
+    ):
+        ours.warm_up()
+        exact.warm_up()
+        batch = ours.tokenize(texts)
+        ways: dict[tuple[str, str], Embed] = {
+            ("encort", "fp16"): ours.embed,
+            ("encort", "fp32"): exact.embed,
             ("encort without captured graphs", "fp16"): plain.embed,
-            ("encort", "fp32"): ours["fp32"].embed,
             ("eager PyTorch, as texts come", "fp32"): Padded(eager.bert, in_order=True),
             ("eager PyTorch, sorted by tokens", "fp32"): Padded(eager.bert),
             ("eager PyTorch, sorted by tokens", "fp16"): Padded(half),
-            ("PyTorch without padding", "fp16"): Unpadded(half),
         }
-        if device == "cpu":  # which has no attention without padding
-            del ways["PyTorch without padding", "fp16"]
+        if device != "cpu":  # which has no attention without padding
+            ways["PyTorch without padding", "fp16"] = Unpadded(half)
+        right = Padded(eager.bert)(batch)
+        checks = [check for model in (ours, exact) for check in _checks(model, batch, right, eager)]
         outcomes = _timed(ways, batch, right, rounds=rounds)
-        outcomes.append(_with_tokenization(ours["fp16"], texts, rounds=rounds))
+        outcomes.append(_with_tokenization(ours, texts, rounds=rounds))
     tokens = REPEATS * int(batch.lengths.sum())
     work = REPEATS * operations(checkpoint, batch.lengths)
     return Race(

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.manifest import Variant
-from encort.runtime.packing import DTYPES
-from encort.runtime.session import BoundRun, FloatArray, Session
+from encort.runtime.packing import DTYPES, token_offset
+from encort.runtime.session import BoundRun, FloatArray, Places, Session
 
 ROWS = (2, 5, 17)
 TOKENS = (24, 48, 96, 192, 384)
@@ -54,19 +54,18 @@ def filled(packed: Mapping[str, NDArray[Any]], shape: Shape) -> dict[str, NDArra
     ends = np.append(tokens + np.arange(1, missing), shape.tokens)
     cu_seqlens = np.append(bounds, ends).astype(np.int32)
     counts = np.arange(shape.tokens) < np.diff(cu_seqlens)[:, None]
-    offsets = np.concatenate([np.flatnonzero(counts), np.flatnonzero(~counts)])
     of_tokens = {name: array for name, array in packed.items() if name not in ("cu_seqlens", "token_offset")}
     return {name: np.pad(array, (0, shape.tokens - tokens)) for name, array in of_tokens.items()} | {
-        "token_offset": offsets.astype(np.int32).reshape(counts.shape),
+        "token_offset": token_offset(counts),
         "cu_seqlens": cu_seqlens,
     }
 
 
 class CapturedSession:
-    """A packed session that captures its small runs; for one thread."""
+    """A packed session whose small runs are captured once `capture` was called; for one thread."""
 
     def __init__(self, session: Session, variant: Variant, *, longest: int, device: str, number: int) -> None:
-        """Capture nothing yet.
+        """Capture nothing: a thread that takes memory of any device meanwhile would spoil it.
 
         Args:
             session: Whose provider captures graphs.
@@ -81,34 +80,33 @@ class CapturedSession:
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
         """See `Session.run`."""
         rows, tokens = len(inputs["cu_seqlens"]) - 1, len(inputs["input_ids"])
-        shape = next((shape for shape in self._grid if shape.fits(rows, tokens)), None)
+        shape = next((shape for shape in self._graphs if shape.fits(rows, tokens)), None)
         if shape is None:
             return self._session.run(outputs, inputs)
-        arrays = self._graph(shape).run(outputs, filled(inputs, shape))
+        arrays = self._graphs[shape].run(outputs, filled(inputs, shape))
         counts = [tokens if self._variant.is_tokenwise(name) else rows for name in outputs]
         return [array[:count] for array, count in zip(arrays, counts, strict=True)]
 
     def capture(self) -> None:
-        """Capture all graphs now."""
+        """Capture all graphs, while no other thread of the process uses a device."""
+        nothing = dict.fromkeys(self._variant.inputs, np.zeros(1, np.int64))
+        one_token = nothing | {"cu_seqlens": np.array([0, 1], np.int32)}
         for shape in self._grid:
-            nothing = dict.fromkeys(self._variant.inputs, np.zeros(1, np.int64))
-            bounds = {"cu_seqlens": np.array([0, 1], np.int32)}
-            self._graph(shape).run(list(self._variant.outputs), filled(nothing | bounds, shape))
+            if shape not in self._graphs:
+                graph = self._bound(shape, number=len(self._graphs) + 1)
+                graph.run(list(self._variant.outputs), filled(one_token, shape))
+                self._graphs[shape] = graph
 
-    def _graph(self, shape: Shape) -> BoundRun:
-        if shape not in self._graphs:
-            sizes = {"tokens": shape.tokens, "batch": shape.rows, "sequence": shape.tokens, "bounds": shape.rows + 1}
-            self._graphs[shape] = self._session.bound(
-                {
-                    name: (_sized(axes, sizes), DTYPES.get(name, np.int64))
-                    for name, axes in self._variant.inputs.items()
-                },
-                {name: (_sized(axes, sizes), np.float32) for name, axes in self._variant.outputs.items()},
-                place=self._place,
-                graph=len(self._graphs) + 1,
-            )
-        return self._graphs[shape]
+    def _bound(self, shape: Shape, *, number: int) -> BoundRun:
+        sizes = {"tokens": shape.tokens, "batch": shape.rows, "sequence": shape.tokens, "bounds": shape.rows + 1}
 
+        def places(axes_of: Mapping[str, Sequence[str]], dtypes: Mapping[str, type[np.generic]]) -> Places:
+            return {
+                name: ([sizes[axis] if axis in sizes else int(axis) for axis in axes], dtypes[name])
+                for name, axes in axes_of.items()
+            }
 
-def _sized(axes: Sequence[str], sizes: Mapping[str, int]) -> list[int]:
-    return [sizes[axis] if axis in sizes else int(axis) for axis in axes]
+        integers = dict.fromkeys(self._variant.inputs, np.int64) | DTYPES
+        inputs = places(self._variant.inputs, integers)
+        outputs = places(self._variant.outputs, dict.fromkeys(self._variant.outputs, np.float32))
+        return self._session.bound(inputs, outputs, place=self._place, graph=number)

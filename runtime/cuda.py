@@ -95,7 +95,11 @@ class DeviceSessions:
         ]
 
     def warm_up(self) -> None:
-        """Capture the graphs of small runs on every device."""
+        """Capture the graphs of small runs on every device, one after the other.
+
+        Raises:
+            DeviceError: One could not; load the model again.
+        """
         for device in self._devices:
             device.warm_up()
 
@@ -138,7 +142,13 @@ class _Device:
 
     def warm_up(self) -> None:
         if isinstance(self._session, CapturedSession):
-            self._thread.submit(self._session.capture).result()
+            try:
+                self._thread.submit(self._session.capture).result()
+            except EncortError as error:
+                raise DeviceError(
+                    f"GPU {self._number} captured no graphs: warm up before anything else of this process uses "
+                    f'a GPU, or give provider_options={{"enable_cuda_graph": "0"}}; load the model again ({error})'
+                ) from error
 
     def close(self) -> None:
         self._thread.shutdown()

@@ -186,10 +186,15 @@ def _open(
     if provider == CUDA_PROVIDER:
         with redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()  # of NVIDIA's wheels, where they are installed
-        # Its kernels for a sum and its norm, and for a bias and its activation, are the faster ones.
+        # Its kernel for a bias and an activation is the faster one.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Gemm keeps ones for its bias in a buffer that moves when more tokens come, and captured graphs would not know.
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[(provider, dict(provider_options))])
+        # Without its fallback: it would print, go on to the CPU, and hide why the provider cannot be had.
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=[(provider, dict(provider_options))], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
             raise DeviceError(f"{provider} cannot run {graph}: {error}; {_INSTEAD}") from error

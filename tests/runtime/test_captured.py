@@ -66,7 +66,9 @@ def session(cuda_bundle):
 @pytest.fixture
 def captured(session):
     plain, variant = session
-    return CapturedSession(plain, variant, longest=LONGEST, device="cpu", number=0)
+    made = CapturedSession(plain, variant, longest=LONGEST, device="cpu", number=0)
+    made.capture()
+    return made
 
 
 @pytest.mark.parametrize("lengths", [[1], [16], [22, 1], [3, 9, 1, 20], [40], [60], [9] * 12])
@@ -84,8 +86,8 @@ def test_results_stay_when_their_places_are_used_again(captured):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_each_shape_is_captured_once(session, captured, monkeypatch):
-    plain, numbers = session[0], []
+def test_shapes_are_captured_once_and_only_when_asked(session, monkeypatch):
+    (plain, variant), numbers = session, []
     bound = type(plain).bound
 
     def count(self, *arguments, graph, **options):
@@ -93,13 +95,21 @@ def test_each_shape_is_captured_once(session, captured, monkeypatch):
         return bound(self, *arguments, graph=graph, **options)
 
     monkeypatch.setattr(type(plain), "bound", count)
-    for lengths in ([5], [6], [7, 7], [5], [200]):
-        if sum(lengths) < LONGEST:
-            captured.run(NAMES, packed(lengths))
-    assert numbers == [1, 2]
+    captured = CapturedSession(plain, variant, longest=LONGEST, device="cpu", number=0)
+    captured.run(NAMES, packed([5]))
+    assert numbers == []
     captured.capture()
     captured.capture()
     assert numbers == list(range(1, 1 + len(grid(LONGEST))))
+
+
+def test_the_smallest_shape_that_fits_is_run(captured, monkeypatch):
+    ran = []
+    for shape, graph in captured._graphs.items():
+        monkeypatch.setattr(graph, "run", lambda *_, shape=shape: ran.append(shape) or [np.zeros((9, 1))])
+    for lengths in ([5], [23], [24], [5, 5], [5, 5, 5, 5]):
+        captured.run(["logits"], packed(lengths))
+    assert ran == [Shape(2, 24), Shape(2, 24), Shape(2, 48), Shape(5, 48), Shape(5, 48)]
 
 
 def test_an_error_names_the_shapes(captured):

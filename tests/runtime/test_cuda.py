@@ -212,9 +212,13 @@ def test_packing_loses_nothing_and_goes_back(lengths):
     assert packed["input_ids"].tolist() == ids[counts].tolist()
     assert packed["position_ids"].tolist() == [place for length in lengths for place in range(length)]
     assert packed["cu_seqlens"].tolist() == np.cumsum([0, *lengths]).tolist()
+    width = packed["token_offset"].shape[1]
+    assert longest <= width < longest + 8
+    assert width % 8 == 0
     offsets = packed["token_offset"].ravel()
-    assert sorted(offsets.tolist()) == list(range(counts.size))
-    assert ids.ravel()[offsets[: len(packed["input_ids"])]].tolist() == packed["input_ids"].tolist()
+    assert sorted(offsets.tolist()) == list(range(len(lengths) * width))
+    rows, columns = np.divmod(offsets[: len(packed["input_ids"])], width)
+    assert ids[rows, columns].tolist() == packed["input_ids"].tolist()
     assert (packed["token_offset"].dtype, packed["cu_seqlens"].dtype) == (np.int32, np.int32)
     assert "attention_mask" not in packed
     back = Packing(counts).padded(packed["input_ids"].astype(np.float32))
