@@ -24,6 +24,7 @@ class Machine:
     Attributes:
         cpu: Its name.
         instruction_sets: Those of the processor that matter for products.
+        gpu: The one that was used; None without.
         cores: That this process may use.
         memory_gib: Of the machine.
         versions: Of the installed packages that matter.
@@ -40,6 +41,7 @@ class Machine:
     versions: Mapping[str, str]
     revision: str | None
     date: str
+    gpu: str | None = None
 
     @classmethod
     def here(cls) -> "Machine":

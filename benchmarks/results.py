@@ -198,6 +198,26 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Check:
+    """A number that decides whether results are right.
+
+    Attributes:
+        least: That it may be; None for any.
+        most: The same.
+    """
+
+    name: str
+    found: float
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def is_right(self) -> bool:
+        """NaN is not."""
+        return (self.least is None or self.found >= self.least) and (self.most is None or self.found <= self.most)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Race:
     """One race.
 
@@ -208,6 +228,7 @@ class Race:
         tokens: Of all texts, special ones included.
         limits: One large matrix product in each precision: `seconds` are those that the products of the workload
             take at its speed.
+        checks: Of encort's results, beyond what the outcomes say.
     """
 
     kind: str = "race"
@@ -220,11 +241,13 @@ class Race:
     tokens: int
     outcomes: list[Outcome]
     limits: list[Outcome]
+    checks: list[Check] = field(default_factory=list)
 
     @property
     def file_name(self) -> str:
-        cpu = re.sub(r"[^a-z0-9]+", "-", self.machine.cpu.lower()).strip("-")
-        return f"race-{self.model}-{self.machine.date[:16].replace(':', '')}-{cpu}.json"
+        machine = self.machine.gpu or self.machine.cpu
+        model, where = (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in (self.model, machine))
+        return f"race-{model}-{self.machine.date[:16].replace(':', '')}-{where}.json"
 
 
 KINDS = {"bundle": BundleReport, "race": Race}

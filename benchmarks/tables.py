@@ -37,11 +37,14 @@ def race_table(race: Race) -> str:
         if each.grid
     ]
     parts = [_about(race), "", *_lines(header, [*rows, *failed]), "", "Milliseconds of a call, texts x tokens:", ""]
-    return "\n".join([*parts, *_lines(["", "precision", *shapes], calls), "", _source(race)])
+    parts += _lines(["", "precision", *shapes], calls)
+    if race.checks:
+        parts += ["", "Checks of encort's results:", "", *_lines(["", "found", "bound", "right"], _checked(race))]
+    return "\n".join([*parts, "", _source(race)])
 
 
 def brief_table(race: Race) -> str:
-    """Tokens a second of every system, and how much faster encort is at the same precision."""
+    """The fastest way of every system at each precision: its speed, fidelity, start and memory."""
     ours = _ours(race)
     rows = [
         [
@@ -49,13 +52,27 @@ def brief_table(race: Race) -> str:
             each.precision,
             f"{race.tokens / _seconds(each):,.0f}",
             *(_ratio(mine, each) for mine in ours.values()),
-            "" if each.cosine_mean is None else f"{each.cosine_mean:.4f}",
+            _known(each.cosine_mean, ".4f"),
+            _known(each.load_seconds, ".1f", " s"),
+            _known(each.peak_mib, ".0f", " MiB"),
         ]
-        for each in _in_order(race)
-        if each.error is None and each not in race.limits
+        for each in _fastest(race)
     ]
-    header = ["", "precision", "tokens a second", *(f"encort {name} is" for name in ours), "cosine"]
+    header = ["", "precision", "tokens a second", *(f"encort {name} is" for name in ours)]
+    header += ["cosine", "start to first", "memory"]
     return "\n".join([_about(race), "", *_lines(header, rows), "", _source(race)])
+
+
+def _checked(race: Race) -> list[list[str]]:
+    return [
+        [
+            each.name,
+            f"{each.found:.6g}",
+            f"at most {each.most:g}" if each.least is None else f"at least {each.least:g}",
+            "yes" if each.is_right else "**no**",
+        ]
+        for each in race.checks
+    ]
 
 
 def _ours(race: Race) -> dict[str, Outcome]:
@@ -67,12 +84,22 @@ def _in_order(race: Race) -> list[Outcome]:
     return [*measured, *(each for each in race.limits if each.error is None)]
 
 
+def _fastest(race: Race) -> list[Outcome]:
+    """One of each peer and precision, the slowest first."""
+    best = {(each.key.partition(":")[0], each.precision): each for each in _in_order(race) if each not in race.limits}
+    return list(best.values())
+
+
 def _about(race: Race) -> str:
     rounds = max((len(each.seconds) for each in race.outcomes), default=0)
+    machine = race.machine
+    if machine.gpu is None:
+        where = f"tokenization included, on {machine.cpu} ({', '.join(machine.instruction_sets)})"
+    else:
+        where = f"tokenization left out, on {machine.gpu}"
     return (
         f"{race.model}, {race.texts} texts of {race.workload}, {race.tokens} tokens, {race.threads} threads each, "
-        f"tokenization included, on {race.machine.cpu} ({', '.join(race.machine.instruction_sets)}); medians of "
-        f"{rounds} rounds in turn, ratios with their intervals of confidence:"
+        f"{where}; medians of {rounds} rounds in turn, ratios with their intervals of confidence:"
     )
 
 
@@ -82,15 +109,24 @@ def _source(race: Race) -> str:
 
 def _row(race: Race, system: Outcome, ours: Sequence[Outcome]) -> list[str]:
     is_limit = system in race.limits
-    name = f"limit: {system.name} of ONNX Runtime" if is_limit else system.name
+    name = f"limit: {system.name}" if is_limit else system.name
     spread = f"{_seconds(system):.2f} ({min(system.seconds):.2f}-{max(system.seconds):.2f})"
     cells = [name, system.precision, spread, f"{race.tokens / _seconds(system):,.0f}"]
     cells += [_ratio(each, system) for each in ours]
     if is_limit:
         return cells
     cosine = "" if system.cosine_mean is None else f"{system.cosine_mean:.5f} / {system.cosine_min:.3f}"
-    spearman = "" if system.spearman is None else f"{system.spearman:.2f}"
-    return [*cells, cosine, spearman, f"{system.load_seconds:.1f}", f"{system.peak_mib:.0f}"]
+    return [
+        *cells,
+        cosine,
+        _known(system.spearman, ".2f"),
+        _known(system.load_seconds, ".1f"),
+        _known(system.peak_mib, ".0f"),
+    ]
+
+
+def _known(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
 
 
 def _ratio(ours: Outcome, system: Outcome) -> str:

@@ -28,9 +28,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option(
     "--variant",
     "variants",
-    type=click.Choice(["fp32", "int8", "portable"]),
+    type=click.Choice(["fp32", "int8", "portable", "cuda-fp16", "cuda-fp32"]),
     multiple=True,
-    help="Make only these; else all that the model allows.",
+    help="Make only these; else all for CPUs that the model allows.",
 )
 @click.option("--calibration", type=_FOLDER, help="Texts as they will be served, a few hundred, for int8.")
 @click.option("--column", help="Column of those texts; otherwise text, and text_pair where there is one.")
@@ -99,7 +99,7 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
         click.echo(_line(check.variant, check, f"golden vectors, {check.texts} texts"))
     for name in {variant.name for variant in opened.manifest.variants} - {check.variant for check in checks}:
         click.echo(
-            f"{name}: made for another instruction set than this processor has; not checked, and not served here"
+            f"{name}: made for a processor or a device that this machine lacks; not checked, and not served here"
         )
     if checkpoints:
         require("encort verify --checkpoint", "export", *_MODULES)

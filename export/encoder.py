@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.description import Embeddings, Encoder, FloatArray, Layer, LayerNorm, Linear
+from encort.export.description import Embeddings, Encoder, FloatArray, LayerNorm, Linear
 from encort.export.graph import Graph
 from encort.export.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
 from encort.runtime.errors import CheckpointError
@@ -68,8 +68,10 @@ def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens, linears: L
         query, key, value = linears(graph, (layer.query, layer.key, layer.value), hidden)
         context = lie.attend(query, key, value, heads=encoder.attention_heads, bias=bias)
         (output,) = linears(graph, (layer.attention_output,), context)
-        hidden = _norm(graph, layer.attention_norm, graph.op("Add", output, hidden))
-        hidden = _feed_forward(graph, layer, encoder.activation, hidden, linears)
+        hidden = _add_norm(graph, layer.attention_norm, output, hidden, lie)
+        (inner,) = linears(graph, (layer.intermediate,), hidden)
+        (output,) = linears(graph, (layer.output,), activate(graph, encoder.activation, inner))
+        hidden = _add_norm(graph, layer.output_norm, output, hidden, lie)
     return lie.given(hidden)
 
 
@@ -103,7 +105,7 @@ def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens) -> ir.Value:
         positions = lie.positions(table)
     else:
         positions = graph.op("Gather", table, lie.layered(lie.numbers(tokens.ids, embeddings.padding_id)))
-    hidden = _norm(graph, embeddings.norm, graph.op("Add", total, positions))
+    hidden = _add_norm(graph, embeddings.norm, total, positions, lie)
     return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
 
 
@@ -115,16 +117,10 @@ def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, columns: 
     return graph.op("Unsqueeze", graph.op("Gather", weight, distances, axis=1), graph.integers(0))
 
 
-def _feed_forward(graph: Graph, layer: Layer, activation: str, hidden: ir.Value, linears: Linears) -> ir.Value:
-    (inner,) = linears(graph, (layer.intermediate,), hidden)
-    (output,) = linears(graph, (layer.output,), activate(graph, activation, inner))
-    return _norm(graph, layer.output_norm, graph.op("Add", output, hidden))
-
-
-def _norm(graph: Graph, norm: LayerNorm, x: ir.Value) -> ir.Value:
+def _add_norm(graph: Graph, norm: LayerNorm, x: ir.Value, residual: ir.Value, lie: Arrangement) -> ir.Value:
     weight = graph.weight(f"{norm.name}.weight", norm.weight)
     bias = graph.weight(f"{norm.name}.bias", norm.bias)
-    return graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=norm.epsilon)
+    return lie.add_norm(x, residual, weight, bias, norm.epsilon)
 
 
 def _gelu(graph: Graph, x: ir.Value) -> ir.Value:

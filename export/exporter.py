@@ -15,8 +15,9 @@ from encort.export.evaluation import Evaluation
 from encort.export.oracle import Case
 from encort.export.portable import write_portable
 from encort.export.search import Search, search
+from encort.export.stand_in import open_to_verify
 from encort.export.trained import TrainedModel, tokenizer_json
-from encort.export.variants import Kind, write_eight_bit, write_full_precision
+from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
 from encort.export.verify import verify
 from encort.runtime.bundle import Bundle, runs_here
 from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
@@ -33,7 +34,6 @@ from encort.runtime.manifest import (
     Pooling,
     Variant,
 )
-from encort.runtime.session import Session
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text, TokenBatch
 
@@ -245,21 +245,22 @@ def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
             ", ".join(ARCHITECTURES),
         )
         return [Kind.PORTABLE]
-    return [kind for kind in Kind if asked is None or kind in asked]
+    return [kind for kind in Kind if kind in (BY_DEFAULT if asked is None else asked)]
 
 
 def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tuple[list[Variant], Search | None]:
     """The graphs, the one to prefer first, and what was tried to find it."""
     full = write_full_precision(trained, folder) if Kind.FP32 in wanted.kinds else []
-    portable = _write_portable(trained, folder, wanted) if Kind.PORTABLE in wanted.kinds else []
+    others = _write_portable(trained, folder, wanted) if Kind.PORTABLE in wanted.kinds else []
+    others += [write_cuda(trained, folder, precision) for kind, precision in CUDA.items() if kind in wanted.kinds]
     if Kind.INT8 not in wanted.kinds:
-        return [*full, *portable], None
+        return [*full, *others], None
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)
     calibration = Calibration.tokenize(trained, tokenizer, wanted.calibration)
     if wanted.evaluation is None:
         model = fit_eight_bit(trained, calibration, weight_bits=wanted.weight_bits, progress=wanted.progress)
         # Last, because nobody has said that it is good enough to be what is loaded by default.
-        return [*full, *portable, *write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits)], None
+        return [*full, *others, *write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits)], None
     found = search(
         trained,
         folder,
@@ -271,12 +272,12 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
     )
     found.save(folder)
     if found.model is not None:
-        return [*write_eight_bit(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *portable], found
+        return [*write_eight_bit(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *others], found
     if not full:
         raise FidelityError(
             f"no 8-bit graph is faster than fp32 and loses at most {wanted.max_drop:g} points:\n{found.table()}"
         )
-    return [*full, *portable], found
+    return [*full, *others], found
 
 
 def _write_portable(trained: TrainedModel, folder: Path, wanted: _Wanted) -> list[Variant]:
@@ -300,7 +301,7 @@ def _verify(
     bundle: Bundle, variants: Sequence[Variant], trained: TrainedModel, samples: TokenBatch, *, progress: bool
 ) -> list[Fidelity]:
     return verify(
-        [(variant, Session(bundle.graph(variant), variant, threads=1)) for variant in variants],
+        [(variant, open_to_verify(bundle, variant)) for variant in variants],
         trained.oracle,
         samples,
         tokens=trained.token_range,

@@ -52,6 +52,27 @@ class Graph:
         return ir.Model(self._graph, ir_version=IR_VERSION, producer_name="encort")
 
 
+class Function(Graph):
+    """A function while it is written: an operator made of others."""
+
+    def argument(self, name: str) -> ir.Value:
+        value = ir.Value(name=name)
+        self._graph.inputs.append(value)
+        return value
+
+    def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """A constant array; functions have no initializers."""
+        if name not in self._weights:
+            self._weights[name] = self.op("Constant", value=ir.tensor(array))
+        return self._weights[name]
+
+    def function(self, domain: str, result: ir.Value, *, attributes: Sequence[str]) -> ir.Function:
+        """It gives the result, and takes attributes of these names."""
+        self._graph.outputs.append(result)
+        wanted = [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in attributes]
+        return ir.Function(domain, str(self._graph.name), graph=self._graph, attributes=wanted)
+
+
 def save_sharing_weights(models: dict[str, ir.Model], folder: Path, weights_file: str) -> None:
     """Write graphs to `folder` by their file names, with one file of weights for all of them.
 

@@ -55,6 +55,8 @@ def author(
 
 def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears) -> Encoded:
     hidden, pooled = last_hidden_state(graph, encoder, tokens, linears), None
+    if encoder.embeddings.words.dtype != np.float32:  # what is made of them is, whatever the layers compute in
+        hidden = graph.op("Cast", hidden, to=ir.DataType.FLOAT)
     if encoder.pooler is not None:
         pooled = pooler_output(graph, encoder.pooler, tokens.arrangement.first(hidden))
     return Encoded(hidden, pooled, tokens.arrangement)

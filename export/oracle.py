@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from encort.export.checkpoint import Checkpoint
@@ -51,6 +52,11 @@ class Case:
     @property
     def is_masked(self) -> bool:
         return not self.mask.all()
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether a token that counts stands behind one that does not, as in no text."""
+        return bool((np.diff(self.mask, axis=1) > 0).any())
 
 
 def padded_case(name: str, texts: Sequence[Mapping[str, Int64Array]]) -> Case:

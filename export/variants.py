@@ -1,6 +1,6 @@
 """The graphs of a bundle, written to its folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import onnx_ir as ir
 from encort.export.description import Description, Layer
 from encort.export.eight_bit import EightBitModel
 from encort.export.graph import axes, save_sharing_weights
+from encort.export.half import in_half_precision
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.cpu import VNNI
@@ -19,11 +20,18 @@ CACHE = 2**26
 
 
 class Kind(StrEnum):
-    """What `encort export` makes: the fast graphs in each precision, and the portable one."""
+    """What `encort export` makes: the fast graphs in each precision, the portable one, and those for GPUs."""
 
     FP32 = "fp32"
     INT8 = "int8"
     PORTABLE = "portable"
+    CUDA_FP16 = "cuda-fp16"
+    CUDA_FP32 = "cuda-fp32"
+
+
+BY_DEFAULT = (Kind.FP32, Kind.INT8, Kind.PORTABLE)
+"""What is made unless something else is asked for: graphs for a GPU are as large again, and of no use without one."""
+CUDA = {Kind.CUDA_FP16: Precision.FP16, Kind.CUDA_FP32: Precision.FP32}
 
 
 def write_full_precision(trained: TrainedModel, folder: Path) -> list[Variant]:
@@ -47,6 +55,15 @@ def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *
         precision=Precision.INT8,
         instruction_set=VNNI if weight_bits == 8 else None,
     )
+
+
+def write_cuda(trained: TrainedModel, folder: Path, precision: Precision) -> Variant:
+    """The packed graph for CUDA."""
+    description = _described(trained)
+    chosen = in_half_precision(description) if precision is Precision.FP16 else description
+    name = f"{Device.CUDA}-{precision}"
+    model = author(chosen, Layout.PACKED, embedding=trained.embedding)
+    return _save({name: (Layout.PACKED, model)}, folder, Device.CUDA, precision, instruction_set=None)[0]
 
 
 def layouts(trained: TrainedModel, precision: Precision) -> list[Layout]:
@@ -74,16 +91,28 @@ def _write(
     precision: Precision,
     instruction_set: str | None,
 ) -> list[Variant]:
-    weights_file = f"cpu-{precision}.weights"
     suffixes = {Layout.EQUAL_LENGTH: "", Layout.RAGGED: "-ragged"}
-    models = {f"cpu-{precision}{suffixes[layout]}": (layout, write(layout)) for layout in layouts}
+    models = {f"{Device.CPU}-{precision}{suffixes[layout]}": (layout, write(layout)) for layout in layouts}
+    return _save(models, folder, Device.CPU, precision, instruction_set=instruction_set)
+
+
+def _save(
+    models: Mapping[str, tuple[Layout, ir.Model]],
+    folder: Path,
+    device: Device,
+    precision: Precision,
+    *,
+    instruction_set: str | None,
+) -> list[Variant]:
+    """Write graphs of one device and precision, by their names, with one file of weights."""
+    weights_file = f"{device}-{precision}.weights"
     save_sharing_weights({f"{name}.onnx": model for name, (_, model) in models.items()}, folder, weights_file)
     return [
         Variant(
             name=name,
             file=f"{name}.onnx",
             weights_file=weights_file,
-            device=Device.CPU,
+            device=device,
             precision=precision,
             layout=layout,
             instruction_set=instruction_set,

@@ -14,17 +14,17 @@ from encort.export.oracle import Case, Oracle, TokenRange, padded_case
 from encort.runtime.cores import available_cores
 from encort.runtime.cpu import cpu_name
 from encort.runtime.errors import FidelityError
-from encort.runtime.manifest import PORTABLE, Fidelity, Head, Layout, Precision, Task, Variant
-from encort.runtime.session import Session
+from encort.runtime.manifest import PORTABLE, Fidelity, Head, Layout, Task, Variant
+from encort.runtime.session import Runs
 from encort.runtime.tokens import Int64Array, TokenBatch, padded
-from encort.runtime.tolerance import EIGHT_BIT_COSINES, cosines, error_limit
+from encort.runtime.tolerance import COSINES, cosines, error_limit, neighbour_limit
 
 BATCH = 32
 NEIGHBOURS = 4
 
 
 def verify(
-    variants: list[tuple[Variant, Session]],
+    variants: Sequence[tuple[Variant, Runs]],
     oracle: Oracle,
     samples: TokenBatch,
     *,
@@ -67,7 +67,7 @@ def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
 
 
 def _random_cases(tokens: TokenRange, inputs: Sequence[str]) -> Iterator[Case]:
-    """Shapes from one token to the limit, then masks with holes."""
+    """Shapes from one token to the limit, then masks with holes, then texts that end anywhere."""
     random, limit = np.random.default_rng(0), tokens.length
     lengths = sorted({min(length, limit) for length in (1, 2, 3, 7, 33, limit - 1, limit)} - {0})
     shapes = [*itertools.product((1, 3), lengths), (BATCH, min(17, limit))]
@@ -76,6 +76,12 @@ def _random_cases(tokens: TokenRange, inputs: Sequence[str]) -> Iterator[Case]:
             if not masked or min(shape) > 1:
                 name = f"{shape[0]} x {shape[1]} random ids, {'random' if masked else 'no'} mask"
                 yield Case(name, _random(random, shape, tokens, inputs, masked=masked))
+    for shape in [(3, limit), shapes[-1]]:
+        rows = _random(random, shape, tokens, inputs, masked=False)
+        ends = random.integers(1, shape[1] + 1, (shape[0], 1))
+        ends[-1] = shape[1]
+        mask = (np.arange(shape[1]) < ends).astype(np.int64)
+        yield Case(f"{shape[0]} texts of 1 to {shape[1]} random ids", {**rows, "attention_mask": mask})
 
 
 def _random(
@@ -95,7 +101,7 @@ class _Measurement:
     """What has been seen of one variant so far."""
 
     variant: Variant
-    session: Session
+    session: Runs
     oracle: Oracle
     max_abs_error: dict[str, float] = field(default_factory=dict)
     sample_cosines: list[float] = field(default_factory=list)
@@ -103,7 +109,8 @@ class _Measurement:
     cases: int = 0
 
     def compare(self, case: Case, expected: Mapping[str, FloatArray]) -> None:
-        if case.is_masked and self.variant.layout is Layout.EQUAL_LENGTH:
+        layout = self.variant.layout
+        if (case.is_masked and layout is Layout.EQUAL_LENGTH) or (case.has_holes and layout is Layout.PACKED):
             return
         self.cases += 1
         found = run(self.session, self.variant, case)
@@ -122,7 +129,7 @@ class _Measurement:
         if found.shape != expected.shape:
             raise FidelityError(f"variant {self.variant.name}: {name} is {found.shape}, expected {expected.shape}")
         difference = np.abs(found - expected)
-        if "sequence" in self.variant.outputs[name]:
+        if self.variant.is_tokenwise(name):
             # What stands at a masked token is read by nobody.
             difference = difference[case.mask == 1]
         error = float(difference.max())
@@ -141,14 +148,14 @@ class _Measurement:
             FidelityError: A text's vector depends on its neighbours by more than the tolerance, or points elsewhere.
         """
         difference = self._batch_difference(samples, tokens)
-        limit = error_limit(Precision.FP32, self.variant.vector, self.oracle.embedding)
+        limit = neighbour_limit(self.variant.precision, self.variant.vector, self.oracle.embedding)
         if not difference <= limit:
             raise FidelityError(
                 f"variant {self.variant.name}: a text's {self.variant.vector} changes by {difference:.2g} with its "
                 f"neighbours; the limit is {limit:g}"
             )
         mean, least = float(np.mean(self.sample_cosines)), float(np.min(self.sample_cosines))
-        mean_limit, least_limit = EIGHT_BIT_COSINES
+        mean_limit, least_limit = COSINES[self.variant.precision]
         if not (mean >= mean_limit and least >= least_limit):
             raise FidelityError(
                 f"variant {self.variant.name}: the cosines of {self.variant.vector} to eager PyTorch are {mean:.4f} on "
@@ -186,7 +193,7 @@ class _Measurement:
         return self.session.run([self.variant.vector], rows)[0]
 
 
-def run(session: Session, variant: Variant, case: Case) -> dict[str, FloatArray]:
+def run(session: Runs, variant: Variant, case: Case) -> dict[str, FloatArray]:
     """Every output of the variant for one case."""
     names = list(variant.outputs)
     return dict(zip(names, session.run(names, case.inputs), strict=True))

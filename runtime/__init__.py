@@ -2,6 +2,7 @@
 
 The walk of the data, a file a step: `texts` → `tokenizer` (→ `overflow`) → `tokens` → `planner` (by `costs`) →
 `engine` → `session` → `tasks` → `results`, `spans`, `answers`, held together by `model` with its `options`;
+on GPUs `cuda` stands between engine and session, with `packing` and `captured`;
 `parallel_tokenizer` has the engine's threads tokenize what comes next. For concurrent callers
 `serving` puts the queue of `scheduler` in front of the engine. `bundle`, `manifest` and `schema` read the folder;
 `cli`, `commands`, `inputs`, `records` and `outputs` are the shell's side; `stats` counts, and `prometheus` and

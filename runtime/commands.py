@@ -28,8 +28,8 @@ _BATCH_OPTIONS = [
     click.option(
         "--output", "-o", type=_FOLDER, help="Write .jsonl, .npy or .parquet; otherwise JSON lines on stdout."
     ),
-    click.option("--device", default="auto", help="auto, cpu or cuda."),
-    click.option("--precision", default="auto", help="auto, fp32 or int8."),
+    click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1."),
+    click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16."),
     click.option("--threads", type=int, help="Cores to use; otherwise what the container allows."),
     click.option(
         "--overflow", help="For too long texts: truncate, window or error; for questions window, else truncate."

@@ -102,15 +102,15 @@ def save_costs(costs: Costs, file: Path) -> None:
     file.write_text(json.dumps(asdict(costs)) + "\n", encoding="utf-8")
 
 
-def read_costs(file: Path | None) -> Costs:
-    """Measured costs, or the defaults where there are none that can be used."""
+def read_costs(file: Path | None, default: Costs) -> Costs:
+    """Measured costs, or the default where there are none that can be used."""
     if file is None:
-        return Costs()
+        return default
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         return Costs(**{name: float(plain[name]) for name in ("run", "token", "pair")})
     except FileNotFoundError:
-        return Costs()
+        return default
     except (OSError, ValueError, TypeError, KeyError) as error:
         log.warning("%s does not hold costs (%s); using the defaults", file, error)
-        return Costs()
+        return default

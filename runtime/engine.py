@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from encort.runtime.costs import Costs, measure_costs
 from encort.runtime.errors import EncortError, ModelClosedError
 from encort.runtime.manifest import Layout, Variant
-from encort.runtime.planner import plan
-from encort.runtime.session import FloatArray, Session
+from encort.runtime.planner import Lanes, plan
+from encort.runtime.session import FloatArray, Runs
 from encort.runtime.stats import Recorder
 from encort.runtime.tokens import Int64Array, TokenBatch
 
@@ -38,7 +38,14 @@ class Engine:
     """Runs the graph of one variant on a budget of cores; any number of threads may call it."""
 
     def __init__(
-        self, variant: Variant, open_session: Callable[[int], Session], *, threads: int, costs: Costs, may_widen: bool
+        self,
+        variant: Variant,
+        open_session: Callable[[int], Runs],
+        *,
+        threads: int,
+        costs: Costs,
+        may_widen: bool,
+        lanes: Lanes | None = None,
     ) -> None:
         """Open the first session.
 
@@ -47,13 +54,15 @@ class Engine:
             threads: Cores to keep busy.
             costs: Of a run, for the planner.
             may_widen: A session may have several threads, as those of the CPU provider.
+            lanes: Of devices that run the micro-batches; None leaves them to the cores.
         """
         self.variant, self.threads = variant, threads
+        self.lanes = lanes or Lanes.of_cores(threads)
         self.costs = costs
         self.recorder = Recorder()
         self._open_session, self._may_widen = open_session, may_widen
         self._narrow = open_session(1)
-        self._wide: Session | None = None
+        self._wide: Runs | None = None
         self._runs_alone = 0
         self._running = 0
         self._changed, self._opening = threading.Condition(), threading.Lock()
@@ -70,7 +79,7 @@ class Engine:
         """
         self.check_open()
         arrays = [self._empty(batch, output) for output in outputs]
-        micro_batches = plan(batch.lengths, workers=self.threads, costs=self.costs, mixed=self.mixes_lengths)
+        micro_batches = plan(batch.lengths, self.lanes, costs=self.costs, mixed=self.mixes_lengths)
 
         def fill(indices: Int64Array, *, alone: bool) -> None:
             found = self.run_rows(batch.rows(indices), outputs, alone=alone)
@@ -141,7 +150,7 @@ class Engine:
     @property
     def mixes_lengths(self) -> bool:
         """Whether rows of different lengths share runs without being computed at one length."""
-        return self.variant.layout is Layout.RAGGED
+        return self.variant.layout in (Layout.RAGGED, Layout.PACKED)
 
     @property
     def is_fork(self) -> bool:
@@ -154,7 +163,7 @@ class Engine:
 
     def is_tokenwise(self, output: str) -> bool:
         """Whether the output has a row a token and not a row a text."""
-        return "sequence" in self.variant.outputs[output]
+        return self.variant.is_tokenwise(output)
 
     def warm_up(self, longest: int) -> None:
         """Open both sessions and let them take the memory that a text of that many tokens needs."""
@@ -183,7 +192,7 @@ class Engine:
             with self._changed:
                 self._changed.wait_for(lambda: self.is_idle)
 
-    def _session(self, *, alone: bool) -> Session:
+    def _session(self, *, alone: bool) -> Runs:
         """The session for a run; a process that runs a single text is done before a second one has opened."""
         if not alone or self.threads == 1 or not self._may_widen:
             return self._narrow
@@ -193,7 +202,7 @@ class Engine:
                 self._wide = self._opened_wide()
             return self._wide or self._narrow
 
-    def _opened_wide(self) -> Session:
+    def _opened_wide(self) -> Runs:
         try:
             return self._open_session(self.threads)
         except EncortError as error:
@@ -219,7 +228,10 @@ class Engine:
         waiting = iter(micro_batches)
         begun: deque[Future[None]] = deque()
         try:
-            begun.extend(self.submit(function, indices) for indices in itertools.islice(waiting, 2 * self.threads))
+            begun.extend(
+                self.submit(function, indices)
+                for indices in itertools.islice(waiting, self.lanes.at_once + self.lanes.begun)
+            )
             while begun:
                 begun.popleft().result()
                 begun.extend(self.submit(function, indices) for indices in itertools.islice(waiting, 1))

@@ -4,7 +4,8 @@ With them `encort verify` repeats the proof on any machine, without torch.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -12,9 +13,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from encort.runtime.bundle import Bundle, runs_here
+from encort.runtime.cuda import open_devices
 from encort.runtime.errors import BundleError, BundleFileChangedError, FidelityError
-from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Variant
-from encort.runtime.session import FloatArray, Session
+from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
+from encort.runtime.session import FloatArray, Runs, Session, has_device
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Int64Array, Text, TokenBatch
 from encort.runtime.tolerance import COSINE_SLACK, cosines, error_limit
@@ -96,10 +98,11 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
             f"{bundle.folder}: the tokenizer gives other ids than at export; install the tokenizers version of "
             f"encort.json ({bundle.manifest.tools.get('tokenizers', 'unknown')}), or export again"
         )
-    return [_check(bundle, variant, batch, golden) for variant in bundle.manifest.variants if runs_here(variant)]
+    variants = [variant for variant in bundle.manifest.variants if runs_here(variant) and has_device(variant.device)]
+    return [_check(bundle, variant, batch, golden) for variant in variants]
 
 
-def check_results(bundle: Bundle, variant: Variant, session: Session) -> None:
+def check_results(bundle: Bundle, variant: Variant, session: Runs) -> None:
     """Compare a session with the golden vectors, for a provider that nobody verified at export.
 
     Raises:
@@ -118,14 +121,14 @@ def check_results(bundle: Bundle, variant: Variant, session: Session) -> None:
 
 
 def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
-    session = Session(bundle.graph(variant), variant, threads=1)
     names = [name for name in golden.outputs if name in variant.outputs]
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
-    runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
+    with _opened(bundle, variant) as session:
+        runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
     found = {
         # Without the axis of texts, tokens of all texts can follow each other.
-        name: np.concatenate([array[0] if "sequence" in variant.outputs[name] else array for array in column])
+        name: np.concatenate([array[0] if variant.is_tokenwise(name) else array for array in column])
         for name, column in zip(names, zip(*runs, strict=True), strict=True)
     }
     if any(found[name].shape != golden.outputs[name].shape for name in names):
@@ -148,6 +151,16 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
     )
     _check_certificate(variant, check)
     return check
+
+
+@contextmanager
+def _opened(bundle: Bundle, variant: Variant) -> Iterator[Runs]:
+    graph = bundle.graph(variant)
+    if variant.device is Device.CPU:
+        yield Session(graph, variant, threads=1)
+        return
+    with closing(open_devices(graph, variant, [0], {}, longest=bundle.manifest.max_length)) as devices:
+        yield devices
 
 
 def _check_certificate(variant: Variant, check: GoldenCheck) -> None:

@@ -21,8 +21,13 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
 
-INPUTS = frozenset({"input_ids", "token_type_ids", "attention_mask", "reversed_input_ids", "reversed_token_type_ids"})
-"""What a graph may read, each `(batch, sequence)` int64."""
+INPUTS = frozenset(
+    {
+        *("input_ids", "token_type_ids", "attention_mask", "reversed_input_ids", "reversed_token_type_ids"),
+        *("position_ids", "token_offset", "cu_seqlens"),
+    }
+)
+"""What a graph may read."""
 
 PORTABLE = "portable"
 """Name of the variant in standard operators, which may give fewer outputs than the others."""
@@ -72,6 +77,7 @@ class Device(StrEnum):
 
 class Precision(StrEnum):
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
 
 
@@ -207,6 +213,10 @@ class Variant:
         """The output whose cosines the certificate gives: the sentence embedding, without one the first logits."""
         return SENTENCE_EMBEDDING if SENTENCE_EMBEDDING in self.outputs else next(iter(self.outputs), "")
 
+    def is_tokenwise(self, output: str) -> bool:
+        """Whether that output has a row a token and not a row a text."""
+        return not {"sequence", "tokens"}.isdisjoint(self.outputs[output])
+
     @property
     def reads_reversed(self) -> bool:
         """Whether it takes every pair twice, the second time with its texts exchanged."""
@@ -285,7 +295,7 @@ class Manifest:
             if unknown := variant.inputs.keys() - INPUTS:
                 yield f"{variant.name} reads {', '.join(sorted(unknown))}"
             for head in self.heads:
-                if any(variant.outputs.get(name) != _logits_axes(head) for name in head.outputs):
+                if any(variant.outputs.get(name) != _logits_axes(head, variant.layout) for name in head.outputs):
                     yield f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
             for name in _VECTORS & variant.outputs.keys():
                 if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
@@ -304,6 +314,7 @@ def _fits(head: Head) -> bool:
     return head.task is not Task.FEATURE_EXTRACTION and bool(head.labels) and len(head.outputs) == 1
 
 
-def _logits_axes(head: Head) -> list[str]:
-    rows = ["batch", "sequence"] if head.task.is_tokenwise else ["batch"]
+def _logits_axes(head: Head, layout: Layout) -> list[str]:
+    tokens = ["tokens"] if layout is Layout.PACKED else ["batch", "sequence"]
+    rows = tokens if head.task.is_tokenwise else ["batch"]
     return [*rows, str(len(head.labels))] if head.labels else rows

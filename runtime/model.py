@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
 
+from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
 from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
@@ -21,7 +23,7 @@ from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.serving import Serving
-from encort.runtime.session import CPU_PROVIDER, FloatArray, Session, check_provider
+from encort.runtime.session import CPU_PROVIDER, FloatArray, Runs, Session, check_provider
 from encort.runtime.stats import Stats
 from encort.runtime.tasks import Call, Results, Tasks
 from encort.runtime.texts import is_token_ids
@@ -46,8 +48,8 @@ def load(
 
     Args:
         bundle: Folder that `encort export` made.
-        device: `"auto"` (the CPU), `"cpu"` or `"cuda"`.
-        precision: `"auto"` (the exporter's best), `"fp32"` or `"int8"`.
+        device: `"auto"` (the CPU), `"cpu"`, `"cuda"` (the first GPU), `"cuda:1"`, or `"cuda:0,1"` for several.
+        precision: `"auto"` (the exporter's best), `"fp32"`, `"int8"` or, on GPUs, `"fp16"`.
         threads: Cores to use; None takes what the affinity mask and the container's quota allow.
         spinning: Keep the threads of single texts turning between calls: lower latency, for a process that has its
             cores to itself.
@@ -76,18 +78,20 @@ class Model:
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
         check_provider(options.chosen_provider)
-        self._bundle, self._options = bundle, options
+        self._bundle, self._options, self._opened = bundle, options, ExitStack()
         self._variant = (
             bundle.portable() if options.is_foreign else bundle.variant(options.chosen_device, options.chosen_precision)
         )
         self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant)
-        cores = available_cores()
+        cores, numbers = available_cores(), options.device_numbers
+        self._devices: cuda.DeviceSessions | None = None
         self._engine = Engine(
             self._variant,
             self._session_maker(),
             threads=options.threads or cores,
-            costs=read_costs(self._costs_file),
+            costs=read_costs(self._costs_file, cuda.COSTS if numbers else Costs()),
             may_widen=options.chosen_provider == CPU_PROVIDER,
+            lanes=cuda.lanes(numbers) if numbers else None,
         )
         self._tokenize = ParallelTokenizer(
             Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
@@ -280,6 +284,8 @@ class Model:
 
     def warm_up(self) -> None:
         """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts."""
+        if self._devices is not None:
+            self._devices.warm_up()
         self._engine.warm_up(self.manifest.max_length)
 
     def measure_costs(self) -> Costs:
@@ -301,6 +307,7 @@ class Model:
     def close(self) -> None:
         """Finish what runs and let the threads go; closing twice is fine."""
         self._engine.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -318,7 +325,7 @@ class Model:
         graph = self.manifest.files[self._variant.file].sha256
         return costs_file(graph, self._options.chosen_provider)
 
-    def _session_maker(self) -> Callable[[int], Session]:
+    def _session_maker(self) -> Callable[[int], Runs]:
         """Opens a session of that many threads over the variant's files, whose hashes are checked here, once."""
         graph, options = self._bundle.graph(self._variant), self._options
 
@@ -335,7 +342,20 @@ class Model:
                 check_results(self._bundle, self._variant, session)
             return session
 
-        return open_session
+        def open_devices(_: int) -> cuda.DeviceSessions:
+            devices = cuda.open_devices(
+                graph,
+                self._variant,
+                options.device_numbers,
+                options.provider_options,
+                longest=self.manifest.max_length,
+            )
+            self._devices = devices
+            self._opened.callback(devices.close)
+            check_results(self._bundle, self._variant, devices)  # nobody may have run it on a device before
+            return devices
+
+        return open_devices if options.device_numbers else open_session
 
     def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):

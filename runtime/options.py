@@ -2,10 +2,10 @@
 
 import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import SupportsIndex, TypeVar
+from typing import SupportsIndex, TypeVar, cast
 
 from encort.runtime.errors import InputError, InputTypeError
 from encort.runtime.manifest import Device, Precision
@@ -28,7 +28,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.device != AUTO:
-            choice(Device, "device", self.device, beside=AUTO)
+            _device(self.device)
         if self.precision != AUTO:
             choice(Precision, "precision", self.precision, beside=AUTO)
         if self.threads is not None:
@@ -38,7 +38,12 @@ class Options:
 
     @property
     def chosen_device(self) -> Device:
-        return Device.CPU if self.device == AUTO else Device(self.device)
+        return Device.CPU if self.device == AUTO else _device(self.device)[0]
+
+    @property
+    def device_numbers(self) -> Sequence[int]:
+        """Of the GPUs to use; the first where none is named."""
+        return () if self.chosen_device is Device.CPU else _device(self.device)[1]
 
     @property
     def chosen_precision(self) -> Precision | None:
@@ -54,6 +59,20 @@ class Options:
     def is_foreign(self) -> bool:
         """Whether the provider is another than the one that the device's graphs were made for."""
         return self.provider not in (None, PROVIDERS[self.chosen_device])
+
+
+def _device(name: object) -> tuple[Device, Sequence[int]]:
+    """Kind and numbers of what `"cpu"`, `"cuda"`, `"cuda:1"` or `"cuda:0,1"` names.
+
+    Raises:
+        InputError: It names nothing.
+    """
+    kind, colon, rest = name.partition(":") if isinstance(name, str) else (name, "", "")
+    device = choice(Device, "device", cast("str", kind), beside=AUTO)
+    numbers = rest.split(",") if colon else ["0"]
+    if (colon and device is Device.CPU) or not all(number.isdecimal() for number in numbers):
+        raise InputError(f'device must be "cpu", "cuda", or name GPUs as "cuda:1" or "cuda:0,1"; got {name!r}')
+    return device, [int(number) for number in dict.fromkeys(numbers)]
 
 
 def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = None) -> Choice:

@@ -27,7 +27,6 @@ from encort.runtime.errors import (
     WorkerDiedError,
 )
 from encort.runtime.options import check_whole
-from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import Int64Array, TokenBatch, padded
 
@@ -80,7 +79,7 @@ class Scheduler:
             self._check_room({row.key: row.tokens for row in rows if row.key not in self._rows})
             for index, row in enumerate(rows):
                 self._join(row).waiting.append((request, index))
-            begin = min(sum(map(len, self._queues.values())), self._engine.threads - self._workers)
+            begin = min(sum(map(len, self._queues.values())), self._engine.lanes.begun - self._workers)
             self._workers += begin
             self._changed.notify_all()
         request.future.add_done_callback(lambda _: self._forget(rows))
@@ -126,7 +125,7 @@ class Scheduler:
         queue = self._queues.setdefault(self._key(row), deque())
         queue.append(row)
         self._add_tokens(row.tokens)
-        if self._max_wait_s and sum(each.tokens for each in queue) >= TOKENS_PER_RUN:
+        if self._max_wait_s and sum(each.tokens for each in queue) >= self._engine.lanes.tokens:
             for each in queue:
                 each.due = each.arrived
         return row
@@ -179,7 +178,8 @@ class Scheduler:
 
     def _wanted(self, queue: "deque[_Row]", now: float) -> "list[_Row]":
         """Rows from the front of a queue, their share left to the other workers; what nobody wants is dropped."""
-        share = min(TOKENS_PER_RUN, math.ceil(self._queued_tokens / self._engine.threads))
+        lanes = self._engine.lanes
+        share = min(lanes.tokens, math.ceil(self._queued_tokens / lanes.at_once))
         rows: list[_Row] = []
         while queue and (not rows or self._may_join(queue[0], rows, share)):
             row = queue.popleft()
@@ -199,7 +199,8 @@ class Scheduler:
         """Whether it fits into the run, and costs less there than in one of its own."""
         alone, lengths = np.array([row.tokens]), np.array([each.tokens for each in rows])
         together, seconds = np.concatenate([lengths, alone]), self._engine.costs.seconds
-        return bool(together.sum() <= share and seconds(together) <= seconds(lengths) + seconds(alone))
+        has_room = together.sum() <= share and len(together) * together.max() <= self._engine.lanes.places
+        return bool(has_room and seconds(together) <= seconds(lengths) + seconds(alone))
 
     def _run(self, rows: "Sequence[_Row]") -> None:
         alone = self._engine.is_idle and not self._queues

@@ -1,9 +1,11 @@
 """One ONNX Runtime session over one variant of a bundle."""
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,19 @@ _INSTEAD = 'use device="cpu" and leave provider out'
 SPIN_US = "1000"
 """Microseconds that threads turn after a run: a next one that follows at once need not wake them, and a process that
 has nothing to run leaves the cores alone."""
+
+
+Places = Mapping[str, tuple[Sequence[int], type[np.generic]]]
+"""Shape and dtype of inputs or outputs by name."""
+
+_NO_GRAPH = -1
+"""What ONNX Runtime takes for a run that is neither captured nor replayed."""
+
+
+class Runs(Protocol):
+    """A session, or what stands for several of them."""
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]: ...
 
 
 class Session:
@@ -79,12 +94,73 @@ class Session:
             EncortError: ONNX Runtime refused the run.
         """
         feeds = {name: inputs[name] for name in self._inputs}
-        try:
-            arrays: list[FloatArray] = self._session.run(list(outputs), feeds)
-        except Exception as error:  # onnxruntime's own errors share no narrower parent
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            raise EncortError(f"ONNX Runtime failed on {shapes}: {error}") from error
+        with _refused(feeds):
+            arrays: list[FloatArray] = self._session.run(list(outputs), feeds, _run_options(_NO_GRAPH))
         return arrays
+
+    def bound(self, inputs: Places, outputs: Places, *, place: tuple[str, int], graph: int) -> "BoundRun":
+        """Runs of one shape.
+
+        Args:
+            inputs: Shape and dtype of each.
+            outputs: The same.
+            place: ONNX Runtime's name of the kind of device that they lie on, and its number.
+            graph: Number of the captured graph, where the provider captures.
+        """
+        return BoundRun(self._session, inputs, outputs, place=place, graph=graph)
+
+
+class BoundRun:
+    """Runs of one shape, whose inputs and outputs have fixed places on a device; for one thread."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: Places,
+        outputs: Places,
+        *,
+        place: tuple[str, int],
+        graph: int,
+    ) -> None:
+        self._session, self._options, self._binding = session, _run_options(graph), session.io_binding()
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        self._inputs = {name: make(shape, dtype, *place) for name, (shape, dtype) in inputs.items()}
+        self._outputs = {name: make(shape, dtype, *place) for name, (shape, dtype) in outputs.items()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
+        """See `Session.run`; what comes out is the caller's."""
+        with _refused({name: inputs[name] for name in self._inputs}):
+            for name, value in self._inputs.items():
+                value.update_inplace(inputs[name])
+            self._session.run_with_iobinding(self._binding, self._options)
+            # On a CPU these are the places themselves.
+            return [np.array(self._outputs[name].numpy()) for name in outputs]
+
+
+@contextmanager
+def _refused(feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+    """Say of what shapes a run was that ONNX Runtime refused."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's own errors share no narrower parent
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+        raise EncortError(f"ONNX Runtime failed on {shapes}: {error}") from error
+
+
+def _run_options(graph: int) -> onnxruntime.RunOptions:
+    """Options of runs whose captured graph has that number, in providers that capture."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(graph))
+    return options
+
+
+def has_device(device: Device) -> bool:
+    """Whether the installed onnxruntime has the device's provider."""
+    return PROVIDERS[device] in onnxruntime.get_available_providers()
 
 
 def check_provider(provider: str) -> None:
@@ -107,8 +183,18 @@ def _open(
     if provider != CPU_PROVIDER:
         # Otherwise ONNX Runtime gives nodes that a provider cannot run to the CPU, without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider == CUDA_PROVIDER:
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()  # of NVIDIA's wheels, where they are installed
+        # Its kernel for a bias and an activation is the faster one.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Gemm keeps ones for its bias in a buffer that moves when more tokens come, and captured graphs would not know.
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[(provider, dict(provider_options))])
+        # Without its fallback: it would print, go on to the CPU, and hide why the provider cannot be had.
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=[(provider, dict(provider_options))], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
             raise DeviceError(f"{provider} cannot run {graph}: {error}; {_INSTEAD}") from error

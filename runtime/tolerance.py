@@ -10,8 +10,8 @@ from encort.runtime.manifest import SENTENCE_EMBEDDING, Embedding, Precision
 
 FloatArray = NDArray[np.float32]
 
-EIGHT_BIT_COSINES = 0.98, 0.9
-"""Mean and smallest cosine below which an 8-bit graph is broken, whatever was asked of it."""
+COSINES = {Precision.FP32: (0.9999, 0.9999), Precision.FP16: (0.9995, 0.999), Precision.INT8: (0.98, 0.9)}
+"""Mean and smallest cosine below which a graph of a precision is broken, whatever was asked of it."""
 COSINE_SLACK = 0.005
 """How much smaller a cosine may be on another machine than certified: rounding falls otherwise there."""
 
@@ -19,12 +19,22 @@ COSINE_SLACK = 0.005
 def error_limit(precision: Precision, output: str, embedding: Embedding | None) -> float:
     """Largest absolute difference of an output.
 
-    Eight bits are judged by cosines and by what labelled data says, not by single values.
+    Lower precisions are judged by cosines and by what labelled data says, not by single values.
     """
     if precision is not Precision.FP32:
         return math.inf
     is_unit = output == SENTENCE_EMBEDDING and embedding is not None and embedding.normalize
     return 1e-5 if is_unit else 1e-4
+
+
+def neighbour_limit(precision: Precision, output: str, embedding: Embedding | None) -> float:
+    """Largest change of a text's output with its neighbours.
+
+    In float16 the kernels of a GPU differ with the number of tokens, and round differently; ranges of 8 bits are
+    static, and products of whole numbers exact.
+    """
+    exact = error_limit(Precision.FP32, output, embedding)
+    return 500 * exact if precision is Precision.FP16 else exact
 
 
 def cosines(first: Iterable[FloatArray], second: Iterable[FloatArray]) -> NDArray[np.float64]:

@@ -1,9 +1,13 @@
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from encort.benchmarks import tables
-from encort.benchmarks.results import Outcome, save
+from encort.benchmarks.results import Check, Outcome, save
 from encort.benchmarks.tables import brief_table, race_table, written
+
+_DOCUMENTS = [Path(tables.__file__).parents[1] / name for name in ("README.md", "docs/benchmarks.md")]
 
 
 def system(name: str, precision: str, seconds: list[float], **values: object) -> Outcome:
@@ -30,7 +34,7 @@ def test_a_race_is_a_row_a_system_the_slowest_first(make_race):
     assert "encort fp32 is" in header
     assert snail.startswith("| Snail | fp32 | 5.00 (5.00-8.00) | 200 | 2.50x (2.50-4.00) |")
     assert ours.startswith("| encort | fp32 | 2.00 (2.00-2.00) | 500 |  | 1.00000 / 1.000 | 82.03 | 1.5 | 100 |")
-    assert limit.startswith("| limit: matrix product of ONNX Runtime | fp32 | 1.00 (1.00-1.00) | 1,000 | 0.50x")
+    assert limit.startswith("| limit: matrix product | fp32 | 1.00 (1.00-1.00) | 1,000 | 0.50x")
     assert broken.startswith("| Broken | int8 | failed: no / kernel |")
     assert "| Snail | fp32 | 4.00 |" in calls
     assert race.command in calls[-1]
@@ -40,18 +44,26 @@ def test_a_brief_table_leaves_limits_and_failures_out(make_race):
     race = make_race(
         system("encort", "fp32", [2.0, 2.0, 2.0], cosine_mean=1.0, cosine_min=1.0),
         system("Snail", "fp32", [5.0, 8.0, 5.0], cosine_mean=0.99871, cosine_min=0.9),
+        replace(system("Snail, asleep", "fp32", [9.0, 8.0, 9.0]), key="Snail:asleep"),
         Outcome(name="Broken", key="broken", precision="int8", error="no kernel"),
     )
     _, _, _, _, *rows, _, _ = brief_table(race).splitlines()
     assert rows == [
-        "| Snail | fp32 | 200 | 2.50x (2.50-4.00) | 0.9987 |",
-        "| **encort** | fp32 | 500 |  | 1.0000 |",
+        "| Snail | fp32 | 200 | 2.50x (2.50-4.00) | 0.9987 | 1.5 s | 100 MiB |",
+        "| **encort** | fp32 | 500 |  | 1.0000 | 1.5 s | 100 MiB |",
     ]
 
 
 def test_a_race_in_which_all_failed_has_a_table(make_race):
     race = make_race(Outcome(name="Broken", key="broken", precision="int8", error=""), product=[])
     assert "| Broken | int8 |" in race_table(race)
+
+
+def test_checks_are_in_the_table(make_race):
+    checks = [Check(name="least cosine", found=0.99, least=0.999), Check(name="flips", found=0, most=1)]
+    table = race_table(replace(make_race(system("encort", "fp16", [2.0, 2.0, 2.0])), checks=checks))
+    assert "| least cosine | 0.99 | at least 0.999 | **no** |" in table
+    assert "| flips | 0 | at most 1 | yes |" in table
 
 
 def test_a_document_gets_its_tables_and_keeps_the_rest(make_race, tmp_path):
@@ -69,6 +81,8 @@ def test_the_tables_of_the_documents_are_those_of_the_results():
         [sys.executable, "-m", "encort.benchmarks.tables", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    marks = [tables._MARK.search(file.read_text(encoding="utf-8")) for file in _DOCUMENTS]
+    assert [mark["kind"] for mark in marks if mark] == ["brief", "race"]
 
 
 def test_a_stale_table_is_told(make_race, tmp_path, monkeypatch):

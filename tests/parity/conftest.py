@@ -120,7 +120,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
 
     @functools.cache
     def export(checkpoint: Path) -> Path:
-        return export_bundle(checkpoint, tmp_path_factory.mktemp("bundles") / "b", variants=["fp32"]).folder
+        kinds = ["fp32", "cuda-fp32"]  # which is verified at export, and needs a GPU to be served
+        return export_bundle(checkpoint, tmp_path_factory.mktemp("bundles") / "b", variants=kinds).folder
 
     return export
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encort.runtime.costs import Costs
-from encort.runtime.planner import TOKENS_PER_RUN, makespan, plan
+from encort.runtime.planner import TOKENS_PER_RUN, Lanes, makespan, plan
 
 lengths_of_texts = st.lists(st.integers(1, 2 * TOKENS_PER_RUN) | st.integers(1, 8), max_size=200).map(
     lambda lengths: np.array(lengths, np.int64)
@@ -20,34 +20,34 @@ either_layout = pytest.mark.parametrize("mixed", [False, True], ids=["equal leng
 @either_layout
 @given(lengths=lengths_of_texts, workers=workers_of_a_machine, costs=costs_of_a_model)
 def test_every_text_is_planned_exactly_once(mixed, lengths, workers, costs):
-    planned = np.concatenate([[], *plan(lengths, workers=workers, costs=costs, mixed=mixed)])
+    planned = np.concatenate([[], *plan(lengths, Lanes.of_cores(workers), costs=costs, mixed=mixed)])
     assert sorted(planned.tolist()) == list(range(len(lengths)))
 
 
 @given(lengths=lengths_of_texts, workers=workers_of_a_machine, costs=costs_of_a_model)
 def test_lengths_are_mixed_only_where_they_may(lengths, workers, costs):
-    for batch in plan(lengths, workers=workers, costs=costs, mixed=False):
+    for batch in plan(lengths, Lanes.of_cores(workers), costs=costs, mixed=False):
         assert len(set(lengths[batch].tolist())) == 1
 
 
 @either_layout
 @given(lengths=lengths_of_texts, workers=workers_of_a_machine, costs=costs_of_a_model)
 def test_only_a_text_alone_may_pass_the_budget(mixed, lengths, workers, costs):
-    for batch in plan(lengths, workers=workers, costs=costs, mixed=mixed):
+    for batch in plan(lengths, Lanes.of_cores(workers), costs=costs, mixed=mixed):
         assert len(batch) == 1 or lengths[batch].sum() <= TOKENS_PER_RUN
 
 
 @either_layout
 @given(lengths=lengths_of_texts, workers=workers_of_a_machine, costs=costs_of_a_model)
 def test_the_longest_texts_come_first(mixed, lengths, workers, costs):
-    planned = [int(lengths[batch[0]]) for batch in plan(lengths, workers=workers, costs=costs, mixed=mixed)]
+    planned = [int(lengths[batch[0]]) for batch in plan(lengths, Lanes.of_cores(workers), costs=costs, mixed=mixed)]
     assert planned == sorted(planned, reverse=True)
 
 
 @either_layout
 @given(lengths=lengths_of_texts, workers=workers_of_a_machine, costs=costs_of_a_model)
 def test_no_plan_is_slower_than_one_by_one(mixed, lengths, workers, costs):
-    planned = plan(lengths, workers=workers, costs=costs, mixed=mixed)
+    planned = plan(lengths, Lanes.of_cores(workers), costs=costs, mixed=mixed)
     one_by_one = list(np.argsort(-lengths, kind="stable")[:, None])
     found, limit = (makespan(every, lengths, workers=workers, costs=costs) for every in (planned, one_by_one))
     assert found <= limit * (1 + 1e-9)
@@ -55,13 +55,15 @@ def test_no_plan_is_slower_than_one_by_one(mixed, lengths, workers, costs):
 
 @given(lengths=short_texts, workers=workers_of_a_machine, costs=costs_of_a_model)
 def test_no_mixed_plan_is_slower_than_all_padded_in_one_run(lengths, workers, costs):
-    found = makespan(plan(lengths, workers=workers, costs=costs, mixed=True), lengths, workers=workers, costs=costs)
+    found = makespan(
+        plan(lengths, Lanes.of_cores(workers), costs=costs, mixed=True), lengths, workers=workers, costs=costs
+    )
     assert found <= costs.seconds(np.full(len(lengths), lengths.max())) * (1 + 1e-9)
 
 
 @given(st.integers(1, 64), st.integers(1, TOKENS_PER_RUN), workers_of_a_machine, costs_of_a_model)
 def test_micro_batches_of_one_length_are_near_equal(texts, length, workers, costs):
-    planned = plan(np.full(texts, length), workers=workers, costs=costs, mixed=False)
+    planned = plan(np.full(texts, length), Lanes.of_cores(workers), costs=costs, mixed=False)
     sizes = [len(batch) for batch in planned]
     assert max(sizes) - min(sizes) <= 1
 
@@ -69,7 +71,9 @@ def test_micro_batches_of_one_length_are_near_equal(texts, length, workers, cost
 @either_layout
 @given(lengths=lengths_of_texts)
 def test_more_workers_are_never_done_later(mixed, lengths):
-    plans = {workers: plan(lengths, workers=workers, costs=Costs(), mixed=mixed) for workers in (1, 2, 4, 8, 16)}
+    plans = {
+        workers: plan(lengths, Lanes.of_cores(workers), costs=Costs(), mixed=mixed) for workers in (1, 2, 4, 8, 16)
+    }
     times = [makespan(planned, lengths, workers=workers, costs=Costs()) for workers, planned in plans.items()]
     assert times == sorted(times, reverse=True)
 
@@ -79,11 +83,35 @@ def test_more_workers_are_never_done_later(mixed, lengths):
 @pytest.mark.parametrize(("share", "runs"), [(0.49, 10), (0.51, 3)])
 def test_runs_are_few_when_each_costs_more_than_it_saves(mixed, costs, row, share, runs):
     # The last of four workers is done after three rows in three runs, or after four rows in one: half a row decides.
-    planned = plan(np.full(10, 8), workers=4, costs=Costs(run=share * row, **costs), mixed=mixed)
+    planned = plan(np.full(10, 8), Lanes.of_cores(4), costs=Costs(run=share * row, **costs), mixed=mixed)
     assert len(planned) == runs
 
 
 @pytest.mark.parametrize(("run", "runs"), [(1.0, 1), (0.0, 15)])
 def test_different_lengths_share_a_run_when_it_saves_more_than_padding_costs(run, runs):
     lengths = np.arange(5, 20)
-    assert len(plan(lengths, workers=1, costs=Costs(run=run, token=1e-5, pair=1e-5), mixed=True)) == runs
+    assert len(plan(lengths, Lanes.of_cores(1), costs=Costs(run=run, token=1e-5, pair=1e-5), mixed=True)) == runs
+
+
+lanes_of_devices = st.builds(
+    Lanes,
+    at_once=st.integers(1, 8),
+    begun=st.just(2),
+    sizes=st.lists(st.integers(1, 4096), min_size=1, max_size=3).map(sorted),
+    places=st.integers(1, 8192),
+)
+
+
+@given(lengths=lengths_of_texts, lanes=lanes_of_devices, costs=costs_of_a_model)
+def test_a_device_gets_every_text_once_within_its_tokens_and_places(lengths, lanes, costs):
+    planned = plan(lengths, lanes, costs=costs, mixed=True)
+    assert sorted(np.concatenate([[], *planned]).tolist()) == list(range(len(lengths)))
+    for batch in planned:
+        assert len(batch) == 1 or lengths[batch].sum() <= lanes.tokens
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= lanes.places
+
+
+def test_a_device_gets_its_texts_in_as_few_runs_as_its_tokens_allow():
+    lengths = np.full(100, 10)
+    lanes = Lanes(at_once=1, begun=2, sizes=(50, 250))
+    assert [len(batch) for batch in plan(lengths, lanes, costs=Costs(run=1), mixed=True)] == [25] * 4

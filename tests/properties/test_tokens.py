@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encort.runtime.costs import Costs
-from encort.runtime.planner import plan
+from encort.runtime.planner import Lanes, plan
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import TokenBatch
 
@@ -38,7 +38,7 @@ def test_lengths_are_those_of_the_rows(rows):
 @given(ragged_ids, st.integers(1, 8), st.booleans())
 def test_a_plan_reads_every_row_as_it_was(rows, workers, mixed):
     batch, found = flat(rows), {}
-    for indices in plan(batch.lengths, workers=workers, costs=Costs(), mixed=mixed):
+    for indices in plan(batch.lengths, Lanes.of_cores(workers), costs=Costs(), mixed=mixed):
         inputs = batch.rows(indices)
         np.testing.assert_array_equal(inputs["token_type_ids"], -inputs["input_ids"])
         for index, ids, mask in zip(indices, inputs["input_ids"], inputs["attention_mask"], strict=True):

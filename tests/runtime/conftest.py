@@ -109,6 +109,15 @@ def fakes() -> Iterator[Fakes]:
 
 
 @pytest.fixture(scope="session")
+def cuda_bundle(classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With graphs for CUDA, which the CPU stands in for."""
+    from encort.export.exporter import export_bundle
+
+    kinds = ["fp32", "cuda-fp16", "cuda-fp32"]
+    return export_bundle(classifier_checkpoint, tmp_path_factory.mktemp("cuda") / "b", variants=kinds).folder
+
+
+@pytest.fixture(scope="session")
 def fake_variant() -> Variant:
     """What the fake sessions take and give."""
     axes = ["batch", "sequence"]

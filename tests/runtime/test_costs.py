@@ -62,7 +62,7 @@ def test_saved_costs_are_read_again(cache):
     file = costs_file("abc", "P")
     save_costs(KNOWN, file)
     assert cache in file.parents
-    assert read_costs(file) == KNOWN
+    assert read_costs(file, Costs()) == KNOWN
     assert len({file, costs_file("abd", "P"), costs_file("abc", "Q")}) == 3
 
 
@@ -75,12 +75,12 @@ def test_a_damaged_file_is_the_defaults_and_a_warning(caplog, content):
     file = costs_file("abc", "P")
     file.parent.mkdir(parents=True)
     file.write_text(content, encoding="latin-1")
-    assert read_costs(file) == Costs()
+    assert read_costs(file, Costs()) == Costs()
     assert "does not hold costs" in caplog.text
 
 
 def test_no_file_is_the_defaults_without_a_word(caplog):
-    assert read_costs(costs_file("abc", "P")) == Costs()
+    assert read_costs(costs_file("abc", "P"), Costs(run=7)) == Costs(run=7)
     assert caplog.text == ""
 
 

@@ -1,0 +1,75 @@
+"""Packed graphs on a machine without a GPU: their one operator that only CUDA has, put together from others.
+
+So a graph that was written for CUDA is verified where it is exported, in ONNX Runtime's CPU provider: its weights, its
+inputs and every other node are the very ones. What a GPU's kernels make of it is seen when it is loaded on a GPU.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
+
+from encort.export.graph import Function
+from encort.export.layouts import MICROSOFT, TextPlaces, columns_of
+from encort.runtime.bundle import Bundle
+from encort.runtime.cores import available_cores
+from encort.runtime.cuda import DeviceSessions
+from encort.runtime.manifest import Layout, Variant
+from encort.runtime.session import Runs, Session
+
+OPERATOR = "PackedMultiHeadAttention"
+_DOMAIN = "encort"
+_INPUTS = ("query", "key", "value", "bias", "token_offset", "cu_seqlens", "scores_bias")
+
+
+def open_to_verify(bundle: Bundle, variant: Variant) -> Runs:
+    """A session of a variant on the CPU, whatever it was made for."""
+    if variant.layout is not Layout.PACKED:
+        return Session(bundle.graph(variant), variant, threads=1)
+    return DeviceSessions(variant, lambda _: stand_in_session(bundle, variant), [0])
+
+
+def stand_in_session(bundle: Bundle, variant: Variant) -> Session:
+    """A session of a packed variant, which takes packed inputs."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / variant.file
+        ir.save(with_stand_in(ir.load(bundle.graph(variant))), file, external_data="weights")
+        return Session(file, variant, threads=available_cores())
+
+
+def with_stand_in(model: ir.Model) -> ir.Model:
+    """The same graph with packed attention as a function of CPU operators; the model is changed."""
+    nodes = [node for node in model.graph if (node.domain, node.op_type) == (MICROSOFT, OPERATOR)]
+    for has_bias in {_has_bias(node) for node in nodes}:
+        function = _attention(has_bias=has_bias)
+        model.functions[function.identifier()] = function
+    for node in nodes:
+        node.domain, node.op_type = _DOMAIN, _name(has_bias=_has_bias(node))
+    model.graph.opset_imports[_DOMAIN] = 1
+    return model
+
+
+def _has_bias(node: ir.Node) -> bool:
+    return len(node.inputs) == len(_INPUTS) and node.inputs[-1] is not None
+
+
+def _name(*, has_bias: bool) -> str:
+    return f"{OPERATOR}{'WithBias' if has_bias else ''}"
+
+
+def _attention(*, has_bias: bool) -> ir.Function:
+    pen = Function(_name(has_bias=has_bias))
+    query, key, value, _, offsets, bounds, bias = (pen.argument(name) for name in _INPUTS)
+    places, counts = TextPlaces.of(pen, bounds).padded(pen, columns_of(pen, offsets))
+    context = pen.op(
+        "MultiHeadAttention",
+        *(pen.op("Gather", each, places) for each in (query, key, value)),
+        None,
+        pen.op("Cast", counts, to=ir.DataType.INT32),
+        bias if has_bias else None,
+        domain=MICROSOFT,
+        num_heads=ir.RefAttr("num_heads", "num_heads", ir.AttributeType.INT),
+    )
+    kept = pen.op("Squeeze", pen.op("NonZero", pen.op("Reshape", counts, pen.integers(-1))), pen.integers(0))
+    result = pen.op("Gather", pen.op("Flatten", context, axis=2), kept)
+    return pen.function(_DOMAIN, result, attributes=["num_heads"])

@@ -1,0 +1,62 @@
+"""Padded rows to packed tokens and back, for graphs that compute no padding at all.
+
+rows of 2 and 3 tokens     a b .     packed  a b c d e      token_offset  0 1 3
+                           c d e     cu_seqlens  0 2 5                    4 5 2
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encort.runtime.session import FloatArray
+from encort.runtime.tokens import BoolArray, Int64Array
+
+Int32Array = NDArray[np.int32]
+DTYPES = {"token_offset": np.int32, "cu_seqlens": np.int32}
+"""Of the inputs of a packed graph; the others are int64."""
+
+
+_COLUMNS = 8
+"""Attention with a bias is the faster kernel's where rows have a multiple of so many places."""
+
+
+def token_offset(counts: BoolArray) -> Int32Array:
+    """Places of the tokens that count, one text after the other, and then all others; the rows are made a little wider.
+
+    Args:
+        counts: `(batch, sequence)`.
+    """
+    wide = np.pad(counts, ((0, 0), (0, -counts.shape[1] % _COLUMNS)))
+    places = np.concatenate([np.flatnonzero(wide), np.flatnonzero(~wide)])
+    return places.astype(np.int32).reshape(wide.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Where the tokens that count lie in `(batch, sequence)`.
+
+    Attributes:
+        counts: `(batch, sequence)` bool; the first of each row is true.
+    """
+
+    counts: BoolArray
+
+    def inputs(self, rows: Mapping[str, Int64Array]) -> dict[str, NDArray[Any]]:
+        """Inputs of a packed graph, from those of padded rows, each `(batch, sequence)` int64."""
+        packed: dict[str, NDArray[Any]] = {
+            name: array[self.counts] for name, array in rows.items() if name != "attention_mask"
+        }
+        return packed | {
+            "position_ids": np.nonzero(self.counts)[1],
+            "token_offset": token_offset(self.counts),
+            "cu_seqlens": np.cumsum([0, *self.counts.sum(axis=1)], dtype=np.int32),
+        }
+
+    def padded(self, tokens: FloatArray) -> FloatArray:
+        """One value a token, `(tokens, ...)`, as `(batch, sequence, ...)` with zeros where none counts."""
+        rows: FloatArray = np.zeros((*self.counts.shape, *tokens.shape[1:]), tokens.dtype)
+        rows[self.counts] = tokens
+        return rows

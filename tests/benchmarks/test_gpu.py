@@ -1,0 +1,120 @@
+"""The race on a GPU, where there is none: its checks, its ways to run PyTorch, and a whole race on stand-ins."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+from torch.nn import functional
+
+from encort.benchmarks import gpu
+from encort.benchmarks.results import Check, read, save
+from encort.benchmarks.tables import race_table
+from encort.benchmarks.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
+from encort.export.stand_in import open_to_verify
+from encort.runtime import cuda
+from encort.runtime.bundle import Bundle
+from encort.runtime.session import CUDA_PROVIDER
+from encort.runtime.tokens import TokenBatch
+
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+
+
+def batch_of(*lengths):
+    ids = np.random.default_rng(3).integers(5, 90, sum(lengths))
+    return TokenBatch(
+        ids=ids,
+        type_ids=ids % 2,
+        cu_seqlens=np.cumsum([0, *lengths]),
+        truncated=np.zeros(len(lengths), np.bool_),
+    )
+
+
+@pytest.fixture(scope="module")
+def bert():
+    torch.manual_seed(0)
+    return transformers.BertModel(transformers.BertConfig(vocab_size=100, **TINY)).eval()
+
+
+def by_text(query, key, value, bounds, _, longest, __):
+    """Attention of each text by itself, of `(tokens, heads, size)`."""
+    assert longest == int(bounds.diff().max())
+    cut = bounds[1:-1].long().tolist()
+    parts = zip(*(each.transpose(0, 1).tensor_split(cut, dim=1) for each in (query, key, value)), strict=True)
+    return torch.cat([functional.scaled_dot_product_attention(*part) for part in parts], dim=1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 9, 1, 30], [12] * 40])
+def test_all_ways_to_run_pytorch_are_one_model(bert, lengths):
+    batch = batch_of(*lengths)
+    right = Padded(bert)(batch)
+    np.testing.assert_allclose(np.linalg.norm(right, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(Padded(bert, in_order=True)(batch), right, atol=1e-5)
+    np.testing.assert_allclose(Unpadded(bert, attention=by_text)(batch), right, atol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_batches_of_pytorch_have_every_text_and_stay_within_their_places(padded):
+    lengths = np.random.default_rng(0).integers(1, 300, 900)
+    rows = list(_sorted(batch_of(*lengths), padded=padded))
+    assert sorted(np.concatenate(rows).tolist()) == list(range(900))
+    assert len(rows) > 1
+    for each in rows:
+        assert (len(each) * lengths[each].max() if padded else lengths[each].sum()) <= PLACES
+
+
+@pytest.mark.parametrize(
+    ("found", "bounds", "right"),
+    [(1.0, {"least": 0.9}, True), (0.8, {"least": 0.9}, False), (3, {"most": 2}, False), (np.nan, {"most": 2}, False)],
+)
+def test_a_check_has_a_bound(found, bounds, right):
+    assert Check(name="a", found=found, **bounds).is_right is right
+
+
+@pytest.fixture
+def tiny_gpu(monkeypatch):
+    """A GPU that the CPU stands in for, and a race that takes seconds."""
+
+    def open_devices(graph, variant, *_, **__):
+        return open_to_verify(Bundle.open(graph.parent), variant)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    monkeypatch.setattr(cuda, "open_devices", open_devices)
+    monkeypatch.setattr(gpu, "SIZES", {"tiny": TINY})
+    monkeypatch.setattr(gpu, "mixed_texts", lambda: ["my card is lost", "hello", "change the pin " * 9, "?"] * 20)
+    for name, value in {"REPEATS": 2, "CALLS": 1, "PRODUCT": 32}.items():
+        monkeypatch.setattr(gpu, name, value)
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_a_whole_race(tmp_path):
+    race = gpu.run("tiny", tmp_path, rounds=2, device="cpu")
+    assert all(check.is_right for check in race.checks), race.checks
+    assert len(race.checks) == 10
+    assert [each.precision for each in race.outcomes if each.name == "encort"] == ["fp16", "fp32"]
+    assert all(len(each.seconds) == 2 for each in (*race.outcomes, *race.limits))
+    assert all(each.cosine_min > 0.999 for each in race.outcomes if each.cosine_min is not None)
+    assert race.texts == 160
+    assert read(save(race, tmp_path / race.file_name)) == race
+    table = race_table(race)
+    assert "cuda-fp16: least cosine to eager PyTorch" in table
+    assert "**no**" not in table
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_what_is_wrong_is_told(tmp_path, monkeypatch):
+    opened = cuda.open_devices
+
+    def with_noise(*arguments, **options):
+        devices = opened(*arguments, **options)
+        run = devices.run
+        # As if what a text gets depended on its neighbours.
+        devices.run = lambda outputs, inputs: [
+            array + 0.1 * (len(inputs["input_ids"]) > 1) for array in run(outputs, inputs)
+        ]
+        return devices
+
+    monkeypatch.setattr(cuda, "open_devices", with_noise)
+    race = gpu.run("tiny", tmp_path, rounds=1, device="cpu")
+    wrong = {check.name for check in race.checks if not check.is_right}
+    assert {"cuda-fp32: most apart from alone", "cuda-fp16: least cosine to eager PyTorch"} <= wrong

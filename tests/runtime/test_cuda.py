@@ -1,0 +1,225 @@
+"""CUDA devices without one: the thread of each, what it is fed, and a whole model on stand-ins."""
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import encort
+from encort.export.stand_in import open_to_verify
+from encort.runtime import cuda
+from encort.runtime.bundle import Bundle
+from encort.runtime.cuda import DeviceSessions
+from encort.runtime.errors import DeviceError, FidelityError, InputError
+from encort.runtime.manifest import Device, Layout
+from encort.runtime.options import Options
+from encort.runtime.packing import Packing
+from encort.runtime.session import CUDA_PROVIDER, PROVIDERS
+
+TEXTS = ["hello", "my card is lost", "", "change the pin, my pin is lost! " * 20, "안녕하세요"]
+
+
+@pytest.fixture
+def gpus(cuda_bundle, monkeypatch):
+    """Two GPUs that the CPU stands in for; gives how often each was opened, and by what options."""
+    bundle, opened = Bundle.open(cuda_bundle), []
+
+    def open_devices(graph, variant, devices, options, **_):
+        opened.append((graph.name, list(devices), dict(options)))
+        one = open_to_verify(bundle, variant)
+        return DeviceSessions(variant, lambda _: one._devices[0]._session, devices)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    monkeypatch.setattr(cuda, "open_devices", open_devices)
+    return opened
+
+
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-5), ("fp16", 0.02), ("auto", 0.02)])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:0,1"])
+def test_a_model_on_gpus_gives_what_it_gives_on_the_cpu(cuda_bundle, gpus, device, precision, close):
+    with (
+        encort.load(cuda_bundle, precision="fp32") as cpu,
+        encort.load(cuda_bundle, device=device, precision=precision, provider_options={"gpu_mem_limit": "1"}) as gpu,
+    ):
+        assert gpu.variant.device is Device.CUDA
+        np.testing.assert_allclose(gpu.embed(TEXTS), cpu.embed(TEXTS), atol=close)
+        for found, expected in zip(gpu.embed_tokens(TEXTS), cpu.embed_tokens(TEXTS), strict=True):
+            np.testing.assert_allclose(found, expected, atol=100 * close)
+        assert [each.label for each in gpu.classify(TEXTS)] == [each.label for each in cpu.classify(TEXTS)]
+        with gpu.serving() as service:
+            for text, expected in zip(TEXTS, cpu.embed(TEXTS), strict=True):
+                np.testing.assert_allclose(service.embed(text), expected, atol=close)
+    numbers = {"cuda": [0], "cuda:1": [1], "cuda:0,1": [0, 1]}[device]
+    assert gpus == [(f"cuda-{'fp16' if precision == 'auto' else precision}.onnx", numbers, {"gpu_mem_limit": "1"})]
+
+
+@pytest.mark.usefixtures("gpus")
+def test_texts_of_all_lengths_share_one_run(cuda_bundle):
+    with encort.load(cuda_bundle, device="cuda") as model:
+        model.embed(TEXTS)
+        assert model.stats().runs == 1
+
+
+@pytest.mark.usefixtures("gpus")
+def test_a_device_whose_results_are_not_the_models_is_refused(cuda_bundle, monkeypatch):
+    right = DeviceSessions.run
+
+    def noisy(self, outputs, inputs):
+        return [np.roll(array, 1, axis=-1) for array in right(self, outputs, inputs)]
+
+    monkeypatch.setattr(DeviceSessions, "run", noisy)
+    with pytest.raises(FidelityError, match="is not the model that was exported"):
+        encort.load(cuda_bundle, device="cuda")
+
+
+def test_without_a_gpu_it_is_an_error(cuda_bundle):
+    with pytest.raises(DeviceError, match=r"no CUDAExecutionProvider.* install onnxruntime-gpu"):
+        encort.load(cuda_bundle, device="cuda:1")
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1", "cuda:0,", "cpu:0", "cuda:1.5", "tpu:0", ":1"])
+def test_a_device_that_names_nothing(device):
+    with pytest.raises(InputError, match="device must be"):
+        Options(device=device)
+
+
+def test_devices_are_named_once():
+    assert Options(device="cuda:2,0,2").device_numbers == [2, 0]
+    assert Options(device="cuda").device_numbers == [0]
+    assert Options().device_numbers == Options(device="cpu").device_numbers == ()
+    assert Options(device="cuda:1").chosen_provider == PROVIDERS[Device.CUDA]
+
+
+# The threads.
+
+
+class Session:
+    """Writes down its threads; waits where it is told to."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.opened_by = number, threading.current_thread()
+        self.runs: list[tuple[threading.Thread, int]] = []
+        self.free, self.inside = threading.Event(), 0
+        self.free.set()
+
+    def run(self, outputs, inputs):
+        self.inside += 1
+        assert self.inside == 1  # never two at a time
+        self.runs.append((threading.current_thread(), len(inputs["input_ids"])))
+        assert self.free.wait(10)
+        self.inside -= 1
+        if inputs["input_ids"][0] == 99:
+            raise RuntimeError("out of memory")
+        bounds = inputs["cu_seqlens"]
+        sums = np.add.reduceat(inputs["input_ids"], bounds[:-1]).astype(np.float32)[:, None]
+        return [{"sums": sums, "tokens": inputs["input_ids"].astype(np.float32)[:, None]}[name] for name in outputs]
+
+
+@pytest.fixture
+def devices(fake_variant):
+    """`devices(number)`: sessions that write down their threads."""
+    outputs = {"sums": ["batch", "1"], "tokens": ["tokens", "1"]}
+    variant = dataclasses.replace(fake_variant, layout=Layout.PACKED, outputs=outputs)
+    made = []
+
+    def make(number):
+        sessions = dict.fromkeys(range(number))
+
+        def open_on(each):
+            sessions[each] = Session(each)
+            return sessions[each]
+
+        made.append(DeviceSessions(variant, open_on, range(number)))
+        return made[-1], sessions
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def rows(*texts):
+    longest = max(map(len, texts))
+    ids = np.array([[*text, *[0] * (longest - len(text))] for text in texts], np.int64)
+    mask = np.array([[1] * len(text) + [0] * (longest - len(text)) for text in texts], np.int64)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_rows_come_back_padded(devices):
+    both, _ = devices(1)
+    sums, tokens = both.run(["sums", "tokens"], rows([1, 2, 3], [4], [5, 6]))
+    assert sums.tolist() == [[6], [4], [11]]
+    assert tokens[:, :, 0].tolist() == [[1, 2, 3], [4, 0, 0], [5, 6, 0]]
+
+
+def test_a_device_is_spoken_to_by_one_thread_only(devices):
+    one, sessions = devices(1)
+    threads = [threading.Thread(target=one.run, args=(["sums"], rows([number]))) for number in range(1, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (session,) = sessions.values()
+    assert len(session.runs) == 19
+    assert {thread for thread, _ in session.runs} == {session.opened_by}
+    assert session.opened_by not in (threading.current_thread(), *threads)
+
+
+def test_the_device_with_least_to_do_is_next(devices):
+    two, sessions = devices(2)
+    sessions[0].free.clear()
+    busy = threading.Thread(target=two.run, args=(["sums"], rows([1])))
+    busy.start()
+    while not sessions[0].runs:
+        time.sleep(0.001)
+    for _ in range(3):
+        two.run(["sums"], rows([2]))
+    assert [len(session.runs) for session in sessions.values()] == [1, 3]
+    sessions[0].free.set()
+    busy.join()
+
+
+def test_an_error_is_the_callers_and_the_device_goes_on(devices):
+    one, _ = devices(1)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        one.run(["sums"], rows([99]))
+    assert one.run(["sums"], rows([1]))[0].tolist() == [[1]]
+
+
+def test_a_device_that_cannot_be_opened_leaves_no_thread(fake_variant):
+    def refuse(number):
+        raise DeviceError(f"no device {number}")
+
+    before = threading.active_count()
+    with pytest.raises(DeviceError, match="no device 3"):
+        DeviceSessions(fake_variant, refuse, [3])
+    assert threading.active_count() == before
+
+
+# The packing.
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=12))
+def test_packing_loses_nothing_and_goes_back(lengths):
+    longest = max(lengths)
+    counts = np.arange(longest) < np.array(lengths)[:, None]
+    ids = np.arange(1, counts.size + 1).reshape(counts.shape)
+    packed = Packing(counts).inputs({"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": counts * 1})
+    assert packed["input_ids"].tolist() == ids[counts].tolist()
+    assert packed["position_ids"].tolist() == [place for length in lengths for place in range(length)]
+    assert packed["cu_seqlens"].tolist() == np.cumsum([0, *lengths]).tolist()
+    width = packed["token_offset"].shape[1]
+    assert longest <= width < longest + 8
+    assert width % 8 == 0
+    offsets = packed["token_offset"].ravel()
+    assert sorted(offsets.tolist()) == list(range(len(lengths) * width))
+    rows, columns = np.divmod(offsets[: len(packed["input_ids"])], width)
+    assert ids[rows, columns].tolist() == packed["input_ids"].tolist()
+    assert (packed["token_offset"].dtype, packed["cu_seqlens"].dtype) == (np.int32, np.int32)
+    assert "attention_mask" not in packed
+    back = Packing(counts).padded(packed["input_ids"].astype(np.float32))
+    assert back.tolist() == np.where(counts, ids, 0).tolist()
