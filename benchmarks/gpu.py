@@ -33,6 +33,7 @@ from encort.benchmarks.timing import in_turn
 from encort.benchmarks.torch_on_gpu import Padded, Unpadded
 from encort.benchmarks.workload import mixed_texts
 from encort.export.exporter import export_bundle
+from encort.export.variants import Kind
 from encort.runtime.cores import available_cores
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import TokenBatch
@@ -90,7 +91,7 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
     """
     texts = mixed_texts()
     checkpoint, bundle = drawn(SIZES[name], folder, texts), folder / "bundle"
-    export_bundle(checkpoint, bundle, variants=["cuda-fp16", "cuda-fp32"])
+    export_bundle(checkpoint, bundle, variants=[Kind.CUDA_FP16, Kind.CUDA_FP32])
     eager = transformers.BertForSequenceClassification.from_pretrained(checkpoint).eval().to(device)
     half = transformers.BertModel.from_pretrained(checkpoint, dtype=torch.float16).eval().to(device)
     with (
@@ -101,16 +102,16 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         ours.warm_up()
         exact.warm_up()
         batch = ours.tokenize(texts)
-        ways: dict[tuple[str, str], Embed] = {
-            ("encort", "fp16"): ours.embed,
-            ("encort", "fp32"): exact.embed,
-            ("encort without captured graphs", "fp16"): plain.embed,
-            ("eager PyTorch, as texts come", "fp32"): Padded(eager.bert, in_order=True),
-            ("eager PyTorch, sorted by tokens", "fp32"): Padded(eager.bert),
-            ("eager PyTorch, sorted by tokens", "fp16"): Padded(half),
+        ways: dict[str, Embed] = {
+            "encort:fp16": ours.embed,
+            "encort:fp32": exact.embed,
+            "encort without captured graphs:fp16": plain.embed,
+            "eager PyTorch, as texts come:fp32": Padded(eager.bert, in_order=True),
+            "eager PyTorch, sorted by tokens:fp32": Padded(eager.bert),
+            "eager PyTorch, sorted by tokens:fp16": Padded(half),
         }
         if device != "cpu":  # which has no attention without padding
-            ways["PyTorch without padding", "fp16"] = Unpadded(half)
+            ways["PyTorch without padding:fp16"] = Unpadded(half)
         right = Padded(eager.bert)(batch)
         checks = [check for model in (ours, exact) for check in _checks(model, batch, right, eager)]
         outcomes = _timed(ways, batch, right, rounds=rounds)
@@ -188,7 +189,7 @@ def _labels(eager: transformers.BertForSequenceClassification, batch: TokenBatch
     return found
 
 
-def _timed(ways: dict[tuple[str, str], Embed], batch: TokenBatch, right: FloatArray, *, rounds: int) -> list[Outcome]:
+def _timed(ways: dict[str, Embed], batch: TokenBatch, right: FloatArray, *, rounds: int) -> list[Outcome]:
     workload = _repeated(batch)
     calls = {shape: _shaped(batch, *sizes) for shape, sizes in GRID.items()}
 
@@ -201,9 +202,9 @@ def _timed(ways: dict[tuple[str, str], Embed], batch: TokenBatch, right: FloatAr
     timed = in_turn({key: functools.partial(measured, embed) for key, embed in ways.items()}, rounds=rounds)
     return [
         Outcome(
-            name=key[0],
-            key=":".join(key),
-            precision=key[1],
+            name=key.rpartition(":")[0],
+            key=key,
+            precision=key.rpartition(":")[2],
             seconds=[seconds for seconds, _ in timed[key]],
             grid={shape: [grid[shape] for _, grid in timed[key]] for shape in GRID},
             cosine_mean=float(cosines(found[key], right).mean()),

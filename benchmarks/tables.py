@@ -87,7 +87,7 @@ def _in_order(race: Race) -> list[Outcome]:
 def _fastest(race: Race) -> list[Outcome]:
     """One of each peer and precision, the slowest first."""
     best = {(each.key.partition(":")[0], each.precision): each for each in _in_order(race) if each not in race.limits}
-    return list(best.values())
+    return sorted(best.values(), key=lambda each: -_seconds(each))
 
 
 def _about(race: Race) -> str:

@@ -5,6 +5,7 @@ caller's memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class Padded:
 class Unpadded:
     """The same weights over packed tokens, with PyTorch's attention for texts of different lengths."""
 
-    def __init__(self, model: transformers.BertModel, *, attention: Callable[..., torch.Tensor] = varlen_attn) -> None:
+    def __init__(self, model: transformers.BertModel, *, attention: Callable[..., Any] = varlen_attn) -> None:
         """Take the weights where they are.
 
         Args:
@@ -80,7 +81,7 @@ class Unpadded:
         total = torch.zeros(len(rows), hidden.shape[1], device=device).index_add_(0, texts, hidden.float())
         return functional.normalize(total)
 
-    def _layer(self, layer: torch.nn.Module, hidden: torch.Tensor, bounds: torch.Tensor, longest: int) -> torch.Tensor:
+    def _layer(self, layer: Any, hidden: torch.Tensor, bounds: torch.Tensor, longest: int) -> torch.Tensor:
         attention, heads = layer.attention.self, self._model.config.num_attention_heads
         query, key, value = (
             project(hidden).unflatten(1, (heads, -1)) for project in (attention.query, attention.key, attention.value)

@@ -21,12 +21,9 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
 
-INPUTS = frozenset(
-    {
-        *("input_ids", "token_type_ids", "attention_mask", "reversed_input_ids", "reversed_token_type_ids"),
-        *("position_ids", "token_offset", "cu_seqlens"),
-    }
-)
+_TOKENS = frozenset({"input_ids", "token_type_ids", "reversed_input_ids", "reversed_token_type_ids"})
+_PADDED = frozenset({"attention_mask"})
+_PACKED = frozenset({"position_ids", "token_offset", "cu_seqlens"})
 """What a graph may read."""
 
 PORTABLE = "portable"
@@ -292,7 +289,8 @@ class Manifest:
             if not _fits(head):
                 yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
         for variant in self.variants:
-            if unknown := variant.inputs.keys() - INPUTS:
+            known = _TOKENS | (_PACKED if variant.layout is Layout.PACKED else _PADDED)
+            if unknown := variant.inputs.keys() - known:
                 yield f"{variant.name} reads {', '.join(sorted(unknown))}"
             for head in self.heads:
                 if any(variant.outputs.get(name) != _logits_axes(head, variant.layout) for name in head.outputs):

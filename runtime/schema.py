@@ -1,9 +1,9 @@
-"""Plain JSON values to frozen dataclasses, strictly: no field missing, none unknown, no type guessed."""
+"""Plain JSON values to frozen dataclasses, strictly: nothing missing but defaults, nothing unknown, no type guessed."""
 
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -53,12 +53,13 @@ def _convert(kind: Any, value: Any, place: str) -> Any:  # noqa: PLR0911 - one r
 def _dataclass(kind: Any, plain: dict[str, Any], place: str) -> Any:
     hints = typing.get_type_hints(kind)
     names = {field.name for field in fields(kind)}
-    if missing := names - plain.keys():
+    required = {field.name for field in fields(kind) if field.default is field.default_factory is MISSING}
+    if missing := required - plain.keys():
         raise SchemaError(f"{place or 'it'} lacks {', '.join(sorted(missing))}")
     if unknown := plain.keys() - names:
         raise SchemaError(f"{place or 'it'} has unknown {', '.join(sorted(unknown))}")
     prefix = f"{place}." if place else ""
-    return kind(**{name: _convert(hints[name], plain[name], prefix + name) for name in names})
+    return kind(**{name: _convert(hints[name], plain[name], prefix + name) for name in plain})
 
 
 def _enum(kind: type[Enum], value: Any, place: str) -> Enum:

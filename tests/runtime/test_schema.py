@@ -1,7 +1,7 @@
 """Plain JSON values become frozen dataclasses, or an error that names the place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +29,13 @@ class Tree:
     owners: Mapping[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Twig:
+    length: int
+    buds: list[str] = field(default_factory=list)
+    is_green: bool = True
+
+
 def plain_tree(**changes: Any) -> dict[str, Any]:
     leaf = {"color": "red", "weight": 0.5}
     return {"name": "oak", "height": 3, "leaves": [leaf, leaf], "owners": {"ann": 1}} | changes
@@ -48,6 +55,12 @@ def test_none_is_a_value_only_where_it_is_declared():
 def test_an_int_does_for_a_float():
     weight = from_plain(Leaf, {"color": "blue", "weight": 2}).weight
     assert (weight, type(weight)) == (2.0, float)
+
+
+def test_a_field_with_a_default_may_be_missing():
+    assert from_plain(Twig, {"length": 2}) == Twig(length=2)
+    with pytest.raises(SchemaError, match="lacks length"):
+        from_plain(Twig, {"buds": []})
 
 
 @pytest.mark.parametrize(
