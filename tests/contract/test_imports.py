@@ -14,6 +14,7 @@ BUNDLE_PARTS = (
     "bundle",
     "cores",
     "cpu",
+    "cuda",
     "golden",
     "inputs",
     "manifest",

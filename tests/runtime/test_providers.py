@@ -27,7 +27,8 @@ def openvino(monkeypatch):
     opened = []
 
     class Session(onnxruntime.InferenceSession):
-        def __init__(self, path, options, providers):
+        def __init__(self, path, options, providers, enable_fallback):
+            assert not enable_fallback  # it would print, and hide the error
             opened.append(providers)
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
             super().__init__(path, options, providers=["CPUExecutionProvider"])
