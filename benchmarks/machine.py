@@ -6,11 +6,11 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from encort.runtime.cores import available_cores
 from encort.runtime.cpu import cpu_flags, cpu_name
+from encort.runtime.extras import installed_versions
 
 _PACKAGES = ("encort", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "torch", "transformers")
 _WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -54,20 +54,10 @@ class Machine:
             memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             system=platform.platform(),
             python=platform.python_version(),
-            versions=_versions(),
+            versions=installed_versions(_PACKAGES),
             revision=_revision(),
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _revision() -> str | None:

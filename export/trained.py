@@ -4,7 +4,6 @@ import itertools
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from encort.export.samples import sample_pairs, sample_texts
 from encort.export.two_encoders import MODEL_TYPE
 from encort.runtime.bundle import file_entries
 from encort.runtime.errors import CheckpointError
+from encort.runtime.extras import installed_versions
 from encort.runtime.manifest import (
     FORMAT_VERSION,
     SENTENCE_EMBEDDING,
@@ -36,7 +36,9 @@ from encort.runtime.manifest import (
 from encort.runtime.tokenizer import LIMIT
 from encort.runtime.tokens import Text
 
-TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", "onnxruntime", "numpy")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""One of them is installed."""
+TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", *RUNTIMES, "numpy")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -136,7 +138,7 @@ class TrainedModel:
                 Source(model=source.name, architecture=source.architecture, revision=source.revision)
                 for source in self.checkpoints
             ],
-            tools={"python": platform.python_version(), **{tool: version(tool) for tool in TOOLS}},
+            tools={"python": platform.python_version(), **installed_versions(TOOLS)},
             files=file_entries(folder),
             variants=list(variants),
         )

@@ -1,5 +1,8 @@
-"""Optional dependencies, asked for before anything else is done."""
+"""Optional dependencies, asked for before anything else is done, and versions of what is installed."""
 
+import contextlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from encort.runtime.errors import MissingExtraError
@@ -20,3 +23,12 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # not even the package that it would be in
         return False
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed, by name."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

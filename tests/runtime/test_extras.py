@@ -3,7 +3,7 @@
 import pytest
 
 from encort.runtime.errors import MissingExtraError
-from encort.runtime.extras import require
+from encort.runtime.extras import installed_versions, require
 
 
 def test_what_is_installed_passes():
@@ -13,3 +13,9 @@ def test_what_is_installed_passes():
 def test_what_is_not_installed_gives_the_command():
     with pytest.raises(MissingExtraError, match=r'this needs more packages: pip install "encort\[parquet\]"'):
         require("this", "parquet", "json", "no_such_module_of_encort")
+
+
+def test_versions_are_those_of_what_is_installed():
+    found = installed_versions(["numpy", "no-such-package-of-encort"])
+    assert list(found) == ["numpy"]
+    assert found["numpy"].split(".")[0].isdecimal()
