@@ -62,8 +62,12 @@ MOST_APART = {"fp16": 2e-3, "fp32": 2e-6}
 LABELS = 10
 PRODUCT = 8192
 """Rows and columns of the matrices whose product is the machine's limit."""
+PRODUCTS = 10
+"""Of them in a round."""
 
 Embed = Callable[[TokenBatch], FloatArray]
+Measured = tuple[float, dict[str, float]]
+"""Seconds for the workload, and of a call of each shape."""
 
 
 @click.command(help=__doc__)
@@ -114,10 +118,9 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
             ways["PyTorch without padding:fp16"] = Unpadded(half)
         right = Padded(eager.bert)(batch)
         checks = [check for model in (ours, exact) for check in _checks(model, batch, right, eager)]
-        outcomes = _timed(ways, batch, right, rounds=rounds)
-        outcomes.append(_with_tokenization(ours, texts, rounds=rounds))
-    tokens = REPEATS * int(batch.lengths.sum())
+        outcomes = _timed(ways, batch, right, with_texts=lambda: ours.embed(list(texts) * REPEATS), rounds=rounds)
     work = REPEATS * operations(checkpoint, batch.lengths)
+    *systems, product = outcomes
     return Race(
         command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
@@ -125,9 +128,9 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         model=f"{name} (drawn weights)",
         workload=f"mixed texts of the examples, {REPEATS} times",
         texts=REPEATS * len(texts),
-        tokens=tokens,
-        outcomes=outcomes,
-        limits=[_limit(work, device=device, rounds=rounds)],
+        tokens=REPEATS * int(batch.lengths.sum()),
+        outcomes=systems,
+        limits=[replace(product, seconds=[each * work / (PRODUCTS * 2 * PRODUCT**3) for each in product.seconds])],
         checks=checks,
     )
 
@@ -189,56 +192,49 @@ def _labels(eager: transformers.BertForSequenceClassification, batch: TokenBatch
     return found
 
 
-def _timed(ways: dict[str, Embed], batch: TokenBatch, right: FloatArray, *, rounds: int) -> list[Outcome]:
+def _timed(
+    ways: dict[str, Embed], batch: TokenBatch, right: FloatArray, *, with_texts: Callable[[], object], rounds: int
+) -> list[Outcome]:
+    """All ways in turn, with encort from texts and a large product, which comes last."""
     workload = _repeated(batch)
     calls = {shape: _shaped(batch, *sizes) for shape, sizes in GRID.items()}
 
-    def measured(embed: Embed) -> tuple[float, dict[str, float]]:
-        return _seconds(embed, workload), {
-            shape: statistics.median(_seconds(embed, call) for _ in range(CALLS)) for shape, call in calls.items()
-        }
+    def measured(embed: Embed) -> Measured:
+        grid = {shape: statistics.median(_seconds(embed, call) for _ in range(CALLS)) for shape, call in calls.items()}
+        return _seconds(embed, workload), grid
 
     found = {key: embed(batch) for key, embed in ways.items()}  # a warm-up as well
-    timed = in_turn({key: functools.partial(measured, embed) for key, embed in ways.items()}, rounds=rounds)
+    turns: dict[str, Callable[[], Measured]] = {key: functools.partial(measured, embed) for key, embed in ways.items()}
+    turns["encort, tokenization included:fp16"] = lambda: (_seconds(with_texts), {})
+    turns["matrix product of PyTorch:fp16"] = lambda: (_seconds(_products), {})
+    _products()
+    timed = in_turn(turns, rounds=rounds)
     return [
         Outcome(
             name=key.rpartition(":")[0],
             key=key,
             precision=key.rpartition(":")[2],
             seconds=[seconds for seconds, _ in timed[key]],
-            grid={shape: [grid[shape] for _, grid in timed[key]] for shape in GRID},
-            cosine_mean=float(cosines(found[key], right).mean()),
-            cosine_min=float(cosines(found[key], right).min()),
+            grid={shape: [grid[shape] for _, grid in timed[key]] for shape in GRID} if key in ways else {},
+            cosine_mean=float(cosines(found[key], right).mean()) if key in ways else None,
+            cosine_min=float(cosines(found[key], right).min()) if key in ways else None,
         )
-        for key in ways
+        for key in turns
     ]
 
 
-def _with_tokenization(model: encort.Model, texts: Sequence[str], *, rounds: int) -> Outcome:
-    workload = list(texts) * REPEATS
-    seconds = [_seconds(model.embed, workload) for _ in range(rounds)]
-    return Outcome(name="encort, tokenization included", key="encort:texts", precision="fp16", seconds=seconds)
-
-
-def _limit(work: float, *, device: str, rounds: int) -> Outcome:
-    """Seconds that the products of the workload take at the speed of a large one."""
+def _products() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     matrix = torch.randn(PRODUCT, PRODUCT, device=device, dtype=torch.float16)
-
-    def product(_: object) -> None:
-        for _ in range(10):
-            matrix @ matrix
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    product(None)
-    speed = 10 * 2 * PRODUCT**3
-    seconds = [_seconds(product, None) * work / speed for _ in range(rounds)]
-    return Outcome(name="matrix product of PyTorch", key="limit:fp16", precision="fp16", seconds=seconds)
+    for _ in range(PRODUCTS):
+        matrix @ matrix
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
-def _seconds(call: Callable[..., object], argument: object) -> float:
+def _seconds(call: Callable[..., object], *arguments: object) -> float:
     begin = time.perf_counter()
-    call(argument)
+    call(*arguments)
     return time.perf_counter() - begin
 
 

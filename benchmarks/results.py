@@ -173,7 +173,7 @@ class Outcome:
         key: Its peer and variant.
         precision: Of its products.
         versions: Of its packages.
-        seconds: For the workload, tokenization included, one a round.
+        seconds: For the workload, one a round; tokenization is included, but on GPUs.
         grid: Median seconds of a call by its shape, one a round.
         cosine_mean: Between its embeddings of the workload and those of eager PyTorch in float32.
         cosine_min: The smallest.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from encort.export.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
 from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import Task
+from encort.runtime.packing import COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +236,8 @@ class _Reader:
 
     def _distance_bias(self, max_length: int) -> FloatArray:
         table = self._table(str(self._names.distances))
-        bias: FloatArray = table[_buckets(np.arange(1 - max_length, max_length))]
+        longest = max_length + COLUMNS - 1  # packed rows are that much wider
+        bias: FloatArray = table[_buckets(np.arange(1 - longest, longest))]
         return bias
 
     def _table(self, name: str) -> FloatArray:

@@ -1,8 +1,8 @@
 """The encoder's graph, authored from its description: embeddings, then layers of attention and feed-forward.
 
-Choices were measured on ONNX Runtime's CPU provider: separate Add and LayerNormalization (the fused kernel is
-several times slower), attention as one MultiHeadAttention, no mask where no text is padded. The precision is that of
-the `Linears` a graph is given, the attention that of its layout.
+Attention, and a sum with its norm, are those of the layout. Choices for CPUs were measured on ONNX Runtime: separate
+Add and LayerNormalization (the fused kernel is several times slower), attention as one MultiHeadAttention, no mask
+where no text is padded. The precision is that of the weights, or of the `Linears` a graph is given.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> l
 
 
 def full_precision(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
-    """`x @ weight + bias` of each layer in float32."""
+    """`x @ weight + bias` of each layer, in the precision of its weights."""
     return [linear(graph, layer, x) for layer in layers]
 
 

@@ -15,6 +15,8 @@ from encort.export.graph import Graph
 from encort.runtime.manifest import Layout
 
 MICROSOFT = "com.microsoft"
+MASKED = float(np.finfo(np.float32).min)
+"""Score of a masked token; the default of -10000 is not far enough below every score."""
 MOST_COLUMNS = 2**13
 """Tokens of the longest text that a bias by distance could be for."""
 
@@ -279,8 +281,7 @@ def _attention(
         bias,
         domain=MICROSOFT,
         num_heads=heads,
-        # The default of -10000 is not far enough below every score.
-        mask_filter_value=float(np.finfo(np.float32).min),
+        mask_filter_value=MASKED,
     )
 
 

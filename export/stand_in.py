@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 
 from encort.export.graph import Function
-from encort.export.layouts import MICROSOFT, TextPlaces, columns_of
+from encort.export.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
 from encort.runtime.cuda import DeviceSessions
@@ -68,6 +68,7 @@ def _attention(*, has_bias: bool) -> ir.Function:
         pen.op("Cast", counts, to=ir.DataType.INT32),
         bias if has_bias else None,
         domain=MICROSOFT,
+        mask_filter_value=MASKED,
         num_heads=ir.RefAttr("num_heads", "num_heads", ir.AttributeType.INT),
     )
     kept = pen.op("Squeeze", pen.op("NonZero", pen.op("Reshape", counts, pen.integers(-1))), pen.integers(0))

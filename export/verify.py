@@ -50,7 +50,7 @@ def verify(
     measurements = [_Measurement(variant, session, oracle) for variant, session in variants]
     inputs = list(samples.rows(np.array([0])))
     cases = [*_sample_cases(samples), *_random_cases(tokens, inputs)]
-    # A run has one thread, as when many are served, so variants can run side by side.
+    # A run on CPUs has one thread, as when many are served, so variants can run side by side.
     with ThreadPoolExecutor(available_cores()) as workers:
         for case in tqdm(cases, desc="verify", unit="batch", disable=None if progress else True):
             list(workers.map(_Measurement.compare, measurements, repeat(case), repeat(oracle(case))))

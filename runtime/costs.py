@@ -45,7 +45,11 @@ class Costs:
 
     def seconds(self, lengths: Int64Array) -> float:
         """Of one run of rows of these lengths."""
-        return self.run + self.token * int(lengths.sum()) + self.padding(0, int(lengths.max())) * len(lengths)
+        return self.of(len(lengths), int(lengths.sum()), int(lengths.max()))
+
+    def of(self, rows: int, tokens: int, longest: int) -> float:
+        """Of one run of so many rows with so many tokens in all."""
+        return self.run + self.token * tokens + self.padding(0, longest) * rows
 
     def padding(self, length: int, longest: int) -> float:
         """What attention adds for a row of that length if it is padded to the longest."""

@@ -7,16 +7,18 @@ ready when one is done.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.captured import CapturedSession
 from encort.runtime.costs import Costs
-from encort.runtime.errors import DeviceError, EncortError
+from encort.runtime.errors import DeviceError, EncortError, ModelClosedError
 from encort.runtime.manifest import Variant
 from encort.runtime.packing import Packing
 from encort.runtime.planner import Lanes
@@ -81,55 +83,63 @@ class DeviceSessions:
         Raises:
             DeviceError: One cannot be had.
         """
-        self._tokenwise = {name for name in variant.outputs if variant.is_tokenwise(name)}
-        self._devices = [_Device(open_on, number) for number in devices]
+        self.devices: list[DeviceSession] = []
+        self._counts, self._waiting = threading.Lock(), Counter[DeviceSession]()
+        try:
+            for number in devices:
+                self.devices.append(DeviceSession(variant, open_on, number))
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
         """One micro-batch of padded rows on the device that has least to do; see `Session.run`."""
-        packing = Packing(inputs["attention_mask"] == 1)
-        device = min(self._devices, key=lambda each: each.waiting)
-        arrays = device.run(outputs, packing.inputs(inputs))
-        return [
-            packing.padded(array) if name in self._tokenwise else array
-            for name, array in zip(outputs, arrays, strict=True)
-        ]
+        with self._counts:
+            device = min(self.devices, key=self._waiting.__getitem__)
+            self._waiting[device] += 1
+        try:
+            return device.run(outputs, inputs)
+        finally:
+            with self._counts:
+                self._waiting[device] -= 1
 
-    def warm_up(self) -> None:
-        """Capture the graphs of small runs on every device, one after the other.
+    def warm_up(self, longest: int) -> None:
+        """Capture the graphs of small runs, and take the memory of the longest text, on one device after the other.
 
         Raises:
             DeviceError: One could not; load the model again.
         """
-        for device in self._devices:
-            device.warm_up()
+        for device in self.devices:
+            device.warm_up(longest)
 
     def close(self) -> None:
-        for device in self._devices:
+        for device in self.devices:
             device.close()
 
 
-class _Device:
-    """One device, and the one thread that speaks to it."""
+class DeviceSession:
+    """One device, and the one thread that speaks to it; callers pack and unpack in their own."""
 
-    def __init__(self, open_on: Callable[[int], Runs], number: int) -> None:
-        self._number = number
+    def __init__(self, variant: Variant, open_on: Callable[[int], Runs], number: int) -> None:
+        self._variant, self._number = variant, number
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encort-cuda-{number}")
-        self._counts, self._waiting = threading.Lock(), 0
+        self._session: Runs | None = None
         try:
             self._session = self._thread.submit(open_on, number).result()
         except BaseException:
             self._thread.shutdown()
             raise
 
-    @property
-    def waiting(self) -> int:
-        """Micro-batches that run or wait."""
-        return self._waiting
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
+        """One micro-batch of padded rows; see `Session.run`.
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
-        self._count(1)
+        Raises:
+            DeviceError: The device has no memory for it.
+        """
+        packing = Packing(inputs["attention_mask"] == 1)
+        feeds = packing.inputs(inputs)
         try:
-            return self._thread.submit(self._session.run, outputs, feeds).result()
+            arrays = self._thread.submit(self._opened.run, outputs, feeds).result()
         except EncortError as error:
             if any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise DeviceError(
@@ -137,22 +147,35 @@ class _Device:
                     f"raise gpu_mem_limit of provider_options where it is set ({error})"
                 ) from error
             raise
-        finally:
-            self._count(-1)
+        return [
+            packing.padded(array) if self._variant.is_tokenwise(name) else array
+            for name, array in zip(outputs, arrays, strict=True)
+        ]
 
-    def warm_up(self) -> None:
-        if isinstance(self._session, CapturedSession):
+    def warm_up(self, longest: int) -> None:
+        """See `DeviceSessions.warm_up`."""
+        if isinstance(self._opened, CapturedSession):
             try:
-                self._thread.submit(self._session.capture).result()
+                self._thread.submit(self._opened.capture).result()
             except EncortError as error:
                 raise DeviceError(
                     f"GPU {self._number} captured no graphs: warm up before anything else of this process uses "
                     f'a GPU, or give provider_options={{"enable_cuda_graph": "0"}}; load the model again ({error})'
                 ) from error
+        ids = np.zeros((1, longest), np.int64)
+        self.run(list(self._variant.outputs), dict.fromkeys(self._variant.inputs, ids) | {"attention_mask": ids + 1})
 
     def close(self) -> None:
+        """Let the thread go, and with it the session and its memory."""
+        if self._session is not None:
+            self._thread.submit(self._let_go)
         self._thread.shutdown()
 
-    def _count(self, change: int) -> None:
-        with self._counts:
-            self._waiting += change
+    @property
+    def _opened(self) -> Runs:
+        if self._session is None:
+            raise ModelClosedError("this model was closed; load the bundle again")
+        return self._session
+
+    def _let_go(self) -> None:
+        self._session = None

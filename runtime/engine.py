@@ -66,7 +66,7 @@ class Engine:
         self._runs_alone = 0
         self._running = 0
         self._changed, self._opening = threading.Condition(), threading.Lock()
-        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="encort")
+        self._workers = ThreadPoolExecutor(max(threads, self.lanes.begun), thread_name_prefix="encort")
         self._process = os.getpid()
         self._closed = False
 

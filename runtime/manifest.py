@@ -84,8 +84,8 @@ class Layout(StrEnum):
     `equal_length`: `(batch, sequence)` without a mask, so every text has exactly `sequence` tokens.
     `ragged`: `(batch, sequence)` with an `attention_mask` of 1 on the tokens that count, the first of each row among
         them; inside, only attention sees the others.
+    `padded`: as `ragged`, but all of the graph computes the others too.
     `packed`: `(tokens,)`, one text after the other, with `position_ids`, `token_offset` and `cu_seqlens`.
-    `padded`: the same, and all of the graph computes the others too.
     """
 
     EQUAL_LENGTH = "equal_length"

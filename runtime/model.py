@@ -283,9 +283,19 @@ class Model:
         return self._engine.recorder.stats()
 
     def warm_up(self) -> None:
-        """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts."""
+        """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts.
+
+        On GPUs small runs are faster from now on, by captured graphs. No other thread of the process may use a GPU
+        meanwhile, another model's included.
+
+        Raises:
+            ModelClosedError: The model was closed.
+            DeviceError: A GPU captured no graphs; load the model again.
+        """
+        self._engine.check_open()
         if self._devices is not None:
-            self._devices.warm_up()
+            self._devices.warm_up(self.manifest.max_length)
+            self._check_devices(self._devices)  # the captured graphs
         self._engine.warm_up(self.manifest.max_length)
 
     def measure_costs(self) -> Costs:
@@ -299,7 +309,7 @@ class Model:
             OSError: The folder cannot be written.
         """
         if self._costs_file is None:
-            raise InputError("there is no home folder to keep the costs in; set XDG_CACHE_HOME")
+            raise InputError("costs are kept for CPUs, in the user's cache folder; without a home, set XDG_CACHE_HOME")
         costs = self.measure_costs()
         save_costs(costs, self._costs_file)
         return costs
@@ -322,6 +332,8 @@ class Model:
 
     @property
     def _costs_file(self) -> Path | None:
+        if self._options.device_numbers:  # they are kept by the kind of processor
+            return None
         graph = self.manifest.files[self._variant.file].sha256
         return costs_file(graph, self._options.chosen_provider)
 
@@ -352,10 +364,15 @@ class Model:
             )
             self._devices = devices
             self._opened.callback(devices.close)
-            check_results(self._bundle, self._variant, devices)  # nobody may have run it on a device before
+            self._check_devices(devices)
             return devices
 
         return open_devices if options.device_numbers else open_session
+
+    def _check_devices(self, devices: cuda.DeviceSessions) -> None:
+        """Nobody may have run the graph on this kind of device before."""
+        for device in devices.devices:
+            check_results(self._bundle, self._variant, device)
 
     def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):

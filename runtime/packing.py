@@ -1,8 +1,4 @@
-"""Padded rows to packed tokens and back, for graphs that compute no padding at all.
-
-rows of 2 and 3 tokens     a b .     packed  a b c d e      token_offset  0 1 3
-                           c d e     cu_seqlens  0 2 5                    4 5 2
-"""
+"""Padded rows to packed tokens and back, for graphs that compute no padding at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,17 +15,20 @@ DTYPES = {"token_offset": np.int32, "cu_seqlens": np.int32}
 """Of the inputs of a packed graph; the others are int64."""
 
 
-_COLUMNS = 8
+COLUMNS = 8
 """Attention with a bias is the faster kernel's where rows have a multiple of so many places."""
 
 
 def token_offset(counts: BoolArray) -> Int32Array:
     """Places of the tokens that count, one text after the other, and then all others; the rows are made a little wider.
 
+    >>> token_offset(np.array([[True, True], [True, False]]))[:, :3].tolist()
+    [[0, 1, 8], [7, 9, 10]]
+
     Args:
         counts: `(batch, sequence)`.
     """
-    wide = np.pad(counts, ((0, 0), (0, -counts.shape[1] % _COLUMNS)))
+    wide = np.pad(counts, ((0, 0), (0, -counts.shape[1] % COLUMNS)))
     places = np.concatenate([np.flatnonzero(wide), np.flatnonzero(~wide)])
     return places.astype(np.int32).reshape(wide.shape)
 

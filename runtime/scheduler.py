@@ -181,12 +181,14 @@ class Scheduler:
         lanes = self._engine.lanes
         share = min(lanes.tokens, math.ceil(self._queued_tokens / lanes.at_once))
         rows: list[_Row] = []
-        while queue and (not rows or self._may_join(queue[0], rows, share)):
+        tokens = longest = 0
+        while queue and (not rows or self._may_join(queue[0].tokens, len(rows), tokens, longest, share)):
             row = queue.popleft()
             self._add_tokens(-row.tokens)
             if row.is_wanted(now):
                 row.is_running = True
                 rows.append(row)
+                tokens, longest = tokens + row.tokens, max(longest, row.tokens)
             else:
                 self._drop(row)
             if not queue:
@@ -195,12 +197,11 @@ class Scheduler:
             self._engine.recorder.observe("queue_seconds", now - row.arrived)
         return rows
 
-    def _may_join(self, row: "_Row", rows: "Sequence[_Row]", share: int) -> bool:
-        """Whether it fits into the run, and costs less there than in one of its own."""
-        alone, lengths = np.array([row.tokens]), np.array([each.tokens for each in rows])
-        together, seconds = np.concatenate([lengths, alone]), self._engine.costs.seconds
-        has_room = together.sum() <= share and len(together) * together.max() <= self._engine.lanes.places
-        return bool(has_room and seconds(together) <= seconds(lengths) + seconds(alone))
+    def _may_join(self, length: int, rows: int, tokens: int, longest: int, share: int) -> bool:
+        """Whether a row of that length fits into a run of those rows, and costs less there than in one of its own."""
+        together, seconds = (rows + 1, tokens + length, max(longest, length)), self._engine.costs.of
+        has_room = tokens + length <= share and together[0] * together[2] <= self._engine.lanes.places
+        return has_room and seconds(*together) <= seconds(rows, tokens, longest) + seconds(1, length, length)
 
     def _run(self, rows: "Sequence[_Row]") -> None:
         alone = self._engine.is_idle and not self._queues

@@ -45,10 +45,10 @@ class Runs(Protocol):
 
 
 class Session:
-    """Runs one graph; any number of threads may call `run` at the same time.
+    """Runs one graph; on CPUs any number of threads may call `run` at the same time, on CUDA one.
 
-    The graph was authored for its provider, so ONNX Runtime is asked for basic rewrites only: its extended
-    ones fuse Add and LayerNormalization into a kernel that is several times slower on CPU.
+    The graph was authored for its provider. On CPUs ONNX Runtime is asked for basic rewrites only: its extended
+    ones fuse Add and LayerNormalization into a kernel that is several times slower there.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ Prepare = Callable[[str, Path, Path, list[str]], None]
 """Variant, checkpoint, folder to fill, and texts to calibrate on."""
 
 BATCH = 8
-"""Texts a batch, for systems that leave it to their user: of 4, 8, 16, 32 and 64 the fastest in float32, or within 5 %
-of it, on two cores of a Xeon with AMX. The usual 32 takes 1.3 to 1.9 times as long there."""
+"""Texts a batch, for systems that leave it to their user: of 4, 8, 16, 32 and 64 the fastest, or within 6 % of it, for
+MiniLM on two cores of a Xeon with AMX. The usual 32 was slower for all of them."""
 
 
 def main(load: Load, *, packages: Sequence[str], prepare: Prepare | None = None) -> None:

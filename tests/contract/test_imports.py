@@ -20,6 +20,7 @@ BUNDLE_PARTS = (
     "manifest",
     "model",
     "options",
+    "packing",
     "session",
     "spans",
     "texts",

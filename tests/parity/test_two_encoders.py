@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import transformers
@@ -13,7 +14,11 @@ from safetensors.torch import load_file, save_file
 
 import encort
 from encort.export.exporter import export_bundle
+from encort.export.stand_in import open_to_verify
+from encort.runtime import cuda
+from encort.runtime.bundle import Bundle
 from encort.runtime.errors import CheckpointError, InputTypeError, WrongTaskError
+from encort.runtime.session import CUDA_PROVIDER
 
 PAIRS = [
     ("my card", "is lost"),
@@ -101,6 +106,17 @@ def test_probabilities_are_those_of_both_poolers_side_by_side(folder, model, mod
 def test_tokenized_pairs_stand_for_pairs(model):
     found = probabilities(model.classify(model.tokenize(PAIRS)))
     np.testing.assert_allclose(found, probabilities(model.classify(PAIRS)), atol=1e-6)
+
+
+def test_a_gpu_reads_both_orders_too(folder, model, bundle, monkeypatch):
+    def open_devices(graph, variant, *_, **__):
+        return open_to_verify(Bundle.open(graph.parent), variant)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    monkeypatch.setattr(cuda, "open_devices", open_devices)
+    with encort.load(bundle(folder), device="cuda") as gpu:
+        found = probabilities(gpu.classify(PAIRS))
+    np.testing.assert_allclose(found, probabilities(model.classify(PAIRS)), atol=1e-5)
 
 
 def test_no_pairs_give_no_results(model):

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import BundleError, BundleFileChangedError, BundleFileMissingError, FidelityError
+from encort.runtime.errors import (
+    BundleError,
+    BundleFileChangedError,
+    BundleFileMissingError,
+    DeviceError,
+    FidelityError,
+)
 from encort.runtime.golden import Golden, verify_bundle
 from encort.runtime.manifest import Precision
 from encort.runtime.tolerance import error_limit
@@ -153,3 +159,13 @@ def test_golden_vectors_never_run_code(bundle, replace_file, tmp_path):
     with contextlib.suppress(ValueError):
         verify_bundle(Bundle.open(bundle))
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_variant_whose_library_is_here_without_a_device_is_left_out(cuda_bundle, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise DeviceError("no CUDA-capable device")
+
+    monkeypatch.setattr("encort.runtime.golden.has_device", lambda _: True)
+    monkeypatch.setattr("encort.runtime.golden.open_devices", refuse)
+    assert {check.variant for check in verify_bundle(Bundle.open(cuda_bundle))} == {"cpu-fp32", "cpu-fp32-ragged"}
+    assert "cuda-fp16 is not checked: no CUDA-capable device" in caplog.text
