@@ -10,11 +10,18 @@ import pytest
 
 from encort.runtime.cli import group
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [README, *(file.read_text(encoding="utf-8") for file in sorted((ROOT / "docs").rglob("*.md")))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
+
+
+COMMANDS = re.findall(
+    r"^encort .*", "\n".join(block for document in DOCUMENTS for block in blocks("bash", document)), re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -24,9 +31,9 @@ def test_python_blocks_run(block, classifier_bundle, tmp_path, monkeypatch):
     exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("line", re.findall(r"^encort .*", "\n".join(blocks("bash")), re.MULTILINE))
+@pytest.mark.parametrize("line", COMMANDS)
 def test_command_lines_are_understood(line):
-    arguments = shlex.split(line)[1:]
+    arguments = shlex.split(line, comments=True)[1:]
     command = group
     while isinstance(command, click.Group):
         command = command.get_command(click.Context(command), arguments.pop(0))
