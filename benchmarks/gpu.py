@@ -1,4 +1,4 @@
-"""The race on a GPU, in less than ten minutes: are the CUDA variants right, and how fast are they?
+"""The race on a GPU, meant for ten minutes: are the CUDA variants right, and how fast are they?
 
     python -m encort.benchmarks.gpu                     MiniLM, BERT-base and BERT-large
     python -m encort.benchmarks.gpu --model bert-base

@@ -13,8 +13,6 @@ from encort.runtime.tokens import BoolArray, Int64Array
 Int32Array = NDArray[np.int32]
 DTYPES = {"token_offset": np.int32, "cu_seqlens": np.int32}
 """Of the inputs of a packed graph; the others are int64."""
-
-
 COLUMNS = 8
 """Attention with a bias is the faster kernel's where rows have a multiple of so many places."""
 

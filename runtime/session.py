@@ -79,7 +79,7 @@ class Session:
         self._session = _open(
             graph, session_options(threads, spinning=spinning), provider, dict(provider_options or {})
         )
-        self._inputs = tuple(variant.inputs)
+        self._inputs, self._options = tuple(variant.inputs), _run_options(_NO_GRAPH)
         _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
 
@@ -95,7 +95,7 @@ class Session:
         """
         feeds = {name: inputs[name] for name in self._inputs}
         with _refused(feeds):
-            arrays: list[FloatArray] = self._session.run(list(outputs), feeds, _run_options(_NO_GRAPH))
+            arrays: list[FloatArray] = self._session.run(list(outputs), feeds, self._options)
         return arrays
 
     def bound(self, inputs: Places, outputs: Places, *, place: tuple[str, int], graph: int) -> "BoundRun":

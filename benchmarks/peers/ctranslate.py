@@ -24,8 +24,8 @@ def prepare(variant: str, checkpoint: Path, folder: Path, _: list[str]) -> None:
 def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
     """Variants: fp32, int8."""
     tokenizer = fast_tokenizer(checkpoint)
-    # Many texts are 1.3 times (fp32) and 1.8 times (int8) as fast with a batch a thread as with all threads on a batch.
-    # One text is 1.3 times as fast with all threads in fp32; in int8 one thread is better for short ones.
+    # Many texts are faster with a batch a thread than with all threads on a batch. One text is faster with all threads
+    # in fp32; in int8 one thread is better for short ones.
     one_thread = {"compute_type": TYPES[variant], "inter_threads": threads, "intra_threads": 1}
     together = Encoder(str(folder / "model"), **one_thread)
     all_threads = one_thread | {"inter_threads": 1, "intra_threads": threads}

@@ -61,7 +61,7 @@ def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
 
 
 def _requests(model: Any, hint: str, threads: int, streams: int) -> SimpleQueue[Any]:
-    """One request a stream. With a stream a thread, many texts are 1.1 times as fast, and one takes twice as long."""
+    """One request a stream. With a stream a thread many texts are faster, and one is slower."""
     settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams, "INFERENCE_PRECISION_HINT": hint}
     compiled = openvino.compile_model(model, "CPU", settings)
     requests: SimpleQueue[Any] = SimpleQueue()
