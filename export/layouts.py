@@ -4,6 +4,7 @@ All else looks at single tokens, so it does not care. What differs is here: the 
 text, how the tokens of a text find each other, and how one vector is made of them.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -207,9 +208,12 @@ class Packed(Arrangement):
     def numbers(self, ids: ir.Value, padding_id: int) -> ir.Value:
         graph = self._graph
         counted = _is_other(graph, ids, padding_id)
-        before = _cumulated(graph, counted, exclusive=True)
-        before_text = graph.op("Gather", graph.op("Gather", before, self._texts.begins), self._text_numbers())
-        numbers = graph.op("Add", graph.op("Sub", before, before_text), graph.integers(1))
+        places, counts = self._padded
+        # Of each text by itself: CUDA's CumSum takes time with the square of what it sums up.
+        padded = graph.op("Mul", graph.op("Gather", counted, places), graph.op("Cast", counts, to=ir.DataType.INT64))
+        flat = (graph.op("Reshape", each, graph.integers(-1)) for each in (places, _cumulated(graph, padded, axis=1)))
+        # What stands beyond the end of a text has the place, and the number, of its last token.
+        numbers = graph.op("ScatterElements", counted, *flat, axis=0)
         return graph.op("Mul", numbers, counted)
 
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
@@ -228,17 +232,13 @@ class Packed(Arrangement):
         return self._graph.op("Gather", hidden, self._texts.begins)
 
     def mean(self, hidden: ir.Value) -> ir.Value:
-        places, counts = self._texts.padded(self._graph, self.columns)
+        places, counts = self._padded
         padded = self._graph.op("Gather", hidden, places)
         return _masked_mean(self._graph, padded, self._graph.op("Cast", counts, to=ir.DataType.FLOAT))
 
-    def _text_numbers(self) -> ir.Value:
-        """Number of the text of each token, `(tokens,)` int64."""
-        graph = self._graph
-        none = graph.op("Mul", self._positions, graph.integers(0))
-        ones = graph.op("Add", graph.op("Mul", self._texts.begins, graph.integers(0)), graph.integers(1))
-        begun = graph.op("ScatterElements", none, self._texts.begins, ones, axis=0)
-        return graph.op("Sub", _cumulated(graph, begun), graph.integers(1))
+    @functools.cached_property
+    def _padded(self) -> tuple[ir.Value, ir.Value]:
+        return self._texts.padded(self._graph, self.columns)
 
 
 ARRANGEMENTS: dict[Layout, type[Arrangement]] = {

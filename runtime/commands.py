@@ -105,6 +105,7 @@ def _run(
     stride: int | None,
     **options: Any,
 ) -> None:
+    from encort.runtime.ahead import in_background
     from encort.runtime.inputs import read_texts
     from encort.runtime.model import load
     from encort.runtime.outputs import open_writer
@@ -117,8 +118,9 @@ def _run(
     ):
         usual = usual_overflow(model)  # refuses what the bundle has no head for, before texts are read
         policy = usual if overflow is None else overflow
-        for batch in model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK):
-            writer.write(records(model, batch))
+        batches = model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK)
+        for each in in_background(functools.partial(records, model), batches):
+            writer.write(each)
 
 
 def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":

@@ -49,11 +49,11 @@ class Costs:
 
     def of(self, rows: int, tokens: int, longest: int) -> float:
         """Of one run of so many rows with so many tokens in all."""
-        return self.run + self.token * tokens + self.padding(0, longest) * rows
+        return self.run + self.token * tokens + self.pair * rows * longest**2
 
-    def padding(self, length: int, longest: int) -> float:
-        """What attention adds for a row of that length if it is padded to the longest."""
-        return self.pair * (longest**2 - length**2)
+    def shortest_beside(self, longest: int) -> float:
+        """Tokens of the shortest row that is better padded to the longest than run by itself."""
+        return math.sqrt(max(0.0, longest**2 - self.run / self.pair)) if self.pair else 0.0
 
 
 def measure_costs(run: Callable[[int, int], object], *, longest: int) -> Costs:

@@ -1,5 +1,6 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from encort.runtime import cuda
+from encort.runtime.ahead import in_background
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
 from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
@@ -381,7 +383,7 @@ class Model:
         if is_token_ids(texts) or not isinstance(texts, Sequence) or len(texts) <= CHUNK:
             return self._results(call, self.tokenize(texts, overflow=policy, stride=stride))
         batches = self.tokenize_stream(cast("Sequence[Text]", texts), overflow=policy, stride=stride)
-        return _joined([self._results(call, batch) for batch in batches])
+        return _joined(list(in_background(functools.partial(self._results, call), batches)))
 
     def _results(self, call: Call[Results], batch: TokenBatch) -> Results:
         if self._variant.reads_reversed and batch.reversed is None:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
+from encort.runtime.ahead import one_ahead
 from encort.runtime.engine import Engine
-from encort.runtime.errors import InputError, InputTypeError
+from encort.runtime.errors import InputTypeError
 from encort.runtime.options import check_whole, choice
 from encort.runtime.overflow import Overflow
 from encort.runtime.texts import check_texts, is_token_ids
@@ -47,25 +48,10 @@ class ParallelTokenizer:
         if isinstance(texts, str | bytes):
             raise InputTypeError(f"expected texts, got one {type(texts).__name__}: put it in a list")
         check_whole("chunk", chunk, least=1)
-        return self._stream(iter(texts), choice(Overflow, "overflow", overflow), stride, chunk)
-
-    def _stream(
-        self, texts: Iterator[Text], overflow: Overflow, stride: int | None, chunk: int
-    ) -> Iterator[TokenBatch]:
-        finish: Callable[[], TokenBatch] | None = None
-        for first in itertools.count(0, chunk):
-            try:
-                following = list(itertools.islice(texts, chunk))
-                begun = self._begin(following, overflow, stride, first) if following else None
-            except InputError:
-                if finish is not None:  # what came before was good
-                    yield finish()
-                raise
-            if finish is not None:
-                yield finish()
-            if begun is None:
-                return
-            finish = begun
+        policy, remaining = choice(Overflow, "overflow", overflow), iter(texts)
+        chunks = iter(lambda: list(itertools.islice(remaining, chunk)), [])
+        numbered = enumerate(chunks)
+        return one_ahead(lambda part: self._begin(part[1], policy, stride, part[0] * chunk), numbered)
 
     def _begin(
         self, texts: Sequence[Text] | Sequence[TokenIds], overflow: Overflow, stride: int | None, first: int

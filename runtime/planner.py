@@ -1,8 +1,10 @@
 """Lengths to micro-batches: which rows share one graph run."""
 
 import heapq
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,38 +64,55 @@ def plan(lengths: Int64Array, lanes: Lanes, *, costs: Costs, mixed: bool) -> lis
         Indices of rows, each index in exactly one micro-batch; the longest rows first, because a long run
         that starts last would leave the other workers idle.
     """
-    if len(lengths) <= 1:
-        return [np.arange(1)] * len(lengths)
     order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
     cut = _mixed if mixed else _equal
-    plans = [list(cut(order, lengths, size, costs, lanes.places)) for size in lanes.sizes]
-    return min(plans, key=lambda micro_batches: makespan(micro_batches, lengths, workers=lanes.at_once, costs=costs))
+    cuts = [cut(ordered, size, costs, lanes.places) for size in lanes.sizes]
+    best = min(cuts, key=lambda begins: makespan(_seconds(ordered, begins, costs), workers=lanes.at_once))
+    return [order[begin:end] for begin, end in itertools.pairwise([*best, len(order)])]
 
 
-def makespan(micro_batches: Sequence[Int64Array], lengths: Int64Array, *, workers: int, costs: Costs) -> float:
-    """Seconds until the last worker is done, if each takes the next micro-batch as soon as it is free."""
+def makespan(seconds: Sequence[float], *, workers: int) -> float:
+    """Seconds until the last worker is done, if each takes the next micro-batch as soon as it is free.
+
+    Args:
+        seconds: Of each micro-batch, in the order in which they are taken.
+    """
     free = [0.0] * workers
-    for batch in micro_batches:
-        heapq.heapreplace(free, free[0] + costs.seconds(lengths[batch]))
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
     return max(free)
 
 
-def _equal(order: Int64Array, lengths: Int64Array, size: int, *_: object) -> Iterator[Int64Array]:
-    """Rows of one length in the fewest near-equal micro-batches of at most `size` tokens."""
-    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
-        rows = max(1, size // max(1, int(lengths[group[0]])))
-        yield from np.array_split(group, math.ceil(len(group) / rows))
+def _seconds(ordered: Int64Array, begins: Sequence[int], costs: Costs) -> list[float]:
+    """Of the micro-batches that begin there."""
+    if not begins:
+        return []
+    rows, tokens = np.diff(begins, append=len(ordered)), np.add.reduceat(ordered, begins)
+    return [costs.of(*each) for each in zip(rows.tolist(), tokens.tolist(), ordered[begins].tolist(), strict=True)]
 
 
-def _mixed(order: Int64Array, lengths: Int64Array, size: int, costs: Costs, places: float) -> Iterator[Int64Array]:
+def _equal(ordered: Int64Array, size: int, *_: object) -> list[int]:
+    """Rows of one length in the fewest near-equal micro-batches of at most `size` tokens: where each begins."""
+    changes = (np.flatnonzero(np.diff(ordered)) + 1).tolist()
+    begins: list[int] = []
+    for begin, end in itertools.pairwise([0, *changes, len(ordered)] if len(ordered) else []):
+        rows = max(1, size // max(1, int(ordered[begin])))
+        runs = math.ceil((end - begin) / rows)
+        begins += [begin + (end - begin) * run // runs for run in range(runs)]
+    return begins
+
+
+def _mixed(ordered: Int64Array, size: int, costs: Costs, places: float) -> list[int]:
     """Rows of similar length, at most `size` tokens a run, while sharing it saves more than padding costs."""
-    start, tokens = 0, 0
-    for stop, length in enumerate(lengths[order].tolist()):
-        longest = int(lengths[order[start]])
-        is_worth = costs.run >= costs.padding(length, longest)
-        has_room = tokens + length <= size and (stop - start + 1) * longest <= places
-        if stop > start and not (has_room and is_worth):
-            yield order[start:stop]
-            start, tokens = stop, 0
-        tokens += length
-    yield order[start:]
+    totals, descending = [0, *np.cumsum(ordered).tolist()], (-ordered).tolist()
+    begins: list[int] = []
+    begin = 0
+    while begin < len(ordered):
+        begins.append(begin)
+        longest = -descending[begin]
+        within_tokens = bisect_right(totals, totals[begin] + size, lo=begin) - 1
+        worth_padding = bisect_right(descending, -costs.shortest_beside(longest), lo=begin)
+        within_places = begin + places / max(1, longest)
+        begin = max(begin + 1, int(min(within_tokens, worth_padding, within_places)))
+    return begins

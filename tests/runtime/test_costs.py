@@ -55,7 +55,13 @@ def test_no_cost_is_below_zero(clock):
 def test_attention_pads_the_rows_of_a_run_to_the_longest():
     costs = Costs(run=1, token=0, pair=1)
     assert costs.seconds(np.array([3, 2])) == 1 + 2 * 9
-    assert costs.padding(2, 3) == 9 - 4
+
+
+def test_a_row_is_padded_where_that_is_less_than_a_run():
+    costs = Costs(run=5, token=0, pair=1)
+    assert costs.shortest_beside(3) == 2  # 9 - 4 is the run
+    assert costs.shortest_beside(2) == 0
+    assert Costs(pair=0).shortest_beside(512) == 0
 
 
 def test_saved_costs_are_read_again(cache):
