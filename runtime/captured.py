@@ -4,7 +4,7 @@ A captured graph has one shape and one place for each input and output. So there
 smaller is filled up with texts of its own that nobody reads: attention is within a text, so they change nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.manifest import Variant
-from encort.runtime.packing import DTYPES, token_offset
-from encort.runtime.session import BoundRun, FloatArray, Places, Session
+from encort.runtime.packing import places, token_offset
+from encort.runtime.session import BoundRun, FloatArray, Session
 
 ROWS = (2, 5, 17)
 TOKENS = (24, 48, 96, 192, 384)
@@ -77,15 +77,16 @@ class CapturedSession:
         self._grid = grid(longest)
         self._graphs: dict[Shape, BoundRun] = {}
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
-        """See `Session.run`."""
+    def run_into(self, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]) -> None:
+        """See `Session.run_into`."""
         rows, tokens = len(inputs["cu_seqlens"]) - 1, len(inputs["input_ids"])
         shape = next((shape for shape in self._graphs if shape.fits(rows, tokens)), None)
         if shape is None:
-            return self._session.run(outputs, inputs)
-        arrays = self._graphs[shape].run(outputs, filled(inputs, shape))
-        counts = [tokens if self._variant.is_tokenwise(name) else rows for name in outputs]
-        return [array[:count] for array, count in zip(arrays, counts, strict=True)]
+            self._session.run_into(outputs, inputs)
+            return
+        found = self._graphs[shape].run(list(outputs), filled(inputs, shape))
+        for array, with_filling in zip(outputs.values(), found, strict=True):
+            array[...] = with_filling[: len(array)]
 
     def capture(self) -> None:
         """Capture all graphs, while no other thread of the process uses a device."""
@@ -98,15 +99,5 @@ class CapturedSession:
                 self._graphs[shape] = graph
 
     def _bound(self, shape: Shape, *, number: int) -> BoundRun:
-        sizes = {"tokens": shape.tokens, "batch": shape.rows, "sequence": shape.tokens, "bounds": shape.rows + 1}
-
-        def places(axes_of: Mapping[str, Sequence[str]], dtypes: Mapping[str, type[np.generic]]) -> Places:
-            return {
-                name: ([sizes[axis] if axis in sizes else int(axis) for axis in axes], dtypes[name])
-                for name, axes in axes_of.items()
-            }
-
-        integers = dict.fromkeys(self._variant.inputs, np.int64) | DTYPES
-        inputs = places(self._variant.inputs, integers)
-        outputs = places(self._variant.outputs, dict.fromkeys(self._variant.outputs, np.float32))
+        inputs, outputs = places(self._variant, rows=shape.rows, tokens=shape.tokens, sequence=shape.tokens)
         return self._session.bound(inputs, outputs, place=self._place, graph=number)

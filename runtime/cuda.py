@@ -8,10 +8,11 @@ ready when one is done.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from encort.runtime.captured import CapturedSession
 from encort.runtime.costs import Costs
 from encort.runtime.errors import DeviceError, EncortError, ModelClosedError
+from encort.runtime.host_memory import Bytes, HostBuffer, ordinary, page_locked
 from encort.runtime.manifest import Variant
-from encort.runtime.packing import Packing
+from encort.runtime.packing import Packing, places
 from encort.runtime.planner import Lanes
-from encort.runtime.session import CUDA_PROVIDER, FloatArray, Runs, Session
+from encort.runtime.session import CUDA_PROVIDER, FloatArray, Session
 
 SIZES = (1024, 4096, 16384)
 """Tokens a run: enough to fill a device at last, and few enough that memory is bounded."""
@@ -55,14 +57,14 @@ def open_devices(
         DeviceError: CUDA or a device cannot be had.
     """
 
-    def open_on(number: int) -> Runs:
+    def open_on(number: int) -> RunsInto:
         options = {**OPTIONS, **provider_options, "device_id": str(number)}
         session = Session(graph, variant, threads=1, provider=CUDA_PROVIDER, provider_options=options)
         if options["enable_cuda_graph"] == "0":
             return session
         return CapturedSession(session, variant, longest=longest, device="cuda", number=number)
 
-    return DeviceSessions(variant, open_on, devices)
+    return DeviceSessions(variant, open_on, devices, allocate=page_locked)
 
 
 def lanes(devices: Sequence[int]) -> Lanes:
@@ -70,15 +72,29 @@ def lanes(devices: Sequence[int]) -> Lanes:
     return Lanes(at_once=len(devices), begun=2 * len(devices), sizes=SIZES, places=PLACES)
 
 
+class RunsInto(Protocol):
+    """A packed session, or what stands for one; for one thread."""
+
+    def run_into(self, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]) -> None: ...
+
+
 class DeviceSessions:
     """Packed sessions of one variant, a device each; any number of threads may call `run`."""
 
-    def __init__(self, variant: Variant, open_on: Callable[[int], Runs], devices: Sequence[int]) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        open_on: Callable[[int], RunsInto],
+        devices: Sequence[int],
+        *,
+        allocate: Callable[[int], Bytes] = ordinary,
+    ) -> None:
         """Open a session on every device, in the thread that will run it.
 
         Args:
             open_on: Opens the session of a device.
             devices: Their numbers.
+            allocate: Gives host memory, in the thread of a device.
 
         Raises:
             DeviceError: One cannot be had.
@@ -87,7 +103,7 @@ class DeviceSessions:
         self._counts, self._waiting = threading.Lock(), Counter[DeviceSession]()
         try:
             for number in devices:
-                self.devices.append(DeviceSession(variant, open_on, number))
+                self.devices.append(DeviceSession(variant, open_on, number, allocate))
         except BaseException:
             self.close()
             raise
@@ -120,10 +136,13 @@ class DeviceSessions:
 class DeviceSession:
     """One device, and the one thread that speaks to it; callers pack and unpack in their own."""
 
-    def __init__(self, variant: Variant, open_on: Callable[[int], Runs], number: int) -> None:
-        self._variant, self._number = variant, number
+    def __init__(
+        self, variant: Variant, open_on: Callable[[int], RunsInto], number: int, allocate: Callable[[int], Bytes]
+    ) -> None:
+        self._variant, self._number, self._allocate = variant, number, allocate
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encort-cuda-{number}")
-        self._session: Runs | None = None
+        self._buffers: list[HostBuffer] = []
+        self._session: RunsInto | None = None
         try:
             self._session = self._thread.submit(open_on, number).result()
         except BaseException:
@@ -136,21 +155,46 @@ class DeviceSession:
         Raises:
             DeviceError: The device has no memory for it.
         """
-        packing = Packing(inputs["attention_mask"] == 1)
-        feeds = packing.inputs(inputs)
+        session, packing = self._opened, Packing(inputs["attention_mask"] == 1)
+        packed = packing.inputs(inputs)
+        rows, sequence = packed["token_offset"].shape
+        in_places, out_places = places(self._variant, rows=rows, tokens=len(packed["input_ids"]), sequence=sequence)
+        with self._buffer() as buffer:
+            arrays = buffer.arrays({**in_places, **{name: out_places[name] for name in outputs}})
+            for name in in_places:
+                arrays[name][...] = packed[name]
+            self._run_into(
+                session, {name: arrays[name] for name in outputs}, {name: arrays[name] for name in in_places}
+            )
+            return [
+                packing.padded(arrays[name]) if self._variant.is_tokenwise(name) else arrays[name].copy()
+                for name in outputs
+            ]
+
+    def _run_into(
+        self, session: RunsInto, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]
+    ) -> None:
         try:
-            arrays = self._thread.submit(self._opened.run, outputs, feeds).result()
+            self._thread.submit(session.run_into, outputs, inputs).result()
         except EncortError as error:
             if any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise DeviceError(
-                    f"GPU {self._number} has no memory for a run of {len(feeds['input_ids'])} tokens: free some, or "
+                    f"GPU {self._number} has no memory for a run of {len(inputs['input_ids'])} tokens: free some, or "
                     f"raise gpu_mem_limit of provider_options where it is set ({error})"
                 ) from error
             raise
-        return [
-            packing.padded(array) if self._variant.is_tokenwise(name) else array
-            for name, array in zip(outputs, arrays, strict=True)
-        ]
+
+    @contextmanager
+    def _buffer(self) -> Iterator[HostBuffer]:
+        """A buffer that no other run has meanwhile."""
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = HostBuffer(lambda size: self._thread.submit(self._allocate, size).result())
+        try:
+            yield buffer
+        finally:
+            self._buffers.append(buffer)
 
     def warm_up(self, longest: int) -> None:
         """See `DeviceSessions.warm_up`."""
@@ -166,16 +210,17 @@ class DeviceSession:
         self.run(list(self._variant.outputs), dict.fromkeys(self._variant.inputs, ids) | {"attention_mask": ids + 1})
 
     def close(self) -> None:
-        """Let the thread go, and with it the session and its memory."""
+        """Let the thread go, and with it the session and all memory."""
         if self._session is not None:
             self._thread.submit(self._let_go)
         self._thread.shutdown()
 
     @property
-    def _opened(self) -> Runs:
+    def _opened(self) -> RunsInto:
         if self._session is None:
             raise ModelClosedError("this model was closed; load the bundle again")
         return self._session
 
     def _let_go(self) -> None:
         self._session = None
+        self._buffers.clear()

@@ -1,18 +1,17 @@
 """Padded rows to packed tokens and back, for graphs that compute no padding at all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.session import FloatArray
+from encort.runtime.manifest import Variant
+from encort.runtime.session import FloatArray, Places
 from encort.runtime.tokens import BoolArray, Int64Array
 
 Int32Array = NDArray[np.int32]
-DTYPES = {"token_offset": np.int32, "cu_seqlens": np.int32}
-"""Of the inputs of a packed graph; the others are int64."""
 COLUMNS = 8
 """Attention with a bias is the faster kernel's where rows have a multiple of so many places."""
 
@@ -29,6 +28,27 @@ def token_offset(counts: BoolArray) -> Int32Array:
     wide = np.pad(counts, ((0, 0), (0, -counts.shape[1] % COLUMNS)))
     places = np.concatenate([np.flatnonzero(wide), np.flatnonzero(~wide)])
     return places.astype(np.int32).reshape(wide.shape)
+
+
+def places(variant: Variant, *, rows: int, tokens: int, sequence: int) -> tuple[Places, Places]:
+    """Shapes and dtypes of the inputs and of the outputs of a packed graph.
+
+    Args:
+        variant: Of the graph.
+        rows: Texts of the run.
+        tokens: Of all texts.
+        sequence: Columns of `token_offset`.
+    """
+    sizes = {"batch": rows, "tokens": tokens, "sequence": sequence, "bounds": rows + 1}
+
+    def of(axes_of: Mapping[str, Sequence[str]], dtypes: Mapping[str, type[np.generic]]) -> Places:
+        return {
+            name: ([sizes[axis] if axis in sizes else int(axis) for axis in axes], dtypes[name])
+            for name, axes in axes_of.items()
+        }
+
+    integers = dict.fromkeys(variant.inputs, np.int64) | {"token_offset": np.int32, "cu_seqlens": np.int32}
+    return of(variant.inputs, integers), of(variant.outputs, dict.fromkeys(variant.outputs, np.float32))
 
 
 @dataclass(frozen=True, eq=False)

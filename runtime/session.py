@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float32]
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+CUDA_MAJOR: str = onnxruntime.cuda_version.partition(".")[0]
+"""Of the CUDA that the installed onnxruntime was built with; empty for a build without."""
 PROVIDERS = {Device.CPU: CPU_PROVIDER, Device.CUDA: CUDA_PROVIDER}
 
 _INSTEAD = 'use device="cpu" and leave provider out'
@@ -97,6 +99,25 @@ class Session:
         with _refused(feeds):
             arrays: list[FloatArray] = self._session.run(list(outputs), feeds, self._options)
         return arrays
+
+    def run_into(self, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Write the named outputs to memory of the caller's.
+
+        Args:
+            outputs: An array for each, contiguous, in the shape that the graph will give.
+            inputs: See `run`.
+
+        Raises:
+            EncortError: ONNX Runtime refused the run, or an output has another shape.
+        """
+        feeds = {name: inputs[name] for name in self._inputs}
+        with _refused(feeds):
+            binding = self._session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name, array in outputs.items():
+                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            self._session.run_with_iobinding(binding, self._options)
 
     def bound(self, inputs: Places, outputs: Places, *, place: tuple[str, int], graph: int) -> "BoundRun":
         """Runs of one shape.

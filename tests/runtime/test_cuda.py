@@ -109,7 +109,7 @@ class Session:
         self.free, self.inside = threading.Event(), 0
         self.free.set()
 
-    def run(self, outputs, inputs):
+    def run_into(self, outputs, inputs):
         self.inside += 1
         assert self.inside == 1  # never two at a time
         self.runs.append((threading.current_thread(), len(inputs["input_ids"])))
@@ -119,14 +119,16 @@ class Session:
             raise EncortError("ONNX Runtime failed: CUDA failure 2: out of memory")
         bounds = inputs["cu_seqlens"]
         sums = np.add.reduceat(inputs["input_ids"], bounds[:-1]).astype(np.float32)[:, None]
-        return [{"sums": sums, "tokens": inputs["input_ids"].astype(np.float32)[:, None]}[name] for name in outputs]
+        for name, array in outputs.items():
+            array[...] = {"sums": sums, "tokens": inputs["input_ids"][:, None]}[name]
 
 
 @pytest.fixture
 def devices(fake_variant):
     """`devices(number)`: sessions that write down their threads."""
     outputs = {"sums": ["batch", "1"], "tokens": ["tokens", "1"]}
-    variant = dataclasses.replace(fake_variant, layout=Layout.PACKED, outputs=outputs)
+    inputs = {"input_ids": ["tokens"], "cu_seqlens": ["bounds"], "token_offset": ["batch", "sequence"]}
+    variant = dataclasses.replace(fake_variant, layout=Layout.PACKED, inputs=inputs, outputs=outputs)
     made = []
 
     def make(number):
@@ -183,6 +185,36 @@ def test_the_device_with_least_to_do_is_next(devices):
     assert [len(session.runs) for session in sessions.values()] == [1, 3]
     sessions[0].free.set()
     busy.join()
+
+
+def test_results_are_the_callers_when_the_next_run_has_their_memory(devices):
+    one, _ = devices(1)
+    names = ["sums", "tokens"]
+    first = one.run(names, rows([1, 2, 3]))
+    second = one.run(names, rows([4, 5, 6]))
+    assert [array.ravel().tolist() for array in (*first, *second)] == [[6], [1, 2, 3], [15], [4, 5, 6]]
+
+
+def test_host_memory_is_asked_for_by_the_devices_thread_and_shared_by_no_two_runs(devices):
+    asked, (one, sessions) = [], devices(1)
+    device = one.devices[0]
+    device._allocate = lambda size: asked.append(threading.current_thread()) or np.empty(size, np.uint8)
+    for _ in range(3):
+        one.run(["sums"], rows([1, 2]))
+    assert asked == [sessions[0].opened_by]
+    sessions[0].free.clear()
+    found = {}
+    threads = [
+        threading.Thread(target=lambda number=number: found.update({number: one.run(["sums"], rows([number, 1]))[0]}))
+        for number in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    sessions[0].free.set()
+    for thread in threads:
+        thread.join()
+    assert {number: array.item() for number, array in found.items()} == {number: number + 1 for number in range(5)}
+    assert len(device._buffers) == len(asked)
 
 
 def test_an_error_is_the_callers_and_the_device_goes_on(devices):

@@ -120,3 +120,18 @@ def test_a_missing_file_is_an_error(bundle, name):
     opened = Bundle.open(bundle)
     with pytest.raises(BundleFileMissingError, match=name):
         opened.graph(opened.manifest.variants[0])
+
+
+def test_results_are_written_where_the_caller_wants_them(sessions):
+    session = sessions[Layout.EQUAL_LENGTH]
+    wanted = {
+        name: np.full(shape, np.nan, np.float32) for name, shape in ((LOGITS, (2, 3)), ("pooler_output", (2, 40)))
+    }
+    session.run_into(wanted, inputs())
+    for found, expected in zip(wanted.values(), session.run(list(wanted), inputs()), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_memory_of_another_shape_is_refused(sessions):
+    with pytest.raises(EncortError, match=r"failed on input_ids \(2, 5\)"):
+        sessions[Layout.EQUAL_LENGTH].run_into({LOGITS: np.empty((3, 3), np.float32)}, inputs())

@@ -1,0 +1,68 @@
+"""Memory on the host's side of a CUDA device: page-locked, so that copies take the straight way, and used again."""
+
+import ctypes
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encort.runtime.session import CUDA_MAJOR, Places
+
+Bytes = NDArray[np.uint8]
+_ALIGNMENT = 64
+_PORTABLE = 1
+"""`cudaHostAllocPortable`: page-locked for every device."""
+
+
+def page_locked(size: int) -> Bytes:
+    """Memory that CUDA copies from and to by itself; where it gives none, ordinary memory, which is copied twice.
+
+    The thread that asks must be one that uses a device already.
+    """
+    pointer = ctypes.c_void_p()
+    try:
+        library = ctypes.CDLL(f"libcudart.so.{CUDA_MAJOR}")
+    except OSError:
+        return ordinary(size)
+    if library.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), _PORTABLE) != 0 or pointer.value is None:
+        return ordinary(size)
+    memory = (ctypes.c_uint8 * size).from_address(pointer.value)
+    # A process that ends gives it back by itself.
+    weakref.finalize(memory, library.cudaFreeHost, pointer).atexit = False
+    return np.frombuffer(memoryview(memory), np.uint8)
+
+
+def ordinary(size: int) -> Bytes:
+    """Memory like any other."""
+    return np.empty(size, np.uint8)
+
+
+class HostBuffer:
+    """Memory for the inputs and outputs of one run at a time."""
+
+    def __init__(self, allocate: Callable[[int], Bytes]) -> None:
+        """Take none yet.
+
+        Args:
+            allocate: Gives memory of that many bytes.
+        """
+        self._allocate, self._memory = allocate, ordinary(0)
+
+    def arrays(self, places: Places) -> dict[str, NDArray[Any]]:
+        """Arrays of these shapes and dtypes, which hold anything; those given before have the same memory."""
+        ends = np.cumsum([0, *(_bytes(shape, dtype) for shape, dtype in places.values())]).tolist()
+        if ends[-1] > len(self._memory):
+            # A power of two, so that it is enough after a few runs.
+            self._memory = self._allocate(2 ** math.ceil(math.log2(ends[-1])))
+        return {
+            name: np.frombuffer(self._memory, dtype, math.prod(shape), offset=begin).reshape(shape)
+            for (name, (shape, dtype)), begin in zip(places.items(), ends[:-1], strict=True)
+        }
+
+
+def _bytes(shape: Sequence[int], dtype: type[np.generic]) -> int:
+    """What an array takes until the next one may begin."""
+    return math.ceil(math.prod(shape) * np.dtype(dtype).itemsize / _ALIGNMENT) * _ALIGNMENT
