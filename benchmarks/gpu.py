@@ -1,7 +1,8 @@
 """The race on a GPU, meant for ten minutes: are the CUDA variants right, and how fast are they?
 
-    python -m encort.benchmarks.gpu                     MiniLM, BERT-base and BERT-large
+    python -m encort.benchmarks.gpu                     small models of every kind, MiniLM, BERT-base and BERT-large
     python -m encort.benchmarks.gpu --model bert-base
+    python -m encort.benchmarks.gpu --model kinds       the small models, which are checked and not timed
 
 Weights are drawn from a seed and the vocabulary is made of the texts, so nothing is fetched. Seconds are those from
 token ids to embeddings in the caller's memory; tokenization is in the row that says so.
@@ -22,11 +23,11 @@ import click
 import numpy as np
 import torch
 import transformers
-from tokenizers import BertWordPieceTokenizer
 
 import encort
+from encort.benchmarks import gpu_kinds
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.models import LIMIT, operations
+from encort.benchmarks.models import VOCABULARY, drawn, operations
 from encort.benchmarks.results import FOLDER, Check, Outcome, Race, save
 from encort.benchmarks.tables import race_table
 from encort.benchmarks.timing import in_turn
@@ -50,6 +51,8 @@ SIZES = {
     },
 }
 """Settings of BERT that are not those of BERT-base."""
+KINDS = "kinds"
+"""Of the small models."""
 REPEATS = 8
 """How often the texts are in the workload."""
 GRID = {"1 x 16": (1, 16), "1 x 128": (1, 128), "8 x 32": (8, 32)}
@@ -71,14 +74,14 @@ Measured = tuple[float, dict[str, float]]
 
 
 @click.command(help=__doc__)
-@click.option("--model", "models", multiple=True, type=click.Choice(list(SIZES)), help="Only this one.")
+@click.option("--model", "models", multiple=True, type=click.Choice([KINDS, *SIZES]), help="Only this one.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="Folder for the results.")
 def main(models: Sequence[str], rounds: int, output: Path) -> None:
     wrong = []
-    for model in models or list(SIZES):
+    for model in models or [KINDS, *SIZES]:
         with tempfile.TemporaryDirectory() as folder:
-            race = run(model, Path(folder), rounds=rounds)
+            race = gpu_kinds.run(Path(folder)) if model == KINDS else run(model, Path(folder), rounds=rounds)
         click.echo(f"kept in {save(race, output / race.file_name)}", err=True)
         click.echo(race_table(race))
         wrong += [check for check in race.checks if not check.is_right]
@@ -94,7 +97,10 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         device: Of PyTorch; encort runs on `"cuda"`.
     """
     texts = mixed_texts()
-    checkpoint, bundle = drawn(SIZES[name], folder, texts), folder / "bundle"
+    torch.manual_seed(13)
+    config = transformers.BertConfig(vocab_size=VOCABULARY, num_labels=LABELS, **SIZES[name])
+    checkpoint = drawn(transformers.BertForSequenceClassification(config), folder / "checkpoint", texts)
+    bundle = folder / "bundle"
     export_bundle(checkpoint, bundle, variants=[Kind.CUDA_FP16, Kind.CUDA_FP32])
     eager = transformers.BertForSequenceClassification.from_pretrained(checkpoint).eval().to(device)
     half = transformers.BertModel.from_pretrained(checkpoint, dtype=torch.float16).eval().to(device)
@@ -133,25 +139,6 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         limits=[replace(product, seconds=[each * work / (PRODUCTS * 2 * PRODUCT**3) for each in product.seconds])],
         checks=checks,
     )
-
-
-def drawn(settings: dict[str, int], folder: Path, texts: Sequence[str]) -> Path:
-    """A classifier of drawn weights with a vocabulary made of the texts."""
-    target = folder / "checkpoint"
-    tokenizer = BertWordPieceTokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=30000, min_frequency=1, show_progress=False)
-    target.mkdir()
-    tokenizer.save(str(target / "tokenizer.json"))
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(target / "tokenizer.json"),
-        model_max_length=LIMIT,
-        **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
-    )
-    fast.save_pretrained(target)
-    torch.manual_seed(13)
-    config = transformers.BertConfig(vocab_size=tokenizer.get_vocab_size(), num_labels=LABELS, **settings)
-    transformers.BertForSequenceClassification(config).save_pretrained(target)
-    return target
 
 
 def _checks(

@@ -4,18 +4,22 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from tokenizers import BertWordPieceTokenizer
 
 from encort.runtime.tokens import Int64Array
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 256
 """Most tokens of a text, as MiniLM's own files say."""
+VOCABULARY = 30000
+"""Most tokens of a vocabulary that is made of texts."""
 
 
 def minilm(_: Path) -> Path:
@@ -44,6 +48,27 @@ MODELS: dict[str, Callable[[Path], Path]] = {"minilm": minilm, "bert-base": bert
 """Checkpoint folder by name, made below a folder where it has to be."""
 TRAINED = ("minilm",)
 """Those whose embeddings mean something."""
+
+
+def drawn(model: Any, target: Path, texts: Sequence[str]) -> Path:
+    """A model of drawn weights with a tokenizer whose vocabulary is made of the texts, where nothing can be fetched.
+
+    Args:
+        model: Of transformers, which embeds `VOCABULARY` tokens and has `LIMIT` positions for them at least.
+        target: Folder to make.
+    """
+    tokenizer = BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=1, show_progress=False)
+    target.mkdir()
+    tokenizer.save(str(target / "tokenizer.json"))
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(target / "tokenizer.json"),
+        model_max_length=LIMIT,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
+    )
+    fast.save_pretrained(target)
+    model.save_pretrained(target)
+    return target
 
 
 def operations(checkpoint: Path, lengths: Int64Array) -> float:

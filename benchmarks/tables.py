@@ -24,7 +24,14 @@ _MARK = re.compile(r"(<!-- (?P<kind>race|brief): (?P<name>\S+) -->\n).*?(<!-- en
 
 
 def race_table(race: Race) -> str:
-    """A row a system, the slowest first, the machine's limits last; and the same for calls of one shape."""
+    """A row a system, the slowest first, the machine's limits last; the same for calls of one shape; and checks."""
+    parts = _timed(race) if race.outcomes else [f"{race.model}, on {race.machine.gpu or race.machine.cpu}."]
+    if race.checks:
+        parts += ["", "Checks of encort's results:", "", *_lines(["", "found", "bound", "right"], _checked(race))]
+    return "\n".join([*parts, "", _source(race)])
+
+
+def _timed(race: Race) -> list[str]:
     ours = _ours(race)
     header = ["", "precision", "seconds (least-most)", "tokens a second", *(f"encort {name} is" for name in ours)]
     header += ["cosine, mean / least", "STS-B", "start to first, s", "peak MiB"]
@@ -37,10 +44,7 @@ def race_table(race: Race) -> str:
         if each.grid
     ]
     parts = [_about(race), "", *_lines(header, [*rows, *failed]), "", "Milliseconds of a call, texts x tokens:", ""]
-    parts += _lines(["", "precision", *shapes], calls)
-    if race.checks:
-        parts += ["", "Checks of encort's results:", "", *_lines(["", "found", "bound", "right"], _checked(race))]
-    return "\n".join([*parts, "", _source(race)])
+    return [*parts, *_lines(["", "precision", *shapes], calls)]
 
 
 def brief_table(race: Race) -> str:

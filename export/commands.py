@@ -9,7 +9,7 @@ from encort.runtime.extras import require
 
 if TYPE_CHECKING:
     from encort.runtime.golden import GoldenCheck
-    from encort.runtime.manifest import Fidelity
+    from encort.runtime.manifest import Fidelity, Variant
 
 _MODULES = (
     *("torch", "transformers", "onnx_ir", "optimum.exporters.onnx"),
@@ -76,7 +76,7 @@ def export(
         click.echo(bundle.path(TABLE_FILE).read_text(encoding="utf-8"))
     for variant in bundle.manifest.variants:
         assert variant.fidelity is not None
-        click.echo(_line(variant.name, variant.fidelity, f"eager PyTorch, {variant.fidelity.cases} batches"))
+        click.echo(_certificate(variant, variant.fidelity))
     click.echo(f"bundle: {output}")
 
 
@@ -106,7 +106,12 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
         from encort.export.exporter import verify_against_checkpoint
 
         for variant, fidelity in verify_against_checkpoint(opened, checkpoints, progress=True):
-            click.echo(_line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches"))
+            click.echo(_certificate(variant, fidelity))
+
+
+def _certificate(variant: "Variant", fidelity: "Fidelity") -> str:
+    stands_in = "" if variant.device == "cpu" else f", on the CPU in place of {variant.device}"
+    return _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{stands_in}")
 
 
 def _line(variant: str, measured: "Fidelity | GoldenCheck", what: str) -> str:

@@ -15,7 +15,7 @@ from encort.export.evaluation import Evaluation
 from encort.export.oracle import Case
 from encort.export.portable import write_portable
 from encort.export.search import Search, search
-from encort.export.stand_in import open_to_verify
+from encort.export.stand_in import OpenSession, open_to_verify
 from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
 from encort.export.verify import verify
@@ -127,11 +127,18 @@ def export_bundle(
 
 
 def verify_against_checkpoint(
-    bundle: Bundle, checkpoint: str | Path | Sequence[str | Path], *, progress: bool = False
+    bundle: Bundle,
+    checkpoint: str | Path | Sequence[str | Path],
+    *,
+    open_session: OpenSession = open_to_verify,
+    progress: bool = False,
 ) -> list[tuple[Variant, Fidelity]]:
     """Measure a bundle's variants against its checkpoints in eager PyTorch on this machine, as export does.
 
     Variants for an instruction set that this processor lacks are left out.
+
+    Args:
+        open_session: Opens a variant; otherwise the CPU stands in for devices.
 
     Raises:
         CheckpointError: A checkpoint cannot be used, or is not what was exported.
@@ -151,7 +158,8 @@ def verify_against_checkpoint(
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)
     samples = tokenizer(trained.samples, reverse=trained.is_pairwise)
     variants = [variant for variant in manifest.variants if runs_here(variant)]
-    return list(zip(variants, _verify(bundle, variants, trained, samples, progress=progress), strict=True))
+    found = _verify(bundle, variants, trained, samples, open_session=open_session, progress=progress)
+    return list(zip(variants, found, strict=True))
 
 
 def _names(checkpoint: str | Path | Sequence[str | Path]) -> list[str]:
@@ -298,10 +306,16 @@ def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Vari
 
 
 def _verify(
-    bundle: Bundle, variants: Sequence[Variant], trained: TrainedModel, samples: TokenBatch, *, progress: bool
+    bundle: Bundle,
+    variants: Sequence[Variant],
+    trained: TrainedModel,
+    samples: TokenBatch,
+    *,
+    open_session: OpenSession = open_to_verify,
+    progress: bool,
 ) -> list[Fidelity]:
     return verify(
-        [(variant, open_to_verify(bundle, variant)) for variant in variants],
+        [(variant, open_session(bundle, variant)) for variant in variants],
         trained.oracle,
         samples,
         tokens=trained.token_range,

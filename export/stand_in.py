@@ -4,6 +4,7 @@ So a graph that was written for CUDA is verified where it is exported, in ONNX R
 inputs and every other node are the very ones. What a GPU's kernels make of it is seen when it is loaded on a GPU.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,8 @@ from encort.runtime.manifest import Layout, Variant
 from encort.runtime.session import Runs, Session
 
 OPERATOR = "PackedMultiHeadAttention"
+OpenSession = Callable[[Bundle, Variant], Runs]
+"""Opens a variant of a bundle."""
 _DOMAIN = "encort"
 _INPUTS = ("query", "key", "value", "bias", "token_offset", "cu_seqlens", "scores_bias")
 

@@ -5,18 +5,21 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from torch.nn import functional
 
-from encort.benchmarks import gpu
+from encort.benchmarks import gpu, gpu_kinds
 from encort.benchmarks.results import Check, read, save
 from encort.benchmarks.tables import race_table
 from encort.benchmarks.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
 from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
+from encort.runtime.errors import EncortError, FidelityError
 from encort.runtime.session import CUDA_PROVIDER
 from encort.runtime.tokens import TokenBatch
 
+SOME_KINDS = ("BERT, embeddings", "two encoders")
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
@@ -71,17 +74,35 @@ def test_a_check_has_a_bound(found, bounds, right):
     assert Check(name="a", found=found, **bounds).is_right is right
 
 
+def few_only(run_into):
+    """Runs of few tokens, as if there was no memory for more."""
+
+    def run(outputs, inputs):
+        if len(inputs["input_ids"]) > 5000:
+            raise EncortError("ONNX Runtime failed: Available memory of 1 is smaller than requested bytes of 2")
+        run_into(outputs, inputs)
+
+    return run
+
+
 @pytest.fixture
 def tiny_gpu(monkeypatch):
     """A GPU that the CPU stands in for, and a race that takes seconds."""
 
-    def open_devices(graph, variant, *_, **__):
-        return open_to_verify(Bundle.open(graph.parent), variant)
+    def open_devices(graph, variant, _, options, **__):
+        devices = open_to_verify(Bundle.open(graph.parent), variant)
+        if "gpu_mem_limit" in options:
+            monkeypatch.setattr(devices.devices[0]._session, "run_into", few_only(devices.devices[0]._session.run_into))
+        return devices
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
     monkeypatch.setattr(cuda, "open_devices", open_devices)
     monkeypatch.setattr(gpu, "SIZES", {"tiny": TINY})
-    monkeypatch.setattr(gpu, "mixed_texts", lambda: ["my card is lost", "hello", "change the pin " * 9, "?"] * 20)
+    for module in (gpu, gpu_kinds):
+        monkeypatch.setattr(
+            module, "mixed_texts", lambda: ["my card is lost", "hello", "change the pin " * 9, "?"] * 20
+        )
+    monkeypatch.setattr(gpu_kinds, "KINDS", {name: gpu_kinds.KINDS[name] for name in SOME_KINDS})
     for name, value in {"REPEATS": 2, "CALLS": 1, "PRODUCT": 32}.items():
         monkeypatch.setattr(gpu, name, value)
 
@@ -118,3 +139,44 @@ def test_what_is_wrong_is_told(tmp_path, monkeypatch):
     race = gpu.run("tiny", tmp_path, rounds=1, device="cpu")
     wrong = {check.name for check in race.checks if not check.is_right}
     assert {"cuda-fp32: most apart from alone", "cuda-fp16: least cosine to eager PyTorch"} <= wrong
+
+
+@pytest.fixture
+def run_gpu(tmp_path):
+    """`run_gpu(*options)`: the command's exit code, what it printed, and what it kept."""
+
+    def run(*options):
+        done = CliRunner().invoke(gpu.main, [*options, "--output", str(tmp_path)], catch_exceptions=False)
+        (file,) = tmp_path.glob("race-*.json")
+        return done, read(file)
+
+    return run
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_small_models_of_every_kind(run_gpu, monkeypatch):
+    monkeypatch.setattr(gpu_kinds, "mixed_texts", lambda: ["change the pin " * 30] * 70 + ["hello"])
+    done, kept = run_gpu("--model", "kinds")
+    assert done.exit_code == 0, done.output
+    assert [check.name for check in kept.checks[:-1:4]] == [
+        f"{kind}, cuda-fp16: least cosine to eager PyTorch" for kind in SOME_KINDS
+    ]
+    assert kept.checks[-1].name.startswith("memory that runs out")
+    assert all(check.is_right for check in kept.checks)
+    assert "| two encoders, cuda-fp32: least cosine to eager PyTorch | 1 | at least 0.9999 | yes |" in done.output
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_a_kind_that_is_wrong_is_told_and_the_next_is_checked(run_gpu, monkeypatch):
+    right = gpu_kinds.verify_against_checkpoint
+
+    def wrong_once(bundle, *arguments, **options):
+        if bundle.manifest.embedding is not None and bundle.manifest.variants[0].name == "cuda-fp16":
+            raise FidelityError("it is another model")
+        return right(bundle, *arguments, **options)
+
+    monkeypatch.setattr(gpu_kinds, "verify_against_checkpoint", wrong_once)
+    done, kept = run_gpu("--model", "kinds")
+    assert done.exit_code == 1
+    assert "BERT, embeddings, cuda-fp16: it is another model" in done.stderr
+    assert [check.is_right for check in kept.checks] == [False, False, *[True] * 6, False]  # there was memory for all
