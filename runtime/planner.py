@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +64,17 @@ def plan(lengths: Int64Array, lanes: Lanes, *, costs: Costs, mixed: bool) -> lis
         Indices of rows, each index in exactly one micro-batch; the longest rows first, because a long run
         that starts last would leave the other workers idle.
     """
+    if len(lengths) <= 1:
+        return [np.arange(1)] * len(lengths)
     order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
+    rows = _Rows(negative=(-lengths[order]).tolist(), totals=[0, *np.cumsum(lengths[order]).tolist()])
     cut = _mixed if mixed else _equal
-    cuts = [cut(ordered, size, costs, lanes.places) for size in lanes.sizes]
-    best = min(cuts, key=lambda begins: makespan(_seconds(ordered, begins, costs), workers=lanes.at_once))
+    cuts = [cut(rows, size, costs, lanes.places) for size in lanes.sizes]
+    best = min(cuts, key=lambda begins: makespan(rows.seconds(begins, costs), workers=lanes.at_once))
     return [order[begin:end] for begin, end in itertools.pairwise([*best, len(order)])]
 
 
-def makespan(seconds: Sequence[float], *, workers: int) -> float:
+def makespan(seconds: Iterable[float], *, workers: int) -> float:
     """Seconds until the last worker is done, if each takes the next micro-batch as soon as it is free.
 
     Args:
@@ -84,35 +86,46 @@ def makespan(seconds: Sequence[float], *, workers: int) -> float:
     return max(free)
 
 
-def _seconds(ordered: Int64Array, begins: Sequence[int], costs: Costs) -> list[float]:
-    """Of the micro-batches that begin there."""
-    if not begins:
-        return []
-    rows, tokens = np.diff(begins, append=len(ordered)), np.add.reduceat(ordered, begins)
-    return [costs.of(*each) for each in zip(rows.tolist(), tokens.tolist(), ordered[begins].tolist(), strict=True)]
+@dataclass(frozen=True)
+class _Rows:
+    """Rows, the longest first; micro-batches are told by the rows where they begin.
+
+    Attributes:
+        negative: Lengths below 0, so that they ascend, as `bisect` wants them.
+        totals: Tokens before each row, and at last of all.
+    """
+
+    negative: Sequence[int]
+    totals: Sequence[int]
+
+    def seconds(self, begins: Sequence[int], costs: Costs) -> Iterator[float]:
+        """Of each micro-batch."""
+        for begin, end in itertools.pairwise([*begins, len(self.negative)]):
+            yield costs.of(end - begin, self.totals[end] - self.totals[begin], -self.negative[begin])
 
 
-def _equal(ordered: Int64Array, size: int, *_: object) -> list[int]:
-    """Rows of one length in the fewest near-equal micro-batches of at most `size` tokens: where each begins."""
-    changes = (np.flatnonzero(np.diff(ordered)) + 1).tolist()
+def _equal(rows: _Rows, size: int, *_: object) -> list[int]:
+    """Rows of one length in the fewest near-equal micro-batches of at most `size` tokens."""
     begins: list[int] = []
-    for begin, end in itertools.pairwise([0, *changes, len(ordered)] if len(ordered) else []):
-        rows = max(1, size // max(1, int(ordered[begin])))
-        runs = math.ceil((end - begin) / rows)
+    begin = 0
+    while begin < len(rows.negative):
+        end = bisect_right(rows.negative, rows.negative[begin], lo=begin)
+        most = max(1, size // max(1, -rows.negative[begin]))
+        runs = math.ceil((end - begin) / most)
         begins += [begin + (end - begin) * run // runs for run in range(runs)]
+        begin = end
     return begins
 
 
-def _mixed(ordered: Int64Array, size: int, costs: Costs, places: float) -> list[int]:
+def _mixed(rows: _Rows, size: int, costs: Costs, places: float) -> list[int]:
     """Rows of similar length, at most `size` tokens a run, while sharing it saves more than padding costs."""
-    totals, descending = [0, *np.cumsum(ordered).tolist()], (-ordered).tolist()
     begins: list[int] = []
     begin = 0
-    while begin < len(ordered):
+    while begin < len(rows.negative):
         begins.append(begin)
-        longest = -descending[begin]
-        within_tokens = bisect_right(totals, totals[begin] + size, lo=begin) - 1
-        worth_padding = bisect_right(descending, -costs.shortest_beside(longest), lo=begin)
+        longest = -rows.negative[begin]
+        within_tokens = bisect_right(rows.totals, rows.totals[begin] + size, lo=begin) - 1
+        worth_padding = bisect_right(rows.negative, -costs.shortest_beside(longest), lo=begin)
         within_places = begin + places / max(1, longest)
         begin = max(begin + 1, int(min(within_tokens, worth_padding, within_places)))
     return begins
