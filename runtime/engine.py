@@ -61,8 +61,8 @@ class Engine:
         self.costs = costs
         self.recorder = Recorder()
         self._open_session, self._may_widen = open_session, may_widen
-        self._narrow = open_session(1)
-        self._wide: Runs | None = None
+        self._one_core: Runs | None = open_session(1)
+        self._all_cores: Runs | None = None
         self._runs_alone = 0
         self._running = 0
         self._changed, self._opening = threading.Condition(), threading.Lock()
@@ -185,12 +185,13 @@ class Engine:
         return self.costs
 
     def close(self) -> None:
-        """Finish the micro-batches that run and let the threads go; closing twice is fine."""
+        """Finish the micro-batches that run, and let threads and sessions go; closing twice is fine."""
         self._closed = True
         if not self.is_fork:
             self._workers.shutdown()
             with self._changed:
                 self._changed.wait_for(lambda: self.is_idle)
+                self._one_core = self._all_cores = None
 
     def _session(self, *, alone: bool) -> Runs:
         """The session for a run; a process that runs a single text is done before a second one has opened."""
@@ -198,9 +199,15 @@ class Engine:
             return self._narrow
         with self._opening:
             self._runs_alone += 1
-            if self._wide is None and self._runs_alone > 1:
-                self._wide = self._opened_wide()
-            return self._wide or self._narrow
+            if self._all_cores is None and self._runs_alone > 1:
+                self._all_cores = self._opened_wide()
+            return self._all_cores or self._narrow
+
+    @property
+    def _narrow(self) -> Runs:
+        if self._one_core is None:
+            raise ModelClosedError(_CLOSED)
+        return self._one_core
 
     def _opened_wide(self) -> Runs:
         try:

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 import pytest
+from click.testing import CliRunner
 
+from encort.export.commands import verify
 from encort.export.exporter import export_bundle, verify_against_checkpoint
 from encort.export.half import in_half_precision
 from encort.export.stand_in import open_to_verify
@@ -61,6 +63,18 @@ def test_bundles_are_verified_without_the_device(bundle):
     checkpoint, exported = bundle
     assert {check.variant for check in verify_bundle(exported)} == {"cpu-fp32", "cpu-fp32-ragged"}
     assert len(verify_against_checkpoint(exported, checkpoint)) == 4
+
+
+def test_verify_says_what_ran_in_place_of_the_device(bundle):
+    checkpoint, exported = bundle
+    done = CliRunner().invoke(verify, [str(exported.folder), "--checkpoint", str(checkpoint)], catch_exceptions=False)
+    lines = [line.partition(": ") for line in done.stdout.splitlines() if "eager PyTorch" in line]
+    assert {name: "on the CPU in place of cuda" in rest for name, _, rest in lines} == {
+        "cpu-fp32": False,
+        "cpu-fp32-ragged": False,
+        "cuda-fp16": True,
+        "cuda-fp32": True,
+    }
 
 
 def test_weights_beyond_float16_are_refused(bundle):

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -184,6 +185,21 @@ def test_closing_twice_is_fine_and_everything_says_so(fakes, engine):
         with pytest.raises(ModelClosedError, match="load the bundle again"):
             call()
     assert [rows for rows in fakes.runs if rows == [[5]]] == []
+
+
+def test_closing_lets_both_sessions_go(fakes, fake_variant):
+    opened = []
+
+    def open_session(threads):
+        session = fakes.open(threads)
+        opened.append(weakref.ref(session))
+        return session
+
+    engine = Engine(fake_variant, open_session, threads=2, costs=Costs(), may_widen=True)
+    engine.warm_up(4)
+    assert [session() is None for session in opened] == [False, False]
+    engine.close()
+    assert [session() is None for session in opened] == [True, True]
 
 
 def test_closing_waits_for_what_runs(fakes, engine):
