@@ -1,9 +1,8 @@
 """Work that is begun while the results of what came before it are used."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from encort.runtime.errors import InputError
 
@@ -11,30 +10,44 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def one_ahead(begin: Callable[[Item], Callable[[], Result]], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order, each given when the next is begun.
+@dataclass(frozen=True)
+class Begun(Generic[Result]):
+    """Work that goes on in threads.
+
+    Attributes:
+        result: Waits for it.
+        cancel: Begins no more of it; what runs is finished, and read by nobody.
+    """
+
+    result: Callable[[], Result]
+    cancel: Callable[[], None]
+
+
+def one_ahead(begin: Callable[[Item], Begun[Result]], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in order, each given when the next is begun; whoever leaves early cancels what is begun.
 
     Args:
-        begin: Begins the work on an item; what it returns waits for the result.
+        begin: Begins the work on an item.
         items: Whose own error, or that of a beginning, comes after the results of the items before.
     """
-    waiting: Callable[[], Result] | None = None
-    remaining = iter(items)
-    while True:
-        try:
-            begun = [begin(item) for item in itertools.islice(remaining, 1)]
-        except InputError:
-            if waiting is not None:  # what came before was good
-                yield waiting()
-            raise
-        if waiting is not None:
-            yield waiting()
-        if not begun:
-            return
-        (waiting,) = begun
-
-
-def in_background(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order; two items are worked on at the same time, in threads of their own."""
-    with ThreadPoolExecutor(2, thread_name_prefix="encort-ahead") as threads:
-        yield from one_ahead(lambda item: threads.submit(function, item).result, items)
+    remaining = map(begin, items)
+    waiting: Begun[Result] | None = None
+    following: Begun[Result] | None = None
+    try:
+        while True:
+            wrong: InputError | None = None
+            try:
+                following = next(remaining, None)
+            except InputError as error:  # what came before was good
+                following, wrong = None, error
+            if waiting is not None:
+                yield waiting.result()
+            if wrong is not None:
+                raise wrong
+            if following is None:
+                return
+            waiting = following
+    finally:
+        for each in (waiting, following):
+            if each is not None:
+                each.cancel()

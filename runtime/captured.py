@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.manifest import Variant
-from encort.runtime.packing import places, token_offset
+from encort.runtime.packing import packed_places, token_offset
 from encort.runtime.session import BoundRun, FloatArray, Session
 
 ROWS = (2, 5, 17)
@@ -99,5 +99,5 @@ class CapturedSession:
                 self._graphs[shape] = graph
 
     def _bound(self, shape: Shape, *, number: int) -> BoundRun:
-        inputs, outputs = places(self._variant, rows=shape.rows, tokens=shape.tokens, sequence=shape.tokens)
+        inputs, outputs = packed_places(self._variant, rows=shape.rows, tokens=shape.tokens, sequence=shape.tokens)
         return self._session.bound(inputs, outputs, place=self._place, graph=number)

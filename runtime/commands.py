@@ -105,7 +105,6 @@ def _run(
     stride: int | None,
     **options: Any,
 ) -> None:
-    from encort.runtime.ahead import in_background
     from encort.runtime.inputs import read_texts
     from encort.runtime.model import load
     from encort.runtime.outputs import open_writer
@@ -118,9 +117,8 @@ def _run(
     ):
         usual = usual_overflow(model)  # refuses what the bundle has no head for, before texts are read
         policy = usual if overflow is None else overflow
-        batches = model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK)
-        for each in in_background(functools.partial(records, model), batches):
-            writer.write(each)
+        for batch in model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK):
+            writer.write(records(model, batch))
 
 
 def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":

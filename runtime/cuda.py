@@ -22,9 +22,9 @@ from encort.runtime.costs import Costs
 from encort.runtime.errors import DeviceError, EncortError, ModelClosedError
 from encort.runtime.host_memory import Bytes, HostBuffer, ordinary, page_locked
 from encort.runtime.manifest import Variant
-from encort.runtime.packing import Packing, places
+from encort.runtime.packing import Packing, packed_places
 from encort.runtime.planner import Lanes
-from encort.runtime.session import CUDA_PROVIDER, FloatArray, Session
+from encort.runtime.session import CUDA_PROVIDER, FloatArray, Places, Session
 
 SIZES = (1024, 4096, 16384)
 """Tokens a run: enough to fill a device at last, and few enough that memory is bounded."""
@@ -158,13 +158,14 @@ class DeviceSession:
         session, packing = self._opened, Packing(inputs["attention_mask"] == 1)
         packed = packing.inputs(inputs)
         rows, sequence = packed["token_offset"].shape
-        in_places, out_places = places(self._variant, rows=rows, tokens=len(packed["input_ids"]), sequence=sequence)
-        with self._buffer() as buffer:
-            arrays = buffer.arrays({**in_places, **{name: out_places[name] for name in outputs}})
-            for name in in_places:
+        of_inputs, of_outputs = packed_places(
+            self._variant, rows=rows, tokens=len(packed["input_ids"]), sequence=sequence
+        )
+        with self._arrays({**of_inputs, **{name: of_outputs[name] for name in outputs}}) as arrays:
+            for name in of_inputs:
                 arrays[name][...] = packed[name]
             self._run_into(
-                session, {name: arrays[name] for name in outputs}, {name: arrays[name] for name in in_places}
+                session, {name: arrays[name] for name in outputs}, {name: arrays[name] for name in of_inputs}
             )
             return [
                 packing.padded(arrays[name]) if self._variant.is_tokenwise(name) else arrays[name].copy()
@@ -185,15 +186,17 @@ class DeviceSession:
             raise
 
     @contextmanager
-    def _buffer(self) -> Iterator[HostBuffer]:
-        """A buffer that no other run has meanwhile."""
+    def _arrays(self, places: Places) -> Iterator[dict[str, NDArray[Any]]]:
+        """Arrays in memory that no other run has meanwhile."""
         try:
             buffer = self._buffers.pop()
         except IndexError:
-            buffer = HostBuffer(lambda size: self._thread.submit(self._allocate, size).result())
-        try:
-            yield buffer
-        finally:
+            buffer = HostBuffer(self._allocate)
+        if not buffer.holds(places):
+            self._thread.submit(buffer.grow, places).result()
+        yield buffer.arrays(places)
+        # Not after an error: a caller who was interrupted leaves a run that the device is not done with.
+        if self._session is not None:
             self._buffers.append(buffer)
 
     def warm_up(self, longest: int) -> None:

@@ -5,13 +5,10 @@ over all cores, which is how it is done soonest. Each way has a session of its o
 threads of a session when it opens; the second opens when it is first worth it.
 """
 
-import functools
-import itertools
 import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,11 +17,13 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.ahead import Begun
 from encort.runtime.costs import Costs, measure_costs
 from encort.runtime.errors import EncortError, ModelClosedError
 from encort.runtime.manifest import Layout, Variant
 from encort.runtime.planner import Lanes, plan
 from encort.runtime.session import FloatArray, Runs
+from encort.runtime.spread import Spread
 from encort.runtime.stats import Recorder
 from encort.runtime.tokens import Int64Array, TokenBatch
 
@@ -77,11 +76,15 @@ class Engine:
             ModelClosedError: The engine was closed.
             EncortError: ONNX Runtime refused a run, or the process is a fork.
         """
+        return self.begin(batch, outputs).result()
+
+    def begin(self, batch: TokenBatch, outputs: Sequence[str]) -> Begun[list[FloatArray]]:
+        """Begin what `run` does; a micro-batch that is alone is run by who waits for it."""
         self.check_open()
         arrays = [self._empty(batch, output) for output in outputs]
         micro_batches = plan(batch.lengths, self.lanes, costs=self.costs, mixed=self.mixes_lengths)
 
-        def fill(indices: Int64Array, *, alone: bool) -> None:
+        def fill(indices: Int64Array, *, alone: bool = False) -> None:
             found = self.run_rows(batch.rows(indices), outputs, alone=alone)
             for output, array, rows in zip(outputs, arrays, found, strict=True):
                 if self.is_tokenwise(output):
@@ -91,12 +94,21 @@ class Engine:
                     array[indices] = rows
 
         if len(micro_batches) == 1 and self.is_idle:
-            with self._counted_as_running():
-                self.check_open()  # after the count, for which `close` waits
-                fill(micro_batches[0], alone=True)
-        else:
-            self._spread(functools.partial(fill, alone=False), micro_batches)
-        return arrays
+
+            def run_alone() -> list[FloatArray]:
+                with self._counted_as_running():
+                    self.check_open()  # after the count, for which `close` waits
+                    fill(micro_batches[0], alone=True)
+                return arrays
+
+            return Begun(run_alone, cancel=lambda: None)
+        spread = Spread(self.submit, fill, micro_batches, at_once=self.lanes.at_once + self.lanes.begun)
+
+        def wait() -> list[FloatArray]:
+            spread.result()
+            return arrays
+
+        return Begun(wait, spread.cancel)
 
     def run_rows(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool) -> list[FloatArray]:
         """One micro-batch in the calling thread.
@@ -226,25 +238,6 @@ class Engine:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
-
-    def _spread(self, function: Callable[[Int64Array], None], micro_batches: Sequence[Int64Array]) -> None:
-        """Call a function with each in the threads, a few at a time so that other callers get their turn.
-
-        The first error is raised here, and what has not begun then is not begun.
-        """
-        waiting = iter(micro_batches)
-        begun: deque[Future[None]] = deque()
-        try:
-            begun.extend(
-                self.submit(function, indices)
-                for indices in itertools.islice(waiting, self.lanes.at_once + self.lanes.begun)
-            )
-            while begun:
-                begun.popleft().result()
-                begun.extend(self.submit(function, indices) for indices in itertools.islice(waiting, 1))
-        finally:
-            for future in begun:
-                future.cancel()
 
     def _any_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
         ids = np.zeros((rows, length), np.int64)

@@ -1,6 +1,7 @@
 """Memory on the host's side of a CUDA device: page-locked, so that copies take the straight way, and used again."""
 
 import ctypes
+import itertools
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ def page_locked(size: int) -> Bytes:
     except OSError:
         return ordinary(size)
     if library.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), _PORTABLE) != 0 or pointer.value is None:
+        library.cudaGetLastError()  # or ONNX Runtime's next run in this thread would take the error for its own
         return ordinary(size)
     memory = (ctypes.c_uint8 * size).from_address(pointer.value)
     # A process that ends gives it back by itself.
@@ -51,16 +53,27 @@ class HostBuffer:
         """
         self._allocate, self._memory = allocate, ordinary(0)
 
+    def holds(self, places: Places) -> bool:
+        """Whether there is memory for arrays of these shapes and dtypes."""
+        return _ends(places)[-1] <= len(self._memory)
+
+    def grow(self, places: Places) -> None:
+        """Take memory for them, and give back what there was."""
+        self._memory = ordinary(0)
+        # A power of two, so that it is enough after a few runs.
+        self._memory = self._allocate(2 ** math.ceil(math.log2(_ends(places)[-1])))
+
     def arrays(self, places: Places) -> dict[str, NDArray[Any]]:
-        """Arrays of these shapes and dtypes, which hold anything; those given before have the same memory."""
-        ends = np.cumsum([0, *(_bytes(shape, dtype) for shape, dtype in places.values())]).tolist()
-        if ends[-1] > len(self._memory):
-            # A power of two, so that it is enough after a few runs.
-            self._memory = self._allocate(2 ** math.ceil(math.log2(ends[-1])))
+        """Such arrays, side by side, which hold anything; those given before have the same memory."""
         return {
             name: np.frombuffer(self._memory, dtype, math.prod(shape), offset=begin).reshape(shape)
-            for (name, (shape, dtype)), begin in zip(places.items(), ends[:-1], strict=True)
+            for (name, (shape, dtype)), begin in zip(places.items(), [0, *_ends(places)], strict=False)
         }
+
+
+def _ends(places: Places) -> list[int]:
+    """Where each array ends, in bytes."""
+    return list(itertools.accumulate(_bytes(shape, dtype) for shape, dtype in places.values()))
 
 
 def _bytes(shape: Sequence[int], dtype: type[np.generic]) -> int:

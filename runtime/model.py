@@ -1,6 +1,5 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from encort.runtime import cuda
-from encort.runtime.ahead import in_background
+from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
 from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
@@ -378,18 +377,19 @@ class Model:
 
     def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):
-            return self._results(call, self._checked(texts, overflow, stride))
+            return self._begin(call, self._checked(texts, overflow, stride)).result()
         policy = call.overflow if overflow is None else overflow
         if is_token_ids(texts) or not isinstance(texts, Sequence) or len(texts) <= CHUNK:
-            return self._results(call, self.tokenize(texts, overflow=policy, stride=stride))
+            return self._begin(call, self.tokenize(texts, overflow=policy, stride=stride)).result()
         batches = self.tokenize_stream(cast("Sequence[Text]", texts), overflow=policy, stride=stride)
-        return _joined(list(in_background(functools.partial(self._results, call), batches)))
+        return _joined(list(one_ahead(lambda batch: self._begin(call, batch), batches)))
 
-    def _results(self, call: Call[Results], batch: TokenBatch) -> Results:
+    def _begin(self, call: Call[Results], batch: TokenBatch) -> Begun[Results]:
         if self._variant.reads_reversed and batch.reversed is None:
             raise InputTypeError("this model reads pairs in either order: give pairs of texts, or what tokenize gives")
         call.check(batch)
-        return call.results(batch, self._engine.run(batch, call.outputs))
+        begun = self._engine.begin(batch, call.outputs)
+        return Begun(lambda: call.results(batch, begun.result()), begun.cancel)
 
     def _checked(self, batch: TokenBatch, overflow: str | None, stride: int | None) -> TokenBatch:
         if stride is not None:

@@ -30,7 +30,7 @@ def token_offset(counts: BoolArray) -> Int32Array:
     return places.astype(np.int32).reshape(wide.shape)
 
 
-def places(variant: Variant, *, rows: int, tokens: int, sequence: int) -> tuple[Places, Places]:
+def packed_places(variant: Variant, *, rows: int, tokens: int, sequence: int) -> tuple[Places, Places]:
     """Shapes and dtypes of the inputs and of the outputs of a packed graph.
 
     Args:

@@ -2,10 +2,10 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
-from encort.runtime.ahead import one_ahead
+from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.engine import Engine
 from encort.runtime.errors import InputTypeError
 from encort.runtime.options import check_whole, choice
@@ -41,7 +41,7 @@ class ParallelTokenizer:
         first: int = 0,
     ) -> TokenBatch:
         """See `Model.tokenize`."""
-        return self._begin(texts, choice(Overflow, "overflow", overflow), stride, first)()
+        return self._begin(texts, choice(Overflow, "overflow", overflow), stride, first).result()
 
     def stream(self, texts: Iterable[Text], *, overflow: str, stride: int | None, chunk: int) -> Iterator[TokenBatch]:
         """See `Model.tokenize_stream`."""
@@ -55,8 +55,8 @@ class ParallelTokenizer:
 
     def _begin(
         self, texts: Sequence[Text] | Sequence[TokenIds], overflow: Overflow, stride: int | None, first: int
-    ) -> Callable[[], TokenBatch]:
-        """Begin in the engine's threads; what is returned waits for them."""
+    ) -> Begun[TokenBatch]:
+        """Begin in the engine's threads."""
         self._engine.check_open()
 
         def tokenize(
@@ -77,7 +77,7 @@ class ParallelTokenizer:
             return batch
 
         if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
-            return lambda: tokenize(texts)
+            return Begun(lambda: tokenize(texts), cancel=lambda: None)
         whole = cast("Sequence[Text]", tuple(texts))
         check_texts(whole, first=first)
         starts = range(0, len(whole), len(whole) if self._all_cores else _SLICE)
@@ -85,4 +85,9 @@ class ParallelTokenizer:
             self._engine.submit(tokenize, whole[start:stop], start, all_cores=self._all_cores)
             for start, stop in zip(starts, [*starts[1:], len(whole)], strict=True)
         ]
-        return lambda: joined([part.result() for part in parts], whole)
+
+        def cancel() -> None:
+            for part in parts:
+                part.cancel()
+
+        return Begun(lambda: joined([part.result() for part in parts], whole), cancel)

@@ -153,6 +153,11 @@ def run_gpu(tmp_path):
     return run
 
 
+@pytest.mark.parametrize("name", gpu_kinds.KINDS)
+def test_every_kind_can_be_made(name):
+    assert gpu_kinds.KINDS[name]().num_parameters() < 1e7
+
+
 @pytest.mark.usefixtures("tiny_gpu")
 def test_small_models_of_every_kind(run_gpu, monkeypatch):
     monkeypatch.setattr(gpu_kinds, "mixed_texts", lambda: ["change the pin " * 30] * 70 + ["hello"])

@@ -118,3 +118,32 @@ def test_a_device_gets_its_texts_in_as_few_runs_as_its_tokens_allow():
     lengths = np.full(100, 10)
     lanes = Lanes(at_once=1, begun=2, sizes=(50, 250))
     assert [len(batch) for batch in plan(lengths, lanes, costs=Costs(run=1), mixed=True)] == [25] * 4
+
+
+def row_by_row(lengths, size, places, costs):
+    """Rows of mixed lengths, the longest first, as long as one more may share the run."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    batches = []
+    for row in order:
+        batch = batches[-1] if batches else []
+        longest = lengths[batch[0]] if batch else 0
+        padding = costs.pair * (longest**2 - lengths[row] ** 2)
+        has_room = sum(lengths[batch]) + lengths[row] <= size and (len(batch) + 1) * longest <= places
+        if batch and has_room and padding <= costs.run:
+            batch.append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+@given(
+    lengths=lengths_of_texts,
+    size=st.integers(1, 2048),
+    places=st.integers(1, 8192),
+    # Of whole numbers, so that no rounding decides.
+    costs=st.builds(Costs, run=st.integers(0, 4096), token=st.just(1), pair=st.integers(0, 4)),
+)
+def test_a_mixed_run_takes_rows_as_long_as_one_more_may_share_it(lengths, size, places, costs):
+    lanes = Lanes(at_once=1, begun=1, sizes=(size,), places=places)
+    planned = plan(lengths, lanes, costs=costs, mixed=True)
+    assert [batch.tolist() for batch in planned] == row_by_row(lengths, size, places, costs)

@@ -1,44 +1,50 @@
-"""What is begun ahead: in order, one ahead and no more, and no error before the results that came before it."""
-
-import threading
+"""What is begun ahead: in order, one ahead and no more, no error before the results that came before it."""
 
 import pytest
 
-from encort.runtime.ahead import in_background, one_ahead
+from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.errors import InputError
 
 
-def tracked():
-    """`begin` of numbers, and a list of what was begun and finished."""
-    seen = []
+@pytest.fixture
+def seen():
+    return []
+
+
+@pytest.fixture
+def begin(seen):
+    """Begins the work on a number, and writes down what becomes of it."""
 
     def begin(number):
         seen.append(f"begin {number}")
+        return Begun(
+            result=lambda: seen.append(f"result {number}") or 10 * number,
+            cancel=lambda: seen.append(f"cancel {number}"),
+        )
 
-        def finish():
-            seen.append(f"finish {number}")
-            return 10 * number
-
-        return finish
-
-    return begin, seen
+    return begin
 
 
 @pytest.mark.parametrize("count", range(4))
-def test_results_come_in_order(count):
-    begin, _ = tracked()
+def test_results_come_in_order(begin, count):
     assert list(one_ahead(begin, range(count))) == [10 * number for number in range(count)]
-    assert list(in_background(lambda number: 10 * number, range(count))) == [10 * number for number in range(count)]
 
 
-def test_the_next_is_begun_before_a_result_is_given_and_no_more():
-    begin, seen = tracked()
+def test_the_next_is_begun_before_a_result_is_given_and_no_more(begin, seen):
     results = one_ahead(begin, range(9))
     assert seen == []
     assert next(results) == 0
-    assert seen == ["begin 0", "begin 1", "finish 0"]
+    assert seen == ["begin 0", "begin 1", "result 0"]
     assert next(results) == 10
-    assert seen[3:] == ["begin 2", "finish 1"]
+    assert seen[3:] == ["begin 2", "result 1"]
+
+
+def test_who_leaves_early_cancels_what_is_begun(begin, seen):
+    results = one_ahead(begin, range(9))
+    next(results)
+    results.close()
+    assert "cancel 1" in seen
+    assert "begin 2" not in seen
 
 
 def numbers_then_an_error():
@@ -49,35 +55,30 @@ def numbers_then_an_error():
 def begin_small(number):
     if number > 1:
         raise InputError("the third is wrong")
-    return lambda: number
+    return Begun(lambda: number, cancel=lambda: None)
 
 
-@pytest.mark.parametrize(
-    "results",
-    [
-        pytest.param(lambda: one_ahead(begin_small, range(9)), id="a beginning"),
-        pytest.param(lambda: one_ahead(begin_small, numbers_then_an_error()), id="the items"),
-        pytest.param(lambda: in_background(lambda number: number, numbers_then_an_error()), id="in background"),
-    ],
-)
-def test_an_error_comes_after_the_results_of_what_was_before(results):
-    remaining = results()
-    assert [next(remaining), next(remaining)] == [0, 1]
+def test_an_error_of_the_items_comes_after_the_results_before_it(begin):
+    results = one_ahead(begin, numbers_then_an_error())
+    assert [next(results), next(results)] == [0, 10]
     with pytest.raises(InputError, match="third"):
-        next(remaining)
+        next(results)
 
 
-def test_an_error_of_a_result_is_given_in_its_place():
-    def invert(number):
-        return 1 / number
+def test_an_error_of_a_beginning_comes_after_the_results_before_it():
+    results = one_ahead(begin_small, range(9))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(InputError, match="third"):
+        next(results)
 
-    results = in_background(invert, [2, 0, 1])
+
+def test_an_error_of_a_result_is_given_in_its_place_and_the_next_is_cancelled(seen):
+    def begin(number):
+        return Begun(lambda: 1 / number, cancel=lambda: seen.append(number))
+
+    results = one_ahead(begin, [2, 0, 1, 4])
     assert next(results) == 0.5
     with pytest.raises(ZeroDivisionError):
         next(results)
+    assert seen == [0, 1]
     assert list(results) == []
-
-
-def test_two_items_are_worked_on_at_the_same_time():
-    both = threading.Barrier(2, timeout=10)
-    assert list(in_background(lambda number: both.wait() is not None and number, range(4))) == [0, 1, 2, 3]

@@ -9,7 +9,7 @@ from encort.export.stand_in import stand_in_session
 from encort.runtime.bundle import Bundle
 from encort.runtime.captured import CapturedSession, Shape, filled, grid
 from encort.runtime.errors import EncortError
-from encort.runtime.packing import Packing, places
+from encort.runtime.packing import Packing, packed_places
 
 LONGEST = 64
 NAMES = ["sentence_embedding", "last_hidden_state", "logits"]
@@ -78,7 +78,7 @@ def run(session):
 
     def write(session, names, inputs):
         rows, sequence = inputs["token_offset"].shape
-        _, outputs = places(variant, rows=rows, tokens=len(inputs["input_ids"]), sequence=sequence)
+        _, outputs = packed_places(variant, rows=rows, tokens=len(inputs["input_ids"]), sequence=sequence)
         arrays = {name: np.full(outputs[name][0], np.nan, outputs[name][1]) for name in names}
         session.run_into(arrays, inputs)
         return list(arrays.values())

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime
@@ -215,6 +216,34 @@ def test_host_memory_is_asked_for_by_the_devices_thread_and_shared_by_no_two_run
         thread.join()
     assert {number: array.item() for number, array in found.items()} == {number: number + 1 for number in range(5)}
     assert len(device._buffers) == len(asked)
+
+
+def test_an_interrupted_run_keeps_its_memory(devices, monkeypatch):
+    one, sessions = devices(1)
+    one.run(["sums"], rows([1] * 250))
+    sessions[0].free.clear()
+    monkeypatch.setattr(Future, "result", interrupted_once(Future.result))
+    with pytest.raises(KeyboardInterrupt):
+        one.run(["sums"], rows([7] * 20))
+    with ThreadPoolExecutor(1) as callers:
+        found = callers.submit(one.run, ["sums"], rows([1] * 200))
+        while not one.devices[0]._thread._work_queue.qsize():
+            time.sleep(0.001)  # the second is laid out while the device is not done with the first
+        sessions[0].free.set()
+        assert found.result(10)[0].item() == 200
+
+
+def interrupted_once(right):
+    """As if the user had pressed Ctrl-C while the caller waits."""
+    calls = []
+
+    def result(self, timeout=None):
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return right(self, timeout)
+
+    return result
 
 
 def test_an_error_is_the_callers_and_the_device_goes_on(devices):

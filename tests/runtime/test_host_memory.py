@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,9 @@ def test_arrays_of_a_run_lie_apart(data):
     buffer = HostBuffer(ordinary)
     for _ in range(3):
         places = {str(number): (shape, data.draw(dtypes)) for number, shape in enumerate(data.draw(shapes))}
+        if not buffer.holds(places):
+            buffer.grow(places)
+        assert buffer.holds(places)
         arrays = buffer.arrays(places)
         for number, array in enumerate(arrays.values()):
             array[...] = number
@@ -35,8 +39,26 @@ def test_memory_is_taken_once_and_grows_by_powers_of_two():
     sizes = []
     buffer = HostBuffer(lambda size: sizes.append(size) or ordinary(size))
     for rows in (100, 50, 128, 129, 256, 1):
-        buffer.arrays({"a": ((rows,), np.int64)})
+        places = {"a": ((rows,), np.int64)}
+        if not buffer.holds(places):
+            buffer.grow(places)
+        assert buffer.arrays(places)["a"].shape == (rows,)
     assert sizes == [1024, 2048]
+
+
+def test_what_is_outgrown_is_given_back_first():
+    held = []
+
+    def allocate(size):
+        assert all(each() is None for each in held)
+        memory = ordinary(size)
+        held.append(weakref.ref(memory))
+        return memory
+
+    buffer = HostBuffer(allocate)
+    for rows in (1, 1000):
+        buffer.grow({"a": ((rows,), np.int64)})
+    assert [each() is None for each in held] == [True, False]
 
 
 @pytest.fixture
@@ -51,13 +73,16 @@ def cuda(monkeypatch):
         held[pointer._obj.value] = block
         return library.status
 
+    asked, names = [], []
     library = SimpleNamespace(
-        cudaHostAlloc=allocate, cudaFreeHost=lambda pointer: freed.append(pointer.value), status=0
+        cudaHostAlloc=allocate,
+        cudaFreeHost=lambda pointer: freed.append(pointer.value),
+        cudaGetLastError=lambda: asked.append(library.status),
+        status=0,
     )
-    names = []
     monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: names.append(name) or library)
     monkeypatch.setattr(host_memory, "CUDA_MAJOR", "13")
-    return SimpleNamespace(library=library, held=held, freed=freed, names=names)
+    return SimpleNamespace(library=library, held=held, freed=freed, names=names, asked=asked)
 
 
 def test_page_locked_memory_is_cudas_and_is_given_back(cuda):
@@ -79,6 +104,7 @@ def test_where_cuda_gives_none_memory_is_ordinary(cuda):
     memory = page_locked(96)
     assert len(memory) == 96
     assert memory.ctypes.data not in cuda.held
+    assert cuda.asked == [2]  # so that nobody else finds the error
 
 
 def test_without_cuda_memory_is_ordinary():

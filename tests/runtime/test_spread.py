@@ -1,0 +1,115 @@
+"""Pieces of work over threads: each once, a few at a time, and none after an error, a cancel or an interrupt."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encort.runtime.spread import Spread
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+@given(st.integers(0, 40), st.integers(1, 6))
+def test_each_item_is_worked_on_once(count, at_once):
+    done = []
+    with ThreadPoolExecutor(3) as pool:
+        Spread(pool.submit, done.append, range(count), at_once=at_once).result()
+    assert sorted(done) == list(range(count))
+
+
+def test_it_goes_on_while_nobody_waits(threads):
+    done, all_done = [], threading.Event()
+
+    def work(item):
+        done.append(item)
+        if len(done) == 20:
+            all_done.set()
+
+    Spread(threads.submit, work, range(20), at_once=2)
+    assert all_done.wait(10)
+
+
+def test_only_a_few_are_begun_at_the_same_time(threads):
+    begun, free = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        assert free.wait(10)
+
+    spread = Spread(threads.submit, work, range(9), at_once=2)
+    other = threads.submit(lambda: list(begun))
+    assert len(other.result(10)) <= 2
+    free.set()
+    spread.result()
+    assert sorted(begun) == list(range(9))
+
+
+def test_after_an_error_no_more_is_begun(threads):
+    done = []
+
+    def work(item):
+        if item == 3:
+            raise ValueError("the fourth")
+        done.append(item)
+
+    spread = Spread(threads.submit, work, range(100), at_once=1)
+    with pytest.raises(ValueError, match="the fourth"):
+        spread.result()
+    assert done == [0, 1, 2]
+
+
+def test_after_a_cancel_no_more_is_begun(threads):
+    begun, free = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        assert free.wait(10)
+
+    spread = Spread(threads.submit, work, range(100), at_once=2)
+    while len(begun) < 2:
+        pass
+    spread.cancel()
+    free.set()
+    threads.shutdown()
+    assert begun == [0, 1]
+
+
+def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, monkeypatch):
+    begun, free = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        assert free.wait(10)
+
+    spread = Spread(threads.submit, work, range(100), at_once=2)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(spread._begun[0], "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        spread.result()
+    free.set()
+    threads.shutdown()
+    assert begun == [0, 1]
+
+
+def test_threads_that_take_no_more_are_an_error_of_the_result():
+    closed = threading.Event()
+    pool = ThreadPoolExecutor(1)
+
+    def work(_):
+        assert closed.wait(10)
+
+    spread = Spread(pool.submit, work, range(3), at_once=1)
+    pool.shutdown(wait=False)
+    closed.set()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        spread.result()
