@@ -20,6 +20,7 @@ from encort.benchmarks.results import BundleReport, Fresh, Latency, Stages, Way
 from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.runtime.bundle import Bundle, runs_here
 from encort.runtime.cores import available_cores
+from encort.runtime.errors import InputError
 from encort.runtime.manifest import PORTABLE, Device
 from encort.runtime.model import Model, load
 from encort.runtime.tokens import Text
@@ -43,6 +44,7 @@ Run = Callable[[Sequence[Text]], object]
 def measure_bundle(
     folder: Path,
     *,
+    device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
     texts_file: Path | None = None,
@@ -57,6 +59,7 @@ def measure_bundle(
 
     Args:
         folder: The bundle.
+        device: See `encort.load`.
         precision: Of load, stages and operators; the others are measured of every precision that runs here.
         threads: Cores to use; None takes all that the process may use.
         texts_file: Texts to measure with; None puts the bundle's sample texts together.
@@ -69,11 +72,14 @@ def measure_bundle(
 
     Raises:
         EncortError: See `encort.load`; or there are no texts.
+        InputError: Operators, or eager PyTorch, beside a GPU.
     """
+    if (with_profile or eager) and device.startswith(Device.CUDA):
+        raise InputError("operators and eager PyTorch are measured on CPUs: leave --profile and --against out")
     bundle, threads = Bundle.open(folder), available_cores() if threads is None else threads
     texts = workload(bundle, texts_file, column)
     with ExitStack() as opened:
-        model, models = _load_all(opened, bundle, precision, threads)
+        model, models = _load_all(opened, bundle, device, precision, threads)
         ways: dict[str, Run] = {name: each.predict for name, each in models.items()}
         if eager:
             from encort.benchmarks.eager import Eager
@@ -90,6 +96,7 @@ def measure_bundle(
             command=shlex.join(["encort", *sys.argv[1:]]),
             machine=Machine.here(),
             threads=threads,
+            device=device if model.variant.device is Device.CUDA else str(Device.CPU),
             bundle=str(folder),
             task=str(bundle.manifest.task),
             precision=str(model.variant.precision),
@@ -100,23 +107,25 @@ def measure_bundle(
             control=seconds[""],
             latency=list(_latency(ways, Shaper(bundle, texts))),
             load=[measure_load(model, texts, rate=rate, seconds=LOAD_SECONDS) for rate in rates],
-            fresh=list(_fresh(folder, models, threads, texts, eager=eager, checkpoint=checkpoint)),
-            stages=_stages(folder, str(model.variant.precision), texts),
+            fresh=list(_fresh(folder, device, models, threads, texts, eager=eager, checkpoint=checkpoint)),
+            stages=_stages(folder, device, str(model.variant.precision), texts),
             profile=profile(bundle, model.variant, texts) if with_profile else None,
         )
 
 
-def _load_all(opened: ExitStack, bundle: Bundle, precision: str, threads: int) -> tuple[Model, dict[str, Model]]:
-    """The model that was asked for, and all precisions that run here, by their names; it comes first."""
-    model = opened.enter_context(load(bundle.folder, precision=precision, threads=threads))
+def _load_all(
+    opened: ExitStack, bundle: Bundle, device: str, precision: str, threads: int
+) -> tuple[Model, dict[str, Model]]:
+    """The model that was asked for, and all precisions that its device runs, by their names; it comes first."""
+    model = opened.enter_context(load(bundle.folder, device=device, precision=precision, threads=threads))
     others = dict.fromkeys(
         variant.precision
         for variant in bundle.manifest.variants
-        if variant.device is Device.CPU and variant.name != PORTABLE and runs_here(variant)
+        if variant.device is model.variant.device and variant.name != PORTABLE and runs_here(variant)
     )
     models = [model]
     models += [
-        opened.enter_context(load(bundle.folder, precision=each, threads=threads))
+        opened.enter_context(load(bundle.folder, device=device, precision=each, threads=threads))
         for each in others
         if each != model.variant.precision
     ]
@@ -173,9 +182,9 @@ def _of_calls(way: str, texts: int, tokens: int, seconds: Sequence[float]) -> La
     )
 
 
-def _stages(folder: Path, precision: str, texts: Sequence[Text]) -> Stages:
+def _stages(folder: Path, device: str, precision: str, texts: Sequence[Text]) -> Stages:
     """On one core, where nothing happens beside anything else."""
-    with load(folder, precision=precision, threads=1) as model:
+    with load(folder, device=device, precision=precision, threads=1) as model:
         model.warm_up()
         before = model.stats()
         took = _seconds(model.predict, texts)
@@ -189,6 +198,7 @@ def _stages(folder: Path, precision: str, texts: Sequence[Text]) -> Stages:
 
 def _fresh(
     folder: Path,
+    device: str,
     models: Mapping[str, Model],
     threads: int,
     texts: Sequence[Text],
@@ -198,6 +208,6 @@ def _fresh(
 ) -> Iterator[Fresh]:
     for _ in range(FRESH):
         for model in models.values():
-            yield fresh_process(folder, str(model.variant.precision), threads, texts)
+            yield fresh_process(folder, device, str(model.variant.precision), threads, texts)
         if eager:
             yield fresh_eager(folder, checkpoint, threads, texts, name=EAGER)

@@ -11,7 +11,8 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("bundle", type=_FILE)
-@click.option("--precision", default="auto", help="auto, fp32 or int8.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1.")
+@click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16.")
 @click.option("--threads", type=click.IntRange(min=1), help="Cores to use; else all that this process may use.")
 @click.option("--input", "texts", type=_FILE, help="Texts to measure with; else the bundle's sample texts.")
 @click.option("--column", help="Column of a table of texts.")
@@ -31,6 +32,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--calibrate", is_flag=True, help="Only measure what runs cost, and keep it: loading plans by it.")
 def bench(
     bundle: Path,
+    device: str,
     precision: str,
     threads: int | None,
     texts: Path | None,
@@ -52,7 +54,7 @@ def bench(
     encort bench banking.bundle --precision int8 --calibrate
     """  # noqa: D301 - click's mark for examples is the character itself
     if calibrate:
-        _calibrate(bundle, precision)
+        _calibrate(bundle, device, precision)
         return
     require("encort bench", "bench", "matplotlib", "tqdm")
     if against is not None:
@@ -63,6 +65,7 @@ def bench(
 
     report = measure_bundle(
         bundle,
+        device=device,
         precision=precision,
         threads=threads,
         texts_file=texts,
@@ -81,9 +84,9 @@ def bench(
         page.write_text(as_html(report), encoding="utf-8")
 
 
-def _calibrate(bundle: Path, precision: str) -> None:
+def _calibrate(bundle: Path, device: str, precision: str) -> None:
     from encort.runtime.model import load
 
-    with load(bundle, precision=precision) as model:
+    with load(bundle, device=device, precision=precision) as model:
         costs = model.calibrate()
     click.echo(f"a run {1e3 * costs.run:.3f} ms, each token {1e6 * costs.token:.1f} us")

@@ -2,14 +2,16 @@
 
     python -m encort.benchmarks.compare BEFORE.json AFTER.json
 
-Each time is taken in relation to the machine's matrix product in the same round, so that a slower machine is not a
-slower program; runs of the same program still differ by a few percent. Exits with 1 if anything of encort's became
-slower by more than the threshold and than the rounds vary.
+Each time is taken in relation to what everything else of both results took in the same round (the geometric mean of
+peers and matrix products), so that a slower machine is not a slower program. Exits with 1 if anything of encort's
+became slower by more than the threshold and than the rounds vary.
 """
 
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -17,8 +19,25 @@ from encort.benchmarks.results import BundleReport, Race, read
 from encort.benchmarks.timing import change
 from encort.runtime.errors import InputError
 
-Times = Mapping[str, Sequence[float]]
-"""By name; one a round."""
+OURS = "encort"
+
+
+class Timed(NamedTuple):
+    """What was timed: a system's or a way's workload, or its calls of one shape."""
+
+    name: str
+    shape: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name.startswith(OURS)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.shape}" if self.shape else self.name
+
+
+Times = Mapping[Timed, Sequence[float]]
+"""One a round."""
 
 
 @click.command(help=__doc__)
@@ -32,28 +51,29 @@ def main(before: Path, after: Path, threshold: float) -> None:
         click.echo(str(error), err=True)
         sys.exit(InputError.exit_code)
     slower = 0
-    for name in (name for name in first if name in second):
-        times = change(first[name], second[name])
-        is_slower = name.startswith("encort") and times.low > threshold
+    for each in (each for each in first if each in second):
+        times = change(first[each], second[each])
+        is_slower = each.is_ours and times.low > threshold
         slower += is_slower
-        click.echo(f"{name}: {times} of the time before{', SLOWER' if is_slower else ''}")
+        click.echo(f"{each}: {times} of the time before{', SLOWER' if is_slower else ''}")
     sys.exit(1 if slower else 0)
 
 
 def _comparable(before: BundleReport | Race, after: BundleReport | Race) -> tuple[Times, Times]:
-    """Times of both, of the same work.
+    """Times of both, of the same work, in relation to what else both have.
 
     Raises:
-        InputError: It was not, or something of encort's is in the first only.
+        InputError: It was not, there is nothing else, or something of encort's is in the first only.
     """
     works = [_work(before), _work(after)]
     if works[0] != works[1]:
         raise InputError(f"these are not of the same work: {works[0]}, and {works[1]}")
-    first, second = _relative(before), _relative(after)
-    lost = [name for name in first if name.startswith("encort") and name not in second]
+    first, second = _times(before), _times(after)
+    lost = [str(each) for each in first if each.is_ours and each not in second]
     if lost:
         raise InputError(f"the second result lacks {', '.join(lost)}; did it fail?")
-    return first, second
+    others = [each for each in first if each in second and not each.is_ours]
+    return _relative(first, others), _relative(second, others)
 
 
 def _work(result: BundleReport | Race) -> str:
@@ -61,23 +81,34 @@ def _work(result: BundleReport | Race) -> str:
     return f"{result.kind} of {subject}, {result.texts} texts, {result.tokens} tokens, {result.threads} threads"
 
 
-def _relative(result: BundleReport | Race) -> Times:
-    """Seconds of everything, one a round, in units of the machine's product."""
+def _times(result: BundleReport | Race) -> Times:
+    """Seconds of everything."""
     if isinstance(result, BundleReport):
-        return {way.name: _over(way.seconds, result.control) for way in result.ways}
-    control = next((limit.seconds for limit in result.limits if limit.precision == "fp32"), [])
-    found: dict[str, Sequence[float]] = {}
-    for each in (each for each in result.outcomes if each.error is None):
+        return {Timed("matrix product"): result.control} | {Timed(way.name): way.seconds for way in result.ways}
+    found: dict[Timed, Sequence[float]] = {}
+    for each in (each for each in (*result.limits, *result.outcomes) if each.error is None):
         name = f"{each.name} {each.precision}"
-        found[name] = _over(each.seconds, control)
-        found |= {f"{name}, {shape}": _over(seconds, control) for shape, seconds in each.grid.items()}
+        found[Timed(name)] = each.seconds
+        found |= {Timed(name, shape): seconds for shape, seconds in each.grid.items()}
     return found
+
+
+def _relative(times: Times, others: Sequence[Timed]) -> Times:
+    """The same in units of what the others took, for calls of the same shape where they have any."""
+    return {each: _over(seconds, _control(each, times, others)) for each, seconds in times.items()}
+
+
+def _control(timed: Timed, times: Times, others: Sequence[Timed]) -> Sequence[float]:
+    rest = [other for other in others if other != timed] or others
+    alike = [other for other in rest if other.shape == timed.shape]
+    chosen = alike or [other for other in rest if not other.shape] or [timed]
+    return [statistics.geometric_mean(each) for each in zip(*(times[other] for other in chosen), strict=True)]
 
 
 def _over(seconds: Sequence[float], control: Sequence[float]) -> Sequence[float]:
     if len(seconds) != len(control):
-        raise InputError("a result without the machine's product in every round cannot be compared")
-    return [each / product for each, product in zip(seconds, control, strict=True)]
+        raise InputError("these cannot be compared: nothing but encort's own is in every round of both")
+    return [each / other for each, other in zip(seconds, control, strict=True)]
 
 
 if __name__ == "__main__":

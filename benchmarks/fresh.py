@@ -17,8 +17,8 @@ import json, pathlib, sys, time
 begin = time.time()
 {imports}
 imported = time.time()
-folder, precision, threads, texts = json.load(sys.stdin)
-texts = [tuple(text) if isinstance(text, list) else text for text in texts]
+asked = json.load(sys.stdin)
+texts = [tuple(text) if isinstance(text, list) else text for text in asked.pop("texts")]
 {load}
 loaded = time.time()
 run(texts[:1])
@@ -33,22 +33,24 @@ print(json.dumps([begin, imported, loaded, first, at_first, memory()]))
 """
 _OURS = {
     "imports": "from encort.runtime.model import load",
-    "load": "run = load(folder, precision=precision, threads=threads).predict",
+    "load": 'run = load(asked.pop("bundle"), **asked).predict',
 }
 _EAGER = {
     "imports": "from encort.benchmarks.eager import Eager\nfrom encort.runtime.bundle import Bundle",
-    "load": "run = Eager(Bundle.open(folder), precision, threads=threads)",
+    "load": 'run = Eager(Bundle.open(asked.pop("bundle")), **asked)',
 }
 
 
-def fresh_process(bundle: Path, precision: str, threads: int, texts: Sequence[Text]) -> Fresh:
+def fresh_process(bundle: Path, device: str, precision: str, threads: int, texts: Sequence[Text]) -> Fresh:
     """Start Python, load the bundle, run the first text; then all of them, to see how much memory they take."""
-    return _measured(_SCRIPT.format(**_OURS), [str(bundle), precision, threads, texts], f"encort {precision}")
+    asked = {"bundle": str(bundle), "device": device, "precision": precision, "threads": threads, "texts": texts}
+    return _measured(_SCRIPT.format(**_OURS), asked, f"encort {precision}")
 
 
 def fresh_eager(bundle: Path, checkpoint: str | None, threads: int, texts: Sequence[Text], *, name: str) -> Fresh:
     """The same of eager PyTorch."""
-    return _measured(_SCRIPT.format(**_EAGER), [str(bundle), checkpoint, threads, texts], name)
+    asked = {"bundle": str(bundle), "checkpoint": checkpoint, "threads": threads, "texts": texts}
+    return _measured(_SCRIPT.format(**_EAGER), asked, name)
 
 
 def _measured(script: str, asked: object, way: str) -> Fresh:

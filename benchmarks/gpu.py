@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +27,7 @@ import transformers
 
 import encort
 from encort.benchmarks import gpu_kinds
+from encort.benchmarks.gpu_kinds import kept_going
 from encort.benchmarks.machine import Machine
 from encort.benchmarks.models import VOCABULARY, drawn, operations
 from encort.benchmarks.results import FOLDER, Check, Outcome, Race, save
@@ -100,8 +102,24 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
     torch.manual_seed(13)
     config = transformers.BertConfig(vocab_size=VOCABULARY, num_labels=LABELS, **SIZES[name])
     checkpoint = drawn(transformers.BertForSequenceClassification(config), folder / "checkpoint", texts)
-    bundle = folder / "bundle"
-    export_bundle(checkpoint, bundle, variants=[Kind.CUDA_FP16, Kind.CUDA_FP32])
+    race = Race(
+        command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
+        machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
+        threads=available_cores(),
+        model=f"{name} (drawn weights)",
+        workload=f"mixed texts of the examples, {REPEATS} times",
+        texts=REPEATS * len(texts),
+        tokens=0,
+        outcomes=[],
+        limits=[],
+    )
+    with kept_going(race.checks, f"{name} is exported, loaded, checked and timed"):
+        bundle = export_bundle(checkpoint, folder / "bundle", variants=[Kind.CUDA_FP16, Kind.CUDA_FP32]).folder
+        return _run(race, checkpoint, bundle, texts, rounds=rounds, device=device)
+    return race  # with what was found before the error
+
+
+def _run(race: Race, checkpoint: Path, bundle: Path, texts: Sequence[str], *, rounds: int, device: str) -> Race:
     eager = transformers.BertForSequenceClassification.from_pretrained(checkpoint).eval().to(device)
     half = transformers.BertModel.from_pretrained(checkpoint, dtype=torch.float16).eval().to(device)
     with (
@@ -122,28 +140,22 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         }
         if device != "cpu":  # which has no attention without padding
             ways["PyTorch without padding:fp16"] = Unpadded(half)
-        right = Padded(eager.bert)(batch)
-        checks = [check for model in (ours, exact) for check in _checks(model, batch, right, eager)]
+        right, labels = Padded(eager.bert)(batch), _labels(eager, batch)
+        for model in (ours, exact):
+            with kept_going(race.checks, f"{model.variant.name} is checked"):
+                race.checks.extend(_checks(model, batch, right, labels))
         outcomes = _timed(ways, batch, right, with_texts=lambda: ours.embed(list(texts) * REPEATS), rounds=rounds)
     work = REPEATS * operations(checkpoint, batch.lengths)
     *systems, product = outcomes
-    return Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
-        machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
-        threads=available_cores(),
-        model=f"{name} (drawn weights)",
-        workload=f"mixed texts of the examples, {REPEATS} times",
-        texts=REPEATS * len(texts),
+    return replace(
+        race,
         tokens=REPEATS * int(batch.lengths.sum()),
         outcomes=systems,
         limits=[replace(product, seconds=[each * work / (PRODUCTS * 2 * PRODUCT**3) for each in product.seconds])],
-        checks=checks,
     )
 
 
-def _checks(
-    model: encort.Model, batch: TokenBatch, right: FloatArray, eager: transformers.BertForSequenceClassification
-) -> list[Check]:
+def _checks(model: encort.Model, batch: TokenBatch, right: FloatArray, labels: Sequence[str]) -> list[Check]:
     precision, name = model.variant.precision, model.variant.name
     together = model.embed(batch)
     alike = cosines(together, right)
@@ -151,7 +163,7 @@ def _checks(
     with ThreadPoolExecutor(8) as pool:
         parts = np.array_split(np.arange(len(batch)), 64)
         found = list(pool.map(lambda part: model.embed(_some(batch, part[0], part[-1] + 1)), parts))
-    flips = sum(each.label != label for each, label in zip(model.classify(batch), _labels(eager, batch), strict=True))
+    flips = sum(each.label != label for each, label in zip(model.classify(batch), labels, strict=True))
     return [
         Check(name=f"{name}: least cosine to eager PyTorch", found=float(alike.min()), least=LEAST_COSINE[precision]),
         Check(name=f"{name}: mean cosine to eager PyTorch", found=float(alike.mean()), least=LEAST_COSINE[precision]),
@@ -182,7 +194,7 @@ def _labels(eager: transformers.BertForSequenceClassification, batch: TokenBatch
 def _timed(
     ways: dict[str, Embed], batch: TokenBatch, right: FloatArray, *, with_texts: Callable[[], object], rounds: int
 ) -> list[Outcome]:
-    """All ways in turn, with encort from texts and a large product, which comes last."""
+    """All ways in turn, with encort from texts and a large product, which comes last; a way that cannot is told."""
     workload = _repeated(batch)
     calls = {shape: _shaped(batch, *sizes) for shape, sizes in GRID.items()}
 
@@ -190,24 +202,34 @@ def _timed(
         grid = {shape: statistics.median(_seconds(embed, call) for _ in range(CALLS)) for shape, call in calls.items()}
         return _seconds(embed, workload), grid
 
-    found = {key: embed(batch) for key, embed in ways.items()}  # a warm-up as well
-    turns: dict[str, Callable[[], Measured]] = {key: functools.partial(measured, embed) for key, embed in ways.items()}
+    found: dict[str, FloatArray] = {}
+    errors: dict[str, str] = {}
+    for key, embed in ways.items():
+        try:
+            found[key] = embed(batch)  # a warm-up as well
+        except Exception as error:
+            errors[key] = f"{type(error).__name__}: {error}"
+    turns: dict[str, Callable[[], Measured]] = {key: functools.partial(measured, ways[key]) for key in found}
     turns["encort, tokenization included:fp16"] = lambda: (_seconds(with_texts), {})
     turns["matrix product of PyTorch:fp16"] = lambda: (_seconds(_products), {})
     _products()
     timed = in_turn(turns, rounds=rounds)
-    return [
-        Outcome(
-            name=key.rpartition(":")[0],
-            key=key,
-            precision=key.rpartition(":")[2],
+    failed = [_outcome(key, error=error) for key, error in errors.items()]
+    return failed + [
+        _outcome(
+            key,
             seconds=[seconds for seconds, _ in timed[key]],
-            grid={shape: [grid[shape] for _, grid in timed[key]] for shape in GRID} if key in ways else {},
-            cosine_mean=float(cosines(found[key], right).mean()) if key in ways else None,
-            cosine_min=float(cosines(found[key], right).min()) if key in ways else None,
+            grid={shape: [grid[shape] for _, grid in timed[key]] for shape in GRID} if key in found else {},
+            cosine_mean=float(cosines(found[key], right).mean()) if key in found else None,
+            cosine_min=float(cosines(found[key], right).min()) if key in found else None,
         )
         for key in turns
     ]
+
+
+def _outcome(key: str, **measured: Any) -> Outcome:
+    name, _, precision = key.rpartition(":")
+    return Outcome(name=name, key=key, precision=precision, **measured)
 
 
 def _products() -> None:

@@ -7,13 +7,13 @@ import functools
 import math
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 import transformers
 
@@ -27,7 +27,7 @@ from encort.export.variants import CUDA
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
-from encort.runtime.errors import DeviceError, EncortError
+from encort.runtime.errors import DeviceError
 from encort.runtime.manifest import Variant
 from encort.runtime.tolerance import COSINES, neighbour_limit
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
@@ -85,10 +85,17 @@ def run(folder: Path) -> Race:
     texts = mixed_texts()
     checks: list[Check] = []
     for number, (name, make) in enumerate(KINDS.items()):
-        target = folder / str(number)
-        target.mkdir()
-        checks += _checks(name, make, target, texts)
-    checks.append(_memory(folder / "0" / "bundle", texts))
+        with kept_going(checks, f"{name} is exported"):
+            torch.manual_seed(13)
+            target = folder / str(number)
+            target.mkdir()
+            checkpoint = drawn(_with_odd_biases(make()), target / "checkpoint", texts)
+            bundle = export_bundle(checkpoint, target / "bundle", variants=list(CUDA))
+            for variant in bundle.manifest.variants:
+                with kept_going(checks, f"{name}, {variant.name} is checked"):
+                    checks.extend(_checks(name, checkpoint, bundle, variant))
+    with kept_going(checks, "memory runs out"):
+        checks.append(_memory(folder / "0" / "bundle", texts))
     return Race(
         command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
@@ -103,24 +110,28 @@ def run(folder: Path) -> Race:
     )
 
 
-def _checks(name: str, make: Callable[[], Any], folder: Path, texts: Sequence[str]) -> Iterator[Check]:
-    torch.manual_seed(13)
-    checkpoint = drawn(_with_odd_biases(make()), folder / "checkpoint", texts)
-    bundle = export_bundle(checkpoint, folder / "bundle", variants=list(CUDA))
-    for variant in bundle.manifest.variants:
-        one = Bundle(bundle.folder, replace(bundle.manifest, variants=[variant]))
-        cosine, apart = math.nan, math.nan
-        with ExitStack() as opened:
-            try:
-                open_session = functools.partial(_opened, opened)
-                ((_, found),) = verify_against_checkpoint(one, checkpoint, open_session=open_session)
-                cosine, apart = found.min_cosine, found.batch_difference
-            except EncortError as error:
-                click.echo(f"{name}, {variant.name}: {error}", err=True)
-        about, limit = f"{name}, {variant.name}", COSINES[variant.precision][1]
-        yield Check(name=f"{about}: least cosine to eager PyTorch", found=cosine, least=limit)
-        most = neighbour_limit(variant.precision, variant.vector, bundle.manifest.embedding)
-        yield Check(name=f"{about}: most apart from alone", found=apart, most=most)
+@contextmanager
+def kept_going(checks: list[Check], name: str) -> Iterator[None]:
+    """An error is told as a check that failed, so that what else is measured is not lost."""
+    try:
+        yield
+    except Exception as error:
+        traceback.print_exc()
+        checks.append(Check(name=f"{name}: {type(error).__name__}", found=math.nan, least=1))
+
+
+def _checks(name: str, checkpoint: Path, bundle: Bundle, variant: Variant) -> list[Check]:
+    alone = Bundle(bundle.folder, replace(bundle.manifest, variants=[variant]))
+    with ExitStack() as opened:
+        open_session = functools.partial(_opened, opened)
+        ((_, found),) = verify_against_checkpoint(alone, checkpoint, open_session=open_session)
+    limit = COSINES[variant.precision][1]
+    most = neighbour_limit(variant.precision, variant.vector, bundle.manifest.embedding)
+    about = f"{name}, {variant.name}"
+    return [
+        Check(name=f"{about}: least cosine to eager PyTorch", found=found.min_cosine, least=limit),
+        Check(name=f"{about}: most apart from alone", found=found.batch_difference, most=most),
+    ]
 
 
 def _with_odd_biases(model: Any) -> Any:
@@ -142,16 +153,10 @@ def _opened(opened: ExitStack, bundle: Bundle, variant: Variant) -> cuda.DeviceS
 def _memory(bundle: Path, texts: Sequence[str]) -> Check:
     """Whether memory that runs out is an error that says so, after which the model goes on."""
     goes_on = False
-    try:
-        with encort.load(bundle, device="cuda", provider_options={"gpu_mem_limit": str(MEMORY)}) as model:
-            try:
-                model.embed(texts)
-            except DeviceError:
-                goes_on = len(model.embed(texts[:1])) == 1
-    except EncortError as error:
-        click.echo(f"with {MEMORY} bytes: {error}", err=True)
-    return Check(
-        name=f"memory that runs out ({MEMORY} bytes) is an error, after which the model goes on",
-        found=float(goes_on),
-        least=1,
-    )
+    with encort.load(bundle, device="cuda", provider_options={"gpu_mem_limit": str(MEMORY)}) as model:
+        try:
+            model.embed(texts)
+        except DeviceError:
+            goes_on = len(model.embed(texts[:1])) == 1
+    name = f"memory that runs out ({MEMORY} bytes) is an error, after which the model goes on"
+    return Check(name=name, found=float(goes_on), least=1)

@@ -17,9 +17,7 @@ from encort.runtime.serving import AsyncService
 from encort.runtime.tokens import Text
 
 
-def measure_load(
-    model: Model, texts: Sequence[Text], *, rate: float, seconds: float, max_wait_ms: float = 0, seed: int = 13
-) -> Load:
+def measure_load(model: Model, texts: Sequence[Text], *, rate: float, seconds: float, seed: int = 13) -> Load:
     """Offer texts at a rate for a while, through the queue for concurrent callers.
 
     Every text comes with a number at its end: equal ones in flight would be run once.
@@ -28,16 +26,14 @@ def measure_load(
         rate: Texts a second.
         seconds: How long they come.
     """
-    return asyncio.run(_offer(model, texts, rate=rate, seconds=seconds, max_wait_ms=max_wait_ms, seed=seed))
+    return asyncio.run(_offer(model, texts, rate=rate, seconds=seconds, seed=seed))
 
 
-async def _offer(
-    model: Model, texts: Sequence[Text], *, rate: float, seconds: float, max_wait_ms: float, seed: int
-) -> Load:
+async def _offer(model: Model, texts: Sequence[Text], *, rate: float, seconds: float, seed: int) -> Load:
     draw = np.random.default_rng(seed)
     due = np.cumsum(draw.exponential(1 / rate, max(1, round(rate * seconds)))).tolist()
     chosen = [_numbered(texts[text], number) for number, text in enumerate(draw.integers(len(texts), size=len(due)))]
-    async with model.serving(max_wait_ms=max_wait_ms) as service:
+    async with model.serving() as service:
         await service.predict(texts[0])
         before, begin = model.stats().queue_seconds, time.perf_counter()
         waiting = []

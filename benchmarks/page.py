@@ -49,8 +49,8 @@ def _about(report: BundleReport) -> str:
     machine = report.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return (
-        f"{report.bundle} ({report.task}) on {machine.cpu}, {report.threads} threads, Python {machine.python}, "
-        f"{versions}, revision {machine.revision or 'unknown'}, {machine.date}"
+        f"{report.bundle} ({report.task}) on {machine.cpu}, {report.device}, {report.threads} threads, "
+        f"Python {machine.python}, {versions}, revision {machine.revision or 'unknown'}, {machine.date}"
     )
 
 
@@ -116,7 +116,7 @@ def _two(value: float | None) -> str:
 
 def _stages(report: BundleReport) -> Table:
     stages = report.stages
-    parts = {"tokenize": stages.tokenize, "run": stages.run, "padding": stages.padding, "rest": stages.rest}
+    parts = {"tokenize": stages.tokenize, "run": stages.run, "padding, at most": stages.padding, "rest": stages.rest}
     total = sum(parts.values())
     rows = [[name, f"{value:.3f}", f"{100 * value / total:.1f} %"] for name, value in parts.items()]
     return f"Where the time of the workload goes, {report.precision}, one core", ["stage", "seconds", "share"], rows
@@ -152,7 +152,7 @@ def _plots(report: BundleReport) -> Iterator[str]:
         for name, milliseconds in _time_of_a_text(report).items():
             axes.barh(["a text"], [milliseconds], left=left, label=name)
             left += milliseconds
-        axes.set(xlabel="ms, mean", title="Where the time of a text goes")
+        axes.set(xlabel="ms, mean", title="Where the time of a text goes: one core, and the queue of the service")
         axes.legend()
     yield picture.getvalue()
     with _figure() as (axes, picture):
@@ -168,7 +168,12 @@ def _plots(report: BundleReport) -> Iterator[str]:
 def _time_of_a_text(report: BundleReport) -> dict[str, float]:
     """In milliseconds: on one core, and the queue at the highest rate that the service keeps up with."""
     stages = report.stages
-    parts = {"tokenization": stages.tokenize, "padding": stages.padding, "run": stages.run, "rest": stages.rest}
+    parts = {
+        "tokenization": stages.tokenize,
+        "padding, at most": stages.padding,
+        "run": stages.run,
+        "rest": stages.rest,
+    }
     queues = [each.queue_ms for each in report.load if each.served >= 0.95 * each.offered]
     return {name: 1e3 * seconds / report.texts for name, seconds in parts.items()} | {"queue": max(queues, default=0.0)}
 

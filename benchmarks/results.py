@@ -137,6 +137,7 @@ class BundleReport:
     """What `encort bench` measured of one bundle.
 
     Attributes:
+        device: That ran it.
         precision: That latency, load, stages and fresh processes are of.
         workload: Where the texts are from.
         tokens: Of all texts, special ones included.
@@ -162,6 +163,7 @@ class BundleReport:
     fresh: list[Fresh]
     stages: Stages
     profile: list[Operator] | None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ LIMITS = (
     System(name="matrix product", peer="limits", variant="fp32", precision="fp32"),
     System(name="matrix product", peer="limits", variant="int8", precision="int8"),
 )
-"""Not encoders: one large product, whose speed bounds that of any encoder."""
+"""Not encoders: one large product, at whose speed an encoder's products could run if nothing stood beside them."""
 
 
 _STANDARD_ERROR = 2

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 import transformers
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import Int64Array, TokenBatch
 
 PLACES = 16384
-"""Places of a padded batch, or tokens of an unpadded one: where an H100 is full."""
+"""Places of a padded batch, or tokens of an unpadded one, as many as encort's own runs have."""
 ROWS = 32
 """Texts of a batch in the order in which they come."""
 
@@ -48,12 +47,16 @@ class Padded:
 class Unpadded:
     """The same weights over packed tokens, with PyTorch's attention for texts of different lengths."""
 
-    def __init__(self, model: transformers.BertModel, *, attention: Callable[..., Any] = varlen_attn) -> None:
+    def __init__(self, model: transformers.BertModel, *, attention: Callable[..., Any] | None = None) -> None:
         """Take the weights where they are.
 
         Args:
-            attention: See `varlen_attn`, which runs on GPUs only.
+            attention: In place of PyTorch's own, which it has since 2.11, for GPUs only.
         """
+        if attention is None:
+            from torch.nn.attention.varlen import varlen_attn
+
+            attention = varlen_attn
         self._model, self._attention = model, attention
 
     @torch.inference_mode()

@@ -120,7 +120,7 @@ class DeviceSessions:
                 self._waiting[device] -= 1
 
     def warm_up(self, longest: int) -> None:
-        """Capture the graphs of small runs, and take the memory of the longest text, on one device after the other.
+        """Capture the graphs of small runs, and take the memory of the largest, on one device after the other.
 
         Raises:
             DeviceError: One could not; load the model again.
@@ -144,7 +144,8 @@ class DeviceSession:
         self._buffers: list[HostBuffer] = []
         self._session: RunsInto | None = None
         try:
-            self._session = self._thread.submit(open_on, number).result()
+            with self._said_without_memory("the model"):
+                self._session = self._thread.submit(open_on, number).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -164,24 +165,27 @@ class DeviceSession:
         with self._arrays({**of_inputs, **{name: of_outputs[name] for name in outputs}}) as arrays:
             for name in of_inputs:
                 arrays[name][...] = packed[name]
-            self._run_into(
-                session, {name: arrays[name] for name in outputs}, {name: arrays[name] for name in of_inputs}
-            )
+            with self._said_without_memory(f"a run of {len(packed['input_ids'])} tokens"):
+                self._thread.submit(
+                    session.run_into,
+                    {name: arrays[name] for name in outputs},
+                    {name: arrays[name] for name in of_inputs},
+                ).result()
             return [
                 packing.padded(arrays[name]) if self._variant.is_tokenwise(name) else arrays[name].copy()
                 for name in outputs
             ]
 
-    def _run_into(
-        self, session: RunsInto, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]
-    ) -> None:
+    @contextmanager
+    def _said_without_memory(self, what: str) -> Iterator[None]:
+        """Say it where the device has no memory for something."""
         try:
-            self._thread.submit(session.run_into, outputs, inputs).result()
+            yield
         except EncortError as error:
             if any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise DeviceError(
-                    f"GPU {self._number} has no memory for a run of {len(inputs['input_ids'])} tokens: free some, or "
-                    f"raise gpu_mem_limit of provider_options where it is set ({error})"
+                    f"GPU {self._number} has no memory for {what}: free some, or raise gpu_mem_limit of "
+                    f"provider_options where it is set ({error})"
                 ) from error
             raise
 
@@ -202,15 +206,22 @@ class DeviceSession:
     def warm_up(self, longest: int) -> None:
         """See `DeviceSessions.warm_up`."""
         if isinstance(self._opened, CapturedSession):
-            try:
-                self._thread.submit(self._opened.capture).result()
-            except EncortError as error:
-                raise DeviceError(
-                    f"GPU {self._number} captured no graphs: warm up before anything else of this process uses "
-                    f'a GPU, or give provider_options={{"enable_cuda_graph": "0"}}; load the model again ({error})'
-                ) from error
-        ids = np.zeros((1, longest), np.int64)
-        self.run(list(self._variant.outputs), dict.fromkeys(self._variant.inputs, ids) | {"attention_mask": ids + 1})
+            self._capture(self._opened)
+        longest_text, largest_run = np.ones((1, longest), np.int64), _largest_run(longest)
+        for mask, outputs in ((longest_text, list(self._variant.outputs)), (largest_run, [self._variant.vector])):
+            self.run(outputs, dict.fromkeys(self._variant.inputs, 0 * mask) | {"attention_mask": mask})
+
+    def _capture(self, session: CapturedSession) -> None:
+        try:
+            with self._said_without_memory("captured graphs"):
+                self._thread.submit(session.capture).result()
+        except DeviceError:
+            raise
+        except EncortError as error:
+            raise DeviceError(
+                f"GPU {self._number} captured no graphs: warm up before anything else of this process uses "
+                f'a GPU, or give provider_options={{"enable_cuda_graph": "0"}}; load the model again ({error})'
+            ) from error
 
     def close(self) -> None:
         """Let the thread go, and with it the session and all memory."""
@@ -227,3 +238,10 @@ class DeviceSession:
     def _let_go(self) -> None:
         self._session = None
         self._buffers.clear()
+
+
+def _largest_run(longest: int) -> NDArray[np.int64]:
+    """Mask of about as many tokens, and as many places if padded, as a run may have."""
+    lengths = np.full(max(1, PLACES // longest), max(1, longest * SIZES[-1] // PLACES))
+    lengths[0] = longest
+    return (np.arange(longest) < lengths[:, None]).astype(np.int64)

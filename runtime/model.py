@@ -284,7 +284,7 @@ class Model:
         return self._engine.recorder.stats()
 
     def warm_up(self) -> None:
-        """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts.
+        """Do now what the first calls would wait for: threads, sessions, the memory of the longest texts and runs.
 
         On GPUs small runs are faster from now on, by captured graphs. No other thread of the process may use a GPU
         meanwhile, another model's included.

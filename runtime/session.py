@@ -27,6 +27,7 @@ PROVIDERS = {Device.CPU: CPU_PROVIDER, Device.CUDA: CUDA_PROVIDER}
 
 _INSTEAD = 'use device="cpu" and leave provider out'
 """What a user does who cannot have a provider."""
+_INSTEAD_OF_CUDA = f'install "onnxruntime-gpu[cuda,cudnn]" alone, see that nvidia-smi lists the GPU, or {_INSTEAD}'
 
 SPIN_US = "1000"
 """Microseconds that threads turn after a run: a next one that follows at once need not wake them, and a process that
@@ -193,21 +194,25 @@ def check_provider(provider: str) -> None:
     have = onnxruntime.get_available_providers()
     if provider in have:
         return
-    advice = "install onnxruntime-gpu in its place" if provider == CUDA_PROVIDER else "install a build that has it"
-    raise DeviceError(f"the installed onnxruntime has no {provider}, only {', '.join(have)}; {advice}, or {_INSTEAD}")
+    build = "onnxruntime-gpu" if provider == CUDA_PROVIDER else "a build that has it"
+    raise DeviceError(
+        f"the installed onnxruntime has no {provider}, only {', '.join(have)}; install {build} in its place, "
+        f"or {_INSTEAD}"
+    )
 
 
 def _open(
     graph: Path, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
     check_provider(provider)
+    instead = _INSTEAD_OF_CUDA if provider == CUDA_PROVIDER else _INSTEAD
     if provider != CPU_PROVIDER:
         # Otherwise ONNX Runtime gives nodes that a provider cannot run to the CPU, without a word.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if provider == CUDA_PROVIDER:
         with redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()  # of NVIDIA's wheels, where they are installed
-        # Its kernel for a bias and an activation is the faster one.
+        # For its kernels that do a bias and an activation in one.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         # Gemm keeps ones for its bias in a buffer that moves when more tokens come, and captured graphs would not know.
         options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
@@ -218,14 +223,14 @@ def _open(
         )
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
-            raise DeviceError(f"{provider} cannot run {graph}: {error}; {_INSTEAD}") from error
+            raise DeviceError(f"{provider} cannot run {graph}: {error}; {instead}") from error
         # The file is the one that was exported, so this onnxruntime is too old for it, or memory is short.
         raise BundleError(
             f"onnxruntime {onnxruntime.__version__} cannot open {graph}: {error}; "
             "install the version that encort.json names, or export it again"
         ) from error
     if session.get_providers()[0] != provider:
-        raise DeviceError(f"{provider} could not be started; {_INSTEAD}, or see what onnxruntime says of it")
+        raise DeviceError(f"{provider} could not be started; {instead}, or see what onnxruntime says of it")
     return session
 
 

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import transformers
 from click.testing import CliRunner
@@ -20,9 +21,12 @@ from encort.benchmarks.page import as_html, as_text, tables
 from encort.benchmarks.profile import profile
 from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
+from encort.export.stand_in import open_to_verify
+from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
 from encort.runtime.cli import group
 from encort.runtime.errors import CheckpointError, EncortError, InputError
+from encort.runtime.session import CUDA_PROVIDER
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
 
 
@@ -165,18 +169,18 @@ def test_eager_runs_the_checkpoint_that_was_exported(classifier_bundle, tmp_path
 
 
 def test_a_fresh_process_tells_what_it_pays_for(classifier_bundle):
-    found = fresh_process(classifier_bundle, "fp32", 1, ["hello", "my card"])
+    found = fresh_process(classifier_bundle, "cpu", "fp32", 1, ["hello", "my card"])
     assert 0.1 < found.seconds < 60
     assert min(found.python_seconds, found.import_seconds, found.load_seconds, found.first_seconds) > 0
     # Of the new process, and not of the one that started it, which holds torch.
     ballast = np.ones(2**27)
-    again = fresh_process(classifier_bundle, "fp32", 1, ["hello"])
+    again = fresh_process(classifier_bundle, "cpu", "fp32", 1, ["hello"])
     assert again.peak_mib_first < 400 < ballast.nbytes / 2**20
 
 
 def test_a_process_that_fails_says_why(classifier_bundle):
     with pytest.raises(EncortError, match=r"loads encort int8: .*no variant for device cpu, precision int8"):
-        fresh_process(classifier_bundle, "int8", 1, ["hello"])
+        fresh_process(classifier_bundle, "cpu", "int8", 1, ["hello"])
 
 
 def test_a_profile_of_pairs(classifier_bundle):
@@ -189,3 +193,33 @@ def test_reports_say_where_they_come_from(report):
     assert report.machine.versions["encort"]
     assert report.machine.revision is None or re.match(r"[0-9a-f]{7,}", report.machine.revision)
     assert Path(report.bundle).is_dir()
+
+
+def test_a_bundle_on_a_gpu(classifier_checkpoint, tmp_path, monkeypatch):
+    variants = ["fp32", "cuda-fp16", "cuda-fp32"]
+    bundle = export_bundle(classifier_checkpoint, tmp_path / "b", variants=variants)
+    opened, fresh = [], []
+
+    def open_devices(_, variant, devices, *__, **___):
+        opened.append((variant.name, *devices))
+        return open_to_verify(bundle, variant)
+
+    def fresh_on(folder, device, precision, threads, texts):
+        fresh.append((device, precision))
+        return fresh_process(folder, "cpu", "fp32", threads, texts)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    monkeypatch.setattr(cuda, "open_devices", open_devices)
+    monkeypatch.setattr(measured, "fresh_process", fresh_on)
+    found = measure_bundle(bundle.folder, device="cuda:1", rounds=1, rates=[20.0])
+    assert [way.name for way in found.ways] == ["encort fp16", "encort fp32"]
+    assert set(opened) == {("cuda-fp16", 1), ("cuda-fp32", 1)}
+    assert fresh == [("cuda:1", "fp16"), ("cuda:1", "fp32")]
+    assert found.device == "cuda:1"
+    assert ", cuda:1," in as_text(found)
+
+
+@pytest.mark.parametrize("option", ["with_profile", "eager"])
+def test_what_is_of_cpus_is_not_measured_beside_a_gpu(classifier_bundle, option):
+    with pytest.raises(InputError, match="leave --profile and --against out"):
+        measure_bundle(classifier_bundle, device="cuda", **{option: True})

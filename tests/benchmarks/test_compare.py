@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -26,6 +27,46 @@ def test_a_slower_program_is_caught(make_race, tmp_path):
 def test_a_slower_machine_is_not(make_race, tmp_path):
     before, after = make_race(ours([2.0, 2.1, 2.0])), make_race(ours([4.0, 4.2, 4.0]), product=[2.0, 2.0, 2.0])
     assert compare(tmp_path, before, after).exit_code == 0
+
+
+def peers(random, speeds):
+    """Ten systems on a machine whose rounds are not equally fast, and which has other guests."""
+    return [
+        Outcome(
+            name=f"peer {number}",
+            key=f"peer{number}",
+            precision="fp32",
+            seconds=(3 * speeds * random.lognormal(sigma=0.15, size=len(speeds))).tolist(),
+        )
+        for number in range(10)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("slowed", "exit_code"), [(1.0, 0), (2.0, 1)])
+def test_it_is_caught_on_a_noisy_machine(make_race, tmp_path, slowed, exit_code, seed):
+    random, races = np.random.default_rng(seed), []
+    for factor in (1.0, slowed):
+        speeds = random.lognormal(sigma=0.3, size=7)
+        seconds = 2 * factor * speeds * random.lognormal(sigma=0.15, size=7)
+        races.append(make_race(ours(seconds.tolist()), *peers(random, speeds), product=speeds.tolist()))
+    found = compare(tmp_path, *races, "--threshold", "1.2")
+    assert found.exit_code == exit_code, found.output
+
+
+def test_any_product_is_a_measure(make_race, tmp_path):
+    races = [make_race(ours([seconds] * 3)) for seconds in (2.0, 3.0)]
+    half = [
+        dataclasses.replace(race, limits=[dataclasses.replace(each, precision="fp16") for each in race.limits])
+        for race in races
+    ]
+    assert "encort fp32: 1.50x (1.50-1.50)" in compare(tmp_path, *half).output
+
+
+def test_without_a_measure_nothing_is_compared(make_race, tmp_path):
+    found = compare(tmp_path, *(make_race(ours([2.0] * 3), product=[]) for _ in range(2)))
+    assert found.exit_code == InputError.exit_code
+    assert "nothing but encort's own" in found.output
 
 
 def test_noise_is_not(make_race, tmp_path):

@@ -1,5 +1,7 @@
 """The race on a GPU, where there is none: its checks, its ways to run PyTorch, and a whole race on stand-ins."""
 
+import functools
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -97,7 +99,7 @@ def tiny_gpu(monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
     monkeypatch.setattr(cuda, "open_devices", open_devices)
-    monkeypatch.setattr(gpu, "SIZES", {"tiny": TINY})
+    monkeypatch.setitem(gpu.SIZES, "minilm", TINY)
     for module in (gpu, gpu_kinds):
         monkeypatch.setattr(
             module, "mixed_texts", lambda: ["my card is lost", "hello", "change the pin " * 9, "?"] * 20
@@ -109,7 +111,7 @@ def tiny_gpu(monkeypatch):
 
 @pytest.mark.usefixtures("tiny_gpu")
 def test_a_whole_race(tmp_path):
-    race = gpu.run("tiny", tmp_path, rounds=2, device="cpu")
+    race = gpu.run("minilm", tmp_path, rounds=2, device="cpu")
     assert all(check.is_right for check in race.checks), race.checks
     assert len(race.checks) == 10
     assert [each.precision for each in race.outcomes if each.name == "encort"] == ["fp16", "fp32"]
@@ -136,7 +138,7 @@ def test_what_is_wrong_is_told(tmp_path, monkeypatch):
         return devices
 
     monkeypatch.setattr(cuda, "open_devices", with_noise)
-    race = gpu.run("tiny", tmp_path, rounds=1, device="cpu")
+    race = gpu.run("minilm", tmp_path, rounds=1, device="cpu")
     wrong = {check.name for check in race.checks if not check.is_right}
     assert {"cuda-fp32: most apart from alone", "cuda-fp16: least cosine to eager PyTorch"} <= wrong
 
@@ -183,5 +185,42 @@ def test_a_kind_that_is_wrong_is_told_and_the_next_is_checked(run_gpu, monkeypat
     monkeypatch.setattr(gpu_kinds, "verify_against_checkpoint", wrong_once)
     done, kept = run_gpu("--model", "kinds")
     assert done.exit_code == 1
-    assert "BERT, embeddings, cuda-fp16: it is another model" in done.stderr
-    assert [check.is_right for check in kept.checks] == [False, False, *[True] * 6, False]  # there was memory for all
+    assert "it is another model" in done.stderr
+    assert kept.checks[0].name == "BERT, embeddings, cuda-fp16 is checked: FidelityError"
+    assert [check.is_right for check in kept.checks] == [False, *[True] * 6, False]  # there was memory for all
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_a_way_that_fails_is_told_and_the_others_are_timed(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no kernel image")
+
+    right = gpu.Padded.__call__
+    monkeypatch.setattr(gpu.Padded, "__call__", lambda self, batch: fail() if self._in_order else right(self, batch))
+    race = gpu.run("minilm", tmp_path, rounds=1, device="cpu")
+    errors = {each.key: each.error for each in race.outcomes if each.error is not None}
+    assert errors == {"eager PyTorch, as texts come:fp32": "RuntimeError: no kernel image"}
+    assert "failed: RuntimeError: no kernel image" in race_table(race)
+    assert all(check.is_right for check in race.checks)
+
+
+@pytest.mark.usefixtures("tiny_gpu")
+def test_a_model_that_fails_is_a_check_that_fails(run_gpu, monkeypatch):
+    def refuse(*_, **__):
+        raise FidelityError("other golden vectors")
+
+    monkeypatch.setattr(gpu, "run", functools.partial(gpu.run, device="cpu"))
+    monkeypatch.setattr(gpu.encort, "load", refuse)
+    done, kept = run_gpu("--model", "minilm")
+    assert done.exit_code == 1
+    assert "other golden vectors" in done.stderr
+    (check,) = kept.checks
+    assert check.name == "minilm is exported, loaded, checked and timed: FidelityError"
+    assert not check.is_right
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_small_models_on_a_gpu(run_gpu):
+    done, _ = run_gpu("--model", "kinds")
+    assert done.exit_code == 0, done.output

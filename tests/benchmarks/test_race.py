@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from encort.benchmarks import compare, systems
 from encort.benchmarks import race as racing
-from encort.benchmarks import systems
-from encort.benchmarks.results import read
+from encort.benchmarks.results import read, save
 from encort.benchmarks.systems import System
 
 PEER = """
 import time
 import numpy as np
 from protocol import main
+
+SECONDS = {"slow": 0.001, "slower": 0.0015, "snail": 0.001, "worm": 0.001}
 
 def load(variant, checkpoint, folder, threads):
     assert (folder / "calibration").is_file()
@@ -26,8 +28,7 @@ def load(variant, checkpoint, folder, threads):
         # The first text, the workload and the pairs pass; it fails in a round.
         if variant == "broken" and calls[0] > 3:
             raise RuntimeError("out of tricks")
-        if variant == "slow":
-            time.sleep(0.001 * len(texts))
+        time.sleep(SECONDS.get(variant, 0) * len(texts))
         skew = 0.1 if variant == "fast" else 0.0
         return [[len(text), 1.0 + skew * len(text)] for text in texts]
     return embed
@@ -118,6 +119,22 @@ def test_systems_are_left_out_by_name(small):
     assert [each.name for each in found.outcomes] == ["fast"]
     _, found = run(small, "--texts", "5", "--only", "slow")
     assert [each.name for each in found.outcomes] == ["slow"]
+
+
+def test_a_build_that_was_slowed_is_caught(small, monkeypatch):
+    kept = []
+    monkeypatch.setattr(racing, "LIMITS", [])
+    for variant in ("slow", "slow", "slower"):
+        kinds = [System(name=name, peer="peer", variant=name, precision="fp32") for name in ("snail", "worm")]
+        kinds.append(System(name="encort", peer="peer", variant=variant, precision="fp32"))
+        monkeypatch.setattr(racing, "SYSTEMS", kinds)
+        _, found = run(small, "--texts", "30")
+        kept.append(str(save(found, small / f"{len(kept)}.json")))
+    first, again, slowed = kept
+    assert CliRunner().invoke(compare.main, [first, again, "--threshold", "1.2"]).exit_code == 0
+    caught = CliRunner().invoke(compare.main, [first, slowed, "--threshold", "1.2"])
+    assert caught.exit_code == 1
+    assert "of the time before, SLOWER" in caught.output
 
 
 def test_other_texts(small, tmp_path):

@@ -28,13 +28,14 @@ def test_a_race_is_a_row_a_system_the_slowest_first(make_race):
         system("encort", "fp32", [2.0, 2.0, 2.0], cosine_mean=1.0, cosine_min=1.0, spearman=82.03),
         system("Snail", "fp32", [5.0, 8.0, 5.0]),
         Outcome(name="Broken", key="broken", precision="int8", error="no | kernel\nmore"),
+        product=[1.0, 0.9, 1.0],
     )
     about, _, header, _, snail, ours, limit, broken, *calls = race_table(race).splitlines()
     assert about.startswith("minilm, 10 texts of made up, 1000 tokens, 2 threads each")
     assert "encort fp32 is" in header
     assert snail.startswith("| Snail | fp32 | 5.00 (5.00-8.00) | 200 | 2.50x (2.50-4.00) |")
     assert ours.startswith("| encort | fp32 | 2.00 (2.00-2.00) | 500 |  | 1.00000 / 1.000 | 82.03 | 1.5 | 100 |")
-    assert limit.startswith("| limit: matrix product | fp32 | 1.00 (1.00-1.00) | 1,000 | 0.50x")
+    assert limit.startswith("| limit: matrix product | fp32 | 0.90 at best | 1,111 | 0.45x |")
     assert broken.startswith("| Broken | int8 | failed: no / kernel |")
     assert "| Snail | fp32 | 4.00 |" in calls
     assert race.command in calls[-1]

@@ -8,12 +8,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
+import transformers
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from encort.export.architectures import describe_encoder
+from encort.export.description import Description
+from encort.export.half import in_half_precision
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
-from encort.runtime.manifest import Layout, Pooling
+from encort.runtime.manifest import Embedding, Layout, Pooling
+from encort.runtime.packing import Packing
 
 MICROSOFT = "com.microsoft"
 LENGTHS = [[5, 1, 64, 17], [1], [64], [2, 2, 2], [64, 64], list(range(1, 12))]
@@ -123,3 +129,53 @@ def test_a_packed_encoder_equals_eager_text_by_text(lengths, pooling, classifier
         np.testing.assert_allclose(found["pooler_output"][row], expected["pooler_output"][0], **close)
         np.testing.assert_allclose(found["logits"][row], expected["logits"][0], **close)
         np.testing.assert_allclose(found["sentence_embedding"][row], sentence, **close)
+
+
+SIZES = {
+    "vocab_size": 90,
+    "hidden_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 5,
+    "intermediate_size": 56,
+    "max_position_embeddings": 70,
+    "initializer_range": 0.3,
+}
+CONFIGS = {
+    "bert": transformers.BertConfig(**SIZES, hidden_act="gelu_new"),
+    "roberta": transformers.RobertaConfig(**SIZES, type_vocab_size=1),
+    "distilbert": transformers.DistilBertConfig(vocab_size=90, dim=40, n_layers=2, n_heads=5, hidden_dim=56),
+    "electra": transformers.ElectraConfig(**SIZES, embedding_size=24),
+    "mpnet": transformers.MPNetConfig(**SIZES, hidden_act="gelu_new"),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def encoder(request):
+    """An encoder of transformers, its biases and norms not the usual ones, and its description."""
+    torch.manual_seed(3)
+    model = transformers.AutoModel.from_config(CONFIGS[request.param], attn_implementation="eager").eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return model, Description(encoders=(describe_encoder(model.config, weights),), heads=())
+
+
+@pytest.mark.parametrize(("in_precision", "close"), [(lambda model: model, 1e-4), (in_half_precision, 0.05)])
+@pytest.mark.parametrize("lengths", [[5, 1, 64, 17], [1], [2, 2, 2]], ids=str)
+def test_every_encoder_equals_eager_as_the_runtime_packs_it(encoder, lengths, in_precision, close):
+    model, description = encoder
+    embedding = Embedding(pooling=Pooling.MEAN, normalize=True)
+    graph = author(in_precision(description), Layout.PACKED, embedding=embedding)
+    counts = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    # Padding tokens among them, which RoBERTa's positions leave out.
+    ids = np.random.default_rng(sum(lengths)).integers(0, 90, counts.shape)
+    rows = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": counts.astype(np.int64)}
+    found = evaluate(graph, Packing(counts).inputs(rows))
+    for row, (begin, length) in enumerate(zip(np.cumsum([0, *lengths]), lengths, strict=False)):
+        text = torch.from_numpy(ids[row : row + 1, :length])
+        with torch.inference_mode():
+            hidden = model(input_ids=text, attention_mask=torch.ones_like(text)).last_hidden_state[0].numpy()
+        mean = hidden.mean(axis=0)
+        np.testing.assert_allclose(found["last_hidden_state"][begin : begin + length], hidden, rtol=0, atol=2 * close)
+        np.testing.assert_allclose(found["sentence_embedding"][row], mean / np.linalg.norm(mean), rtol=0, atol=close)

@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -272,10 +273,10 @@ def test_a_closed_device_lets_its_session_go(devices):
         one.run(["sums"], rows([1]))
 
 
-def test_each_device_is_warmed_up_with_the_longest_text(devices):
+def test_each_device_is_warmed_up_with_the_longest_text_and_the_largest_run(devices):
     two, sessions = devices(2)
     two.warm_up(7)
-    assert [[tokens for _, tokens in session.runs] for session in sessions.values()] == [[7], [7]]
+    assert [[tokens for _, tokens in session.runs] for session in sessions.values()] == [[7, 9368], [7, 9368]]
 
 
 @pytest.fixture
@@ -301,13 +302,105 @@ def test_captured_graphs_give_what_was_given_before(capturing):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_capture_that_fails_says_what_to_do(capturing, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("error 900", r"GPU 0 captured no graphs: warm up before .*load .* again \(error 900\)"),
+        ("CUDA failure 2: out of memory", "GPU 0 has no memory for captured graphs: free some"),
+    ],
+)
+def test_a_capture_that_fails_says_what_to_do(capturing, monkeypatch, error, message):
     def fail(_):
-        raise EncortError("error 900")
+        raise EncortError(error)
 
     monkeypatch.setattr(CapturedSession, "capture", fail)
-    with pytest.raises(DeviceError, match=r"GPU 0 captured no graphs: warm up before .*load .* again \(error 900\)"):
+    with pytest.raises(DeviceError, match=message):
         capturing.warm_up(64)
+
+
+# What ONNX Runtime is asked for.
+
+
+@pytest.fixture
+def packed_graph(cuda_bundle):
+    bundle = Bundle.open(cuda_bundle)
+    variant = next(each for each in bundle.manifest.variants if each.name == "cuda-fp32")
+    return bundle.graph(variant), variant
+
+
+@pytest.fixture
+def runtime(packed_graph, monkeypatch):
+    """An onnxruntime with CUDA, that writes down what it is asked for; `runtime.error` is what it raises."""
+    _, variant = packed_graph
+    seen = SimpleNamespace(error=None)
+
+    class InferenceSession:
+        def __init__(self, graph, options, *, providers, enable_fallback):
+            if seen.error is not None:
+                raise RuntimeError(seen.error)
+            seen.graph, seen.options, seen.fallback = graph, options, enable_fallback
+            ((seen.provider, seen.provider_options),) = providers
+
+        def get_providers(self):
+            return [CUDA_PROVIDER, "CPUExecutionProvider"]
+
+        def get_inputs(self):
+            return [SimpleNamespace(name=name, shape=axes) for name, axes in variant.inputs.items()]
+
+        def get_outputs(self):
+            return [
+                SimpleNamespace(name=name, shape=[int(axis) if axis.isdecimal() else axis for axis in axes])
+                for name, axes in variant.outputs.items()
+            ]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", InferenceSession)
+    return seen
+
+
+def test_a_device_is_opened_with_exact_arithmetic_and_bounded_memory(packed_graph, runtime):
+    graph, variant = packed_graph
+    opened = cuda.open_devices(graph, variant, [3], {"gpu_mem_limit": "9", "use_tf32": "1"}, longest=64)
+    assert isinstance(opened.devices[0]._session, CapturedSession)
+    opened.close()
+    assert (runtime.graph, runtime.provider, runtime.fallback) == (graph, CUDA_PROVIDER, 0)
+    assert runtime.provider_options == {
+        "arena_extend_strategy": "kSameAsRequested",
+        "device_id": "3",
+        "enable_cuda_graph": "1",
+        "enable_skip_layer_norm_strict_mode": "1",
+        "gpu_mem_limit": "9",
+        "sdpa_kernel": "3",
+        "use_tf32": "1",  # the user's own
+    }
+    assert cuda.OPTIONS["use_tf32"] == "0"
+    entry = runtime.options.get_session_config_entry
+    assert entry("session.disable_cpu_ep_fallback") == "1"
+    assert entry("optimization.disable_specified_optimizers") == "MatMulAddFusion"
+    assert runtime.options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_device_without_captured_graphs(packed_graph):
+    opened = cuda.open_devices(*packed_graph, [0], {"enable_cuda_graph": "0"}, longest=64)
+    assert not isinstance(opened.devices[0]._session, CapturedSession)
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            "libcudnn.so.9: cannot open",
+            r'install "onnxruntime-gpu\[cuda,cudnn\]" alone, .*nvidia-smi',
+        ),
+        ("Failed to allocate memory for requested buffer of size 9", "GPU 3 has no memory for the model: free some"),
+    ],
+)
+def test_a_device_that_cannot_be_had_says_what_to_do(packed_graph, runtime, error, message):
+    runtime.error = error
+    with pytest.raises(DeviceError, match=message):
+        cuda.open_devices(*packed_graph, [3], {}, longest=64)
 
 
 # The packing.
