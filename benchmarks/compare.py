@@ -101,7 +101,7 @@ def _relative(times: Times, others: Sequence[Timed]) -> Times:
 def _control(timed: Timed, times: Times, others: Sequence[Timed]) -> Sequence[float]:
     rest = [other for other in others if other != timed] or others
     alike = [other for other in rest if other.shape == timed.shape]
-    chosen = alike or [other for other in rest if not other.shape] or [timed]
+    chosen = alike or [other for other in rest if not other.shape] or [other for other in others if other == timed]
     return [statistics.geometric_mean(each) for each in zip(*(times[other] for other in chosen), strict=True)]
 
 

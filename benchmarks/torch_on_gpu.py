@@ -57,7 +57,8 @@ class Unpadded:
             from torch.nn.attention.varlen import varlen_attn
 
             attention = varlen_attn
-        self._model, self._attention = model, attention
+        self._model = model
+        self._attention: Callable[..., Any] = attention
 
     @torch.inference_mode()
     def __call__(self, batch: TokenBatch) -> FloatArray:
