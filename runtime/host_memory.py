@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.session import CUDA_MAJOR, Places
+
+log = logging.getLogger("encort")
 
 Bytes = NDArray[np.uint8]
 _ALIGNMENT = 64
@@ -26,15 +29,21 @@ def page_locked(size: int) -> Bytes:
     pointer = ctypes.c_void_p()
     try:
         library = ctypes.CDLL(f"libcudart.so.{CUDA_MAJOR}")
-    except OSError:
-        return ordinary(size)
-    if library.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), _PORTABLE) != 0 or pointer.value is None:
+    except OSError as error:
+        return _instead(size, error)
+    status = library.cudaHostAlloc(ctypes.byref(pointer), ctypes.c_size_t(size), _PORTABLE)
+    if status != 0 or pointer.value is None:
         library.cudaGetLastError()  # or ONNX Runtime's next run in this thread would take the error for its own
-        return ordinary(size)
+        return _instead(size, f"CUDA error {status}")
     memory = (ctypes.c_uint8 * size).from_address(pointer.value)
     # A process that ends gives it back by itself.
     weakref.finalize(memory, library.cudaFreeHost, pointer).atexit = False
     return np.frombuffer(memoryview(memory), np.uint8)
+
+
+def _instead(size: int, why: object) -> Bytes:
+    log.warning("copies to and from the GPU are slower than they could be: no page-locked memory (%s)", why)
+    return ordinary(size)
 
 
 def ordinary(size: int) -> Bytes:

@@ -99,13 +99,15 @@ def test_page_locked_memory_is_cudas_and_is_given_back(cuda):
     assert cuda.freed == [address]
 
 
-def test_where_cuda_gives_none_memory_is_ordinary(cuda):
+def test_where_cuda_gives_none_memory_is_ordinary_and_it_is_said(cuda, caplog):
     cuda.library.status = 2
     memory = page_locked(96)
     assert len(memory) == 96
     assert memory.ctypes.data not in cuda.held
+    assert "no page-locked memory (CUDA error 2)" in caplog.text
     assert cuda.asked == [2]  # so that nobody else finds the error
 
 
-def test_without_cuda_memory_is_ordinary():
+def test_without_cuda_memory_is_ordinary_and_it_is_said(caplog):
     assert len(page_locked(96)) == 96
+    assert "no page-locked memory (libcudart.so" in caplog.text
