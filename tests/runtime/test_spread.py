@@ -16,6 +16,29 @@ def threads():
         yield pool
 
 
+class Held:
+    """Work that waits until it is let go; knows what was begun."""
+
+    def __init__(self):
+        self.begun, self.free, self._each = [], threading.Event(), threading.Semaphore(0)
+
+    def __call__(self, item):
+        self.begun.append(item)
+        self._each.release()
+        assert self.free.wait(10)
+
+    def wait(self, count):
+        """Until so many have begun."""
+        assert all(self._each.acquire(timeout=10) for _ in range(count))
+
+
+@pytest.fixture
+def work():
+    held = Held()
+    yield held
+    held.free.set()
+
+
 @given(st.integers(0, 40), st.integers(1, 6))
 def test_each_item_is_worked_on_once(count, at_once):
     done = []
@@ -36,19 +59,14 @@ def test_it_goes_on_while_nobody_waits(threads):
     assert all_done.wait(10)
 
 
-def test_only_a_few_are_begun_at_the_same_time(threads):
-    begun, free = [], threading.Event()
-
-    def work(item):
-        begun.append(item)
-        assert free.wait(10)
-
+def test_only_a_few_are_begun_at_the_same_time(threads, work):
     spread = Spread(threads.submit, work, range(9), at_once=2)
-    other = threads.submit(lambda: list(begun))
-    assert len(other.result(10)) <= 2
-    free.set()
+    work.wait(2)
+    threads.submit(int).result(10)  # another caller gets a turn
+    assert sorted(work.begun) == [0, 1]
+    work.free.set()
     spread.result()
-    assert sorted(begun) == list(range(9))
+    assert sorted(work.begun) == list(range(9))
 
 
 def test_after_an_error_no_more_is_begun(threads):
@@ -65,30 +83,18 @@ def test_after_an_error_no_more_is_begun(threads):
     assert done == [0, 1, 2]
 
 
-def test_after_a_cancel_no_more_is_begun(threads):
-    begun, free = [], threading.Event()
-
-    def work(item):
-        begun.append(item)
-        assert free.wait(10)
-
+def test_after_a_cancel_no_more_is_begun(threads, work):
     spread = Spread(threads.submit, work, range(100), at_once=2)
-    while len(begun) < 2:
-        pass
+    work.wait(2)
     spread.cancel()
-    free.set()
+    work.free.set()
     threads.shutdown()
-    assert begun == [0, 1]
+    assert sorted(work.begun) == [0, 1]
 
 
-def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, monkeypatch):
-    begun, free = [], threading.Event()
-
-    def work(item):
-        begun.append(item)
-        assert free.wait(10)
-
+def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, work, monkeypatch):
     spread = Spread(threads.submit, work, range(100), at_once=2)
+    work.wait(2)
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -96,9 +102,9 @@ def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, monkeypa
     monkeypatch.setattr(spread._begun[0], "result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         spread.result()
-    free.set()
+    work.free.set()
     threads.shutdown()
-    assert begun == [0, 1]
+    assert sorted(work.begun) == [0, 1]
 
 
 def test_threads_that_take_no_more_are_an_error_of_the_result():
