@@ -1,7 +1,7 @@
 """Pieces of work over threads: each once, a few at a time, and none after an error, a cancel or an interrupt."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from hypothesis import given
@@ -86,8 +86,10 @@ def test_after_an_error_no_more_is_begun(threads):
 def test_after_a_cancel_no_more_is_begun(threads, work):
     spread = Spread(threads.submit, work, range(100), at_once=2)
     work.wait(2)
+    running = list(spread._begun)
     spread.cancel()
     work.free.set()
+    wait(running, 10)
     threads.shutdown()
     assert sorted(work.begun) == [0, 1]
 
@@ -99,10 +101,12 @@ def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, work, mo
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(spread._begun[0], "result", interrupted)
+    running = list(spread._begun)
+    monkeypatch.setattr(running[0], "result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         spread.result()
     work.free.set()
+    wait(running, 10)
     threads.shutdown()
     assert sorted(work.begun) == [0, 1]
 
