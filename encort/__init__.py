@@ -10,6 +10,7 @@ Names are looked up when they are first used, so that `import encort` costs noth
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from encort.runtime.tokens import TokenBatch
 
 __version__ = "0.1.0"
+
+if not Path(__file__).with_name("runtime").is_dir():
+    raise ImportError(
+        f"{Path(__file__).parent} lacks its rooms, which are symbolic links in a checkout of encort: check out again "
+        "with `git -c core.symlinks=true clone`, or install the wheel with `pip install encort`"
+    )
 
 __all__ = [
     "Answer",

@@ -1,1 +1,0 @@
-../../runtime/facade/__init__.py

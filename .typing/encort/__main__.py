@@ -1,1 +1,0 @@
-../../runtime/facade/__main__.py

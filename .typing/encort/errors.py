@@ -1,1 +1,0 @@
-../../runtime/facade/errors.py
