@@ -19,8 +19,8 @@ from encort.benchmarks.profile import profile
 from encort.benchmarks.results import BundleReport, Fresh, Latency, Stages, Way
 from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.runtime.bundle import Bundle, runs_here
+from encort.runtime.common.errors import InputError
 from encort.runtime.cores import available_cores
-from encort.runtime.errors import InputError
 from encort.runtime.manifest import PORTABLE, Device
 from encort.runtime.model import Model, load
 from encort.runtime.tokens import Text

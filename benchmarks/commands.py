@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from encort.runtime.extras import require
+from encort.runtime.common.extras import require
 
 _FILE = click.Path(path_type=Path)
 

@@ -17,7 +17,7 @@ import click
 
 from encort.benchmarks.results import BundleReport, Race, read
 from encort.benchmarks.timing import change
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 OURS = "encort"
 

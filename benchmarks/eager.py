@@ -10,8 +10,8 @@ import transformers
 from encort.benchmarks.inputs import overflow_of
 from encort.export.checkpoint import Checkpoint
 from encort.runtime.bundle import Bundle
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.cores import available_cores
-from encort.runtime.errors import CheckpointError
 from encort.runtime.manifest import TOKENIZER_FILE
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from encort.benchmarks.results import Fresh
-from encort.runtime.errors import EncortError
+from encort.runtime.common.errors import EncortError
 from encort.runtime.tokens import Text
 
 _SCRIPT = """

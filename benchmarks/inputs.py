@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 from encort.runtime.golden import Golden
 from encort.runtime.inputs import read_texts
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Task

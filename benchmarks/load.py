@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from encort.benchmarks.results import Load
-from encort.runtime.errors import InputTooLongError, OverloadedError
+from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.model import Model
 from encort.runtime.serving import AsyncService
 from encort.runtime.tokens import Text

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from encort.benchmarks.machine import Machine
 from encort.runtime.errors import InputError
+
+from encort.benchmarks.machine import Machine
 from encort.runtime.schema import from_plain
 
 FOLDER = Path(__file__).parent / "results"

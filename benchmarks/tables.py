@@ -17,7 +17,7 @@ import click
 
 from encort.benchmarks.results import FOLDER, Outcome, Race, read
 from encort.benchmarks.timing import speed
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 _MARK = re.compile(r"(<!-- (?P<kind>race|brief): (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

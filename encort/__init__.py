@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encort.runtime import errors
     from encort.runtime.bundle import Bundle
+    from encort.runtime.common import errors
     from encort.runtime.costs import Costs
     from encort.runtime.manifest import Head, Manifest, Task, Variant
     from encort.runtime.model import Model, load

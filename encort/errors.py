@@ -1,4 +1,4 @@
-"""Every error that encort raises; the tree is drawn in `encort.runtime.errors`."""
+"""Every error that encort raises; the tree is drawn in `encort.runtime.common.errors`."""
 
-from encort.runtime.errors import *  # noqa: F403 - the names are that module's `__all__`
-from encort.runtime.errors import __all__  # noqa: F401 - what this module exports
+from encort.runtime.common.errors import *  # noqa: F403 - the names are that module's `__all__`
+from encort.runtime.common.errors import __all__  # noqa: F401 - what this module exports

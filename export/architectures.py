@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.export.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.manifest import Task
 from encort.runtime.packing import COLUMNS
 

@@ -13,7 +13,7 @@ from encort.export.description import Encoder, FloatArray, Linear
 from encort.export.oracle import Case, Oracle
 from encort.export.quantization import Activations, QuantizedGroup
 from encort.export.trained import TrainedModel
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 from encort.runtime.texts import check_texts
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text, TokenBatch

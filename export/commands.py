@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from encort.runtime.extras import require
+from encort.runtime.common.extras import require
 
 if TYPE_CHECKING:
     from encort.runtime.golden import GoldenCheck

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from encort.export.description import Embeddings, Encoder, FloatArray, LayerNorm, Linear
 from encort.export.graph import Graph
 from encort.export.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.manifest import Layout
 
 

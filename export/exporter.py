@@ -20,9 +20,9 @@ from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
 from encort.export.verify import verify
 from encort.runtime.bundle import Bundle, runs_here
+from encort.runtime.common.errors import CheckpointError, FidelityError, InputError
+from encort.runtime.common.folders import check_replaceable, new_folder
 from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
-from encort.runtime.errors import CheckpointError, FidelityError, InputError
-from encort.runtime.folders import check_replaceable, new_folder
 from encort.runtime.golden import Golden
 from encort.runtime.manifest import (
     CONFIG_FILE,

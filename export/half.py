@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from encort.export.description import Description
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 
 
 def in_half_precision(model: Description) -> Description:

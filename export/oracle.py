@@ -10,7 +10,7 @@ import torch
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import FloatArray
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling
 from encort.runtime.tokens import Int64Array, padded
 

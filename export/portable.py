@@ -20,7 +20,7 @@ from encort.export.graph import Graph, axes
 from encort.export.heads import Encoded, pooler_output, sentence_output
 from encort.export.layouts import Padded
 from encort.export.trained import TrainedModel
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, PORTABLE, Device, Layout, Pooling, Precision, Task, Variant
 
 FILE = "model.onnx"

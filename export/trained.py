@@ -20,8 +20,8 @@ from encort.export.oracle import Oracle, TokenRange
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.two_encoders import MODEL_TYPE
 from encort.runtime.bundle import file_entries
-from encort.runtime.errors import CheckpointError
-from encort.runtime.extras import installed_versions
+from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.extras import installed_versions
 from encort.runtime.manifest import (
     FORMAT_VERSION,
     SENTENCE_EMBEDDING,

@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 
 MODEL_TYPE = "two-encoder-next-sentence"
 

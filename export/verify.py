@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from encort.export.description import FloatArray
 from encort.export.oracle import Case, Oracle, TokenRange, padded_case
+from encort.runtime.common.errors import FidelityError
 from encort.runtime.cores import available_cores
 from encort.runtime.cpu import cpu_name
-from encort.runtime.errors import FidelityError
 from encort.runtime.manifest import PORTABLE, Fidelity, Head, Layout, Task, Variant
 from encort.runtime.session import Runs
 from encort.runtime.tokens import Int64Array, TokenBatch, padded

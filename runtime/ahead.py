@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

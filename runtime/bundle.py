@@ -8,8 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from encort.runtime.cpu import cpu_name, has_instruction_set
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     BundleError,
     BundleFileChangedError,
     BundleFileMissingError,
@@ -17,6 +16,7 @@ from encort.runtime.errors import (
     DeviceError,
     VariantNotFoundError,
 )
+from encort.runtime.cpu import cpu_name, has_instruction_set
 from encort.runtime.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,

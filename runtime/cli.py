@@ -5,7 +5,7 @@ from importlib import import_module
 
 import click
 
-from encort.runtime.errors import EncortError
+from encort.runtime.common.errors import EncortError
 
 COMMANDS = {
     "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),

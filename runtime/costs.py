@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from encort.runtime.common.errors import InputError
 from encort.runtime.cpu import cpu_name
-from encort.runtime.errors import InputError
 from encort.runtime.tokens import Int64Array
 
 log = logging.getLogger("encort")

@@ -14,8 +14,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from encort.runtime.bundle import Bundle, runs_here
+from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
 from encort.runtime.cuda import open_devices
-from encort.runtime.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
 from encort.runtime.session import FloatArray, Runs, Session, has_device
 from encort.runtime.tokenizer import Tokenizer

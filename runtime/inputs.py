@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from encort.runtime.errors import InputError
-from encort.runtime.tables import READERS, Row, is_table, read_rows
+from encort.runtime.common.errors import InputError
+from encort.runtime.common.tables import READERS, Row, is_table, read_rows
 from encort.runtime.tokens import Text
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from encort.runtime.errors import BundleError, BundleVersionError
+from encort.runtime.common.errors import BundleError, BundleVersionError
 from encort.runtime.schema import SchemaError, from_plain
 
 FORMAT_VERSION = 3

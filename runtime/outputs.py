@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from encort.runtime.errors import InputError, MissingExtraError
+from encort.runtime.common.errors import InputError, MissingExtraError
 
 Record = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from encort.runtime.errors import InputTooLongError
+from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import BoolArray, Int64Array, TokenBatch
 

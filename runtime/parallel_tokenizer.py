@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from encort.runtime.ahead import Begun, one_ahead
+from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine import Engine
-from encort.runtime.errors import InputTypeError
 from encort.runtime.options import check_whole, choice
 from encort.runtime.overflow import Overflow
 from encort.runtime.texts import check_texts, is_token_ids

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
 from encort.runtime.outputs import Record

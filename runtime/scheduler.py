@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from encort.runtime.engine import Engine
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     DeadlineError,
     InputError,
     InputTooLongError,
@@ -26,6 +25,7 @@ from encort.runtime.errors import (
     OverloadedError,
     WorkerDiedError,
 )
+from encort.runtime.engine import Engine
 from encort.runtime.options import check_whole
 from encort.runtime.session import FloatArray
 from encort.runtime.tokens import Int64Array, TokenBatch, padded

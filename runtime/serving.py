@@ -12,7 +12,7 @@ from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
-from encort.runtime.errors import DeadlineError, InputError
+from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.options import check_number
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Arrays, Scheduler

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
+from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
 from encort.runtime.manifest import Device, Variant
 
 # Importing it begins to collect telemetry, on Linux too since 1.31: a database in the user's cache folder, and posts.

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from encort.runtime.answers import answers
-from encort.runtime.errors import InputTypeError, WrongTaskError
+from encort.runtime.common.errors import InputTypeError, WrongTaskError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
 from encort.runtime.options import check_whole
 from encort.runtime.overflow import Overflow, merge_windows

@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
+from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.tokens import TokenIds
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import tokenizers
 
-from encort.runtime.errors import BundleError, InputError, InputTooLongError, InputTypeError
+from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
 from encort.runtime.options import check_whole
 from encort.runtime.overflow import Overflow, cut_longest, cut_windows
 from encort.runtime.texts import check_texts, is_token_ids, token_ids

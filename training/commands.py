@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from encort.runtime.errors import InputError
-from encort.runtime.extras import require
+from encort.runtime.common.errors import InputError
+from encort.runtime.common.extras import require
 
 TASKS = {
     "text-classification": ("text_classification:TextClassification", "Texts or pairs into one of several classes."),

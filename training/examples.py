@@ -14,8 +14,8 @@ from typing import Any
 import datasets
 import numpy as np
 
-from encort.runtime.errors import DatasetError, EncortError, InputError
-from encort.runtime.tables import Row
+from encort.runtime.common.errors import DatasetError, EncortError, InputError
+from encort.runtime.common.tables import Row
 from encort.training.cells import RowError
 from encort.training.problems import Problems
 from encort.training.sources import Source

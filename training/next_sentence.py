@@ -10,7 +10,7 @@ import numpy as np
 import transformers
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.tokens import Text
 from encort.training.cells import RowError, label_cell, read_cells, text_cell
 from encort.training.examples import Column, Examples, Schema

@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from encort.runtime.errors import CheckpointError, DatasetError, InputError
+from encort.runtime.common.errors import CheckpointError, DatasetError, InputError
 from encort.training.examples import (
     Examples,
     by_role,

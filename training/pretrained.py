@@ -9,8 +9,8 @@ from typing import Any
 
 import transformers
 
-from encort.runtime.errors import CheckpointError
-from encort.runtime.folders import is_missing_folder
+from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.folders import is_missing_folder
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import Text
 from encort.training.features import token_columns

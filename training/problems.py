@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from encort.runtime.errors import DatasetError
+from encort.runtime.common.errors import DatasetError
 from encort.training.sources import Source
 
 SHOWN_ROWS = 20

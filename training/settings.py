@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 
 class Schedule(StrEnum):

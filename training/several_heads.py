@@ -16,8 +16,8 @@ import transformers
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from encort.runtime.errors import DatasetError
-from encort.runtime.folders import check_replaceable, new_folder
+from encort.runtime.common.errors import DatasetError
+from encort.runtime.common.folders import check_replaceable, new_folder
 from encort.training.features import Collator
 from encort.training.fit import Trainer, make_trainer, training_arguments
 from encort.training.prepare import Prepared

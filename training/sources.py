@@ -8,9 +8,9 @@ from typing import Any
 
 import datasets
 
-from encort.runtime.errors import DatasetError
-from encort.runtime.folders import is_missing_folder
-from encort.runtime.tables import READERS, Row, is_table, read_rows
+from encort.runtime.common.errors import DatasetError
+from encort.runtime.common.folders import is_missing_folder
+from encort.runtime.common.tables import READERS, Row, is_table, read_rows
 
 _SPLITS = {
     "train": "train",

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.training.examples import Examples, Schema
 from encort.training.pretrained import Pretrained
 from encort.training.problems import Problems

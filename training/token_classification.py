@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import transformers
 
-from encort.runtime.corpora import text_of_tokens
+from encort.runtime.common.corpora import text_of_tokens
 from encort.runtime.spans import spans, spans_of_tags
 from encort.runtime.tokens import TokenBatch
 from encort.training.cells import list_cell, read_cells, refuse_if

@@ -10,8 +10,8 @@ import datasets
 import torch
 import transformers
 
-from encort.runtime.errors import DatasetError
-from encort.runtime.folders import check_replaceable, new_folder
+from encort.runtime.common.errors import DatasetError
+from encort.runtime.common.folders import check_replaceable, new_folder
 from encort.training.features import Collator
 from encort.training.fit import make_trainer, training_arguments
 from encort.training.prepare import Prepared

@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from encort.runtime.errors import InputError, OutputExistsError
+from encort.runtime.common.errors import InputError, OutputExistsError
 
 _PLAN = "plan.json"
 

@@ -25,7 +25,7 @@ from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
 from encort.runtime.cli import group
-from encort.runtime.errors import CheckpointError, EncortError, InputError
+from encort.runtime.common.errors import CheckpointError, EncortError, InputError
 from encort.runtime.session import CUDA_PROVIDER
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
 

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from encort.benchmarks.compare import main
 from encort.benchmarks.results import Outcome, save
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 
 def ours(seconds: list[float]) -> Outcome:

@@ -17,7 +17,7 @@ from encort.benchmarks.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
 from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import EncortError, FidelityError
+from encort.runtime.common.errors import EncortError, FidelityError
 from encort.runtime.session import CUDA_PROVIDER
 from encort.runtime.tokens import TokenBatch
 

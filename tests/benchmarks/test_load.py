@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import encort
 from encort.benchmarks.load import measure_load
-from encort.runtime.errors import OverloadedError
+from encort.runtime.common.errors import OverloadedError
 from encort.runtime.stats import Recorder
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from encort.benchmarks.results import read, save
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 
 def test_a_race_is_read_as_it_was_saved(make_race, tmp_path):

@@ -6,7 +6,7 @@ import transformers
 
 from encort.export.architectures import ARCHITECTURES, describe_encoder
 from encort.export.trained import TrainedModel
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 
 OTHER_ARCHITECTURES = ["GPT2", "T5", "Albert", "ModernBert"]
 

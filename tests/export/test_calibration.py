@@ -15,7 +15,7 @@ from encort.export.oracle import Case
 from encort.export.quantization import quantize
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.trained import TrainedModel
-from encort.runtime.errors import CheckpointError, InputError, InputTypeError
+from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 from encort.runtime.tokenizer import Tokenizer
 from encort.runtime.tokens import TokenBatch
 

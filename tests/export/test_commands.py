@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from encort.runtime.bundle import Bundle
 from encort.runtime.cli import group
-from encort.runtime.errors import CheckpointError, FidelityError, MissingExtraError, OutputExistsError
+from encort.runtime.common.errors import CheckpointError, FidelityError, MissingExtraError, OutputExistsError
 
 
 def encort(*arguments):
@@ -53,7 +53,7 @@ def test_export_replaces_a_bundle_only_with_overwrite(encoder_checkpoint, encode
 
 
 def test_export_without_its_packages_gives_the_pip_command(encoder_checkpoint, output, monkeypatch):
-    monkeypatch.setattr("encort.runtime.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("encort.runtime.common.extras.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r'encort export needs.*pip install "encort\[export\]"'):
         encort("export", encoder_checkpoint, "-o", output)
 

@@ -4,7 +4,7 @@ import pytest
 
 from encort.export.embedding_settings import EmbeddingSettings
 from encort.export.exporter import export_bundle
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.manifest import Embedding, Pooling
 
 MODULES = {

@@ -15,7 +15,7 @@ from encort.export.architectures import ARCHITECTURES
 from encort.export.exporter import verify_against_checkpoint
 from encort.export.samples import sample_texts
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import CheckpointError, FidelityError, OutputExistsError
+from encort.runtime.common.errors import CheckpointError, FidelityError, OutputExistsError
 from encort.runtime.manifest import (
     LAST_HIDDEN_STATE,
     MANIFEST_FILE,

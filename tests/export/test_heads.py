@@ -5,7 +5,7 @@ import transformers
 
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from encort.export import eight_bit, exporter, trained, variants
-from encort.runtime.errors import FidelityError
+from encort.runtime.common.errors import FidelityError
 from encort.runtime.manifest import Layout, Pooling
 
 MASK_INPUT_OF_ATTENTION = 4

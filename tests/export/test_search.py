@@ -11,7 +11,7 @@ from encort.export import search
 from encort.export.evaluation import Evaluation
 from encort.export.exporter import export_bundle
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import DatasetError, EncortError, FidelityError, InputError
+from encort.runtime.common.errors import DatasetError, EncortError, FidelityError, InputError
 from encort.runtime.golden import verify_bundle
 from encort.runtime.manifest import Precision
 

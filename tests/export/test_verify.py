@@ -7,7 +7,7 @@ import pytest
 
 from encort.export.oracle import Case, Oracle
 from encort.export.verify import TokenRange, verify
-from encort.runtime.errors import FidelityError
+from encort.runtime.common.errors import FidelityError
 from encort.runtime.manifest import (
     LAST_HIDDEN_STATE,
     PORTABLE,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import encort
-from encort.runtime.errors import WrongTaskError
+from encort.runtime.common.errors import WrongTaskError
 
 TEXTS = ["a", "", "my card is lost", "안녕하세요 😀 hello", "the card " * 100]
 PAIRS = [

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.errors import CheckpointError, InputError, InputTypeError, WrongTaskError
+from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError, WrongTaskError
 from encort.runtime.manifest import Task
 
 TEXTS = ["a", "", "my card is lost", "안녕하세요 😀 hello", "the card " * 100]

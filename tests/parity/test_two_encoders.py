@@ -17,7 +17,7 @@ from encort.export.exporter import export_bundle
 from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import CheckpointError, InputTypeError, WrongTaskError
+from encort.runtime.common.errors import CheckpointError, InputTypeError, WrongTaskError
 from encort.runtime.session import CUDA_PROVIDER
 
 PAIRS = [

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.cli import group
-from encort.runtime.errors import InputTooLongError, InputTypeError
+from encort.runtime.common.errors import InputTooLongError, InputTypeError
 
 LIMIT = 64
 LONGEST_ANSWER = 30

@@ -3,7 +3,7 @@
 import pytest
 
 from encort.runtime.ahead import Begun, one_ahead
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 import encort
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     BundleError,
     BundleFileChangedError,
     BundleFileMissingError,

@@ -8,8 +8,8 @@ import encort
 from encort.export.exporter import verify_against_checkpoint
 from encort.runtime import cpu
 from encort.runtime.bundle import Bundle
+from encort.runtime.common.errors import DeviceError
 from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
-from encort.runtime.errors import DeviceError
 from encort.runtime.golden import verify_bundle
 from encort.runtime.manifest import Device, Precision
 

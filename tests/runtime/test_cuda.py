@@ -18,8 +18,8 @@ from encort.export.stand_in import open_to_verify, stand_in_session
 from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
 from encort.runtime.captured import CapturedSession
+from encort.runtime.common.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError
 from encort.runtime.cuda import DeviceSession, DeviceSessions
-from encort.runtime.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError
 from encort.runtime.manifest import Device, Layout
 from encort.runtime.options import Options
 from encort.runtime.packing import Packing

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
-from encort.runtime.errors import EncortError, ModelClosedError
 from encort.runtime.manifest import Layout
 from encort.runtime.tokens import TokenBatch
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     BundleError,
     BundleFileChangedError,
     BundleFileMissingError,

@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from encort.runtime.errors import InputError, MissingExtraError
+from encort.runtime.common.errors import InputError, MissingExtraError
 from encort.runtime.inputs import read_texts
 
 BOM = "\ufeff"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from encort.runtime.errors import BundleError, BundleVersionError
+from encort.runtime.common.errors import BundleError, BundleVersionError
 from encort.runtime.manifest import FORMAT_VERSION, Manifest, Task
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 import encort
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     DeviceError,
     EncortError,
     InputError,

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from encort.runtime import outputs
-from encort.runtime.errors import EncortError, InputError, MissingExtraError
+from encort.runtime.common.errors import EncortError, InputError, MissingExtraError
 from encort.runtime.outputs import open_writer
 
 EMBEDDINGS = [

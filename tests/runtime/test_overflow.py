@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
-from encort.runtime.errors import InputTooLongError
+from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.overflow import cut_longest, cut_windows, merge_windows
 from encort.runtime.tokens import Places, TokenBatch, Windows
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError, ModelClosedError
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
-from encort.runtime.errors import InputError, InputTooLongError, InputTypeError, ModelClosedError
 from encort.runtime.overflow import Overflow
 from encort.runtime.parallel_tokenizer import ParallelTokenizer
 from encort.runtime.tokenizer import Tokenizer

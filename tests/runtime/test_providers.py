@@ -7,7 +7,7 @@ import pytest
 import encort
 from encort.runtime import golden
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import DeviceError, FidelityError, VariantNotFoundError
+from encort.runtime.common.errors import DeviceError, FidelityError, VariantNotFoundError
 from encort.runtime.golden import check_results
 
 OPENVINO = "OpenVINOExecutionProvider"

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import encort
 from encort.runtime.cli import group
-from encort.runtime.errors import WrongTaskError
+from encort.runtime.common.errors import WrongTaskError
 from encort.runtime.records import embedding_records, prediction_records
 
 TEXTS = ["hello", "", "my card is lost", "안녕하세요 😀", "card " * 200]

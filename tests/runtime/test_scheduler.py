@@ -10,9 +10,7 @@ from concurrent.futures import wait as wait_for
 import numpy as np
 import pytest
 
-from encort.runtime.costs import Costs
-from encort.runtime.engine import Engine
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     DeadlineError,
     EncortError,
     InputError,
@@ -21,6 +19,8 @@ from encort.runtime.errors import (
     OverloadedError,
     WorkerDiedError,
 )
+from encort.runtime.costs import Costs
+from encort.runtime.engine import Engine
 from encort.runtime.manifest import Layout
 from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.scheduler import Scheduler

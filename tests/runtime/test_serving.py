@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import encort
-from encort.runtime.errors import (
+from encort.runtime.common.errors import (
     DeadlineError,
     EncortError,
     InputError,

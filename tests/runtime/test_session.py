@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encort.runtime.bundle import Bundle
-from encort.runtime.errors import BundleFileChangedError, BundleFileMissingError, EncortError
+from encort.runtime.common.errors import BundleFileChangedError, BundleFileMissingError, EncortError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Layout
 from encort.runtime.session import Session
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import encort
-from encort.runtime.errors import OverloadedError
+from encort.runtime.common.errors import OverloadedError
 from encort.runtime.stats import BOUNDS, Histogram, Recorder, Stats
 
 TIMES = ["queue_seconds", "run_seconds", "tokenize_seconds"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from encort.runtime.errors import BundleError, InputError, InputTooLongError, InputTypeError
+from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
 from encort.runtime.tokenizer import Overflow, Tokenizer
 
 LIMIT = 16

@@ -10,7 +10,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encort.runtime.errors import InputError, InputTooLongError, InputTypeError
+from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.tokenizer import Overflow, Tokenizer
 
 settings.register_profile("encort", deadline=None)

@@ -12,7 +12,7 @@ import transformers
 from click.testing import CliRunner
 
 from encort.runtime.cli import group, main
-from encort.runtime.errors import CheckpointError, DatasetError, InputError, MissingExtraError, OutputExistsError
+from encort.runtime.common.errors import CheckpointError, DatasetError, InputError, MissingExtraError, OutputExistsError
 from encort.training.commands import TASKS
 from encort.training.report import TrainingReport
 from encort.training.settings import TrainingSettings
@@ -258,7 +258,7 @@ def test_wrong_usage_exits_with_2(missing, arguments):
 
 
 def test_without_its_packages_it_gives_the_pip_command(arguments, monkeypatch):
-    monkeypatch.setattr("encort.runtime.extras.find_spec", lambda _: None)
+    monkeypatch.setattr("encort.runtime.common.extras.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r'encort train needs.*pip install "encort\[train\]"'):
         train(*arguments)
 

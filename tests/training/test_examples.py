@@ -4,7 +4,7 @@ import re
 import datasets
 import pytest
 
-from encort.runtime.errors import DatasetError
+from encort.runtime.common.errors import DatasetError
 from encort.training import examples
 from encort.training.cells import RowError
 from encort.training.examples import check_roles, find_columns, hold_back, read_examples, sorted_labels

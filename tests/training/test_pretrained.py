@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from encort.runtime.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
 

@@ -8,7 +8,7 @@ import transformers
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.errors import DatasetError
+from encort.runtime.common.errors import DatasetError
 from encort.runtime.manifest import Pooling
 from encort.training.examples import Examples, hold_back
 from encort.training.features import Collator

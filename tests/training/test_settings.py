@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 from encort.training.settings import Schedule, TrainingSettings, default_learning_rate
 
 WRONG = {

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from encort.runtime.cli import group
-from encort.runtime.errors import DatasetError, InputError, OutputExistsError
+from encort.runtime.common.errors import DatasetError, InputError, OutputExistsError
 from encort.training.sentence_embedding import SentenceEmbedding
 from encort.training.settings import TrainingSettings
 from encort.training.several_heads import Alternating, HeadData, train_several_heads

@@ -7,7 +7,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from encort.runtime.errors import DatasetError, EncortError
+from encort.runtime.common.errors import DatasetError, EncortError
 from encort.training.sources import find_sources
 
 TWO = "text,label\nhello,a\nbye,b\n"

@@ -10,7 +10,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.errors import DatasetError
+from encort.runtime.common.errors import DatasetError
 from encort.training.features import IGNORED
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings

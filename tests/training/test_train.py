@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from encort.runtime.errors import CheckpointError, DatasetError, EncortError, OutputExistsError
+from encort.runtime.common.errors import CheckpointError, DatasetError, EncortError, OutputExistsError
 from encort.training.settings import TrainingSettings
 from encort.training.text_classification import MultiLabelClassification, TextClassification
 from encort.training.train import train

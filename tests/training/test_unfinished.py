@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from encort.runtime.errors import InputError, OutputExistsError
+from encort.runtime.common.errors import InputError, OutputExistsError
 from encort.training.next_sentence import NextSentencePrediction
 from encort.training.text_classification import MultiLabelClassification
 from encort.training.token_classification import TokenClassification

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from encort.runtime.errors import OutputExistsError
+from encort.runtime.common.errors import OutputExistsError
 
 
 def is_missing_folder(name: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from encort.runtime.corpora import read_conll, read_squad
-from encort.runtime.errors import InputError, MissingExtraError
+from encort.runtime.common.corpora import read_conll, read_squad
+from encort.runtime.common.errors import InputError, MissingExtraError
 
 Row = Mapping[str, Any]
 _BATCH = 512

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from encort.runtime.errors import InputError
+from encort.runtime.common.errors import InputError
 
 _COMMENT = re.compile(r"#+ ")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from encort.runtime.errors import OutputExistsError
-from encort.runtime.folders import check_replaceable, is_missing_folder, new_folder
+from encort.runtime.common.errors import OutputExistsError
+from encort.runtime.common.folders import check_replaceable, is_missing_folder, new_folder
 
 MARKER = "encort.json"
 

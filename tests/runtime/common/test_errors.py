@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from encort.runtime import errors
-from encort.runtime.errors import EncortError, InputTooLongError, MissingExtraError
+from encort.runtime.common import errors
+from encort.runtime.common.errors import EncortError, InputTooLongError, MissingExtraError
 
 CLASSES = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind)}
 LINE = re.compile(

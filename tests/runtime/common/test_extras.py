@@ -2,8 +2,8 @@
 
 import pytest
 
-from encort.runtime.errors import MissingExtraError
-from encort.runtime.extras import installed_versions, require
+from encort.runtime.common.errors import MissingExtraError
+from encort.runtime.common.extras import installed_versions, require
 
 
 def test_what_is_installed_passes():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from encort.runtime.errors import MissingExtraError
+from encort.runtime.common.errors import MissingExtraError
 
 
 def require(what: str, extra: str, *modules: str) -> None:
