@@ -23,7 +23,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.cores import available_cores
 from encort.runtime.manifest import PORTABLE, Device
 from encort.runtime.model import Model, load
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 
 EAGER = "eager PyTorch"
 LENGTHS = (8, 32, 128)

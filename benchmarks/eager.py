@@ -13,8 +13,8 @@ from encort.runtime.bundle import Bundle
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.cores import available_cores
 from encort.runtime.manifest import TOKENIZER_FILE
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
+from encort.runtime.text.tokenizer import Tokenizer
 
 BATCH = 32
 """Texts a batch, in the order in which they come, padded to the longest."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from encort.benchmarks.results import Fresh
 from encort.runtime.common.errors import EncortError
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 
 _SCRIPT = """
 import json, pathlib, sys, time

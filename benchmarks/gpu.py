@@ -39,7 +39,7 @@ from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.cores import available_cores
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.tolerance import cosines
 
 SIZES = {

@@ -9,9 +9,9 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.golden import Golden
 from encort.runtime.inputs import read_texts
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Task
-from encort.runtime.overflow import Overflow
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
+from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.text.windows import Overflow
 
 _TOGETHER = 8
 """Most sample texts that are put together."""

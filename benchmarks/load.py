@@ -14,7 +14,7 @@ from encort.benchmarks.results import Load
 from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.model import Model
 from encort.runtime.serving import AsyncService
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 
 
 def measure_load(model: Model, texts: Sequence[Text], *, rate: float, seconds: float, seed: int = 13) -> Load:

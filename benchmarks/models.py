@@ -13,7 +13,7 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer
 
-from encort.runtime.tokens import Int64Array
+from encort.runtime.text.token_batch import Int64Array
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 256

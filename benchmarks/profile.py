@@ -14,8 +14,8 @@ from encort.runtime.costs import Costs
 from encort.runtime.manifest import TOKENIZER_FILE, Layout, Variant
 from encort.runtime.planner import Lanes, plan
 from encort.runtime.session import CPU_PROVIDER, session_options
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
+from encort.runtime.text.tokenizer import Tokenizer
 
 
 def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Operator]:

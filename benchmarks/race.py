@@ -43,7 +43,7 @@ from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.inputs import read_texts
 from encort.runtime.session import FloatArray
-from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.tolerance import cosines
 
 BUILD = ROOT / "build" / "race"

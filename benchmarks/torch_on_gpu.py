@@ -13,7 +13,7 @@ import transformers
 from torch.nn import functional
 
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.text.token_batch import Int64Array, TokenBatch
 
 PLACES = 16384
 """Places of a padded batch, or tokens of an unpadded one, as many as encort's own runs have."""

@@ -18,8 +18,8 @@ from encort.runtime.bundle import Bundle
 from encort.runtime.cores import available_cores
 from encort.runtime.manifest import TOKENIZER_FILE, Layout, Precision
 from encort.runtime.session import Session
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Int64Array, TokenBatch, padded
+from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
+from encort.runtime.text.tokenizer import Tokenizer
 
 ROUNDS = 30
 TEXT = "a text of about fourteen tokens that we embed once more and"

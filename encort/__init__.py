@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from encort.runtime.results import Answer, Classification, Found, Span
     from encort.runtime.serving import AsyncService, Service, Serving
     from encort.runtime.stats import Histogram, Stats
-    from encort.runtime.tokens import TokenBatch
+    from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
 
@@ -70,7 +70,7 @@ _HOMES = {
     "Span": "encort.runtime.results",
     "Stats": "encort.runtime.stats",
     "Task": "encort.runtime.manifest",
-    "TokenBatch": "encort.runtime.tokens",
+    "TokenBatch": "encort.runtime.text.token_batch",
     "Variant": "encort.runtime.manifest",
     "load": "encort.runtime.model",
 }

@@ -14,9 +14,9 @@ from encort.export.oracle import Case, Oracle
 from encort.export.quantization import Activations, QuantizedGroup
 from encort.export.trained import TrainedModel
 from encort.runtime.common.errors import InputError
-from encort.runtime.texts import check_texts
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text, TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.text.validation import check_texts
 
 log = logging.getLogger("encort")
 

@@ -18,7 +18,7 @@ from encort.runtime.common.tables import Row, read_rows
 from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
 from encort.runtime.spans import Word, spans_of_tags
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 
 LEAST_EXAMPLES = 10
 

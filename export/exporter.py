@@ -34,8 +34,8 @@ from encort.runtime.manifest import (
     Pooling,
     Variant,
 )
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text, TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.text.tokenizer import Tokenizer
 
 log = logging.getLogger("encort")
 

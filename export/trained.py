@@ -33,8 +33,8 @@ from encort.runtime.manifest import (
     Task,
     Variant,
 )
-from encort.runtime.tokenizer import LIMIT
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
+from encort.runtime.text.tokenizer import LIMIT
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """One of them is installed."""

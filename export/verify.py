@@ -16,7 +16,7 @@ from encort.runtime.cores import available_cores
 from encort.runtime.cpu import cpu_name
 from encort.runtime.manifest import PORTABLE, Fidelity, Head, Layout, Task, Variant
 from encort.runtime.session import Runs
-from encort.runtime.tokens import Int64Array, TokenBatch, padded
+from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
 from encort.runtime.tolerance import COSINES, cosines, error_limit, neighbour_limit
 
 BATCH = 32

@@ -4,7 +4,7 @@ import numpy as np
 
 from encort.runtime.results import Answer, Found, counted, end_of_mark, softmax
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import Text, TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch
 
 LONGEST = 30
 """Tokens of an answer, at most."""

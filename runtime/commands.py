@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from encort.runtime.manifest import Fidelity, Manifest
     from encort.runtime.model import Model
     from encort.runtime.outputs import Record
-    from encort.runtime.tokens import Text, TokenBatch
+    from encort.runtime.text.token_batch import Text, TokenBatch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

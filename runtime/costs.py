@@ -15,7 +15,7 @@ import numpy as np
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.cpu import cpu_name
-from encort.runtime.tokens import Int64Array
+from encort.runtime.text.token_batch import Int64Array
 
 log = logging.getLogger("encort")
 

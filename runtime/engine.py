@@ -25,7 +25,7 @@ from encort.runtime.planner import Lanes, plan
 from encort.runtime.session import FloatArray, Runs
 from encort.runtime.spread import Spread
 from encort.runtime.stats import Recorder
-from encort.runtime.tokens import Int64Array, TokenBatch
+from encort.runtime.text.token_batch import Int64Array, TokenBatch
 
 log = logging.getLogger("encort")
 

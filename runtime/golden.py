@@ -18,8 +18,8 @@ from encort.runtime.common.errors import BundleError, BundleFileChangedError, De
 from encort.runtime.cuda import open_devices
 from encort.runtime.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
 from encort.runtime.session import FloatArray, Runs, Session, has_device
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Int64Array, Text, TokenBatch
+from encort.runtime.text.token_batch import Int64Array, Text, TokenBatch
+from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.tolerance import COSINE_SLACK, cosines, error_limit
 
 log = logging.getLogger("encort")

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.tables import READERS, Row, is_table, read_rows
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 
 
 def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None) -> Iterator[Text]:

@@ -19,7 +19,6 @@ from encort.runtime.engine import Engine
 from encort.runtime.golden import check_results
 from encort.runtime.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
 from encort.runtime.options import Options, check_number, choice
-from encort.runtime.overflow import Overflow
 from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Scheduler
@@ -27,9 +26,10 @@ from encort.runtime.serving import Serving
 from encort.runtime.session import CPU_PROVIDER, FloatArray, Runs, Session, check_provider
 from encort.runtime.stats import Stats
 from encort.runtime.tasks import Call, Results, Tasks
-from encort.runtime.texts import is_token_ids
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text, TokenBatch, TokenIds
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
+from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.text.validation import is_token_ids
+from encort.runtime.text.windows import Overflow
 
 Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
 """What every task takes: texts, pairs, token ids, or what `tokenize` gave for them."""

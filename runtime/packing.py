@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from encort.runtime.manifest import Variant
 from encort.runtime.session import FloatArray, Places
-from encort.runtime.tokens import BoolArray, Int64Array
+from encort.runtime.text.token_batch import BoolArray, Int64Array
 
 Int32Array = NDArray[np.int32]
 COLUMNS = 8

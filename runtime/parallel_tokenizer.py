@@ -9,10 +9,10 @@ from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine import Engine
 from encort.runtime.options import check_whole, choice
-from encort.runtime.overflow import Overflow
-from encort.runtime.texts import check_texts, is_token_ids
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text, TokenBatch, TokenIds, joined
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, joined
+from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.text.validation import check_texts, is_token_ids
+from encort.runtime.text.windows import Overflow
 
 CHUNK = 8192
 """Texts that are planned together: enough of every length, few enough that memory stays flat."""

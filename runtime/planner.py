@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encort.runtime.costs import Costs
-from encort.runtime.tokens import Int64Array
+from encort.runtime.text.token_batch import Int64Array
 
 TOKENS_PER_RUN = 256
 """Most tokens of a run of several rows: beyond it nothing gets faster, and memory grows."""

@@ -9,7 +9,7 @@ from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
 from encort.runtime.outputs import Record
 from encort.runtime.tasks import CLASSIFIERS
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 
 def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:

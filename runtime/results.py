@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from encort.runtime.common.errors import (
 from encort.runtime.engine import Engine
 from encort.runtime.options import check_whole
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import Int64Array, TokenBatch, padded
+from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
 
 Outputs = tuple[str, ...]
 Arrays = list[FloatArray]

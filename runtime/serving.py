@@ -18,7 +18,7 @@ from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Arrays, Scheduler
 from encort.runtime.session import FloatArray
 from encort.runtime.tasks import Call, Tasks
-from encort.runtime.tokens import Text, TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch
 
 _SHORT = 4096
 """Characters that are tokenized in the event loop: handing them to a thread takes longer."""

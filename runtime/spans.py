@@ -7,7 +7,7 @@ import numpy as np
 
 from encort.runtime.results import Found, Span, counted, end_of_mark, softmax
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 OUTSIDE = "O"
 

@@ -11,11 +11,11 @@ from encort.runtime.answers import answers
 from encort.runtime.common.errors import InputTypeError, WrongTaskError
 from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
 from encort.runtime.options import check_whole
-from encort.runtime.overflow import Overflow, merge_windows
 from encort.runtime.results import Answer, Classification, Found, Span, classifications, sigmoid, softmax
 from encort.runtime.session import FloatArray
 from encort.runtime.spans import spans
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.windows import Overflow, merge_windows
 
 Results = TypeVar("Results", bound=Sequence[Any] | FloatArray)
 

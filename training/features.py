@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 IGNORED = -100
 """Label of a token that no loss is computed for, as transformers has it."""

@@ -11,7 +11,7 @@ import transformers
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 from encort.training.cells import RowError, label_cell, read_cells, text_cell
 from encort.training.examples import Column, Examples, Schema
 from encort.training.features import token_columns

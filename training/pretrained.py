@@ -11,8 +11,8 @@ import transformers
 
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
+from encort.runtime.text.tokenizer import Tokenizer
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 from encort.training.sources import hash_of

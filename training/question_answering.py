@@ -9,8 +9,8 @@ import transformers
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 from encort.runtime.answers import answers
-from encort.runtime.overflow import Overflow, merge_windows
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.windows import Overflow, merge_windows
 from encort.training.cells import RowError, read_cells, refuse_if, text_cell
 from encort.training.examples import Column, Example, Examples, Schema
 from encort.training.features import token_columns

@@ -12,7 +12,7 @@ import transformers
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, f1_score
 
-from encort.runtime.tokens import Text
+from encort.runtime.text.token_batch import Text
 from encort.training.cells import label_cell, list_cell, optional, read_cells, score_cell, text_cell
 from encort.training.examples import Column, Examples, Schema, check_labels, sorted_labels
 from encort.training.pretrained import Pretrained

@@ -19,7 +19,7 @@ from encort.runtime import cuda
 from encort.runtime.bundle import Bundle
 from encort.runtime.common.errors import EncortError, FidelityError
 from encort.runtime.session import CUDA_PROVIDER
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 SOME_KINDS = ("BERT, embeddings", "two encoders")
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}

@@ -16,8 +16,8 @@ from encort.export.quantization import quantize
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.trained import TrainedModel
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.tokenizer import Tokenizer
 
 TEXTS = ["my card is lost", "hello", "change my pin", "the card is lost", ("hello", "my pin"), "안녕하세요", "pin"]
 

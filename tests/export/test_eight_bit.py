@@ -19,7 +19,7 @@ from encort.export.samples import sample_texts
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle import Bundle
 from encort.runtime.manifest import Layout
-from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.tolerance import cosines
 
 QUERY, ATTENDED = "encoder.layer.{}.attention.self.query", "encoder.layer.{}.attention.output.dense"

@@ -21,7 +21,7 @@ from encort.runtime.manifest import (
     Task,
     Variant,
 )
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.tolerance import error_limit
 
 LIMIT, VOCABULARY = 40, 50

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizerFast
 
-from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.text.tokenizer import Tokenizer
 
 KCBERT = Path(__file__).parents[2] / "examples/kcbert/vocab.txt"
 

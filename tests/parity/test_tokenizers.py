@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.text.tokenizer import Tokenizer
 
 settings.register_profile("encort", deadline=None)
 settings.load_profile("encort")

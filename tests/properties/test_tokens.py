@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from encort.runtime.costs import Costs
 from encort.runtime.planner import Lanes, plan
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.tokenizer import Tokenizer
 
 LIMIT = 12
 ragged_ids = st.lists(st.lists(st.integers(0, 1000), min_size=1, max_size=9), max_size=40)

@@ -18,7 +18,7 @@ import encort
 from encort.runtime.bundle import sha256
 from encort.runtime.manifest import Device, Layout, Precision, Variant
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import Int64Array
+from encort.runtime.text.token_batch import Int64Array
 
 LABELS = ["card_lost", "change_pin", "hello"]
 HEADS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encort.runtime.answers import answers
-from encort.runtime.tokens import Places, TokenBatch
+from encort.runtime.text.token_batch import Places, TokenBatch
 
 LONGEST = 30
 

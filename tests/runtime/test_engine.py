@@ -13,7 +13,7 @@ from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
 from encort.runtime.manifest import Layout
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 BAD = 99
 

@@ -8,9 +8,9 @@ import pytest
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError, ModelClosedError
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
-from encort.runtime.overflow import Overflow
 from encort.runtime.parallel_tokenizer import ParallelTokenizer
-from encort.runtime.tokenizer import Tokenizer
+from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.text.windows import Overflow
 
 LIMIT = 12
 TEXTS = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encort.runtime.results import classifications, softmax
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 
 def batch(lengths, truncated):

@@ -24,7 +24,7 @@ from encort.runtime.engine import Engine
 from encort.runtime.manifest import Layout
 from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.scheduler import Scheduler
-from encort.runtime.tokens import TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 SUMS = ["sums"]
 NEVER = 60

@@ -6,8 +6,8 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
 from encort.runtime.spans import spans
-from encort.runtime.tokenizer import Tokenizer
-from encort.runtime.tokens import Places, TokenBatch
+from encort.runtime.text.token_batch import Places, TokenBatch
+from encort.runtime.text.tokenizer import Tokenizer
 
 BIO = ["O", "B-a", "I-a", "B-b", "I-b"]
 

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
-from encort.runtime.tokens import TokenIds
+from encort.runtime.text.token_batch import TokenIds
 
 
 def check_texts(texts: object, *, first: int = 0) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encort.runtime.tokens import Places, TokenBatch, Windows, joined
+from encort.runtime.text.token_batch import Places, TokenBatch, Windows, joined
 
 
 @pytest.fixture

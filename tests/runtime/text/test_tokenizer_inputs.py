@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
-from encort.runtime.tokenizer import Overflow, Tokenizer
+from encort.runtime.text.tokenizer import Overflow, Tokenizer
 
 settings.register_profile("encort", deadline=None)
 settings.load_profile("encort")

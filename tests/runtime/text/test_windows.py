@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
 from encort.runtime.common.errors import InputTooLongError
-from encort.runtime.overflow import cut_longest, cut_windows, merge_windows
-from encort.runtime.tokens import Places, TokenBatch, Windows
+from encort.runtime.text.token_batch import Places, TokenBatch, Windows
+from encort.runtime.text.windows import cut_longest, cut_windows, merge_windows
 
 settings.register_profile("encort", deadline=None)
 settings.load_profile("encort")

@@ -12,9 +12,9 @@ import tokenizers
 
 from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
 from encort.runtime.options import check_whole
-from encort.runtime.overflow import Overflow, cut_longest, cut_windows
-from encort.runtime.texts import check_texts, is_token_ids, token_ids
-from encort.runtime.tokens import BoolArray, Int64Array, Places, Text, TokenBatch, TokenIds, Windows
+from encort.runtime.text.token_batch import BoolArray, Int64Array, Places, Text, TokenBatch, TokenIds, Windows
+from encort.runtime.text.validation import check_texts, is_token_ids, token_ids
+from encort.runtime.text.windows import Overflow, cut_longest, cut_windows
 
 LIMIT = 2**20
 """More tokens than any encoder reads; a larger limit in a manifest is a mistake."""

@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 
 from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
-from encort.runtime.tokenizer import Overflow, Tokenizer
+from encort.runtime.text.tokenizer import Overflow, Tokenizer
 
 LIMIT = 16
 CLS, SEP = 2, 3

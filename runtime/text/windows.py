@@ -8,7 +8,7 @@ import numpy as np
 
 from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.session import FloatArray
-from encort.runtime.tokens import BoolArray, Int64Array, TokenBatch
+from encort.runtime.text.token_batch import BoolArray, Int64Array, TokenBatch
 
 
 class Overflow(StrEnum):
