@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from encort.runtime.bundle.cpu import cpu_flags, cpu_name
 from encort.runtime.common.extras import installed_versions
 from encort.runtime.cores import available_cores
-from encort.runtime.cpu import cpu_flags, cpu_name
 
 _PACKAGES = ("encort", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "torch", "transformers")
 _WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

@@ -9,9 +9,9 @@ from pathlib import Path
 import onnxruntime
 
 from encort.benchmarks.results import Operator
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import TOKENIZER_FILE, Layout, Variant
 from encort.runtime.costs import Costs
-from encort.runtime.manifest import TOKENIZER_FILE, Layout, Variant
 from encort.runtime.planner import Lanes, plan
 from encort.runtime.session import CPU_PROVIDER, session_options
 from encort.runtime.text.token_batch import Text

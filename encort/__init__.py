@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encort.runtime.bundle import Bundle
+    from encort.runtime.bundle.bundle import Bundle
+    from encort.runtime.bundle.manifest import Head, Manifest, Task, Variant
     from encort.runtime.common import errors
     from encort.runtime.costs import Costs
-    from encort.runtime.manifest import Head, Manifest, Task, Variant
     from encort.runtime.model import Model, load
     from encort.runtime.results import Answer, Classification, Found, Span
     from encort.runtime.serving import AsyncService, Service, Serving
@@ -57,21 +57,21 @@ __all__ = [
 _HOMES = {
     "Answer": "encort.runtime.results",
     "AsyncService": "encort.runtime.serving",
-    "Bundle": "encort.runtime.bundle",
+    "Bundle": "encort.runtime.bundle.bundle",
     "Classification": "encort.runtime.results",
     "Costs": "encort.runtime.costs",
     "Found": "encort.runtime.results",
-    "Head": "encort.runtime.manifest",
+    "Head": "encort.runtime.bundle.manifest",
     "Histogram": "encort.runtime.stats",
-    "Manifest": "encort.runtime.manifest",
+    "Manifest": "encort.runtime.bundle.manifest",
     "Model": "encort.runtime.model",
     "Service": "encort.runtime.serving",
     "Serving": "encort.runtime.serving",
     "Span": "encort.runtime.results",
     "Stats": "encort.runtime.stats",
-    "Task": "encort.runtime.manifest",
+    "Task": "encort.runtime.bundle.manifest",
     "TokenBatch": "encort.runtime.text.token_batch",
-    "Variant": "encort.runtime.manifest",
+    "Variant": "encort.runtime.bundle.manifest",
     "load": "encort.runtime.model",
 }
 

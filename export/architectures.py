@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.export.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
+from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import Task
 from encort.runtime.packing import COLUMNS
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from encort.export.embedding_settings import EmbeddingSettings
 from encort.export.two_encoders import MODEL_TYPE, load_two_encoders
+from encort.runtime.bundle.manifest import Pooling, Task
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
-from encort.runtime.manifest import Pooling, Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ import click
 from encort.runtime.common.extras import require
 
 if TYPE_CHECKING:
+    from encort.runtime.bundle.manifest import Fidelity, Variant
     from encort.runtime.golden import GoldenCheck
-    from encort.runtime.manifest import Fidelity, Variant
 
 _MODULES = (
     *("torch", "transformers", "onnx_ir", "optimum.exporters.onnx"),
@@ -59,8 +59,8 @@ def export(
     from encort.export.exporter import export_bundle
     from encort.export.search import TABLE_FILE
     from encort.export.variants import Kind
+    from encort.runtime.bundle.manifest import Pooling
     from encort.runtime.inputs import read_texts
-    from encort.runtime.manifest import Pooling
 
     bundle = export_bundle(
         checkpoints,
@@ -90,7 +90,7 @@ def export(
 )
 def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE and every variant's results on this machine."""
-    from encort.runtime.bundle import Bundle
+    from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.golden import verify_bundle
 
     opened = Bundle.open(bundle)

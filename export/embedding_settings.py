@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import Pooling
 
 _POOLINGS = {"pooling_mode_cls_token": Pooling.CLS, "pooling_mode_mean_tokens": Pooling.MEAN}
 _MODULES = ("Transformer", "Pooling", "Normalize")

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from encort.export.description import Embeddings, Encoder, FloatArray, LayerNorm, Linear
 from encort.export.graph import Graph
 from encort.export.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
+from encort.runtime.bundle.manifest import Layout
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import Layout
 
 
 class Linears(Protocol):

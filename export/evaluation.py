@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from encort.runtime.bundle.manifest import Head, Task
 from encort.runtime.common.corpora import text_of_tokens
 from encort.runtime.common.errors import DatasetError, InputError
 from encort.runtime.common.tables import Row, read_rows
-from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
 from encort.runtime.spans import Word, spans_of_tags
 from encort.runtime.text.token_batch import Text

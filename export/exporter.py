@@ -19,12 +19,9 @@ from encort.export.stand_in import OpenSession, open_to_verify
 from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
 from encort.export.verify import verify
-from encort.runtime.bundle import Bundle, runs_here
-from encort.runtime.common.errors import CheckpointError, FidelityError, InputError
-from encort.runtime.common.folders import check_replaceable, new_folder
-from encort.runtime.cpu import VNNI, cpu_name, has_instruction_set
-from encort.runtime.golden import Golden
-from encort.runtime.manifest import (
+from encort.runtime.bundle.bundle import Bundle, runs_here
+from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
+from encort.runtime.bundle.manifest import (
     CONFIG_FILE,
     GOLDEN_FILE,
     LAST_HIDDEN_STATE,
@@ -34,6 +31,9 @@ from encort.runtime.manifest import (
     Pooling,
     Variant,
 )
+from encort.runtime.common.errors import CheckpointError, FidelityError, InputError
+from encort.runtime.common.folders import check_replaceable, new_folder
+from encort.runtime.golden import Golden
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 

@@ -10,8 +10,15 @@ from encort.export.description import Description, Encoder, Head, Linear, Reads
 from encort.export.encoder import Linears, Tokens, activate, full_precision, last_hidden_state, linear, token_inputs
 from encort.export.graph import Graph
 from encort.export.layouts import Arrangement
+from encort.runtime.bundle.manifest import (
+    LAST_HIDDEN_STATE,
+    POOLER_OUTPUT,
+    SENTENCE_EMBEDDING,
+    Embedding,
+    Layout,
+    Pooling,
+)
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Layout, Pooling
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph import Graph
-from encort.runtime.manifest import Layout
+from encort.runtime.bundle.manifest import Layout
 
 MICROSOFT = "com.microsoft"
 MASKED = float(np.finfo(np.float32).min)

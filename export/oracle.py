@@ -10,8 +10,15 @@ import torch
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.description import FloatArray
+from encort.runtime.bundle.manifest import (
+    LAST_HIDDEN_STATE,
+    POOLER_OUTPUT,
+    SENTENCE_EMBEDDING,
+    Embedding,
+    Head,
+    Pooling,
+)
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Head, Pooling
 from encort.runtime.text.token_batch import Int64Array, padded
 
 

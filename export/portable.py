@@ -20,8 +20,17 @@ from encort.export.graph import Graph, axes
 from encort.export.heads import Encoded, pooler_output, sentence_output
 from encort.export.layouts import Padded
 from encort.export.trained import TrainedModel
+from encort.runtime.bundle.manifest import (
+    LAST_HIDDEN_STATE,
+    PORTABLE,
+    Device,
+    Layout,
+    Pooling,
+    Precision,
+    Task,
+    Variant,
+)
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import LAST_HIDDEN_STATE, PORTABLE, Device, Layout, Pooling, Precision, Task, Variant
 
 FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx_data"

@@ -18,8 +18,8 @@ from encort.export.evaluation import Evaluation
 from encort.export.quantization import STRENGTHS
 from encort.export.trained import TrainedModel
 from encort.export.variants import write_eight_bit, write_full_precision
-from encort.runtime.bundle import Bundle
-from encort.runtime.manifest import TOKENIZER_FILE, Metric, Precision, Variant
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import TOKENIZER_FILE, Metric, Precision, Variant
 from encort.runtime.model import Model
 from encort.runtime.options import Options
 

@@ -12,10 +12,10 @@ import onnx_ir as ir
 
 from encort.export.graph import Function
 from encort.export.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.cores import available_cores
 from encort.runtime.cuda import DeviceSessions
-from encort.runtime.manifest import Layout, Variant
 from encort.runtime.session import Runs, Session
 
 OPERATOR = "PackedMultiHeadAttention"

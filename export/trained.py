@@ -19,10 +19,8 @@ from encort.export.description import Description, FloatArray
 from encort.export.oracle import Oracle, TokenRange
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.two_encoders import MODEL_TYPE
-from encort.runtime.bundle import file_entries
-from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.extras import installed_versions
-from encort.runtime.manifest import (
+from encort.runtime.bundle.bundle import file_entries
+from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
     SENTENCE_EMBEDDING,
     Embedding,
@@ -33,6 +31,8 @@ from encort.runtime.manifest import (
     Task,
     Variant,
 )
+from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.extras import installed_versions
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import LIMIT
 

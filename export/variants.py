@@ -12,8 +12,8 @@ from encort.export.graph import axes, save_sharing_weights
 from encort.export.half import in_half_precision
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
-from encort.runtime.cpu import VNNI
-from encort.runtime.manifest import Device, Layout, Precision, Variant
+from encort.runtime.bundle.cpu import VNNI
+from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
 
 CACHE = 2**26
 """Bytes of weights from which on reading them again for every run costs more than padding in attention."""

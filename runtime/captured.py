@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.manifest import Variant
+from encort.runtime.bundle.manifest import Variant
 from encort.runtime.packing import packed_places, token_offset
 from encort.runtime.session import BoundRun, FloatArray, Session
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from encort.runtime.manifest import Fidelity, Manifest
+    from encort.runtime.bundle.manifest import Fidelity, Manifest
     from encort.runtime.model import Model
     from encort.runtime.outputs import Record
     from encort.runtime.text.token_batch import Text, TokenBatch
@@ -85,7 +85,7 @@ def predict(head: str | None, all_scores: bool, n_best: int | None, **options: A
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """What a bundle says of itself."""
-    from encort.runtime.bundle import Bundle
+    from encort.runtime.bundle.bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     click.echo(manifest.to_json() if as_json else _summary(manifest), nl=not as_json)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from encort.runtime.bundle.cpu import cpu_name
 from encort.runtime.common.errors import InputError
-from encort.runtime.cpu import cpu_name
 from encort.runtime.text.token_batch import Int64Array
 
 log = logging.getLogger("encort")

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.bundle.manifest import Variant
 from encort.runtime.captured import CapturedSession
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
 from encort.runtime.costs import Costs
 from encort.runtime.host_memory import Bytes, HostBuffer, ordinary, page_locked
-from encort.runtime.manifest import Variant
 from encort.runtime.packing import Packing, packed_places
 from encort.runtime.planner import Lanes
 from encort.runtime.session import CUDA_PROVIDER, FloatArray, Places, Session

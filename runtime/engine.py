@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.ahead import Begun
+from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.costs import Costs, measure_costs
-from encort.runtime.manifest import Layout, Variant
 from encort.runtime.planner import Lanes, plan
 from encort.runtime.session import FloatArray, Runs
 from encort.runtime.spread import Spread

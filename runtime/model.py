@@ -11,13 +11,13 @@ import numpy as np
 
 from encort.runtime import cuda
 from encort.runtime.ahead import Begun, one_ahead
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.cores import available_cores
 from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine import Engine
 from encort.runtime.golden import check_results
-from encort.runtime.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
 from encort.runtime.options import Options, check_number, choice
 from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
 from encort.runtime.results import Answer, Classification, Found, Span

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import SupportsIndex, TypeVar, cast
 
+from encort.runtime.bundle.manifest import Device, Precision
 from encort.runtime.common.errors import InputError, InputTypeError
-from encort.runtime.manifest import Device, Precision
 from encort.runtime.session import PROVIDERS
 
 Choice = TypeVar("Choice", bound=StrEnum)

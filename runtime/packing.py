@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.manifest import Variant
+from encort.runtime.bundle.manifest import Variant
 from encort.runtime.session import FloatArray, Places
 from encort.runtime.text.token_batch import BoolArray, Int64Array
 

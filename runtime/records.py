@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from encort.runtime.bundle.manifest import Head, Task
 from encort.runtime.common.errors import InputError
-from encort.runtime.manifest import Head, Task
 from encort.runtime.model import Model
 from encort.runtime.outputs import Record
 from encort.runtime.tasks import CLASSIFIERS

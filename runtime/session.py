@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
-from encort.runtime.manifest import Device, Variant
 
 # Importing it begins to collect telemetry, on Linux too since 1.31: a database in the user's cache folder, and posts.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from encort.runtime.answers import answers
+from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
 from encort.runtime.common.errors import InputTypeError, WrongTaskError
-from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
 from encort.runtime.options import check_whole
 from encort.runtime.results import Answer, Classification, Found, Span, classifications, sigmoid, softmax
 from encort.runtime.session import FloatArray

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.manifest import SENTENCE_EMBEDDING, Embedding, Precision
+from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Embedding, Precision
 
 FloatArray = NDArray[np.float32]
 

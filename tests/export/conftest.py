@@ -18,8 +18,8 @@ from encort.export import exporter
 from encort.export.graph import save_sharing_weights
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
+from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import Pooling
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from encort.export.checkpoint import Checkpoint
 from encort.export.trained import TrainedModel
-from encort.runtime.manifest import Task
+from encort.runtime.bundle.manifest import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.cli import group
 from encort.runtime.common.errors import CheckpointError, FidelityError, MissingExtraError, OutputExistsError
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from encort.export.samples import sample_texts
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.cli import group, main
 from encort.runtime.common.errors import DatasetError, InputError, InputTypeError
 

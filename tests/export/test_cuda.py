@@ -12,10 +12,10 @@ from encort.export.exporter import export_bundle, verify_against_checkpoint
 from encort.export.half import in_half_precision
 from encort.export.stand_in import open_to_verify
 from encort.export.trained import TrainedModel
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Device, Layout, Precision
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.golden import verify_bundle
-from encort.runtime.manifest import Device, Layout, Precision
 
 
 @pytest.fixture(scope="module")

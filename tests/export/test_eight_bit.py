@@ -17,8 +17,8 @@ from encort.export.heads import author
 from encort.export.oracle import padded_case
 from encort.export.samples import sample_texts
 from encort.export.trained import TrainedModel
-from encort.runtime.bundle import Bundle
-from encort.runtime.manifest import Layout
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.tolerance import cosines
 

@@ -4,8 +4,8 @@ import pytest
 
 from encort.export.embedding_settings import EmbeddingSettings
 from encort.export.exporter import export_bundle
+from encort.runtime.bundle.manifest import Embedding, Pooling
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import Embedding, Pooling
 
 MODULES = {
     "transformer": {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from encort.export.encoder import ACTIVATIONS
-from encort.runtime.manifest import Layout
+from encort.runtime.bundle.manifest import Layout
 
 BERTS = {
     "one head": {"hidden_size": 6, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 7},

@@ -11,8 +11,8 @@ from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from encort.export.evaluation import LEAST_EXAMPLES, Evaluation
+from encort.runtime.bundle.manifest import Head, Task
 from encort.runtime.common.errors import DatasetError
-from encort.runtime.manifest import Head, Task
 
 TAGS = ["O", "B-who", "I-who", "B-where"]
 

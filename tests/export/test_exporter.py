@@ -14,9 +14,8 @@ from encort.export import exporter
 from encort.export.architectures import ARCHITECTURES
 from encort.export.exporter import verify_against_checkpoint
 from encort.export.samples import sample_texts
-from encort.runtime.bundle import Bundle
-from encort.runtime.common.errors import CheckpointError, FidelityError, OutputExistsError
-from encort.runtime.manifest import (
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     MANIFEST_FILE,
     POOLER_OUTPUT,
@@ -27,6 +26,7 @@ from encort.runtime.manifest import (
     Precision,
     Task,
 )
+from encort.runtime.common.errors import CheckpointError, FidelityError, OutputExistsError
 from encort.runtime.session import Session
 from encort.runtime.tolerance import error_limit
 

@@ -5,8 +5,7 @@ import transformers
 
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
-from encort.runtime.common.errors import CheckpointError
-from encort.runtime.manifest import (
+from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,
     SENTENCE_EMBEDDING,
@@ -14,6 +13,7 @@ from encort.runtime.manifest import (
     Layout,
     Pooling,
 )
+from encort.runtime.common.errors import CheckpointError
 
 LARGEST_ERROR = 5e-5
 

@@ -18,7 +18,7 @@ from encort.export.description import Description
 from encort.export.half import in_half_precision
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
-from encort.runtime.manifest import Embedding, Layout, Pooling
+from encort.runtime.bundle.manifest import Embedding, Layout, Pooling
 from encort.runtime.packing import Packing
 
 MICROSOFT = "com.microsoft"

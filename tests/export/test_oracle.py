@@ -5,7 +5,7 @@ import pytest
 
 from encort.export.oracle import Case
 from encort.export.trained import TrainedModel
-from encort.runtime.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Pooling
+from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Pooling
 
 ENCODER_OUTPUTS = {LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING}
 

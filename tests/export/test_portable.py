@@ -20,10 +20,10 @@ from encort.export import portable
 from encort.export.exporter import export_bundle
 from encort.export.portable import write_portable
 from encort.export.trained import TrainedModel
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Layout, Pooling
 from encort.runtime.cli import group
 from encort.runtime.golden import verify_bundle
-from encort.runtime.manifest import Layout, Pooling
 
 TEXTS = ["my card is lost", "hello", "안녕하세요 하이", "play the card, change my pin " * 3, "a"]
 HEADS = {

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from encort.export import eight_bit, exporter, trained, variants
+from encort.runtime.bundle.manifest import Layout, Pooling
 from encort.runtime.common.errors import FidelityError
-from encort.runtime.manifest import Layout, Pooling
 
 MASK_INPUT_OF_ATTENTION = 4
 export_bundle = functools.partial(exporter.export_bundle, variants=["fp32"])

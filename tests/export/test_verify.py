@@ -7,8 +7,7 @@ import pytest
 
 from encort.export.oracle import Case, Oracle
 from encort.export.verify import TokenRange, verify
-from encort.runtime.common.errors import FidelityError
-from encort.runtime.manifest import (
+from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     PORTABLE,
     SENTENCE_EMBEDDING,
@@ -21,6 +20,7 @@ from encort.runtime.manifest import (
     Task,
     Variant,
 )
+from encort.runtime.common.errors import FidelityError
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.tolerance import error_limit
 

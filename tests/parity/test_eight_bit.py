@@ -15,7 +15,7 @@ from encort.export.eight_bit import by_sensitivity, quantize_model, within_budge
 from encort.export.exporter import export_bundle
 from encort.export.graph import save_sharing_weights
 from encort.export.trained import TrainedModel
-from encort.runtime.manifest import Layout
+from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.tolerance import cosines
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import encort
 from encort.export.exporter import export_bundle
+from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError, WrongTaskError
-from encort.runtime.manifest import Task
 
 TEXTS = ["a", "", "my card is lost", "안녕하세요 😀 hello", "the card " * 100]
 TOPICS, TAGS, MOODS = ["card", "pin", "hello"], ["O", "B-x", "B-y", "B-z"], ["joy", "anger", "fear", "calm"]

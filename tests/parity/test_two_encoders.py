@@ -16,7 +16,7 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import CheckpointError, InputTypeError, WrongTaskError
 from encort.runtime.session import CUDA_PROVIDER
 

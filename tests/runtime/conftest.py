@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import encort
-from encort.runtime.bundle import sha256
-from encort.runtime.manifest import Device, Layout, Precision, Variant
+from encort.runtime.bundle.bundle import sha256
+from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
 from encort.runtime.session import FloatArray
 from encort.runtime.text.token_batch import Int64Array
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encort.export.stand_in import stand_in_session
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.captured import CapturedSession, Shape, filled, grid
 from encort.runtime.common.errors import EncortError
 from encort.runtime.packing import Packing, packed_places

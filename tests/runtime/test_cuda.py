@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 import encort
 from encort.export.stand_in import open_to_verify, stand_in_session
 from encort.runtime import cuda
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Device, Layout
 from encort.runtime.captured import CapturedSession
 from encort.runtime.common.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError
 from encort.runtime.cuda import DeviceSession, DeviceSessions
-from encort.runtime.manifest import Device, Layout
 from encort.runtime.options import Options
 from encort.runtime.packing import Packing
 from encort.runtime.session import CUDA_PROVIDER, PROVIDERS

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from encort.runtime.bundle.manifest import Layout
 from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
-from encort.runtime.manifest import Layout
 from encort.runtime.text.token_batch import TokenBatch
 
 BAD = 99

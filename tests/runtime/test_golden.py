@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Precision
 from encort.runtime.common.errors import (
     BundleError,
     BundleFileChangedError,
@@ -16,7 +17,6 @@ from encort.runtime.common.errors import (
     FidelityError,
 )
 from encort.runtime.golden import Golden, verify_bundle
-from encort.runtime.manifest import Precision
 from encort.runtime.tolerance import error_limit
 
 

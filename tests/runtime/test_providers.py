@@ -6,7 +6,7 @@ import pytest
 
 import encort
 from encort.runtime import golden
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import DeviceError, FidelityError, VariantNotFoundError
 from encort.runtime.golden import check_results
 

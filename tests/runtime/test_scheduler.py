@@ -10,6 +10,7 @@ from concurrent.futures import wait as wait_for
 import numpy as np
 import pytest
 
+from encort.runtime.bundle.manifest import Layout
 from encort.runtime.common.errors import (
     DeadlineError,
     EncortError,
@@ -21,7 +22,6 @@ from encort.runtime.common.errors import (
 )
 from encort.runtime.costs import Costs
 from encort.runtime.engine import Engine
-from encort.runtime.manifest import Layout
 from encort.runtime.planner import TOKENS_PER_RUN
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.text.token_batch import TokenBatch

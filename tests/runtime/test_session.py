@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Layout
 from encort.runtime.common.errors import BundleFileChangedError, BundleFileMissingError, EncortError
-from encort.runtime.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Layout
 from encort.runtime.session import Session
 
 IDS = np.array([[2, 10, 11, 12, 3], [2, 20, 21, 22, 3]])

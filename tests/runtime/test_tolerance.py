@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from encort.runtime.manifest import SENTENCE_EMBEDDING, Embedding, Pooling, Precision
+from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Embedding, Pooling, Precision
 from encort.runtime.tolerance import cosines, error_limit
 
 UNIT = Embedding(pooling=Pooling.MEAN, normalize=True)

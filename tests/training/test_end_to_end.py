@@ -7,7 +7,7 @@ import transformers
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.manifest import Task
+from encort.runtime.bundle.manifest import Task
 
 TEXTS = ["my card is lost", "hello", "change the pin", "안녕하세요", "the pin of my card is lost now " * 20, ""]
 

@@ -8,8 +8,8 @@ import transformers
 
 import encort
 from encort.export.exporter import export_bundle
+from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import DatasetError
-from encort.runtime.manifest import Pooling
 from encort.training.examples import Examples, hold_back
 from encort.training.features import Collator
 from encort.training.prepare import VALIDATION_SHARE

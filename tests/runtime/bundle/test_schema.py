@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from encort.runtime.schema import SchemaError, from_plain
+from encort.runtime.bundle.schema import SchemaError, from_plain
 
 
 class Color(StrEnum):

@@ -8,16 +8,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from encort.runtime.common.errors import (
-    BundleError,
-    BundleFileChangedError,
-    BundleFileMissingError,
-    BundlePathError,
-    DeviceError,
-    VariantNotFoundError,
-)
-from encort.runtime.cpu import cpu_name, has_instruction_set
-from encort.runtime.manifest import (
+from encort.runtime.bundle.cpu import cpu_name, has_instruction_set
+from encort.runtime.bundle.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,
     PORTABLE,
@@ -27,6 +19,14 @@ from encort.runtime.manifest import (
     Manifest,
     Precision,
     Variant,
+)
+from encort.runtime.common.errors import (
+    BundleError,
+    BundleFileChangedError,
+    BundleFileMissingError,
+    BundlePathError,
+    DeviceError,
+    VariantNotFoundError,
 )
 
 

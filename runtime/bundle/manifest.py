@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from encort.runtime.bundle.schema import SchemaError, from_plain
 from encort.runtime.common.errors import BundleError, BundleVersionError
-from encort.runtime.schema import SchemaError, from_plain
 
 FORMAT_VERSION = 3
 MANIFEST_FILE = "encort.json"

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 
 import encort
-from encort.runtime.bundle import Bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import FORMAT_VERSION, Device, Precision
 from encort.runtime.common.errors import (
     BundleError,
     BundleFileChangedError,
@@ -19,7 +20,6 @@ from encort.runtime.common.errors import (
     BundleVersionError,
     VariantNotFoundError,
 )
-from encort.runtime.manifest import FORMAT_VERSION, Device, Precision
 
 GRAPH, WEIGHTS = "cpu-fp32.onnx", "cpu-fp32.weights"
 LOADED = ["tokenizer.json", GRAPH, WEIGHTS]

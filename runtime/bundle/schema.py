@@ -23,7 +23,7 @@ def from_plain(kind: type[T], value: Any, place: str = "") -> T:
     [1, 2]
     >>> from_plain(list[int], [1, "2"])
     Traceback (most recent call last):
-    encort.runtime.schema.SchemaError: [1]: expected int, got '2'
+    encort.runtime.bundle.schema.SchemaError: [1]: expected int, got '2'
 
     Raises:
         SchemaError: The value does not fit; the message says where, what was expected and what came.

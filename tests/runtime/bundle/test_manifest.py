@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from encort.runtime.bundle.manifest import FORMAT_VERSION, Manifest, Task
 from encort.runtime.common.errors import BundleError, BundleVersionError
-from encort.runtime.manifest import FORMAT_VERSION, Manifest, Task
 
 
 @pytest.fixture(scope="module")
