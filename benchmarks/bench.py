@@ -21,7 +21,7 @@ from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import PORTABLE, Device
 from encort.runtime.common.errors import InputError
-from encort.runtime.cores import available_cores
+from encort.runtime.engine.cores import available_cores
 from encort.runtime.model import Model, load
 from encort.runtime.text.token_batch import Text
 

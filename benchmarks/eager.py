@@ -12,7 +12,7 @@ from encort.export.checkpoint import Checkpoint
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.cores import available_cores
+from encort.runtime.engine.cores import available_cores
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
 

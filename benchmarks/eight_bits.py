@@ -21,8 +21,8 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.common.tables import read_rows
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.inputs import read_texts
-from encort.runtime.session import FloatArray
 
 ROUNDS = 5
 

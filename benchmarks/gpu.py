@@ -37,8 +37,8 @@ from encort.benchmarks.torch_on_gpu import Padded, Unpadded
 from encort.benchmarks.workload import mixed_texts
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
-from encort.runtime.cores import available_cores
-from encort.runtime.session import FloatArray
+from encort.runtime.engine.cores import available_cores
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.tolerance import cosines
 

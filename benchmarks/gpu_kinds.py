@@ -28,7 +28,7 @@ from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.errors import DeviceError
-from encort.runtime.cores import available_cores
+from encort.runtime.engine.cores import available_cores
 from encort.runtime.tolerance import COSINES, neighbour_limit
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
 

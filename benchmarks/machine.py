@@ -10,7 +10,7 @@ from pathlib import Path
 
 from encort.runtime.bundle.cpu import cpu_flags, cpu_name
 from encort.runtime.common.extras import installed_versions
-from encort.runtime.cores import available_cores
+from encort.runtime.engine.cores import available_cores
 
 _PACKAGES = ("encort", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "torch", "transformers")
 _WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

@@ -11,9 +11,9 @@ import onnxruntime
 from encort.benchmarks.results import Operator
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Layout, Variant
-from encort.runtime.costs import Costs
-from encort.runtime.planner import Lanes, plan
-from encort.runtime.session import CPU_PROVIDER, session_options
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.planner import Lanes, plan
+from encort.runtime.engine.session import CPU_PROVIDER, session_options
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
 

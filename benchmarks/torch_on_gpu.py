@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch.nn import functional
 
-from encort.runtime.session import FloatArray
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import Int64Array, TokenBatch
 
 PLACES = 16384

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.bundle.manifest import Head, Manifest, Task, Variant
     from encort.runtime.common import errors
-    from encort.runtime.costs import Costs
+    from encort.runtime.engine.costs import Costs
+    from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
     from encort.runtime.results import Answer, Classification, Found, Span
     from encort.runtime.serving import AsyncService, Service, Serving
-    from encort.runtime.stats import Histogram, Stats
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
@@ -59,16 +59,16 @@ _HOMES = {
     "AsyncService": "encort.runtime.serving",
     "Bundle": "encort.runtime.bundle.bundle",
     "Classification": "encort.runtime.results",
-    "Costs": "encort.runtime.costs",
+    "Costs": "encort.runtime.engine.costs",
     "Found": "encort.runtime.results",
     "Head": "encort.runtime.bundle.manifest",
-    "Histogram": "encort.runtime.stats",
+    "Histogram": "encort.runtime.engine.stats",
     "Manifest": "encort.runtime.bundle.manifest",
     "Model": "encort.runtime.model",
     "Service": "encort.runtime.serving",
     "Serving": "encort.runtime.serving",
     "Span": "encort.runtime.results",
-    "Stats": "encort.runtime.stats",
+    "Stats": "encort.runtime.engine.stats",
     "Task": "encort.runtime.bundle.manifest",
     "TokenBatch": "encort.runtime.text.token_batch",
     "Variant": "encort.runtime.bundle.manifest",

@@ -14,9 +14,9 @@ from encort.export.graph import Function
 from encort.export.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Variant
-from encort.runtime.cores import available_cores
 from encort.runtime.cuda import DeviceSessions
-from encort.runtime.session import Runs, Session
+from encort.runtime.engine.cores import available_cores
+from encort.runtime.engine.session import Runs, Session
 
 OPERATOR = "PackedMultiHeadAttention"
 OpenSession = Callable[[Bundle, Variant], Runs]

@@ -14,8 +14,8 @@ from encort.export.oracle import Case, Oracle, TokenRange, padded_case
 from encort.runtime.bundle.cpu import cpu_name
 from encort.runtime.bundle.manifest import PORTABLE, Fidelity, Head, Layout, Task, Variant
 from encort.runtime.common.errors import FidelityError
-from encort.runtime.cores import available_cores
-from encort.runtime.session import Runs
+from encort.runtime.engine.cores import available_cores
+from encort.runtime.engine.session import Runs
 from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
 from encort.runtime.tolerance import COSINES, cosines, error_limit, neighbour_limit
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.results import Answer, Found, counted, end_of_mark, softmax
-from encort.runtime.session import FloatArray
 from encort.runtime.text.token_batch import Text, TokenBatch
 
 LONGEST = 30

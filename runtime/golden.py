@@ -17,7 +17,7 @@ from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
 from encort.runtime.cuda import open_devices
-from encort.runtime.session import FloatArray, Runs, Session, has_device
+from encort.runtime.engine.session import FloatArray, Runs, Session, has_device
 from encort.runtime.text.token_batch import Int64Array, Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.tolerance import COSINE_SLACK, cosines, error_limit

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.session import CUDA_MAJOR, Places
+from encort.runtime.engine.session import CUDA_MAJOR, Places
 
 log = logging.getLogger("encort")
 

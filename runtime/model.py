@@ -10,21 +10,21 @@ from typing import Any, Self, cast
 import numpy as np
 
 from encort.runtime import cuda
-from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
-from encort.runtime.cores import available_cores
-from encort.runtime.costs import Costs, costs_file, read_costs, save_costs
-from encort.runtime.engine import Engine
+from encort.runtime.engine.cores import available_cores
+from encort.runtime.engine.costs import Costs, costs_file, read_costs, save_costs
+from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.pending import Begun, one_ahead
+from encort.runtime.engine.session import CPU_PROVIDER, FloatArray, Runs, Session, check_provider
+from encort.runtime.engine.stats import Stats
+from encort.runtime.engine.tokenizer_pool import CHUNK, ParallelTokenizer
 from encort.runtime.golden import check_results
 from encort.runtime.options import Options, check_number, choice
-from encort.runtime.parallel_tokenizer import CHUNK, ParallelTokenizer
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.serving import Serving
-from encort.runtime.session import CPU_PROVIDER, FloatArray, Runs, Session, check_provider
-from encort.runtime.stats import Stats
 from encort.runtime.tasks import Call, Results, Tasks
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer

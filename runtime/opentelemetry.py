@@ -10,8 +10,8 @@ from dataclasses import fields
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from encort.runtime.engine.stats import GAUGES, TIMES, Stats
 from encort.runtime.model import Model
-from encort.runtime.stats import GAUGES, TIMES, Stats
 
 
 def observe(models: Mapping[str, Model], *, meter: Meter | None = None) -> None:

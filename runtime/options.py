@@ -9,7 +9,7 @@ from typing import SupportsIndex, TypeVar, cast
 
 from encort.runtime.bundle.manifest import Device, Precision
 from encort.runtime.common.errors import InputError, InputTypeError
-from encort.runtime.session import PROVIDERS
+from encort.runtime.engine.session import PROVIDERS
 
 Choice = TypeVar("Choice", bound=StrEnum)
 AUTO = "auto"

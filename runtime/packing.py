@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Variant
-from encort.runtime.session import FloatArray, Places
+from encort.runtime.engine.session import FloatArray, Places
 from encort.runtime.text.token_batch import BoolArray, Int64Array
 
 Int32Array = NDArray[np.int32]

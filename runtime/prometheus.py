@@ -12,8 +12,8 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from encort.runtime.engine.stats import GAUGES, TIMES, Stats
 from encort.runtime.model import Model
-from encort.runtime.stats import GAUGES, TIMES, Stats
 
 
 class StatsCollector(Collector):

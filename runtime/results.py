@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from encort.runtime.session import FloatArray
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
 
 

@@ -25,9 +25,9 @@ from encort.runtime.common.errors import (
     OverloadedError,
     WorkerDiedError,
 )
-from encort.runtime.engine import Engine
+from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.options import check_whole
-from encort.runtime.session import FloatArray
 from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
 
 Outputs = tuple[str, ...]

@@ -13,10 +13,10 @@ from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
 import numpy as np
 
 from encort.runtime.common.errors import DeadlineError, InputError
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.options import check_number
 from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Arrays, Scheduler
-from encort.runtime.session import FloatArray
 from encort.runtime.tasks import Call, Tasks
 from encort.runtime.text.token_batch import Text, TokenBatch
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from encort.runtime.common.errors import InputTooLongError
-from encort.runtime.session import FloatArray
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import BoolArray, Int64Array, TokenBatch
 
 

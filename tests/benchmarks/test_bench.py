@@ -26,7 +26,7 @@ from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.cli import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError
-from encort.runtime.session import CUDA_PROVIDER
+from encort.runtime.engine.session import CUDA_PROVIDER
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
 
 

@@ -18,7 +18,7 @@ from encort.export.stand_in import open_to_verify
 from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import EncortError, FidelityError
-from encort.runtime.session import CUDA_PROVIDER
+from encort.runtime.engine.session import CUDA_PROVIDER
 from encort.runtime.text.token_batch import TokenBatch
 
 SOME_KINDS = ("BERT, embeddings", "two encoders")

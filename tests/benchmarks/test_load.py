@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import encort
 from encort.benchmarks.load import measure_load
 from encort.runtime.common.errors import OverloadedError
-from encort.runtime.stats import Recorder
+from encort.runtime.engine.stats import Recorder
 
 
 class Model:

@@ -27,7 +27,7 @@ from encort.runtime.bundle.manifest import (
     Task,
 )
 from encort.runtime.common.errors import CheckpointError, FidelityError, OutputExistsError
-from encort.runtime.session import Session
+from encort.runtime.engine.session import Session
 from encort.runtime.tolerance import error_limit
 
 export_bundle = functools.partial(exporter.export_bundle, variants=["fp32"])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.costs import Costs
-from encort.runtime.planner import TOKENS_PER_RUN, Lanes, makespan, plan
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.planner import TOKENS_PER_RUN, Lanes, makespan, plan
 
 lengths_of_texts = st.lists(st.integers(1, 2 * TOKENS_PER_RUN) | st.integers(1, 8), max_size=200).map(
     lambda lengths: np.array(lengths, np.int64)

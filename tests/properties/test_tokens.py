@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.costs import Costs
-from encort.runtime.planner import Lanes, plan
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.planner import Lanes, plan
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 

@@ -17,7 +17,7 @@ import pytest
 import encort
 from encort.runtime.bundle.bundle import sha256
 from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
-from encort.runtime.session import FloatArray
+from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import Int64Array
 
 LABELS = ["card_lost", "change_pin", "hello"]

@@ -21,9 +21,9 @@ from encort.runtime.bundle.manifest import Device, Layout
 from encort.runtime.captured import CapturedSession
 from encort.runtime.common.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError
 from encort.runtime.cuda import DeviceSession, DeviceSessions
+from encort.runtime.engine.session import CUDA_PROVIDER, PROVIDERS
 from encort.runtime.options import Options
 from encort.runtime.packing import Packing
-from encort.runtime.session import CUDA_PROVIDER, PROVIDERS
 
 TEXTS = ["hello", "my card is lost", "", "change the pin, my pin is lost! " * 20, "안녕하세요"]
 

@@ -6,9 +6,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import encort
+from encort.runtime.engine.stats import Histogram
 from encort.runtime.opentelemetry import observe
 from encort.runtime.prometheus import StatsCollector
-from encort.runtime.stats import Histogram
 
 
 @pytest.fixture

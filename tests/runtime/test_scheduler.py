@@ -20,9 +20,9 @@ from encort.runtime.common.errors import (
     OverloadedError,
     WorkerDiedError,
 )
-from encort.runtime.costs import Costs
-from encort.runtime.engine import Engine
-from encort.runtime.planner import TOKENS_PER_RUN
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.planner import TOKENS_PER_RUN
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.text.token_batch import TokenBatch
 

@@ -11,8 +11,8 @@ import pytest
 
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.common.errors import EncortError, ModelClosedError
-from encort.runtime.costs import Costs
-from encort.runtime.engine import Engine
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.engine import Engine
 from encort.runtime.text.token_batch import TokenBatch
 
 BAD = 99

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.spread import Spread
+from encort.runtime.engine.spread import Spread
 
 
 @pytest.fixture

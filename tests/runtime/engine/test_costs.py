@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import encort
-from encort.runtime.costs import Costs, costs_file, measure_costs, read_costs, save_costs
+from encort.runtime.engine.costs import Costs, costs_file, measure_costs, read_costs, save_costs
 
 KNOWN = Costs(run=4e-3, token=5e-5, pair=2e-7)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encort.runtime.costs import Costs
+from encort.runtime.engine.costs import Costs
 from encort.runtime.text.token_batch import Int64Array
 
 TOKENS_PER_RUN = 256

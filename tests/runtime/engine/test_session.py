@@ -9,7 +9,7 @@ import pytest
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Layout
 from encort.runtime.common.errors import BundleFileChangedError, BundleFileMissingError, EncortError
-from encort.runtime.session import Session
+from encort.runtime.engine.session import Session
 
 IDS = np.array([[2, 10, 11, 12, 3], [2, 20, 21, 22, 3]])
 LOGITS = "logits"

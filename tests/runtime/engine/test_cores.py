@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from encort.runtime.cores import available_cores
+from encort.runtime.engine.cores import available_cores
 
 MACHINE = 64
 

@@ -17,14 +17,14 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.ahead import Begun
 from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.common.errors import EncortError, ModelClosedError
-from encort.runtime.costs import Costs, measure_costs
-from encort.runtime.planner import Lanes, plan
-from encort.runtime.session import FloatArray, Runs
-from encort.runtime.spread import Spread
-from encort.runtime.stats import Recorder
+from encort.runtime.engine.costs import Costs, measure_costs
+from encort.runtime.engine.pending import Begun
+from encort.runtime.engine.planner import Lanes, plan
+from encort.runtime.engine.session import FloatArray, Runs
+from encort.runtime.engine.spread import Spread
+from encort.runtime.engine.stats import Recorder
 from encort.runtime.text.token_batch import Int64Array, TokenBatch
 
 log = logging.getLogger("encort")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError, ModelClosedError
-from encort.runtime.costs import Costs
-from encort.runtime.engine import Engine
-from encort.runtime.parallel_tokenizer import ParallelTokenizer
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.tokenizer_pool import ParallelTokenizer
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
 

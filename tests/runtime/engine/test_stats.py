@@ -8,7 +8,7 @@ import pytest
 
 import encort
 from encort.runtime.common.errors import OverloadedError
-from encort.runtime.stats import BOUNDS, Histogram, Recorder, Stats
+from encort.runtime.engine.stats import BOUNDS, Histogram, Recorder, Stats
 
 TIMES = ["queue_seconds", "run_seconds", "tokenize_seconds"]
 COUNTS = [field.name for field in dataclasses.fields(Stats) if field.name not in TIMES]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.common.errors import InputError
+from encort.runtime.engine.pending import Begun, one_ahead
 
 
 @pytest.fixture

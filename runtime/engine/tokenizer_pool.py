@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
-from encort.runtime.ahead import Begun, one_ahead
 from encort.runtime.common.errors import InputTypeError
-from encort.runtime.engine import Engine
+from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.pending import Begun, one_ahead
 from encort.runtime.options import check_whole, choice
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, joined
 from encort.runtime.text.tokenizer import Tokenizer
