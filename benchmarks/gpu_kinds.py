@@ -24,10 +24,10 @@ from encort.benchmarks.results import Check, Race
 from encort.benchmarks.workload import mixed_texts
 from encort.export.exporter import export_bundle, verify_against_checkpoint
 from encort.export.variants import CUDA
-from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.errors import DeviceError
+from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.tolerance import COSINES, neighbour_limit
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence

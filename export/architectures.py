@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from encort.export.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.packing import COLUMNS
+from encort.runtime.cuda.packing import COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from encort.export.graph import Function
 from encort.export.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Variant
-from encort.runtime.cuda import DeviceSessions
+from encort.runtime.cuda.workers import DeviceSessions
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import Runs, Session
 

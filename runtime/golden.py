@@ -16,7 +16,7 @@ import numpy as np
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
-from encort.runtime.cuda import open_devices
+from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import FloatArray, Runs, Session, has_device
 from encort.runtime.text.token_batch import Int64Array, Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer

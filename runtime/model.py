@@ -9,10 +9,10 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
+from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine.engine import Engine

@@ -22,10 +22,10 @@ from encort.benchmarks.profile import profile
 from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
 from encort.export.stand_in import open_to_verify
-from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.cli import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError
+from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
 

@@ -15,9 +15,9 @@ from encort.benchmarks.results import Check, read, save
 from encort.benchmarks.tables import race_table
 from encort.benchmarks.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
 from encort.export.stand_in import open_to_verify
-from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import EncortError, FidelityError
+from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER
 from encort.runtime.text.token_batch import TokenBatch
 

@@ -19,7 +19,7 @@ from encort.export.half import in_half_precision
 from encort.export.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import Embedding, Layout, Pooling
-from encort.runtime.packing import Packing
+from encort.runtime.cuda.packing import Packing
 
 MICROSOFT = "com.microsoft"
 LENGTHS = [[5, 1, 64, 17], [1], [64], [2, 2, 2], [64, 64], list(range(1, 12))]

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import encort
 from encort.export.exporter import export_bundle
 from encort.export.stand_in import open_to_verify
-from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import CheckpointError, InputTypeError, WrongTaskError
+from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER
 
 PAIRS = [

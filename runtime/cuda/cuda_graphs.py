@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Variant
+from encort.runtime.cuda.packing import packed_places, token_offset
 from encort.runtime.engine.session import BoundRun, FloatArray, Session
-from encort.runtime.packing import packed_places, token_offset
 
 ROWS = (2, 5, 17)
 TOKENS = (24, 48, 96, 192, 384)

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 import encort
 from encort.export.stand_in import open_to_verify, stand_in_session
-from encort.runtime import cuda
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout
-from encort.runtime.captured import CapturedSession
 from encort.runtime.common.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError
-from encort.runtime.cuda import DeviceSession, DeviceSessions
+from encort.runtime.cuda import workers as cuda
+from encort.runtime.cuda.cuda_graphs import CapturedSession
+from encort.runtime.cuda.packing import Packing
+from encort.runtime.cuda.workers import DeviceSession, DeviceSessions
 from encort.runtime.engine.session import CUDA_PROVIDER, PROVIDERS
 from encort.runtime.options import Options
-from encort.runtime.packing import Packing
 
 TEXTS = ["hello", "my card is lost", "", "change the pin, my pin is lost! " * 20, "안녕하세요"]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime import host_memory
-from encort.runtime.host_memory import HostBuffer, ordinary, page_locked
+from encort.runtime.cuda import pinned_memory as host_memory
+from encort.runtime.cuda.pinned_memory import HostBuffer, ordinary, page_locked
 
 shapes = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=5)
 dtypes = st.sampled_from([np.int32, np.int64, np.float32])

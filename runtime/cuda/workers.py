@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Variant
-from encort.runtime.captured import CapturedSession
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
+from encort.runtime.cuda.cuda_graphs import CapturedSession
+from encort.runtime.cuda.packing import Packing, packed_places
+from encort.runtime.cuda.pinned_memory import Bytes, HostBuffer, ordinary, page_locked
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.planner import Lanes
 from encort.runtime.engine.session import CUDA_PROVIDER, FloatArray, Places, Session
-from encort.runtime.host_memory import Bytes, HostBuffer, ordinary, page_locked
-from encort.runtime.packing import Packing, packed_places
 
 SIZES = (1024, 4096, 16384)
 """Tokens a run: enough to fill a device at last, and few enough that memory is bounded."""

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from encort.export.stand_in import stand_in_session
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.captured import CapturedSession, Shape, filled, grid
 from encort.runtime.common.errors import EncortError
-from encort.runtime.packing import Packing, packed_places
+from encort.runtime.cuda.cuda_graphs import CapturedSession, Shape, filled, grid
+from encort.runtime.cuda.packing import Packing, packed_places
 
 LONGEST = 64
 NAMES = ["sentence_embedding", "last_hidden_state", "logits"]
