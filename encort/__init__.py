@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
-    from encort.runtime.results import Answer, Classification, Found, Span
     from encort.runtime.serving import AsyncService, Service, Serving
+    from encort.runtime.tasks.results import Answer, Classification, Found, Span
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
@@ -55,19 +55,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "encort.runtime.results",
+    "Answer": "encort.runtime.tasks.results",
     "AsyncService": "encort.runtime.serving",
     "Bundle": "encort.runtime.bundle.bundle",
-    "Classification": "encort.runtime.results",
+    "Classification": "encort.runtime.tasks.results",
     "Costs": "encort.runtime.engine.costs",
-    "Found": "encort.runtime.results",
+    "Found": "encort.runtime.tasks.results",
     "Head": "encort.runtime.bundle.manifest",
     "Histogram": "encort.runtime.engine.stats",
     "Manifest": "encort.runtime.bundle.manifest",
     "Model": "encort.runtime.model",
     "Service": "encort.runtime.serving",
     "Serving": "encort.runtime.serving",
-    "Span": "encort.runtime.results",
+    "Span": "encort.runtime.tasks.results",
     "Stats": "encort.runtime.engine.stats",
     "Task": "encort.runtime.bundle.manifest",
     "TokenBatch": "encort.runtime.text.token_batch",

@@ -17,7 +17,7 @@ from encort.runtime.common.corpora import text_of_tokens
 from encort.runtime.common.errors import DatasetError, InputError
 from encort.runtime.common.tables import Row, read_rows
 from encort.runtime.model import Model
-from encort.runtime.spans import Word, spans_of_tags
+from encort.runtime.tasks.spans import Word, spans_of_tags
 from encort.runtime.text.token_batch import Text
 
 LEAST_EXAMPLES = 10

@@ -22,10 +22,10 @@ from encort.runtime.engine.stats import Stats
 from encort.runtime.engine.tokenizer_pool import CHUNK, ParallelTokenizer
 from encort.runtime.golden import check_results
 from encort.runtime.options import Options, check_number, choice
-from encort.runtime.results import Answer, Classification, Found, Span
 from encort.runtime.scheduler import Scheduler
 from encort.runtime.serving import Serving
-from encort.runtime.tasks import Call, Results, Tasks
+from encort.runtime.tasks.results import Answer, Classification, Found, Span
+from encort.runtime.tasks.specs import Call, Results, Tasks
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import is_token_ids

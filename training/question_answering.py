@@ -8,7 +8,7 @@ import numpy as np
 import transformers
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
-from encort.runtime.answers import answers
+from encort.runtime.tasks.answers import answers
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
 from encort.training.cells import RowError, read_cells, refuse_if, text_cell

@@ -12,7 +12,7 @@ import numpy as np
 import transformers
 
 from encort.runtime.common.corpora import text_of_tokens
-from encort.runtime.spans import spans, spans_of_tags
+from encort.runtime.tasks.spans import spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
 from encort.training.cells import list_cell, read_cells, refuse_if
 from encort.training.examples import Column, Example, Examples, Schema, check_labels, sorted_labels

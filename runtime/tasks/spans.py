@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encort.runtime.engine.session import FloatArray
-from encort.runtime.results import Found, Span, counted, end_of_mark, softmax
+from encort.runtime.tasks.results import Found, Span, counted, end_of_mark, softmax
 from encort.runtime.text.token_batch import TokenBatch
 
 OUTSIDE = "O"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from encort.runtime.answers import answers
+from encort.runtime.tasks.answers import answers
 from encort.runtime.text.token_batch import Places, TokenBatch
 
 LONGEST = 30

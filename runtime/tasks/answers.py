@@ -3,7 +3,7 @@
 import numpy as np
 
 from encort.runtime.engine.session import FloatArray
-from encort.runtime.results import Answer, Found, counted, end_of_mark, softmax
+from encort.runtime.tasks.results import Answer, Found, counted, end_of_mark, softmax
 from encort.runtime.text.token_batch import Text, TokenBatch
 
 LONGEST = 30

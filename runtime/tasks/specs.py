@@ -7,13 +7,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from encort.runtime.answers import answers
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
 from encort.runtime.common.errors import InputTypeError, WrongTaskError
 from encort.runtime.engine.session import FloatArray
 from encort.runtime.options import check_whole
-from encort.runtime.results import Answer, Classification, Found, Span, classifications, sigmoid, softmax
-from encort.runtime.spans import spans
+from encort.runtime.tasks.answers import answers
+from encort.runtime.tasks.results import Answer, Classification, Found, Span, classifications, sigmoid, softmax
+from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
 

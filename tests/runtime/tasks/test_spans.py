@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
-from encort.runtime.spans import spans
+from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import Places, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 

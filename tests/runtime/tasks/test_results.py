@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from encort.runtime.results import classifications, softmax
+from encort.runtime.tasks.results import classifications, softmax
 from encort.runtime.text.token_batch import TokenBatch
 
 
