@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
-    from encort.runtime.serving import AsyncService, Service, Serving
+    from encort.runtime.serving.service import AsyncService, Service, Serving
     from encort.runtime.tasks.results import Answer, Classification, Found, Span
     from encort.runtime.text.token_batch import TokenBatch
 
@@ -56,7 +56,7 @@ __all__ = [
 
 _HOMES = {
     "Answer": "encort.runtime.tasks.results",
-    "AsyncService": "encort.runtime.serving",
+    "AsyncService": "encort.runtime.serving.service",
     "Bundle": "encort.runtime.bundle.bundle",
     "Classification": "encort.runtime.tasks.results",
     "Costs": "encort.runtime.engine.costs",
@@ -65,8 +65,8 @@ _HOMES = {
     "Histogram": "encort.runtime.engine.stats",
     "Manifest": "encort.runtime.bundle.manifest",
     "Model": "encort.runtime.model",
-    "Service": "encort.runtime.serving",
-    "Serving": "encort.runtime.serving",
+    "Service": "encort.runtime.serving.service",
+    "Serving": "encort.runtime.serving.service",
     "Span": "encort.runtime.tasks.results",
     "Stats": "encort.runtime.engine.stats",
     "Task": "encort.runtime.bundle.manifest",

@@ -22,8 +22,8 @@ from encort.runtime.engine.stats import Stats
 from encort.runtime.engine.tokenizer_pool import CHUNK, ParallelTokenizer
 from encort.runtime.golden import check_results
 from encort.runtime.options import Options, check_number, choice
-from encort.runtime.scheduler import Scheduler
-from encort.runtime.serving import Serving
+from encort.runtime.serving.scheduler import Scheduler
+from encort.runtime.serving.service import Serving
 from encort.runtime.tasks.results import Answer, Classification, Found, Span
 from encort.runtime.tasks.specs import Call, Results, Tasks
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds

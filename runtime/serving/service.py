@@ -15,7 +15,7 @@ import numpy as np
 from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.engine.session import FloatArray
 from encort.runtime.options import check_number
-from encort.runtime.scheduler import Arrays, Scheduler
+from encort.runtime.serving.scheduler import Arrays, Scheduler
 from encort.runtime.tasks.results import Answer, Classification, Found, Span
 from encort.runtime.tasks.specs import Call, Tasks
 from encort.runtime.text.token_batch import Text, TokenBatch

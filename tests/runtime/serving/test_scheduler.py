@@ -23,7 +23,7 @@ from encort.runtime.common.errors import (
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.planner import TOKENS_PER_RUN
-from encort.runtime.scheduler import Scheduler
+from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.text.token_batch import TokenBatch
 
 SUMS = ["sums"]
