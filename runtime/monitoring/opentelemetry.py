@@ -1,6 +1,6 @@
 """A model's stats as OpenTelemetry metrics; needs `pip install "encort[opentelemetry]"`.
 
-from encort.runtime.opentelemetry import observe
+from encort.runtime.monitoring.opentelemetry import observe
 observe({"banking": model})
 """
 

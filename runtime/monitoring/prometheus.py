@@ -1,6 +1,6 @@
 """A model's stats as Prometheus metrics; needs `pip install "encort[prometheus]"`.
 
-from encort.runtime.prometheus import StatsCollector
+from encort.runtime.monitoring.prometheus import StatsCollector
 prometheus_client.REGISTRY.register(StatsCollector({"banking": model}))
 """
 

@@ -7,8 +7,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import encort
 from encort.runtime.engine.stats import Histogram
-from encort.runtime.opentelemetry import observe
-from encort.runtime.prometheus import StatsCollector
+from encort.runtime.monitoring.opentelemetry import observe
+from encort.runtime.monitoring.prometheus import StatsCollector
 
 
 @pytest.fixture
