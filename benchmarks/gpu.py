@@ -40,7 +40,7 @@ from encort.export.variants import Kind
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.tolerance import cosines
+from encort.runtime.verification.tolerance import cosines
 
 SIZES = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},

@@ -29,7 +29,7 @@ from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.errors import DeviceError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
-from encort.runtime.tolerance import COSINES, neighbour_limit
+from encort.runtime.verification.tolerance import COSINES, neighbour_limit
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
 
 SIZES = {

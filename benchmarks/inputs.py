@@ -7,11 +7,11 @@ from pathlib import Path
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Task
 from encort.runtime.common.errors import InputError
-from encort.runtime.golden import Golden
 from encort.runtime.inputs import read_texts
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
+from encort.runtime.verification.golden import Golden
 
 _TOGETHER = 8
 """Most sample texts that are put together."""

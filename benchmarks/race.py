@@ -44,7 +44,7 @@ from encort.export.variants import Kind
 from encort.runtime.engine.session import FloatArray
 from encort.runtime.inputs import read_texts
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.tolerance import cosines
+from encort.runtime.verification.tolerance import cosines
 
 BUILD = ROOT / "build" / "race"
 GRID = {"1 x 16": (1, 16, 20), "1 x 128": (1, 128, 5), "32 x 16": (32, 16, 3), "32 x 128": (32, 128, 1)}

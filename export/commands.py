@@ -9,7 +9,7 @@ from encort.runtime.common.extras import require
 
 if TYPE_CHECKING:
     from encort.runtime.bundle.manifest import Fidelity, Variant
-    from encort.runtime.golden import GoldenCheck
+    from encort.runtime.verification.golden import GoldenCheck
 
 _MODULES = (
     *("torch", "transformers", "onnx_ir", "optimum.exporters.onnx"),
@@ -91,7 +91,7 @@ def export(
 def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE and every variant's results on this machine."""
     from encort.runtime.bundle.bundle import Bundle
-    from encort.runtime.golden import verify_bundle
+    from encort.runtime.verification.golden import verify_bundle
 
     opened = Bundle.open(bundle)
     checks = verify_bundle(opened)

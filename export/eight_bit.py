@@ -19,7 +19,7 @@ from encort.export.quantization import STRENGTHS, QuantizedGroup, QuantizedLinea
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.tolerance import cosines
+from encort.runtime.verification.tolerance import cosines
 
 log = logging.getLogger("encort")
 

@@ -33,9 +33,9 @@ from encort.runtime.bundle.manifest import (
 )
 from encort.runtime.common.errors import CheckpointError, FidelityError, InputError
 from encort.runtime.common.folders import check_replaceable, new_folder
-from encort.runtime.golden import Golden
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.verification.golden import Golden
 
 log = logging.getLogger("encort")
 

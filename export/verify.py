@@ -17,7 +17,7 @@ from encort.runtime.common.errors import FidelityError
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import Runs
 from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
-from encort.runtime.tolerance import COSINES, cosines, error_limit, neighbour_limit
+from encort.runtime.verification.tolerance import COSINES, cosines, error_limit, neighbour_limit
 
 BATCH = 32
 NEIGHBOURS = 4

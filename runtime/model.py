@@ -20,7 +20,6 @@ from encort.runtime.engine.pending import Begun, one_ahead
 from encort.runtime.engine.session import CPU_PROVIDER, FloatArray, Runs, Session, check_provider
 from encort.runtime.engine.stats import Stats
 from encort.runtime.engine.tokenizer_pool import CHUNK, ParallelTokenizer
-from encort.runtime.golden import check_results
 from encort.runtime.options import Options, check_number, choice
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.serving.service import Serving
@@ -30,6 +29,7 @@ from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import is_token_ids
 from encort.runtime.text.windows import Overflow
+from encort.runtime.verification.golden import check_results
 
 Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
 """What every task takes: texts, pairs, token ids, or what `tokenize` gave for them."""

@@ -15,7 +15,7 @@ from encort.export.trained import TrainedModel
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout, Precision
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.golden import verify_bundle
+from encort.runtime.verification.golden import verify_bundle
 
 
 @pytest.fixture(scope="module")

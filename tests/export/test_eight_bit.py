@@ -20,7 +20,7 @@ from encort.export.trained import TrainedModel
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.tolerance import cosines
+from encort.runtime.verification.tolerance import cosines
 
 QUERY, ATTENDED = "encoder.layer.{}.attention.self.query", "encoder.layer.{}.attention.output.dense"
 FFN = ("encoder.layer.{}.intermediate.dense", "encoder.layer.{}.output.dense")

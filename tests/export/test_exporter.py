@@ -28,7 +28,7 @@ from encort.runtime.bundle.manifest import (
 )
 from encort.runtime.common.errors import CheckpointError, FidelityError, OutputExistsError
 from encort.runtime.engine.session import Session
-from encort.runtime.tolerance import error_limit
+from encort.runtime.verification.tolerance import error_limit
 
 export_bundle = functools.partial(exporter.export_bundle, variants=["fp32"])
 

@@ -13,7 +13,7 @@ from encort.export.exporter import export_bundle
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Precision
 from encort.runtime.common.errors import DatasetError, EncortError, FidelityError, InputError
-from encort.runtime.golden import verify_bundle
+from encort.runtime.verification.golden import verify_bundle
 
 TEXTS = [f"{verb} my {thing}" for verb in ("change", "play", "hello", "lost") for thing in ("card", "pin", "하이")]
 FILES = {"search.json", "search.md", "search.svg"}

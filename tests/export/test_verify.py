@@ -22,7 +22,7 @@ from encort.runtime.bundle.manifest import (
 )
 from encort.runtime.common.errors import FidelityError
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.tolerance import error_limit
+from encort.runtime.verification.tolerance import error_limit
 
 LIMIT, VOCABULARY = 40, 50
 LOGITS = "logits"

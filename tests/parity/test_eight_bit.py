@@ -17,7 +17,7 @@ from encort.export.graph import save_sharing_weights
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.tolerance import cosines
+from encort.runtime.verification.tolerance import cosines
 
 SMALL = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
 LABELS = ["next", "far", "back"]

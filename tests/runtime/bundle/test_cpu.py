@@ -11,7 +11,7 @@ from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.bundle.manifest import Device, Precision
 from encort.runtime.common.errors import DeviceError
-from encort.runtime.golden import verify_bundle
+from encort.runtime.verification.golden import verify_bundle
 
 CPUINFO = (
     "processor\t: 0\nmodel name\t: {name}\nflags\t\t: {flags}\n\nprocessor\t: 1\nmodel name\t: other\nflags\t\t:\n"

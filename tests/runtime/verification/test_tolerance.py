@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Embedding, Pooling, Precision
-from encort.runtime.tolerance import cosines, error_limit
+from encort.runtime.verification.tolerance import cosines, error_limit
 
 UNIT = Embedding(pooling=Pooling.MEAN, normalize=True)
 RAW = Embedding(pooling=Pooling.MEAN, normalize=False)

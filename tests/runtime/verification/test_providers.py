@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 
 import encort
-from encort.runtime import golden
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import DeviceError, FidelityError, VariantNotFoundError
-from encort.runtime.golden import check_results
+from encort.runtime.verification import golden
+from encort.runtime.verification.golden import check_results
 
 OPENVINO = "OpenVINOExecutionProvider"
 

@@ -16,8 +16,8 @@ from encort.runtime.common.errors import (
     DeviceError,
     FidelityError,
 )
-from encort.runtime.golden import Golden, verify_bundle
-from encort.runtime.tolerance import error_limit
+from encort.runtime.verification.golden import Golden, verify_bundle
+from encort.runtime.verification.tolerance import error_limit
 
 
 def npz(**arrays):
@@ -165,7 +165,7 @@ def test_a_variant_whose_library_is_here_without_a_device_is_left_out(cuda_bundl
     def refuse(*_, **__):
         raise DeviceError("no CUDA-capable device")
 
-    monkeypatch.setattr("encort.runtime.golden.has_device", lambda _: True)
-    monkeypatch.setattr("encort.runtime.golden.open_devices", refuse)
+    monkeypatch.setattr("encort.runtime.verification.golden.has_device", lambda _: True)
+    monkeypatch.setattr("encort.runtime.verification.golden.open_devices", refuse)
     assert {check.variant for check in verify_bundle(Bundle.open(cuda_bundle))} == {"cpu-fp32", "cpu-fp32-ragged"}
     assert "cuda-fp16 is not checked: no CUDA-capable device" in caplog.text

@@ -20,7 +20,7 @@ from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import FloatArray, Runs, Session, has_device
 from encort.runtime.text.token_batch import Int64Array, Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.tolerance import COSINE_SLACK, cosines, error_limit
+from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit
 
 log = logging.getLogger("encort")
 
