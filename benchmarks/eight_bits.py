@@ -20,9 +20,9 @@ from scipy.stats import spearmanr
 import encort
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
+from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.tables import read_rows
 from encort.runtime.engine.session import FloatArray
-from encort.runtime.inputs import read_texts
 
 ROUNDS = 5
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Task
+from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.errors import InputError
-from encort.runtime.inputs import read_texts
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow

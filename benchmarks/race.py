@@ -41,8 +41,8 @@ from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.benchmarks.workload import mixed_texts, scored_pairs
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
+from encort.runtime.cli.readers import read_texts
 from encort.runtime.engine.session import FloatArray
-from encort.runtime.inputs import read_texts
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines
 

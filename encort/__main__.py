@@ -1,5 +1,5 @@
 """`python -m encort` is the `encort` command."""
 
-from encort.runtime.cli import main
+from encort.runtime.cli.main import main
 
 main()

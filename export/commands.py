@@ -60,7 +60,7 @@ def export(
     from encort.export.search import TABLE_FILE
     from encort.export.variants import Kind
     from encort.runtime.bundle.manifest import Pooling
-    from encort.runtime.inputs import read_texts
+    from encort.runtime.cli.readers import read_texts
 
     bundle = export_bundle(
         checkpoints,

@@ -23,7 +23,7 @@ from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
 from encort.export.stand_in import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER

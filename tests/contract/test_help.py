@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from encort.runtime.cli import COMMANDS
+from encort.runtime.cli.main import COMMANDS
 
 SCREENS = [[], *([name] for name in COMMANDS), ["train", "text-classification"]]
 
@@ -13,7 +13,7 @@ SCREENS = [[], *([name] for name in COMMANDS), ["train", "text-classification"]]
 @pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: " ".join(screen) or "encort")
 def test_help_loads_nothing_heavy(screen):
     code = (
-        "import sys; from encort.runtime.cli import main\n"
+        "import sys; from encort.runtime.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
         "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'torch', 'transformers', 'onnx_ir'} & set(sys.modules)\n"
@@ -28,7 +28,7 @@ def test_help_loads_nothing_heavy(screen):
 def test_the_listing_has_every_command_and_its_line():
     from click.testing import CliRunner
 
-    from encort.runtime.cli import group
+    from encort.runtime.cli.main import group
 
     listing = CliRunner().invoke(group, ["--help"]).output
     for name, (_, line) in COMMANDS.items():

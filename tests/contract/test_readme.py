@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, FidelityError, MissingExtraError, OutputExistsError
 
 

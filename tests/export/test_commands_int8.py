@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from encort.export.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.cli import group, main
+from encort.runtime.cli.main import group, main
 from encort.runtime.common.errors import DatasetError, InputError, InputTypeError
 
 ROWS = [{"text": text, "label": "hello"} for text in sample_texts()[:12]]

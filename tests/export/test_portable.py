@@ -22,7 +22,7 @@ from encort.export.portable import write_portable
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Pooling
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 from encort.runtime.verification.golden import verify_bundle
 
 TEXTS = ["my card is lost", "hello", "안녕하세요 하이", "play the card, change my pin " * 3, "a"]

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 from encort.runtime.common.errors import InputTooLongError, InputTypeError
 
 LIMIT = 64

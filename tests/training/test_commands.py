@@ -11,7 +11,7 @@ import pytest
 import transformers
 from click.testing import CliRunner
 
-from encort.runtime.cli import group, main
+from encort.runtime.cli.main import group, main
 from encort.runtime.common.errors import CheckpointError, DatasetError, InputError, MissingExtraError, OutputExistsError
 from encort.training.commands import TASKS
 from encort.training.report import TrainingReport

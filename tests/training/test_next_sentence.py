@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, DatasetError
 from encort.training.cells import RowError
 from encort.training.commands import TASKS as TASKS_BY_NAME

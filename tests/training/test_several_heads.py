@@ -10,7 +10,7 @@ import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 from encort.runtime.common.errors import DatasetError, InputError, OutputExistsError
 from encort.training.sentence_embedding import SentenceEmbedding
 from encort.training.settings import TrainingSettings

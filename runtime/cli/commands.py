@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from encort.runtime.bundle.manifest import Fidelity, Manifest
+    from encort.runtime.cli.writers import Record
     from encort.runtime.model import Model
-    from encort.runtime.outputs import Record
     from encort.runtime.text.token_batch import Text, TokenBatch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,7 +54,7 @@ def embed(**options: Any) -> None:
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.records import embedding_records
+    from encort.runtime.cli.records import embedding_records
 
     _run(embedding_records, lambda model: model.dimension, lambda _: "truncate", **options)
 
@@ -72,7 +72,7 @@ def predict(head: str | None, all_scores: bool, n_best: int | None, **options: A
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.records import overflow_of, prediction_records
+    from encort.runtime.cli.records import overflow_of, prediction_records
 
     asked: dict[str, Any] = {"head": head, "all_scores": all_scores, "n_best": n_best}
     records = functools.partial(prediction_records, **asked)
@@ -105,9 +105,9 @@ def _run(
     stride: int | None,
     **options: Any,
 ) -> None:
-    from encort.runtime.inputs import read_texts
+    from encort.runtime.cli.readers import read_texts
+    from encort.runtime.cli.writers import open_writer
     from encort.runtime.model import load
-    from encort.runtime.outputs import open_writer
 
     stream = read_texts(texts, file, column)
     with (

@@ -11,10 +11,10 @@ COMMANDS = {
     "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),
     "export": ("encort.export.commands:export", "Turn a checkpoint into a verified bundle."),
     "verify": ("encort.export.commands:verify", "Check a bundle's results on this machine."),
-    "inspect": ("encort.runtime.commands:inspect", "Show what a bundle says of itself."),
+    "inspect": ("encort.runtime.cli.commands:inspect", "Show what a bundle says of itself."),
     "bench": ("encort.benchmarks.commands:bench", "What a bundle costs on this machine."),
-    "embed": ("encort.runtime.commands:embed", "Sentence embeddings of texts."),
-    "predict": ("encort.runtime.commands:predict", "Whatever the bundle's task gives for texts."),
+    "embed": ("encort.runtime.cli.commands:embed", "Sentence embeddings of texts."),
+    "predict": ("encort.runtime.cli.commands:predict", "Whatever the bundle's task gives for texts."),
 }
 """Name to home and help line. Strings, so that no command imports what another needs."""
 

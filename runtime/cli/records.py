@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from encort.runtime.bundle.manifest import Head, Task
+from encort.runtime.cli.writers import Record
 from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
-from encort.runtime.outputs import Record
 from encort.runtime.tasks.specs import CLASSIFIERS
 from encort.runtime.text.token_batch import TokenBatch
 

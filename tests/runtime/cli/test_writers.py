@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from encort.runtime import outputs
+from encort.runtime.cli import writers as outputs
+from encort.runtime.cli.writers import open_writer
 from encort.runtime.common.errors import EncortError, InputError, MissingExtraError
-from encort.runtime.outputs import open_writer
 
 EMBEDDINGS = [
     {"embedding": [0.5, 1.5], "tokens": 3, "truncated": False},

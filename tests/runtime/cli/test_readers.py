@@ -9,8 +9,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.errors import InputError, MissingExtraError
-from encort.runtime.inputs import read_texts
 
 BOM = "\ufeff"
 

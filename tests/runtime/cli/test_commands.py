@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
 
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
 
 DIM = 40
 TEXTS = ["hello", "", "my card is lost", "안녕하세요", "card " * 200]

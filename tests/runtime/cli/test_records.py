@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 import encort
-from encort.runtime.cli import group
+from encort.runtime.cli.main import group
+from encort.runtime.cli.records import embedding_records, prediction_records
 from encort.runtime.common.errors import WrongTaskError
-from encort.runtime.records import embedding_records, prediction_records
 
 TEXTS = ["hello", "", "my card is lost", "안녕하세요 😀", "card " * 200]
 PAIRS = [("is it lost?", "my card is lost"), ("안녕?", "😀 hello 하이"), ("nothing", ""), ("what", "card " * 200)]
