@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from encort.export.description import Encoder, FloatArray, Linear
+from encort.export.graph.description import Encoder, FloatArray, Linear
 from encort.export.oracle import Case, Oracle
 from encort.export.quantization import Activations, QuantizedGroup
 from encort.export.trained import TrainedModel

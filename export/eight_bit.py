@@ -9,11 +9,11 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from encort.export.calibration import Calibration, cases, groups, observe, simulated
-from encort.export.description import Description, Encoder, FloatArray, Layer, Linear
-from encort.export.encoder import full_precision
-from encort.export.graph import Graph
-from encort.export.heads import author
-from encort.export.layouts import MICROSOFT
+from encort.export.graph.builder import Graph
+from encort.export.graph.description import Description, Encoder, FloatArray, Layer, Linear
+from encort.export.graph.encoder import full_precision
+from encort.export.graph.heads import author
+from encort.export.graph.layouts import MICROSOFT
 from encort.export.oracle import Case, Oracle, padded_case
 from encort.export.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.trained import TrainedModel

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.export.architectures import ARCHITECTURES
 from encort.export.calibration import Calibration, check_calibration
 from encort.export.eight_bit import fit_eight_bit
 from encort.export.evaluation import Evaluation
+from encort.export.graph.architectures import ARCHITECTURES
 from encort.export.oracle import Case
 from encort.export.portable import write_portable
 from encort.export.search import Search, search

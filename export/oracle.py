@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from encort.export.checkpoint import Checkpoint
-from encort.export.description import FloatArray
+from encort.export.graph.description import FloatArray
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,

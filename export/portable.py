@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph import Graph, axes
-from encort.export.heads import Encoded, pooler_output, sentence_output
-from encort.export.layouts import Padded
+from encort.export.graph.builder import Graph, axes
+from encort.export.graph.heads import Encoded, pooler_output, sentence_output
+from encort.export.graph.layouts import Padded
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.export.description import FloatArray, Linear
+from encort.export.graph.description import FloatArray, Linear
 
 Int8Array = NDArray[np.int8]
 

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
-from encort.export.graph import Function
-from encort.export.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
+from encort.export.graph.builder import Function
+from encort.export.graph.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.cuda.workers import DeviceSessions

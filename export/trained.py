@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.export.architectures import (
+from encort.export.checkpoint import Checkpoint
+from encort.export.graph.architectures import (
     ARCHITECTURES,
     describe_encoder,
     describe_head,
     describe_two_encoder_head,
 )
-from encort.export.checkpoint import Checkpoint
-from encort.export.description import Description, FloatArray
+from encort.export.graph.description import Description, FloatArray
 from encort.export.oracle import Oracle, TokenRange
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.two_encoders import MODEL_TYPE

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from encort.export.description import Description, Layer
 from encort.export.eight_bit import EightBitModel
-from encort.export.graph import axes, save_sharing_weights
-from encort.export.half import in_half_precision
-from encort.export.heads import author
+from encort.export.graph.builder import axes, save_sharing_weights
+from encort.export.graph.description import Description, Layer
+from encort.export.graph.float16 import in_half_precision
+from encort.export.graph.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.cpu import VNNI
 from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant

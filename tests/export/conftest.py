@@ -15,8 +15,8 @@ import torch
 import transformers
 
 from encort.export import exporter
-from encort.export.graph import save_sharing_weights
-from encort.export.heads import author
+from encort.export.graph.builder import save_sharing_weights
+from encort.export.graph.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import CheckpointError

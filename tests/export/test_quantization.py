@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from encort.export.description import Linear
+from encort.export.graph.description import Linear
 from encort.export.quantization import STRENGTHS, Activations, quantize
 
 COLUMNS = (5, 3)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from encort.export.graph import Graph, save_sharing_weights
+from encort.export.graph.builder import Graph, save_sharing_weights
 
 LARGE = np.arange(4096, dtype=np.float32).reshape(2, 2048)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from encort.export.encoder import ACTIVATIONS
+from encort.export.graph.encoder import ACTIVATIONS
 from encort.runtime.bundle.manifest import Layout
 
 BERTS = {

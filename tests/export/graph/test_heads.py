@@ -3,7 +3,7 @@ import onnx_ir as ir
 import pytest
 import transformers
 
-from encort.export.heads import author
+from encort.export.graph.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,

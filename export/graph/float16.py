@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from encort.export.description import Description
+from encort.export.graph.description import Description
 from encort.runtime.common.errors import CheckpointError
 
 

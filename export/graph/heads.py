@@ -6,10 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.description import Description, Encoder, Head, Linear, Reads
-from encort.export.encoder import Linears, Tokens, activate, full_precision, last_hidden_state, linear, token_inputs
-from encort.export.graph import Graph
-from encort.export.layouts import Arrangement
+from encort.export.graph.builder import Graph
+from encort.export.graph.description import Description, Encoder, Head, Linear, Reads
+from encort.export.graph.encoder import (
+    Linears,
+    Tokens,
+    activate,
+    full_precision,
+    last_hidden_state,
+    linear,
+    token_inputs,
+)
+from encort.export.graph.layouts import Arrangement
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,

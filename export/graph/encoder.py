@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.description import Embeddings, Encoder, FloatArray, LayerNorm, Linear
-from encort.export.graph import Graph
-from encort.export.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
+from encort.export.graph.builder import Graph
+from encort.export.graph.description import Embeddings, Encoder, FloatArray, LayerNorm, Linear
+from encort.export.graph.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.common.errors import CheckpointError
 

@@ -13,10 +13,10 @@ import transformers
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from encort.export.architectures import describe_encoder
-from encort.export.description import Description
-from encort.export.half import in_half_precision
-from encort.export.heads import author
+from encort.export.graph.architectures import describe_encoder
+from encort.export.graph.description import Description
+from encort.export.graph.float16 import in_half_precision
+from encort.export.graph.heads import author
 from encort.export.trained import TrainedModel
 from encort.runtime.bundle.manifest import Embedding, Layout, Pooling
 from encort.runtime.cuda.packing import Packing

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import transformers
 
-from encort.export.architectures import ARCHITECTURES, describe_encoder
+from encort.export.graph.architectures import ARCHITECTURES, describe_encoder
 from encort.export.trained import TrainedModel
 from encort.runtime.common.errors import CheckpointError
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph import Graph
+from encort.export.graph.builder import Graph
 from encort.runtime.bundle.manifest import Layout
 
 MICROSOFT = "com.microsoft"

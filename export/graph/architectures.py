@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.export.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
+from encort.export.graph.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.cuda.packing import COLUMNS
