@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from encort.benchmarks.inputs import overflow_of
-from encort.export.checkpoint import Checkpoint
+from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE
 from encort.runtime.common.errors import CheckpointError

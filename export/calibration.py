@@ -12,7 +12,7 @@ import torch
 from encort.export.graph.description import Encoder, FloatArray, Linear
 from encort.export.oracle import Case, Oracle
 from encort.export.quantization import Activations, QuantizedGroup
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.common.errors import InputError
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer

@@ -15,8 +15,8 @@ from encort.export.graph.architectures import ARCHITECTURES
 from encort.export.oracle import Case
 from encort.export.portable import write_portable
 from encort.export.search import Search, search
+from encort.export.source.export_source import TrainedModel, tokenizer_json
 from encort.export.stand_in import OpenSession, open_to_verify
-from encort.export.trained import TrainedModel, tokenizer_json
 from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
 from encort.export.verify import verify
 from encort.runtime.bundle.bundle import Bundle, runs_here

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from encort.export.checkpoint import Checkpoint
 from encort.export.graph.description import FloatArray
+from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from encort.export.graph.builder import Graph, axes
 from encort.export.graph.heads import Encoded, pooler_output, sentence_output
 from encort.export.graph.layouts import Padded
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     PORTABLE,

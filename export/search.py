@@ -16,7 +16,7 @@ from encort.export.calibration import Calibration
 from encort.export.eight_bit import EightBitModel, by_sensitivity, quantize_model
 from encort.export.evaluation import Evaluation
 from encort.export.quantization import STRENGTHS
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.export.variants import write_eight_bit, write_full_precision
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Metric, Precision, Variant

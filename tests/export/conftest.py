@@ -17,7 +17,7 @@ import transformers
 from encort.export import exporter
 from encort.export.graph.builder import save_sharing_weights
 from encort.export.graph.heads import author
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import CheckpointError
 

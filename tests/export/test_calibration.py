@@ -14,7 +14,7 @@ from encort.export.calibration import Calibration, cases, check_calibration, gro
 from encort.export.oracle import Case
 from encort.export.quantization import quantize
 from encort.export.samples import sample_pairs, sample_texts
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer

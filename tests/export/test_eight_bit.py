@@ -16,7 +16,7 @@ from encort.export.graph.builder import save_sharing_weights
 from encort.export.graph.heads import author
 from encort.export.oracle import padded_case
 from encort.export.samples import sample_texts
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer

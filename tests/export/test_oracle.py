@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from encort.export.oracle import Case
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Pooling
 
 ENCODER_OUTPUTS = {LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING}

@@ -19,7 +19,7 @@ import encort
 from encort.export import portable
 from encort.export.exporter import export_bundle
 from encort.export.portable import write_portable
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Pooling
 from encort.runtime.cli.main import group

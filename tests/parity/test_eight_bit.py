@@ -14,7 +14,7 @@ from encort.export.calibration import Calibration, cases, simulated
 from encort.export.eight_bit import by_sensitivity, quantize_model, within_budget
 from encort.export.exporter import export_bundle
 from encort.export.graph.builder import save_sharing_weights
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines

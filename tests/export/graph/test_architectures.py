@@ -5,7 +5,7 @@ import pytest
 import transformers
 
 from encort.export.graph.architectures import ARCHITECTURES, describe_encoder
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.common.errors import CheckpointError
 
 OTHER_ARCHITECTURES = ["GPT2", "T5", "Albert", "ModernBert"]

@@ -2,8 +2,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from encort.export.checkpoint import Checkpoint
 from encort.export.graph.architectures import describe_encoder
+from encort.export.source.checkpoint import Checkpoint
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from encort.export.graph.heads import author
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,

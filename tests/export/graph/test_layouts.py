@@ -17,7 +17,7 @@ from encort.export.graph.architectures import describe_encoder
 from encort.export.graph.description import Description
 from encort.export.graph.float16 import in_half_precision
 from encort.export.graph.heads import author
-from encort.export.trained import TrainedModel
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import Embedding, Layout, Pooling
 from encort.runtime.cuda.packing import Packing
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.export.checkpoint import Checkpoint
 from encort.export.graph.architectures import (
     ARCHITECTURES,
     describe_encoder,
@@ -18,7 +17,8 @@ from encort.export.graph.architectures import (
 from encort.export.graph.description import Description, FloatArray
 from encort.export.oracle import Oracle, TokenRange
 from encort.export.samples import sample_pairs, sample_texts
-from encort.export.two_encoders import MODEL_TYPE
+from encort.export.source.checkpoint import Checkpoint
+from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from encort.export.embedding_settings import EmbeddingSettings
 from encort.export.exporter import export_bundle
+from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.runtime.bundle.manifest import Embedding, Pooling
 from encort.runtime.common.errors import CheckpointError
 

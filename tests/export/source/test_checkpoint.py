@@ -7,8 +7,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from encort.export.checkpoint import Checkpoint
-from encort.export.trained import TrainedModel
+from encort.export.source.checkpoint import Checkpoint
+from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")

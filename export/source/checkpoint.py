@@ -11,8 +11,8 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from encort.export.embedding_settings import EmbeddingSettings
-from encort.export.two_encoders import MODEL_TYPE, load_two_encoders
+from encort.export.source.dual_encoder import MODEL_TYPE, load_two_encoders
+from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.runtime.bundle.manifest import Pooling, Task
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
