@@ -57,7 +57,7 @@ def export(
     """  # noqa: D301 - click's mark for examples is the character itself
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
-    from encort.export.search import TABLE_FILE
+    from encort.export.int8.search import TABLE_FILE
     from encort.export.variants import Kind
     from encort.runtime.bundle.manifest import Pooling
     from encort.runtime.cli.readers import read_texts

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.export.calibration import Calibration, check_calibration
-from encort.export.eight_bit import fit_eight_bit
 from encort.export.evaluation import Evaluation
 from encort.export.graph.architectures import ARCHITECTURES
+from encort.export.int8.calibration import Calibration, check_calibration
+from encort.export.int8.model import fit_eight_bit
+from encort.export.int8.search import Search, search
 from encort.export.oracle import Case
 from encort.export.portable import write_portable
-from encort.export.search import Search, search
 from encort.export.source.export_source import TrainedModel, tokenizer_json
 from encort.export.stand_in import OpenSession, open_to_verify
 from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from encort.export.eight_bit import EightBitModel
 from encort.export.graph.builder import axes, save_sharing_weights
 from encort.export.graph.description import Description, Layer
 from encort.export.graph.float16 import in_half_precision
 from encort.export.graph.heads import author
+from encort.export.int8.model import EightBitModel
 from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.cpu import VNNI
 from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant

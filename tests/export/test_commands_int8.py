@@ -70,7 +70,7 @@ def test_export_makes_the_variants_that_are_named(encoder_checkpoint, output, op
 
 
 def test_export_shows_what_the_search_tried(classifier_checkpoint, output, write, monkeypatch):
-    monkeypatch.setattr("encort.export.search._SMOOTHINGS", {"0.5": (0.5,)})
+    monkeypatch.setattr("encort.export.int8.search._SMOOTHINGS", {"0.5": (0.5,)})
     options = ["--evaluation", write("labelled.jsonl", jsonl(ROWS)), "--max-drop", "100", "--weight-bits", "7"]
     stdout = encort("export", classifier_checkpoint, "-o", output, *options).stdout
     bundle = Bundle.open(output)

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from encort.export import eight_bit, exporter, variants
+from encort.export import exporter, variants
+from encort.export.int8 import model as eight_bit
 from encort.export.source import export_source as trained
 from encort.runtime.bundle.manifest import Layout, Pooling
 from encort.runtime.common.errors import FidelityError

@@ -10,10 +10,10 @@ import transformers
 from safetensors.torch import save_file
 
 import encort
-from encort.export.calibration import Calibration, cases, simulated
-from encort.export.eight_bit import by_sensitivity, quantize_model, within_budget
 from encort.export.exporter import export_bundle
 from encort.export.graph.builder import save_sharing_weights
+from encort.export.int8.calibration import Calibration, cases, simulated
+from encort.export.int8.model import by_sensitivity, quantize_model, within_budget
 from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer

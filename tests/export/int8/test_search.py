@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 import encort
-from encort.export import search
 from encort.export.evaluation import Evaluation
 from encort.export.exporter import export_bundle
+from encort.export.int8 import search
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Precision
 from encort.runtime.common.errors import DatasetError, EncortError, FidelityError, InputError

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from encort.export.calibration import Calibration
-from encort.export.eight_bit import EightBitModel, by_sensitivity, quantize_model
 from encort.export.evaluation import Evaluation
-from encort.export.quantization import STRENGTHS
+from encort.export.int8.calibration import Calibration
+from encort.export.int8.model import EightBitModel, by_sensitivity, quantize_model
+from encort.export.int8.quantization import STRENGTHS
 from encort.export.source.export_source import TrainedModel
 from encort.export.variants import write_eight_bit, write_full_precision
 from encort.runtime.bundle.bundle import Bundle

@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 
 import encort
-from encort.export import eight_bit
-from encort.export.calibration import Calibration, cases, groups, simulated
-from encort.export.eight_bit import by_sensitivity, fit_eight_bit, quantize_model, within_budget
 from encort.export.exporter import export_bundle
 from encort.export.graph.builder import save_sharing_weights
 from encort.export.graph.heads import author
+from encort.export.int8 import model as eight_bit
+from encort.export.int8.calibration import Calibration, cases, groups, simulated
+from encort.export.int8.model import by_sensitivity, fit_eight_bit, quantize_model, within_budget
 from encort.export.oracle import padded_case
 from encort.export.samples import sample_texts
 from encort.export.source.export_source import TrainedModel

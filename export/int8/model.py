@@ -8,14 +8,14 @@ import numpy as np
 import onnx_ir as ir
 from tqdm import tqdm
 
-from encort.export.calibration import Calibration, cases, groups, observe, simulated
 from encort.export.graph.builder import Graph
 from encort.export.graph.description import Description, Encoder, FloatArray, Layer, Linear
 from encort.export.graph.encoder import full_precision
 from encort.export.graph.heads import author
 from encort.export.graph.layouts import MICROSOFT
+from encort.export.int8.calibration import Calibration, cases, groups, observe, simulated
+from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.oracle import Case, Oracle, padded_case
-from encort.export.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.source.export_source import TrainedModel
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
 from encort.runtime.text.token_batch import TokenBatch

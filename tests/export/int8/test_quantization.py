@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from encort.export.graph.description import Linear
-from encort.export.quantization import STRENGTHS, Activations, quantize
+from encort.export.int8.quantization import STRENGTHS, Activations, quantize
 
 COLUMNS = (5, 3)
 """Two layers of different width that read one tensor of seven channels."""

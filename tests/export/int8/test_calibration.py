@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 
-from encort.export import calibration
-from encort.export.calibration import Calibration, cases, check_calibration, groups, observe, simulated
+from encort.export.int8 import calibration
+from encort.export.int8.calibration import Calibration, cases, check_calibration, groups, observe, simulated
+from encort.export.int8.quantization import quantize
 from encort.export.oracle import Case
-from encort.export.quantization import quantize
 from encort.export.samples import sample_pairs, sample_texts
 from encort.export.source.export_source import TrainedModel
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
