@@ -13,12 +13,12 @@ from encort.export.graph.architectures import ARCHITECTURES
 from encort.export.int8.calibration import Calibration, check_calibration
 from encort.export.int8.model import fit_eight_bit
 from encort.export.int8.search import Search, search
-from encort.export.oracle import Case
 from encort.export.portable import write_portable
 from encort.export.source.export_source import TrainedModel, tokenizer_json
-from encort.export.stand_in import OpenSession, open_to_verify
 from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
-from encort.export.verify import verify
+from encort.export.verification.cpu_attention import OpenSession, open_to_verify
+from encort.export.verification.oracle import Case
+from encort.export.verification.verify import verify
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.bundle.manifest import (

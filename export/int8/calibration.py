@@ -11,8 +11,8 @@ import torch
 
 from encort.export.graph.description import Encoder, FloatArray, Linear
 from encort.export.int8.quantization import Activations, QuantizedGroup
-from encort.export.oracle import Case, Oracle
 from encort.export.source.export_source import TrainedModel
+from encort.export.verification.oracle import Case, Oracle
 from encort.runtime.common.errors import InputError
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer

@@ -15,8 +15,8 @@ from encort.export.graph.heads import author
 from encort.export.graph.layouts import MICROSOFT
 from encort.export.int8.calibration import Calibration, cases, groups, observe, simulated
 from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
-from encort.export.oracle import Case, Oracle, padded_case
 from encort.export.source.export_source import TrainedModel
+from encort.export.verification.oracle import Case, Oracle, padded_case
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.verification.tolerance import cosines

@@ -15,10 +15,10 @@ from encort.export.graph.architectures import (
     describe_two_encoder_head,
 )
 from encort.export.graph.description import Description, FloatArray
-from encort.export.oracle import Oracle, TokenRange
-from encort.export.samples import sample_pairs, sample_texts
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
+from encort.export.verification.oracle import Oracle, TokenRange
+from encort.export.verification.samples import sample_pairs, sample_texts
 from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,

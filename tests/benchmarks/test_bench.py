@@ -21,7 +21,7 @@ from encort.benchmarks.page import as_html, as_text, tables
 from encort.benchmarks.profile import profile
 from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
-from encort.export.stand_in import open_to_verify
+from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError

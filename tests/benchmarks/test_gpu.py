@@ -14,7 +14,7 @@ from encort.benchmarks import gpu, gpu_kinds
 from encort.benchmarks.results import Check, read, save
 from encort.benchmarks.tables import race_table
 from encort.benchmarks.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
-from encort.export.stand_in import open_to_verify
+from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import EncortError, FidelityError
 from encort.runtime.cuda import workers as cuda

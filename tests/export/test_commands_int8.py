@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from encort.export.samples import sample_texts
+from encort.export.verification.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.cli.main import group, main
 from encort.runtime.common.errors import DatasetError, InputError, InputTypeError

@@ -148,7 +148,7 @@ def test_sentence_embeddings_are_pooled_as_the_bundle_says(folders, batch, tmp_p
 
 
 def test_exporting_leaves_the_oracle_as_it_was(folders, batch, tmp_path):
-    from encort.export.oracle import Case
+    from encort.export.verification.oracle import Case
 
     trained = TrainedModel.open([str(folders["classifier"])])
     case = Case("padded", {name: tensor.numpy() for name, tensor in batch.items()})

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.export.stand_in import open_to_verify
+from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import CheckpointError, InputTypeError, WrongTaskError
 from encort.runtime.cuda import workers as cuda

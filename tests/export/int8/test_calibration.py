@@ -12,9 +12,9 @@ import transformers
 from encort.export.int8 import calibration
 from encort.export.int8.calibration import Calibration, cases, check_calibration, groups, observe, simulated
 from encort.export.int8.quantization import quantize
-from encort.export.oracle import Case
-from encort.export.samples import sample_pairs, sample_texts
 from encort.export.source.export_source import TrainedModel
+from encort.export.verification.oracle import Case
+from encort.export.verification.samples import sample_pairs, sample_texts
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer

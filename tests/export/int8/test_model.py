@@ -14,9 +14,9 @@ from encort.export.graph.heads import author
 from encort.export.int8 import model as eight_bit
 from encort.export.int8.calibration import Calibration, cases, groups, simulated
 from encort.export.int8.model import by_sensitivity, fit_eight_bit, quantize_model, within_budget
-from encort.export.oracle import padded_case
-from encort.export.samples import sample_texts
 from encort.export.source.export_source import TrainedModel
+from encort.export.verification.oracle import padded_case
+from encort.export.verification.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.export.stand_in import stand_in_session
+from encort.export.verification.cpu_attention import stand_in_session
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import EncortError
 from encort.runtime.cuda.cuda_graphs import CapturedSession, Shape, filled, grid

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import encort
-from encort.export.stand_in import open_to_verify, stand_in_session
+from encort.export.verification.cpu_attention import open_to_verify, stand_in_session
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout
 from encort.runtime.common.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError

@@ -1,4 +1,4 @@
-from encort.export.samples import sample_pairs, sample_texts
+from encort.export.verification.samples import sample_pairs, sample_texts
 
 
 def test_there_are_forty_different_texts():

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encort.export.oracle import Case
 from encort.export.source.export_source import TrainedModel
+from encort.export.verification.oracle import Case
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Pooling
 
 ENCODER_OUTPUTS = {LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING}

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from encort.export.graph.description import FloatArray
-from encort.export.oracle import Case, Oracle, TokenRange, padded_case
+from encort.export.verification.oracle import Case, Oracle, TokenRange, padded_case
 from encort.runtime.bundle.cpu import cpu_name
 from encort.runtime.bundle.manifest import PORTABLE, Fidelity, Head, Layout, Task, Variant
 from encort.runtime.common.errors import FidelityError

@@ -11,7 +11,7 @@ from encort.export.commands import verify
 from encort.export.exporter import export_bundle, verify_against_checkpoint
 from encort.export.graph.float16 import in_half_precision
 from encort.export.source.export_source import TrainedModel
-from encort.export.stand_in import open_to_verify
+from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout, Precision
 from encort.runtime.common.errors import CheckpointError

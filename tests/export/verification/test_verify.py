@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from encort.export.oracle import Case, Oracle
-from encort.export.verify import TokenRange, verify
+from encort.export.verification.oracle import Case, Oracle
+from encort.export.verification.verify import TokenRange, verify
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     PORTABLE,
