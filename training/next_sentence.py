@@ -12,12 +12,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.text.token_batch import Text
-from encort.training.cells import RowError, label_cell, read_cells, text_cell
-from encort.training.examples import Column, Examples, Schema
+from encort.training.data.cells import RowError, label_cell, read_cells, text_cell
+from encort.training.data.examples import Column, Examples, Schema
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
-from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
 from encort.training.text_classification import label_settings
 from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from encort.runtime.common.errors import CheckpointError, DatasetError, InputError
-from encort.training.examples import (
+from encort.training.data.examples import (
     Examples,
     by_role,
     check_roles,
@@ -19,10 +19,10 @@ from encort.training.examples import (
     hold_back,
     read_examples,
 )
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
 from encort.training.settings import TrainingSettings
-from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
 
 log = logging.getLogger("encort")

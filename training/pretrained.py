@@ -13,9 +13,9 @@ from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
+from encort.training.data.sources import hash_of
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
-from encort.training.sources import hash_of
 from encort.training.two_encoders import encoder_configs
 
 

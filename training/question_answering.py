@@ -11,12 +11,12 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 from encort.runtime.tasks.answers import answers
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
-from encort.training.cells import RowError, read_cells, refuse_if, text_cell
-from encort.training.examples import Column, Example, Examples, Schema
+from encort.training.data.cells import RowError, read_cells, refuse_if, text_cell
+from encort.training.data.examples import Column, Example, Examples, Schema
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
-from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
 
 

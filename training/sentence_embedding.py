@@ -12,11 +12,11 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy, mse_loss, normalize, relu
 
-from encort.training.cells import optional, read_cells, score_cell, text_cell
-from encort.training.examples import Column, Examples, Schema
+from encort.training.data.cells import optional, read_cells, score_cell, text_cell
+from encort.training.data.examples import Column, Examples, Schema
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
-from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask
 from encort.training.text_classification import check_scores, correlations
 

@@ -18,12 +18,12 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from encort.runtime.common.errors import DatasetError
 from encort.runtime.common.folders import check_replaceable, new_folder
+from encort.training.data.sources import Source, find_sources
 from encort.training.features import Collator
 from encort.training.fit import Trainer, make_trainer, training_arguments
 from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
 from encort.training.settings import TrainingSettings
-from encort.training.sources import Source, find_sources
 from encort.training.task import TrainingTask
 from encort.training.train import check_finite, scores_of_splits, write_checkpoint
 from encort.training.unfinished import begin, unfinished_folder

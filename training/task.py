@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.errors import CheckpointError
-from encort.training.examples import Examples, Schema
+from encort.training.data.examples import Examples, Schema
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
 from encort.training.settings import default_learning_rate
-from encort.training.sources import Source
 from encort.training.two_encoders import TwoEncodersConfig
 
 

@@ -13,11 +13,11 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, f1_score
 
 from encort.runtime.text.token_batch import Text
-from encort.training.cells import label_cell, list_cell, optional, read_cells, score_cell, text_cell
-from encort.training.examples import Column, Examples, Schema, check_labels, sorted_labels
+from encort.training.data.cells import label_cell, list_cell, optional, read_cells, score_cell, text_cell
+from encort.training.data.examples import Column, Examples, Schema, check_labels, sorted_labels
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
-from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask, precision_and_recall
 
 TEXT_COLUMNS = (Column(role="text", names=["text"]), Column(role="text_pair", names=["text_pair"], optional=True))

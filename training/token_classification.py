@@ -14,12 +14,12 @@ import transformers
 from encort.runtime.common.corpora import text_of_tokens
 from encort.runtime.tasks.spans import spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
-from encort.training.cells import list_cell, read_cells, refuse_if
-from encort.training.examples import Column, Example, Examples, Schema, check_labels, sorted_labels
+from encort.training.data.cells import list_cell, read_cells, refuse_if
+from encort.training.data.examples import Column, Example, Examples, Schema, check_labels, sorted_labels
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 from encort.training.features import IGNORED, token_columns
 from encort.training.pretrained import Pretrained
-from encort.training.problems import Problems
-from encort.training.sources import Source
 from encort.training.task import Scores, TrainingTask, precision_and_recall
 from encort.training.text_classification import label_settings
 

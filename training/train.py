@@ -12,12 +12,12 @@ import transformers
 
 from encort.runtime.common.errors import DatasetError
 from encort.runtime.common.folders import check_replaceable, new_folder
+from encort.training.data.sources import find_sources
 from encort.training.features import Collator
 from encort.training.fit import make_trainer, training_arguments
 from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
 from encort.training.settings import TrainingSettings
-from encort.training.sources import find_sources
 from encort.training.task import Scores, TrainingTask
 from encort.training.unfinished import begin, unfinished_folder
 

@@ -12,9 +12,9 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, DatasetError
-from encort.training.cells import RowError
 from encort.training.commands import TASKS as TASKS_BY_NAME
-from encort.training.examples import Examples
+from encort.training.data.cells import RowError
+from encort.training.data.examples import Examples
 from encort.training.features import IGNORED, Collator
 from encort.training.next_sentence import NextSentencePrediction, TwoEncoders
 from encort.training.pretrained import Pretrained

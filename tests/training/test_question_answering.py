@@ -8,7 +8,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.common.errors import DatasetError
-from encort.training.cells import RowError
+from encort.training.data.cells import RowError
 from encort.training.pretrained import Pretrained
 from encort.training.question_answering import QuestionAnswering
 from encort.training.settings import TrainingSettings

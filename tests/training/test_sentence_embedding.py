@@ -10,7 +10,7 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import DatasetError
-from encort.training.examples import Examples, hold_back
+from encort.training.data.examples import Examples, hold_back
 from encort.training.features import Collator
 from encort.training.prepare import VALIDATION_SHARE
 from encort.training.pretrained import Pretrained

@@ -2,7 +2,7 @@ import datasets
 import numpy as np
 import pytest
 
-from encort.training.examples import Examples
+from encort.training.data.examples import Examples
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
 from encort.training.text_classification import (

@@ -16,9 +16,9 @@ import numpy as np
 
 from encort.runtime.common.errors import DatasetError, EncortError, InputError
 from encort.runtime.common.tables import Row
-from encort.training.cells import RowError
-from encort.training.problems import Problems
-from encort.training.sources import Source
+from encort.training.data.cells import RowError
+from encort.training.data.problems import Problems
+from encort.training.data.sources import Source
 
 Example = dict[str, Any]
 

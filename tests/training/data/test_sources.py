@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from encort.runtime.common.errors import DatasetError, EncortError
-from encort.training.sources import find_sources
+from encort.training.data.sources import find_sources
 
 TWO = "text,label\nhello,a\nbye,b\n"
 ROWS = [{"text": "hello", "label": "a"}, {"text": "bye", "label": "b"}]

@@ -5,14 +5,14 @@ import datasets
 import pytest
 
 from encort.runtime.common.errors import DatasetError
-from encort.training import examples
-from encort.training.cells import RowError
-from encort.training.examples import check_roles, find_columns, hold_back, read_examples, sorted_labels
+from encort.training.data import examples
+from encort.training.data.cells import RowError
+from encort.training.data.examples import check_roles, find_columns, hold_back, read_examples, sorted_labels
+from encort.training.data.problems import Problems
+from encort.training.data.sources import find_sources
 from encort.training.next_sentence import TwoEncoders
-from encort.training.problems import Problems
 from encort.training.question_answering import QuestionAnswering
 from encort.training.sentence_embedding import SentenceEmbedding
-from encort.training.sources import find_sources
 from encort.training.text_classification import MultiLabelClassification, TextClassification, TextRegression
 from encort.training.token_classification import TokenClassification
 

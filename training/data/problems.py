@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from encort.runtime.common.errors import DatasetError
-from encort.training.sources import Source
+from encort.training.data.sources import Source
 
 SHOWN_ROWS = 20
 
