@@ -30,7 +30,7 @@ from encort.runtime.common.errors import DeviceError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.verification.tolerance import COSINES, neighbour_limit
-from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.dual_encoder import TwoEncodersConfig, TwoEncodersForNextSentence
 
 SIZES = {
     "vocab_size": VOCABULARY,

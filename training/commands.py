@@ -115,7 +115,7 @@ def several_heads(heads: Sequence[str], columns: Sequence[str], headers: Sequenc
     encort export both/intents both/names --output both.bundle
     """  # noqa: D301 - click's mark for examples is the character itself
     _require()
-    from encort.training.several_heads import HeadData, train_several_heads
+    from encort.training.tasks.multi_head import HeadData, train_several_heads
 
     data = {name: HeadData(**head) for name, head in _heads(heads, columns, headers).items()}
     reports = train_several_heads(data, **_with_settings(options, {}))

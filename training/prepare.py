@@ -23,7 +23,7 @@ from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
-from encort.training.task import Scores, TrainingTask
+from encort.training.tasks.base import Scores, TrainingTask
 
 log = logging.getLogger("encort")
 

@@ -16,7 +16,7 @@ from encort.runtime.text.tokenizer import Tokenizer
 from encort.training.data.sources import hash_of
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
-from encort.training.two_encoders import encoder_configs
+from encort.training.tasks.dual_encoder import encoder_configs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from encort.training.prepare import Prepared
 from encort.training.settings import TrainingSettings
-from encort.training.task import Scores
+from encort.training.tasks.base import Scores
 
 REPORT_FILE = "training.json"
 PAGE_FILE = "training.md"

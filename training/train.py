@@ -17,9 +17,9 @@ from encort.training.features import Collator
 from encort.training.fit import make_trainer, training_arguments
 from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
+from encort.training.resume import begin, unfinished_folder
 from encort.training.settings import TrainingSettings
-from encort.training.task import Scores, TrainingTask
-from encort.training.unfinished import begin, unfinished_folder
+from encort.training.tasks.base import Scores, TrainingTask
 
 
 def train(

@@ -27,7 +27,7 @@ from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER
-from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.dual_encoder import TwoEncodersConfig, TwoEncodersForNextSentence
 
 
 @pytest.fixture(scope="module", autouse=True)

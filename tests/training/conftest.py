@@ -13,8 +13,8 @@ import transformers
 
 from encort.training.report import TrainingReport
 from encort.training.settings import TrainingSettings
-from encort.training.task import TrainingTask
-from encort.training.text_classification import MultiLabelClassification, TextClassification, TextRegression
+from encort.training.tasks.base import TrainingTask
+from encort.training.tasks.text_classification import MultiLabelClassification, TextClassification, TextRegression
 from encort.training.train import train as run_training
 
 TOPICS = {"card_lost": "my card is lost", "change_pin": "change the pin", "greeting": "hello"}

@@ -16,7 +16,7 @@ from encort.runtime.common.errors import CheckpointError, DatasetError, InputErr
 from encort.training.commands import TASKS
 from encort.training.report import TrainingReport
 from encort.training.settings import TrainingSettings
-from encort.training.task import TrainingTask
+from encort.training.tasks.base import TrainingTask
 
 ROOT = Path(__file__).parents[2]
 

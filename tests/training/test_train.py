@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from encort.runtime.common.errors import CheckpointError, DatasetError, EncortError, OutputExistsError
 from encort.training.settings import TrainingSettings
-from encort.training.text_classification import MultiLabelClassification, TextClassification
+from encort.training.tasks.text_classification import MultiLabelClassification, TextClassification
 from encort.training.train import train
 
 LABELS = ["card_lost", "change_pin", "greeting"]

@@ -10,11 +10,11 @@ from encort.training.data.cells import RowError
 from encort.training.data.examples import check_roles, find_columns, hold_back, read_examples, sorted_labels
 from encort.training.data.problems import Problems
 from encort.training.data.sources import find_sources
-from encort.training.next_sentence import TwoEncoders
-from encort.training.question_answering import QuestionAnswering
-from encort.training.sentence_embedding import SentenceEmbedding
-from encort.training.text_classification import MultiLabelClassification, TextClassification, TextRegression
-from encort.training.token_classification import TokenClassification
+from encort.training.tasks.next_sentence import TwoEncoders
+from encort.training.tasks.question_answering import QuestionAnswering
+from encort.training.tasks.sentence_embedding import SentenceEmbedding
+from encort.training.tasks.text_classification import MultiLabelClassification, TextClassification, TextRegression
+from encort.training.tasks.token_classification import TokenClassification
 
 TWO = "text,label\nhello,a\nbye,b\n"
 

@@ -17,7 +17,7 @@ from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
 from encort.training.settings import default_learning_rate
-from encort.training.two_encoders import TwoEncodersConfig
+from encort.training.tasks.dual_encoder import TwoEncodersConfig
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

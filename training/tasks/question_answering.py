@@ -17,7 +17,7 @@ from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
-from encort.training.task import Scores, TrainingTask
+from encort.training.tasks.base import Scores, TrainingTask
 
 
 def _asked(values: Mapping[str, Any]) -> Example:

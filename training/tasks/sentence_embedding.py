@@ -17,8 +17,8 @@ from encort.training.data.examples import Column, Examples, Schema
 from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
-from encort.training.task import Scores, TrainingTask
-from encort.training.text_classification import check_scores, correlations
+from encort.training.tasks.base import Scores, TrainingTask
+from encort.training.tasks.text_classification import check_scores, correlations
 
 SCALE = 20.0
 """Of cosines before the softmax, as sentence-transformers has it."""

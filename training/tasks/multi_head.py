@@ -23,10 +23,10 @@ from encort.training.features import Collator
 from encort.training.fit import Trainer, make_trainer, training_arguments
 from encort.training.prepare import Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
+from encort.training.resume import begin, unfinished_folder
 from encort.training.settings import TrainingSettings
-from encort.training.task import TrainingTask
+from encort.training.tasks.base import TrainingTask
 from encort.training.train import check_finite, scores_of_splits, write_checkpoint
-from encort.training.unfinished import begin, unfinished_folder
 
 METRIC = "score"
 """The mean of the heads' own metrics, which chooses the best weights."""

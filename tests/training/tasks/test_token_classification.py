@@ -14,7 +14,7 @@ from encort.runtime.common.errors import DatasetError
 from encort.training.features import IGNORED
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
-from encort.training.token_classification import TokenClassification
+from encort.training.tasks.token_classification import TokenClassification
 
 WORDS = {"card": "B-THING", "pin": "B-THING", "hello": "B-GREETING", "play": "I-GREETING", "my": "O", "is": "O"}
 WORDS |= {"the": "O", "u.s.": "B-PLACE", "lost": "O"}

@@ -16,10 +16,10 @@ from encort.training.commands import TASKS as TASKS_BY_NAME
 from encort.training.data.cells import RowError
 from encort.training.data.examples import Examples
 from encort.training.features import IGNORED, Collator
-from encort.training.next_sentence import NextSentencePrediction, TwoEncoders
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings, default_learning_rate
-from encort.training.two_encoders import TwoEncodersForNextSentence
+from encort.training.tasks.dual_encoder import TwoEncodersForNextSentence
+from encort.training.tasks.next_sentence import NextSentencePrediction, TwoEncoders
 
 # Row R10 of the behaviours that the project is measured by.
 PAIRS = [

@@ -9,10 +9,10 @@ import transformers
 from safetensors.torch import load_file
 
 from encort.runtime.common.errors import InputError, OutputExistsError
-from encort.training.next_sentence import NextSentencePrediction
-from encort.training.text_classification import MultiLabelClassification
-from encort.training.token_classification import TokenClassification
-from encort.training.unfinished import unfinished_folder
+from encort.training.resume import unfinished_folder
+from encort.training.tasks.next_sentence import NextSentencePrediction
+from encort.training.tasks.text_classification import MultiLabelClassification
+from encort.training.tasks.token_classification import TokenClassification
 
 SETTINGS = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "seed": 3}
 EPOCH = 15

@@ -14,8 +14,8 @@ from encort.training.data.examples import Examples, hold_back
 from encort.training.features import Collator
 from encort.training.prepare import VALIDATION_SHARE
 from encort.training.pretrained import Pretrained
-from encort.training.sentence_embedding import SentenceEmbedding, in_batch_loss
 from encort.training.settings import TrainingSettings
+from encort.training.tasks.sentence_embedding import SentenceEmbedding, in_batch_loss
 
 TOPICS = {"card": ("my card", "the card is lost"), "pin": ("change the pin", "pin"), "hello": ("hello", "hello my !")}
 TEXTS = ["my card is lost", "hello", "change the pin " * 9, "하이"]

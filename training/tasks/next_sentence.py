@@ -18,9 +18,9 @@ from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
-from encort.training.task import Scores, TrainingTask
-from encort.training.text_classification import label_settings
-from encort.training.two_encoders import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.base import Scores, TrainingTask
+from encort.training.tasks.dual_encoder import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.text_classification import label_settings
 
 FOLLOWS = {"1": 1, "true": 1, "is_next": 1, "0": 0, "false": 0, "not_next": 0, "-1": -1}
 """What a label may be, and whether the second text follows; -1 is unknown, and not learned from."""

@@ -20,8 +20,8 @@ from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.features import IGNORED, token_columns
 from encort.training.pretrained import Pretrained
-from encort.training.task import Scores, TrainingTask, precision_and_recall
-from encort.training.text_classification import label_settings
+from encort.training.tasks.base import Scores, TrainingTask, precision_and_recall
+from encort.training.tasks.text_classification import label_settings
 
 OUTSIDE = "O"
 _OTHER_SCHEMES = re.compile(r"[SELUM]-")

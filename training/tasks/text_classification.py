@@ -18,7 +18,7 @@ from encort.training.data.examples import Column, Examples, Schema, check_labels
 from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
-from encort.training.task import Scores, TrainingTask, precision_and_recall
+from encort.training.tasks.base import Scores, TrainingTask, precision_and_recall
 
 TEXT_COLUMNS = (Column(role="text", names=["text"]), Column(role="text_pair", names=["text_pair"], optional=True))
 TEXT_FEATURES = {"text": datasets.Value("string"), "text_pair": datasets.Value("string")}

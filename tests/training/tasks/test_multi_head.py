@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import DatasetError, InputError, OutputExistsError
-from encort.training.sentence_embedding import SentenceEmbedding
 from encort.training.settings import TrainingSettings
-from encort.training.several_heads import Alternating, HeadData, train_several_heads
-from encort.training.text_classification import TextClassification
-from encort.training.token_classification import TokenClassification
+from encort.training.tasks.multi_head import Alternating, HeadData, train_several_heads
+from encort.training.tasks.sentence_embedding import SentenceEmbedding
+from encort.training.tasks.text_classification import TextClassification
+from encort.training.tasks.token_classification import TokenClassification
 
 LENGTHS = {"intents": [3, 9, 4, 4, 8], "names": [5, 5, 7]}
 
@@ -106,7 +106,7 @@ def given(monkeypatch):
         return seen
 
     monkeypatch.setattr(
-        "encort.training.several_heads.train_several_heads", lambda heads, **_: seen.update(heads) or {}
+        "encort.training.tasks.multi_head.train_several_heads", lambda heads, **_: seen.update(heads) or {}
     )
     return run
 

@@ -5,7 +5,7 @@ import pytest
 from encort.training.data.examples import Examples
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
-from encort.training.text_classification import (
+from encort.training.tasks.text_classification import (
     MultiLabelClassification,
     TextClassification,
     TextRegression,

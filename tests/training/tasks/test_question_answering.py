@@ -10,8 +10,8 @@ from encort.export.exporter import export_bundle
 from encort.runtime.common.errors import DatasetError
 from encort.training.data.cells import RowError
 from encort.training.pretrained import Pretrained
-from encort.training.question_answering import QuestionAnswering
 from encort.training.settings import TrainingSettings
+from encort.training.tasks.question_answering import QuestionAnswering
 
 FILLERS = ["my", "the", "is", "lost", "hello", "change", "1", "7"]
 
