@@ -59,8 +59,8 @@ def bench(
     require("encort bench", "bench", "matplotlib", "tqdm")
     if against is not None:
         require("encort bench --against eager", "export", "torch", "transformers", "safetensors")
-    from encort.benchmarks.bench import measure_bundle
-    from encort.benchmarks.page import as_html, as_text
+    from encort.benchmarks.bundle.bench import measure_bundle
+    from encort.benchmarks.bundle.page import as_html, as_text
     from encort.benchmarks.results import save
 
     report = measure_bundle(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from encort.benchmarks import systems
 from encort.benchmarks.machine import Machine
+from encort.benchmarks.race import systems
+from encort.benchmarks.race.systems import Running, System
 from encort.benchmarks.results import Outcome, Race
-from encort.benchmarks.systems import Running, System
 
 MACHINE = Machine(
     cpu="Test (TM) CPU",
@@ -35,7 +35,7 @@ def make_race() -> Callable[..., Race]:
 
     def make(*outcomes: Outcome, product: list[float] | None = None) -> Race:
         return Race(
-            command="python -m encort.benchmarks.race",
+            command="python -m encort.benchmarks.race.race",
             machine=MACHINE,
             threads=2,
             model="minilm",

@@ -11,14 +11,14 @@ import pytest
 import transformers
 from click.testing import CliRunner
 
-from encort.benchmarks import bench as measured
-from encort.benchmarks import inputs
-from encort.benchmarks.bench import EAGER, measure_bundle
-from encort.benchmarks.eager import Eager
-from encort.benchmarks.fresh import fresh_process
-from encort.benchmarks.inputs import Shaper, workload
-from encort.benchmarks.page import as_html, as_text, tables
-from encort.benchmarks.profile import profile
+from encort.benchmarks.bundle import bench as measured
+from encort.benchmarks.bundle import inputs
+from encort.benchmarks.bundle.bench import EAGER, measure_bundle
+from encort.benchmarks.bundle.cold_start import fresh_process
+from encort.benchmarks.bundle.inputs import Shaper, workload
+from encort.benchmarks.bundle.page import as_html, as_text, tables
+from encort.benchmarks.bundle.profile import profile
+from encort.benchmarks.bundle.torch_baseline import Eager
 from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
 from encort.export.verification.cpu_attention import open_to_verify

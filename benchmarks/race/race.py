@@ -1,10 +1,10 @@
 """The race: encort and its peers on the same texts with the same threads, each in its own environment and process.
 
-    python -m encort.benchmarks.race --model minilm
-    python -m encort.benchmarks.race --model bert-base --texts 200 --without compile
+    python -m encort.benchmarks.race.race --model minilm
+    python -m encort.benchmarks.race.race --model bert-base --texts 200 --without compile
 
 Every round has all systems, in an order of its own; while one runs, the others are stopped. Tokenization is included.
-What comes out is kept in benchmarks/results; `python -m encort.benchmarks.tables` writes it into the documents.
+What comes out is kept in benchmarks/results; `python -m encort.benchmarks.race.tables` writes it into the documents.
 """
 
 import contextlib
@@ -24,9 +24,8 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.models import LIMIT, MODELS, TRAINED, operations
-from encort.benchmarks.results import FOLDER, Outcome, Race, save
-from encort.benchmarks.systems import (
+from encort.benchmarks.race.models import LIMIT, MODELS, TRAINED, operations
+from encort.benchmarks.race.systems import (
     LIMITS,
     OURS,
     ROOT,
@@ -36,9 +35,10 @@ from encort.benchmarks.systems import (
     environment,
     prepare,
 )
-from encort.benchmarks.tables import race_table
+from encort.benchmarks.race.tables import race_table
+from encort.benchmarks.race.workload import mixed_texts, scored_pairs
+from encort.benchmarks.results import FOLDER, Outcome, Race, save
 from encort.benchmarks.timing import ROUNDS, in_turn
-from encort.benchmarks.workload import mixed_texts, scored_pairs
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.cli.readers import read_texts
@@ -165,7 +165,7 @@ def main(
         for entrant in everybody:
             entrant.close()
     race = Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.race", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "encort.benchmarks.race.race", *sys.argv[1:]]),
         machine=Machine.here(),
         threads=threads,
         model=model,

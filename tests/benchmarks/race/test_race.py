@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from encort.benchmarks import compare, systems
-from encort.benchmarks import race as racing
+from encort.benchmarks.race import compare, systems
+from encort.benchmarks.race import race as racing
+from encort.benchmarks.race.systems import System
 from encort.benchmarks.results import read, save
-from encort.benchmarks.systems import System
 
 PEER = """
 import time

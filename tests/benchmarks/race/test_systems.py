@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encort.benchmarks import systems
-from encort.benchmarks.systems import LIMITS, OURS, SYSTEMS, System, SystemFailedError, prepare
+from encort.benchmarks.race import systems
+from encort.benchmarks.race.systems import LIMITS, OURS, SYSTEMS, System, SystemFailedError, prepare
 
 
 def test_a_system_embeds_and_times_each_call(start, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from encort.benchmarks.bench import EAGER
+from encort.benchmarks.bundle.bench import EAGER
 from encort.benchmarks.results import BundleReport
 from encort.benchmarks.timing import speed
 

@@ -10,10 +10,11 @@ import transformers
 from click.testing import CliRunner
 from torch.nn import functional
 
-from encort.benchmarks import gpu, gpu_kinds
+from encort.benchmarks.gpu import kinds as gpu_kinds
+from encort.benchmarks.gpu import race as gpu
+from encort.benchmarks.gpu.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
+from encort.benchmarks.race.tables import race_table
 from encort.benchmarks.results import Check, read, save
-from encort.benchmarks.tables import race_table
-from encort.benchmarks.torch_on_gpu import PLACES, Padded, Unpadded, _sorted
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import EncortError, FidelityError

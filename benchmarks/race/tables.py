@@ -1,7 +1,7 @@
 """Tables of the documents, written from results: never typed.
 
-    python -m encort.benchmarks.tables            writes them between the marks of README.md and docs/*.md
-    python -m encort.benchmarks.tables --check    says whether they are what the results give
+    python -m encort.benchmarks.race.tables            writes them between the marks of README.md and docs/*.md
+    python -m encort.benchmarks.race.tables --check    says whether they are what the results give
 
 A mark is `<!-- race: NAME.json -->` for all that a race measured, or `<!-- brief: NAME.json -->` for what a reader
 wants to know first; the table after it ends at `<!-- end -->`.

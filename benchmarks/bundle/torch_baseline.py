@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import transformers
 
-from encort.benchmarks.inputs import overflow_of
+from encort.benchmarks.bundle.inputs import overflow_of
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE

@@ -5,7 +5,7 @@ import time
 from contextlib import asynccontextmanager
 
 import encort
-from encort.benchmarks.load import measure_load
+from encort.benchmarks.bundle.load import measure_load
 from encort.runtime.common.errors import OverloadedError
 from encort.runtime.engine.stats import Recorder
 

@@ -19,9 +19,9 @@ import transformers
 
 import encort
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.models import VOCABULARY, drawn
+from encort.benchmarks.race.models import VOCABULARY, drawn
+from encort.benchmarks.race.workload import mixed_texts
 from encort.benchmarks.results import Check, Race
-from encort.benchmarks.workload import mixed_texts
 from encort.export.exporter import export_bundle, verify_against_checkpoint
 from encort.export.variants import CUDA
 from encort.runtime.bundle.bundle import Bundle
@@ -97,7 +97,7 @@ def run(folder: Path) -> Race:
     with kept_going(checks, "memory runs out"):
         checks.append(_memory(folder / "0" / "bundle", texts))
     return Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "encort.benchmarks.gpu.race", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
         threads=available_cores(),
         model="small models of every kind (drawn weights)",

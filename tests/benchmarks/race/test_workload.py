@@ -1,5 +1,5 @@
-from encort.benchmarks.models import operations
-from encort.benchmarks.workload import mixed_texts, scored_pairs
+from encort.benchmarks.race.models import operations
+from encort.benchmarks.race.workload import mixed_texts, scored_pairs
 
 
 def test_the_workload_is_the_same_every_time_and_mixed():

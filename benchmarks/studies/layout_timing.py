@@ -1,6 +1,6 @@
 """The ways that a bundle can be run, each beside what it is chosen against, in turn, medians of one run.
 
-python benchmarks/ways.py BUNDLE
+python benchmarks/studies/layout_timing.py BUNDLE
 
 BUNDLE has fp32 and int8 graphs in both layouts. docs/decisions/0003 and 0008 quote what this printed.
 """

@@ -3,9 +3,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from encort.benchmarks import tables
+from encort.benchmarks.race import tables
+from encort.benchmarks.race.tables import brief_table, race_table, written
 from encort.benchmarks.results import Check, Outcome, save
-from encort.benchmarks.tables import brief_table, race_table, written
 
 _DOCUMENTS = [Path(tables.__file__).parents[1] / name for name in ("README.md", "docs/benchmarks.md")]
 
@@ -79,7 +79,7 @@ def test_a_document_gets_its_tables_and_keeps_the_rest(make_race, tmp_path):
 
 def test_the_tables_of_the_documents_are_those_of_the_results():
     done = subprocess.run(
-        [sys.executable, "-m", "encort.benchmarks.tables", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "encort.benchmarks.race.tables", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     marks = [tables._MARK.search(file.read_text(encoding="utf-8")) for file in _DOCUMENTS]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from encort.benchmarks.compare import main
+from encort.benchmarks.race.compare import main
 from encort.benchmarks.results import Outcome, save
 from encort.runtime.common.errors import InputError
 

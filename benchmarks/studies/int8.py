@@ -1,6 +1,6 @@
 """What 8 bits cost an encoder and what they save: each calibration against fp32, in one run.
 
-python benchmarks/eight_bits.py CHECKPOINT PAIRS.csv [--calibration NAME=FILE ...]
+python benchmarks/studies/int8.py CHECKPOINT PAIRS.csv [--calibration NAME=FILE ...]
 
 PAIRS.csv has the columns text, text_pair and score. Each calibration file is tried with 8-bit weights, the first
 also with 7-bit weights; the built-in texts alone come last. Cosines are to fp32, of every text of PAIRS.csv.

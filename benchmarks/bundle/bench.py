@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.benchmarks.fresh import fresh_eager, fresh_process
-from encort.benchmarks.inputs import Shaper, overflow_of, workload
-from encort.benchmarks.load import measure_load
+from encort.benchmarks.bundle.cold_start import fresh_eager, fresh_process
+from encort.benchmarks.bundle.inputs import Shaper, overflow_of, workload
+from encort.benchmarks.bundle.load import measure_load
+from encort.benchmarks.bundle.profile import profile
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.profile import profile
 from encort.benchmarks.results import BundleReport, Fresh, Latency, Stages, Way
 from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.runtime.bundle.bundle import Bundle, runs_here
@@ -82,7 +82,7 @@ def measure_bundle(
         model, models = _load_all(opened, bundle, device, precision, threads)
         ways: dict[str, Run] = {name: each.predict for name, each in models.items()}
         if eager:
-            from encort.benchmarks.eager import Eager
+            from encort.benchmarks.bundle.torch_baseline import Eager
 
             ways[EAGER] = Eager(bundle, checkpoint, threads=threads)
         for run in ways.values():

@@ -1,8 +1,8 @@
 """The race on a GPU, meant for ten minutes: are the CUDA variants right, and how fast are they?
 
-    python -m encort.benchmarks.gpu                     small models of every kind, MiniLM, BERT-base and BERT-large
-    python -m encort.benchmarks.gpu --model bert-base
-    python -m encort.benchmarks.gpu --model kinds       the small models, which are checked and not timed
+    python -m encort.benchmarks.gpu.race                     small models of every kind, MiniLM, BERT-base and BERT-large
+    python -m encort.benchmarks.gpu.race --model bert-base
+    python -m encort.benchmarks.gpu.race --model kinds       the small models, which are checked and not timed
 
 Weights are drawn from a seed and the vocabulary is made of the texts, so nothing is fetched. Seconds are those from
 token ids to embeddings in the caller's memory; tokenization is in the row that says so.
@@ -26,15 +26,15 @@ import torch
 import transformers
 
 import encort
-from encort.benchmarks import gpu_kinds
-from encort.benchmarks.gpu_kinds import kept_going
+from encort.benchmarks.gpu import kinds as gpu_kinds
+from encort.benchmarks.gpu.kinds import kept_going
+from encort.benchmarks.gpu.torch_on_gpu import Padded, Unpadded
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.models import VOCABULARY, drawn, operations
+from encort.benchmarks.race.models import VOCABULARY, drawn, operations
+from encort.benchmarks.race.tables import race_table
+from encort.benchmarks.race.workload import mixed_texts
 from encort.benchmarks.results import FOLDER, Check, Outcome, Race, save
-from encort.benchmarks.tables import race_table
 from encort.benchmarks.timing import in_turn
-from encort.benchmarks.torch_on_gpu import Padded, Unpadded
-from encort.benchmarks.workload import mixed_texts
 from encort.export.exporter import export_bundle
 from encort.export.variants import Kind
 from encort.runtime.engine.cores import available_cores
@@ -103,7 +103,7 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
     config = transformers.BertConfig(vocab_size=VOCABULARY, num_labels=LABELS, **SIZES[name])
     checkpoint = drawn(transformers.BertForSequenceClassification(config), folder / "checkpoint", texts)
     race = Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "encort.benchmarks.gpu.race", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
         threads=available_cores(),
         model=f"{name} (drawn weights)",

@@ -1,6 +1,6 @@
 """Two results of the same measurement: what became slower?
 
-    python -m encort.benchmarks.compare BEFORE.json AFTER.json
+    python -m encort.benchmarks.race.compare BEFORE.json AFTER.json
 
 Each time is taken in relation to what everything else of both results took in the same round (the geometric mean of
 peers and matrix products), so that a slower machine is not a slower program. Exits with 1 if anything of encort's
