@@ -59,8 +59,8 @@ $(VENV)/dev.installed: $(VENV)/demo.installed
 # The race against the peers, each in an environment of its own below build/race: somewhat over an hour for both models on two cores.
 # Some systems can be left out: make bench BENCH="--without fast_embed --without compile"
 bench: | $(VENV)/dev.installed
-	$(VENV)/bin/python -m encort.benchmarks.race.race --model minilm $(BENCH)
-	$(VENV)/bin/python -m encort.benchmarks.race.race --model bert-base --texts 150 --rounds 5 $(BENCH)
+	$(VENV)/bin/python -m encort.benchmarks.race --model minilm $(BENCH)
+	$(VENV)/bin/python -m encort.benchmarks.race --model bert-base --texts 150 --rounds 5 $(BENCH)
 
 # make bench-compare A=before.json B=after.json
 bench-compare: | $(VENV)/dev.installed

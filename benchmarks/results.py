@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from encort.runtime.errors import InputError
-
 from encort.benchmarks.machine import Machine
-from encort.runtime.schema import from_plain
+from encort.runtime.bundle.schema import from_plain
+from encort.runtime.common.errors import InputError
 
-FOLDER = Path(__file__).parent / "results"
+FOLDER = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from encort.runtime.bundle.bundle import Bundle
-    from encort.runtime.bundle.manifest import Head, Manifest, Task, Variant
+    from encort.runtime.bundle.manifest import HeadInfo, Manifest, Task, Variant
     from encort.runtime.common import errors
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
-    from encort.runtime.serving.service import AsyncService, Service, Serving
-    from encort.runtime.tasks.results import Answer, Classification, Found, Span
+    from encort.runtime.serving.service import AsyncService, Service, ServiceContext
+    from encort.runtime.tasks.results import Answer, Classification, Matches, Span
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
@@ -38,13 +38,13 @@ __all__ = [
     "Bundle",
     "Classification",
     "Costs",
-    "Found",
-    "Head",
+    "HeadInfo",
     "Histogram",
     "Manifest",
+    "Matches",
     "Model",
     "Service",
-    "Serving",
+    "ServiceContext",
     "Span",
     "Stats",
     "Task",
@@ -60,13 +60,13 @@ _HOMES = {
     "Bundle": "encort.runtime.bundle.bundle",
     "Classification": "encort.runtime.tasks.results",
     "Costs": "encort.runtime.engine.costs",
-    "Found": "encort.runtime.tasks.results",
-    "Head": "encort.runtime.bundle.manifest",
+    "Matches": "encort.runtime.tasks.results",
+    "HeadInfo": "encort.runtime.bundle.manifest",
     "Histogram": "encort.runtime.engine.stats",
     "Manifest": "encort.runtime.bundle.manifest",
     "Model": "encort.runtime.model",
     "Service": "encort.runtime.serving.service",
-    "Serving": "encort.runtime.serving.service",
+    "ServiceContext": "encort.runtime.serving.service",
     "Span": "encort.runtime.tasks.results",
     "Stats": "encort.runtime.engine.stats",
     "Task": "encort.runtime.bundle.manifest",

@@ -58,7 +58,7 @@ def export(
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
     from encort.export.int8.search import TABLE_FILE
-    from encort.export.variants import Kind
+    from encort.export.variants import VariantKind
     from encort.runtime.bundle.manifest import Pooling
     from encort.runtime.cli.readers import read_texts
 
@@ -66,7 +66,7 @@ def export(
         checkpoints,
         output,
         pooling=None if pooling is None else Pooling(pooling),
-        variants=[Kind(name) for name in variants] or None,
+        variants=[VariantKind(name) for name in variants] or None,
         calibration=None if calibration is None else list(read_texts((), calibration, column)),
         weight_bits=None if weight_bits is None else int(weight_bits),
         progress=True,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from encort.runtime.bundle.manifest import Head, Task
+from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.common.corpora import text_of_tokens
 from encort.runtime.common.errors import DatasetError, InputError
 from encort.runtime.common.tables import Row, read_rows
@@ -40,7 +40,7 @@ class Evaluation:
     labels: Sequence[Any]
 
     @classmethod
-    def read(cls, file: Path, head: Head | None) -> "Evaluation":
+    def read(cls, file: Path, head: HeadInfo | None) -> "Evaluation":
         """Read labelled data for a head; without one, pairs of texts with a similarity.
 
         | task | columns |
@@ -92,7 +92,7 @@ class Evaluation:
         return metric
 
 
-def _check_labels(file: Path, evaluation: Evaluation, head: Head) -> None:
+def _check_labels(file: Path, evaluation: Evaluation, head: HeadInfo) -> None:
     names = _NAMES[head.task]
     found = {name for label in evaluation.labels for name in names(label)}
     known = {Word(label, 1.0, 0, 0).label for label in head.labels} if names is _span_names else set(head.labels)

@@ -11,11 +11,11 @@ import numpy as np
 from encort.export.evaluation import Evaluation
 from encort.export.graph.architectures import ARCHITECTURES
 from encort.export.int8.calibration import Calibration, check_calibration
-from encort.export.int8.model import fit_eight_bit
-from encort.export.int8.search import Search, search
+from encort.export.int8.model import fit_int8
+from encort.export.int8.search import QuantizationSearch, search
 from encort.export.portable import write_portable
-from encort.export.source.export_source import TrainedModel, tokenizer_json
-from encort.export.variants import BY_DEFAULT, CUDA, Kind, write_cuda, write_eight_bit, write_full_precision
+from encort.export.source.export_source import ExportSource, tokenizer_json
+from encort.export.variants import BY_DEFAULT, CUDA, VariantKind, write_cuda, write_fp32, write_int8
 from encort.export.verification.cpu_attention import OpenSession, open_to_verify
 from encort.export.verification.oracle import Case
 from encort.export.verification.verify import verify
@@ -48,7 +48,7 @@ def export_bundle(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
-    variants: Collection[Kind] | None = None,
+    variants: Collection[VariantKind] | None = None,
     calibration: Sequence[Text] | None = None,
     evaluation: str | Path | None = None,
     max_drop: float = 0.5,
@@ -90,7 +90,7 @@ def export_bundle(
         raise InputError("one revision cannot name several checkpoints; give folders, or export them apart")
     output = Path(output)
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
-    trained = TrainedModel.open(
+    trained = ExportSource.open(
         names,
         revisions=[] if revision is None else [revision],
         pooling=pooling,
@@ -98,7 +98,7 @@ def export_bundle(
         max_length=max_length,
     )
     kinds = _kinds(trained, variants)
-    if Kind.INT8 not in kinds and (evaluation or calibration or weight_bits):
+    if VariantKind.INT8 not in kinds and (evaluation or calibration or weight_bits):
         raise InputError("calibration, evaluation and weight bits are for an 8-bit graph, and none will be made")
     if evaluation is not None and len(trained.heads) > 1:
         raise InputError("labelled data of one head cannot choose a graph for all; export without --evaluation")
@@ -147,7 +147,7 @@ def verify_against_checkpoint(
     manifest, embedding = bundle.manifest, bundle.manifest.embedding
     names = _names(checkpoint)
     is_source = names == [source.model for source in manifest.sources]
-    trained = TrainedModel.open(
+    trained = ExportSource.open(
         names,
         revisions=[source.revision for source in manifest.sources] if is_source else [],
         pooling=None if embedding is None else embedding.pooling,
@@ -166,7 +166,7 @@ def _names(checkpoint: str | Path | Sequence[str | Path]) -> list[str]:
     return [str(checkpoint)] if isinstance(checkpoint, str | Path) else [str(each) for each in checkpoint]
 
 
-def _check_same(bundle: Bundle, trained: TrainedModel) -> None:
+def _check_same(bundle: Bundle, trained: ExportSource) -> None:
     names = ", ".join(checkpoint.name for checkpoint in trained.checkpoints)
     # The name of a single head is its task; of several, that of its folder, which may have been renamed.
     exported_heads = [(head.task, head.labels) for head in bundle.manifest.heads]
@@ -180,7 +180,7 @@ def _check_same(bundle: Bundle, trained: TrainedModel) -> None:
         raise CheckpointError(f"{names} is not what was exported: its config.json has another {different[0]}")
 
 
-def _write_tokenizer(trained: TrainedModel, folder: Path) -> TokenBatch:
+def _write_tokenizer(trained: ExportSource, folder: Path) -> TokenBatch:
     """Write the tokenizer without padding and truncation of its own, and tokenize the samples with it."""
     source = trained.checkpoints[0]
     (folder / TOKENIZER_FILE).write_text(tokenizer_json(source), encoding="utf-8")
@@ -195,7 +195,7 @@ def _write_tokenizer(trained: TrainedModel, folder: Path) -> TokenBatch:
     return samples
 
 
-def _write_golden(trained: TrainedModel, samples: TokenBatch, folder: Path) -> None:
+def _write_golden(trained: ExportSource, samples: TokenBatch, folder: Path) -> None:
     oracle = trained.oracle
     expected = [oracle(Case("golden", samples.rows(np.array([index])))) for index in range(len(samples))]
     # Hidden states would be most of the bundle; every other output depends on them.
@@ -212,7 +212,7 @@ def _write_golden(trained: TrainedModel, samples: TokenBatch, folder: Path) -> N
 class _Wanted:
     """What the caller wants made; see `export_bundle`."""
 
-    kinds: Sequence[Kind]
+    kinds: Sequence[VariantKind]
     is_explicit: bool
     calibration: Sequence[Text] | None
     evaluation: Evaluation | None
@@ -222,10 +222,13 @@ class _Wanted:
 
 
 def _check_options(
-    variants: Collection[Kind] | None, calibration: Sequence[Text] | None, max_drop: float, weight_bits: int | None
+    variants: Collection[VariantKind] | None,
+    calibration: Sequence[Text] | None,
+    max_drop: float,
+    weight_bits: int | None,
 ) -> None:
-    if variants is not None and not (variants and set(variants) <= set(Kind)):
-        raise InputError(f"variants must be some of {', '.join(Kind)}; got {', '.join(variants) or 'none'}")
+    if variants is not None and not (variants and set(variants) <= set(VariantKind)):
+        raise InputError(f"variants must be some of {', '.join(VariantKind)}; got {', '.join(variants) or 'none'}")
     if weight_bits not in (None, 7, 8):
         raise InputError(f"weight_bits must be 7 or 8, got {weight_bits}")
     if weight_bits == 8 and not has_instruction_set(VNNI):
@@ -236,13 +239,13 @@ def _check_options(
         check_calibration(calibration)
 
 
-def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
+def _kinds(trained: ExportSource, asked: Collection[VariantKind] | None) -> list[VariantKind]:
     """What to make: what was asked for, or all that the model allows."""
     source = trained.checkpoints[0]
     if trained.description is None:
-        if asked is not None and set(asked) != {Kind.PORTABLE}:
+        if asked is not None and set(asked) != {VariantKind.PORTABLE}:
             raise CheckpointError(
-                f"architecture {source.architecture!r} has no authored graph, only the variant {Kind.PORTABLE}; "
+                f"architecture {source.architecture!r} has no authored graph, only the variant {VariantKind.PORTABLE}; "
                 f"encort authors: {', '.join(ARCHITECTURES)}"
             )
         log.warning(
@@ -252,23 +255,25 @@ def _kinds(trained: TrainedModel, asked: Collection[Kind] | None) -> list[Kind]:
             source.architecture,
             ", ".join(ARCHITECTURES),
         )
-        return [Kind.PORTABLE]
-    return [kind for kind in Kind if kind in (BY_DEFAULT if asked is None else asked)]
+        return [VariantKind.PORTABLE]
+    return [kind for kind in VariantKind if kind in (BY_DEFAULT if asked is None else asked)]
 
 
-def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tuple[list[Variant], Search | None]:
+def _write_variants(
+    trained: ExportSource, folder: Path, wanted: _Wanted
+) -> tuple[list[Variant], QuantizationSearch | None]:
     """The graphs, the one to prefer first, and what was tried to find it."""
-    full = write_full_precision(trained, folder) if Kind.FP32 in wanted.kinds else []
-    others = _write_portable(trained, folder, wanted) if Kind.PORTABLE in wanted.kinds else []
+    full = write_fp32(trained, folder) if VariantKind.FP32 in wanted.kinds else []
+    others = _write_portable(trained, folder, wanted) if VariantKind.PORTABLE in wanted.kinds else []
     others += [write_cuda(trained, folder, precision) for kind, precision in CUDA.items() if kind in wanted.kinds]
-    if Kind.INT8 not in wanted.kinds:
+    if VariantKind.INT8 not in wanted.kinds:
         return [*full, *others], None
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=trained.max_length)
     calibration = Calibration.tokenize(trained, tokenizer, wanted.calibration)
     if wanted.evaluation is None:
-        model = fit_eight_bit(trained, calibration, weight_bits=wanted.weight_bits, progress=wanted.progress)
+        model = fit_int8(trained, calibration, weight_bits=wanted.weight_bits, progress=wanted.progress)
         # Last, because nobody has said that it is good enough to be what is loaded by default.
-        return [*full, *others, *write_eight_bit(trained, model, folder, weight_bits=wanted.weight_bits)], None
+        return [*full, *others, *write_int8(trained, model, folder, weight_bits=wanted.weight_bits)], None
     found = search(
         trained,
         folder,
@@ -280,7 +285,7 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
     )
     found.save(folder)
     if found.model is not None:
-        return [*write_eight_bit(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *others], found
+        return [*write_int8(trained, found.model, folder, weight_bits=wanted.weight_bits), *full, *others], found
     if not full:
         raise FidelityError(
             f"no 8-bit graph is faster than fp32 and loses at most {wanted.max_drop:g} points:\n{found.table()}"
@@ -288,18 +293,18 @@ def _write_variants(trained: TrainedModel, folder: Path, wanted: _Wanted) -> tup
     return [*full, *others], found
 
 
-def _write_portable(trained: TrainedModel, folder: Path, wanted: _Wanted) -> list[Variant]:
+def _write_portable(trained: ExportSource, folder: Path, wanted: _Wanted) -> list[Variant]:
     """The portable graph; where nobody asked for it and others are there, a warning if it cannot be had."""
     try:
         return [write_portable(trained, folder)]
     except CheckpointError as error:
-        if wanted.is_explicit or wanted.kinds == [Kind.PORTABLE]:
+        if wanted.is_explicit or wanted.kinds == [VariantKind.PORTABLE]:
             raise
         log.warning("the bundle has no portable variant: %s", error)
         return []
 
 
-def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Variant]) -> Bundle:
+def _write_manifest(trained: ExportSource, folder: Path, variants: Sequence[Variant]) -> Bundle:
     manifest = trained.manifest(folder, variants)
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle(folder, manifest)
@@ -308,7 +313,7 @@ def _write_manifest(trained: TrainedModel, folder: Path, variants: Sequence[Vari
 def _verify(
     bundle: Bundle,
     variants: Sequence[Variant],
-    trained: TrainedModel,
+    trained: ExportSource,
     samples: TokenBatch,
     *,
     open_session: OpenSession = open_to_verify,

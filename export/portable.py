@@ -19,7 +19,7 @@ import onnx_ir as ir
 from encort.export.graph.builder import Graph, axes
 from encort.export.graph.heads import Encoded, pooler_output, sentence_output
 from encort.export.graph.layouts import Padded
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     PORTABLE,
@@ -50,7 +50,7 @@ _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _AXES = {"batch_size": "batch", "sequence_length": "sequence"}
 
 
-def write_portable(trained: TrainedModel, folder: Path) -> Variant:
+def write_portable(trained: ExportSource, folder: Path) -> Variant:
     """Write `model.onnx`, with the axes named as in every variant, and sentence embeddings for an encoder alone.
 
     Raises:
@@ -88,7 +88,7 @@ def write_portable(trained: TrainedModel, folder: Path) -> Variant:
     )
 
 
-def _exported(trained: TrainedModel) -> ir.Model:
+def _exported(trained: ExportSource) -> ir.Model:
     from optimum.exporters.onnx import onnx_export_from_model
 
     source = trained.checkpoints[0]
@@ -122,17 +122,17 @@ def _limit_masks(graph: ir.Graph) -> None:
                 node.attributes["value"] = ir.AttrTensor("value", ir.tensor(limited))
 
 
-def _append_sentence_embedding(graph: ir.Graph, trained: TrainedModel) -> None:
+def _append_sentence_embedding(graph: ir.Graph, trained: ExportSource) -> None:
     assert trained.embedding is not None
     values = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}
     hidden = values[LAST_HIDDEN_STATE]
-    pen = Graph(graph)
-    lie = Padded(pen, values["input_ids"], values["attention_mask"])
-    pooled = _pooled(pen, lie.first(hidden), trained) if trained.embedding.pooling is Pooling.POOLER else None
-    sentence_output(pen, Encoded(hidden, pooled, lie), trained.embedding, int(_shape(hidden)[-1]))
+    builder = Graph(graph)
+    lie = Padded(builder, values["input_ids"], values["attention_mask"])
+    pooled = _pooled(builder, lie.first(hidden), trained) if trained.embedding.pooling is Pooling.POOLER else None
+    sentence_output(builder, Encoded(hidden, pooled, lie), trained.embedding, int(_shape(hidden)[-1]))
 
 
-def _pooled(graph: Graph, first: ir.Value, trained: TrainedModel) -> ir.Value:
+def _pooled(graph: Graph, first: ir.Value, trained: ExportSource) -> ir.Value:
     """The pooler, which Optimum leaves out."""
     pooler = None if trained.description is None else trained.description.encoders[0].pooler
     if pooler is None:

@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from encort.export.graph.builder import axes, save_sharing_weights
 from encort.export.graph.description import Description, Layer
-from encort.export.graph.float16 import in_half_precision
+from encort.export.graph.float16 import to_float16
 from encort.export.graph.heads import author
-from encort.export.int8.model import EightBitModel
-from encort.export.source.export_source import TrainedModel
+from encort.export.int8.model import QuantizedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.cpu import VNNI
 from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
 
@@ -19,7 +19,7 @@ CACHE = 2**26
 """Bytes of weights from which on reading them again for every run costs more than padding in attention."""
 
 
-class Kind(StrEnum):
+class VariantKind(StrEnum):
     """What `encort export` makes: the fast graphs in each precision, the portable one, and those for GPUs."""
 
     FP32 = "fp32"
@@ -29,12 +29,12 @@ class Kind(StrEnum):
     CUDA_FP32 = "cuda-fp32"
 
 
-BY_DEFAULT = (Kind.FP32, Kind.INT8, Kind.PORTABLE)
+BY_DEFAULT = (VariantKind.FP32, VariantKind.INT8, VariantKind.PORTABLE)
 """What is made unless something else is asked for: graphs for a GPU are as large again, and of no use without one."""
-CUDA = {Kind.CUDA_FP16: Precision.FP16, Kind.CUDA_FP32: Precision.FP32}
+CUDA = {VariantKind.CUDA_FP16: Precision.FP16, VariantKind.CUDA_FP32: Precision.FP32}
 
 
-def write_full_precision(trained: TrainedModel, folder: Path) -> list[Variant]:
+def write_fp32(trained: ExportSource, folder: Path) -> list[Variant]:
     """The graphs of both layouts, the faster first, with one file of weights."""
     description = _described(trained)
     return _write(
@@ -46,7 +46,7 @@ def write_full_precision(trained: TrainedModel, folder: Path) -> list[Variant]:
     )
 
 
-def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *, weight_bits: int) -> list[Variant]:
+def write_int8(trained: ExportSource, model: QuantizedModel, folder: Path, *, weight_bits: int) -> list[Variant]:
     """The 8-bit graphs of both layouts, the faster first, with one file of weights."""
     return _write(
         folder,
@@ -57,23 +57,23 @@ def write_eight_bit(trained: TrainedModel, model: EightBitModel, folder: Path, *
     )
 
 
-def write_cuda(trained: TrainedModel, folder: Path, precision: Precision) -> Variant:
+def write_cuda(trained: ExportSource, folder: Path, precision: Precision) -> Variant:
     """The packed graph for CUDA."""
     description = _described(trained)
-    chosen = in_half_precision(description) if precision is Precision.FP16 else description
+    chosen = to_float16(description) if precision is Precision.FP16 else description
     name = f"{Device.CUDA}-{precision}"
     model = author(chosen, Layout.PACKED, embedding=trained.embedding)
     return _save({name: (Layout.PACKED, model)}, folder, Device.CUDA, precision, instruction_set=None)[0]
 
 
-def layouts(trained: TrainedModel, precision: Precision) -> list[Layout]:
+def layouts(trained: ExportSource, precision: Precision) -> list[Layout]:
     """Both layouts, the faster first: small weights stay in the cache, so that many runs cost no more than few."""
     weights = sum(_weights(layer) for encoder in _described(trained).encoders for layer in encoder.layers)
     is_cached = weights * (1 if precision is Precision.INT8 else 4) <= CACHE
     return [Layout.EQUAL_LENGTH, Layout.RAGGED] if is_cached else [Layout.RAGGED, Layout.EQUAL_LENGTH]
 
 
-def _described(trained: TrainedModel) -> Description:
+def _described(trained: ExportSource) -> Description:
     assert trained.description is not None
     return trained.description
 

@@ -10,21 +10,23 @@ from typing import Any, Self, cast
 import numpy as np
 
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, Head, Manifest, Task, Variant
+from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, TOKENIZER_FILE, HeadInfo, Manifest, Task, Variant
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.checks import check_number, choice
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine.engine import Engine
-from encort.runtime.engine.pending import Begun, one_ahead
-from encort.runtime.engine.session import CPU_PROVIDER, FloatArray, Runs, Session, check_provider
+from encort.runtime.engine.pending import Pending, prefetch
+from encort.runtime.engine.session import CPU_PROVIDER, Runner, Session, check_provider
 from encort.runtime.engine.stats import Stats
-from encort.runtime.engine.tokenizer_pool import CHUNK, ParallelTokenizer
-from encort.runtime.options import Options, check_number, choice
+from encort.runtime.engine.tokenizer_pool import CHUNK, TokenizerPool
+from encort.runtime.options import Options
 from encort.runtime.serving.scheduler import Scheduler
-from encort.runtime.serving.service import Serving
-from encort.runtime.tasks.results import Answer, Classification, Found, Span
-from encort.runtime.tasks.specs import Call, Results, Tasks
+from encort.runtime.serving.service import ServiceContext
+from encort.runtime.tasks.results import Answer, Classification, Matches, Span
+from encort.runtime.tasks.specs import Results, Tasks, TaskSpec
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import is_token_ids
@@ -92,12 +94,12 @@ class Model:
             threads=options.threads or cores,
             costs=read_costs(self._costs_file, cuda.COSTS if numbers else Costs()),
             may_widen=options.chosen_provider == CPU_PROVIDER,
-            lanes=cuda.lanes(numbers) if numbers else None,
+            slots=cuda.slots(numbers) if numbers else None,
         )
-        self._tokenize = ParallelTokenizer(
+        self._tokenize = TokenizerPool(
             Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
             self._engine,
-            places=any(head.task.is_tokenwise for head in bundle.manifest.heads),
+            return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
             reverse=self._variant.reads_reversed,
             all_cores=options.threads in (None, cores),
         )
@@ -121,7 +123,7 @@ class Model:
         """
         return int(self._variant.outputs[self._tasks.embedding_output(SENTENCE_EMBEDDING)][-1])
 
-    def head(self, name: str | None = None, *tasks: Task) -> Head:
+    def head(self, name: str | None = None, *tasks: Task) -> HeadInfo:
         """The head of that name; without a name the first, for one of the tasks if any are given.
 
         Raises:
@@ -220,7 +222,7 @@ class Model:
 
     def tag(
         self, texts: Inputs, *, head: str | None = None, overflow: str | None = None, stride: int | None = None
-    ) -> list[Found[Span]]:
+    ) -> list[Matches[Span]]:
         """Tagged spans of every text, in reading order, with their places in the text that was given.
 
         Raises:
@@ -238,7 +240,7 @@ class Model:
         head: str | None = None,
         overflow: str | None = None,
         stride: int | None = None,
-    ) -> list[Found[Answer]]:
+    ) -> list[Matches[Answer]]:
         """Answers to questions from their contexts, the most probable first.
 
         Args:
@@ -255,13 +257,13 @@ class Model:
 
     def predict(
         self, texts: Inputs, *, overflow: str | None = None, stride: int | None = None
-    ) -> FloatArray | list[Classification] | list[Found[Span]] | list[Found[Answer]]:
+    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Matches[Answer]]:
         """Whatever the bundle's task is: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
-        found: FloatArray | list[Classification] | list[Found[Span]] | list[Found[Answer]]
+        found: FloatArray | list[Classification] | list[Matches[Span]] | list[Matches[Answer]]
         found = self._call(self._tasks.predict(), texts, overflow, stride)
         return found
 
-    def serving(self, *, max_wait_ms: float = 0, queue_tokens: int = 65536) -> Serving:
+    def serving(self, *, max_wait_ms: float = 0, queue_tokens: int = 65536) -> ServiceContext:
         """Serve concurrent callers, each with one text: `with model.serving() as service`, or `async with`.
 
         Args:
@@ -277,7 +279,7 @@ class Model:
         scheduler = Scheduler(self._engine, max_wait_s=float(max_wait_ms) / 1000, queue_tokens=queue_tokens)
         if queue_tokens < self.manifest.max_length:
             raise InputError(f"queue_tokens must be at least {self.manifest.max_length}, one text; got {queue_tokens}")
-        return Serving(self.tokenize, self._tasks, scheduler)
+        return ServiceContext(self.tokenize, self._tasks, scheduler)
 
     def stats(self) -> Stats:
         """What the model has done so far."""
@@ -338,7 +340,7 @@ class Model:
         graph = self.manifest.files[self._variant.file].sha256
         return costs_file(graph, self._options.chosen_provider)
 
-    def _session_maker(self) -> Callable[[int], Runs]:
+    def _session_maker(self) -> Callable[[int], Runner]:
         """Opens a session of that many threads over the variant's files, whose hashes are checked here, once."""
         graph, options = self._bundle.graph(self._variant), self._options
 
@@ -375,21 +377,21 @@ class Model:
         for device in devices.devices:
             check_results(self._bundle, self._variant, device)
 
-    def _call(self, call: Call[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
+    def _call(self, call: TaskSpec[Results], texts: Inputs, overflow: str | None, stride: int | None) -> Results:
         if isinstance(texts, TokenBatch):
             return self._begin(call, self._checked(texts, overflow, stride)).result()
         policy = call.overflow if overflow is None else overflow
         if is_token_ids(texts) or not isinstance(texts, Sequence) or len(texts) <= CHUNK:
             return self._begin(call, self.tokenize(texts, overflow=policy, stride=stride)).result()
         batches = self.tokenize_stream(cast("Sequence[Text]", texts), overflow=policy, stride=stride)
-        return _joined(list(one_ahead(lambda batch: self._begin(call, batch), batches)))
+        return _joined(list(prefetch(lambda batch: self._begin(call, batch), batches)))
 
-    def _begin(self, call: Call[Results], batch: TokenBatch) -> Begun[Results]:
+    def _begin(self, call: TaskSpec[Results], batch: TokenBatch) -> Pending[Results]:
         if self._variant.reads_reversed and batch.reversed is None:
             raise InputTypeError("this model reads pairs in either order: give pairs of texts, or what tokenize gives")
         call.check(batch)
         begun = self._engine.begin(batch, call.outputs)
-        return Begun(lambda: call.results(batch, begun.result()), begun.cancel)
+        return Pending(lambda: call.results(batch, begun.result()), begun.cancel)
 
     def _checked(self, batch: TokenBatch, overflow: str | None, stride: int | None) -> TokenBatch:
         if stride is not None:

@@ -1,17 +1,14 @@
 """How a bundle is loaded: what `load` takes, checked; and the checks that other options share."""
 
-import numbers
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import SupportsIndex, TypeVar, cast
+from typing import cast
 
 from encort.runtime.bundle.manifest import Device, Precision
-from encort.runtime.common.errors import InputError, InputTypeError
+from encort.runtime.common.checks import check_whole, choice
+from encort.runtime.common.errors import InputError
 from encort.runtime.engine.session import PROVIDERS
 
-Choice = TypeVar("Choice", bound=StrEnum)
 AUTO = "auto"
 
 
@@ -73,46 +70,3 @@ def _device(name: object) -> tuple[Device, Sequence[int]]:
     if (colon and device is Device.CPU) or not all(number.isdecimal() for number in numbers):
         raise InputError(f'device must be "cpu", "cuda", or name GPUs as "cuda:1" or "cuda:0,1"; got {name!r}')
     return device, [int(number) for number in dict.fromkeys(numbers)]
-
-
-def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = None) -> Choice:
-    """The member of an enumeration with that value.
-
-    Args:
-        name: Of the option, for the message.
-        beside: Another value that the option has.
-
-    Raises:
-        InputError: There is none; the message lists them.
-    """
-    try:
-        return kind(value)
-    except ValueError:
-        have = ", ".join([*([] if beside is None else [beside]), *kind])
-        raise InputError(f"{name} must be one of {have}; got {value!r}") from None
-
-
-def check_whole(name: str, value: object, *, least: int) -> None:
-    """Refuse what is no whole number; those of numpy are.
-
-    Args:
-        name: Of the option, for the message.
-
-    Raises:
-        InputTypeError: It is none.
-        InputError: It is below the least.
-    """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise InputTypeError(f"{name} must be a whole number, got {value!r}")
-    if operator.index(value) < least:
-        raise InputError(f"{name} must be at least {least}, got {value}")
-
-
-def check_number(name: str, value: object) -> None:
-    """Refuse what is no number.
-
-    Raises:
-        InputTypeError: It is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputTypeError(f"{name} must be a number, got {value!r}")

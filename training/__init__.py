@@ -6,7 +6,7 @@ The walk of the data, a file a step: `sources` (files, folders, the hub) → `ex
 `unfinished` lets a training that was stopped go on.
 
 What a task knows is in `task`: `text_classification`, `token_classification`, `question_answering`, `next_sentence`
-(with `two_encoders`), `sentence_embedding`; `several_heads` trains some of them together.
+(with `two_encoders`), `sentence_embedding`; `multi_head` trains some of them together.
 
 The checkpoint, in Hugging Face layout with safetensors, is all that `export` ever sees of this room.
 """

@@ -20,7 +20,7 @@ TASKS = {
     "token-classification": ("token_classification:TokenClassification", "Words or characters to tags (BIO)."),
     "question-answering": ("question_answering:QuestionAnswering", "Questions to the part of a context."),
     "next-sentence-prediction": ("next_sentence:NextSentencePrediction", "Whether a text follows another."),
-    "two-encoders": ("next_sentence:TwoEncoders", "The same by two encoders, one for each order of the texts."),
+    "dual-encoder": ("next_sentence:DualEncoderTask", "The same by two encoders, one for each order of the texts."),
     "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Pairs that are alike, or scored, to embeddings."),
 }
 """Name to home and help line. Strings, so that `--help` does not import torch."""
@@ -99,26 +99,26 @@ for _name, (_home, _line) in TASKS.items():
     train.add_command(_command(_name, _home, _line))
 
 
-@train.command("several-heads")
+@train.command("multi-head")
 @click.option("--head", "heads", multiple=True, required=True, help=f"{_HEAD_FORM}.")
 @click.option("--column", "columns", multiple=True, help="HEAD.ROLE=NAME of a column, such as intents.text=message.")
 @click.option(
     "--header", "headers", multiple=True, help="HEAD=NAMES, by commas, of the columns of files that lack them."
 )
 @_with(_COMMON)
-def several_heads(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str], **options: Any) -> None:
+def multi_head(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str], **options: Any) -> None:
     """Several heads on one shared encoder, a checkpoint each.
 
     \b
-    encort train several-heads --model MODEL --output both \\
+    encort train multi-head --model MODEL --output both \\
       --head intents=text-classification:intents.csv --head names=token-classification:names.conll
     encort export both/intents both/names --output both.bundle
     """  # noqa: D301 - click's mark for examples is the character itself
     _require()
-    from encort.training.tasks.multi_head import HeadData, train_several_heads
+    from encort.training.tasks.multi_head import HeadData, train_multi_head
 
     data = {name: HeadData(**head) for name, head in _heads(heads, columns, headers).items()}
-    reports = train_several_heads(data, **_with_settings(options, {}))
+    reports = train_multi_head(data, **_with_settings(options, {}))
     _echo({name: report.summary for name, report in reports.items()})
 
 

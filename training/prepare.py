@@ -91,7 +91,7 @@ class Prepared:
         rows = self.examples.splits[split]
         return self.task.scores(found.predictions, found.label_ids, rows, self.pretrained, self.examples)
 
-    def speak_of_uneven_labels(self) -> None:
+    def warn_imbalanced_labels(self) -> None:
         counts = self.task.counts(self.examples.train).most_common()
         if counts and counts[0][1] > _UNEVEN * counts[-1][1]:
             (most, many), (least, few) = counts[0], counts[-1]

@@ -13,7 +13,7 @@ from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.training.data.sources import hash_of
+from encort.training.data.sources import sha256
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.dual_encoder import encoder_configs
@@ -114,7 +114,7 @@ class Pretrained:
         """Hashes of a folder's settings and weights; the commit of a hub id, as far as it is known."""
         folder = Path(self.name)
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-        return {file.name: hash_of(file) for file in files} or self.config._commit_hash
+        return {file.name: sha256(file) for file in files} or self.config._commit_hash
 
     @property
     def has_token_types(self) -> bool:

@@ -72,7 +72,7 @@ def train(
         from_scratch=from_scratch,
         config_changes=config_changes,
     )
-    prepared.speak_of_uneven_labels()
+    prepared.warn_imbalanced_labels()
     settings = settings.with_learning_rate(task.learning_rate(prepared.pretrained))
     plan = {
         "task": task.name,

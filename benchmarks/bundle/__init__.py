@@ -1,1 +1,1 @@
-""""""
+"""`encort bench`: what one bundle costs on this machine."""

@@ -36,7 +36,9 @@ _OURS = {
     "load": 'run = load(asked.pop("bundle"), **asked).predict',
 }
 _EAGER = {
-    "imports": "from encort.benchmarks.bundle.torch_baseline import Eager\nfrom encort.runtime.bundle.bundle import Bundle",
+    "imports": (
+        "from encort.benchmarks.bundle.torch_baseline import Eager\nfrom encort.runtime.bundle.bundle import Bundle"
+    ),
     "load": 'run = Eager(Bundle.open(asked.pop("bundle")), **asked)',
 }
 

@@ -12,7 +12,7 @@ from encort.benchmarks.results import Operator
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Layout, Variant
 from encort.runtime.engine.costs import Costs
-from encort.runtime.engine.planner import Lanes, plan
+from encort.runtime.engine.planner import ExecutionSlots, plan
 from encort.runtime.engine.session import CPU_PROVIDER, session_options
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
@@ -22,7 +22,9 @@ def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Ope
     """Time of every operator on one core over the texts, in micro-batches planned for it; the longest first."""
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(texts, reverse=variant.reads_reversed)
-    micro_batches = plan(batch.lengths, Lanes.of_cores(1), costs=Costs(), mixed=variant.layout is Layout.RAGGED)
+    micro_batches = plan(
+        batch.lengths, ExecutionSlots.of_cores(1), costs=Costs(), mixed=variant.layout is Layout.RAGGED
+    )
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(1)
         options.enable_profiling = True

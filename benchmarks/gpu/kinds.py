@@ -30,7 +30,7 @@ from encort.runtime.common.errors import DeviceError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.verification.tolerance import COSINES, neighbour_limit
-from encort.training.tasks.dual_encoder import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -52,7 +52,7 @@ def _model(kind: str, head: Any = transformers.AutoModel, **settings: Any) -> An
 
 def _two_encoders() -> Any:
     encoder = {name: size for name, size in SIZES.items() if name != "num_labels"}
-    return TwoEncodersForNextSentence(TwoEncodersConfig(encoder, {**encoder, "hidden_size": 64}))
+    return DualEncoderForNextSentence(DualEncoderConfig(encoder, {**encoder, "hidden_size": 64}))
 
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -97,7 +97,7 @@ def run(folder: Path) -> Race:
     with kept_going(checks, "memory runs out"):
         checks.append(_memory(folder / "0" / "bundle", texts))
     return Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.gpu.race", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
         threads=available_cores(),
         model="small models of every kind (drawn weights)",

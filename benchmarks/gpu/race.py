@@ -1,8 +1,8 @@
 """The race on a GPU, meant for ten minutes: are the CUDA variants right, and how fast are they?
 
-    python -m encort.benchmarks.gpu.race                     small models of every kind, MiniLM, BERT-base and BERT-large
-    python -m encort.benchmarks.gpu.race --model bert-base
-    python -m encort.benchmarks.gpu.race --model kinds       the small models, which are checked and not timed
+    python -m encort.benchmarks.gpu                     small models of every kind, MiniLM, BERT-base and BERT-large
+    python -m encort.benchmarks.gpu --model bert-base
+    python -m encort.benchmarks.gpu --model kinds       the small models, which are checked and not timed
 
 Weights are drawn from a seed and the vocabulary is made of the texts, so nothing is fetched. Seconds are those from
 token ids to embeddings in the caller's memory; tokenization is in the row that says so.
@@ -36,9 +36,9 @@ from encort.benchmarks.race.workload import mixed_texts
 from encort.benchmarks.results import FOLDER, Check, Outcome, Race, save
 from encort.benchmarks.timing import in_turn
 from encort.export.exporter import export_bundle
-from encort.export.variants import Kind
+from encort.export.variants import VariantKind
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.engine.cores import available_cores
-from encort.runtime.engine.session import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.verification.tolerance import cosines
 
@@ -103,7 +103,7 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
     config = transformers.BertConfig(vocab_size=VOCABULARY, num_labels=LABELS, **SIZES[name])
     checkpoint = drawn(transformers.BertForSequenceClassification(config), folder / "checkpoint", texts)
     race = Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.gpu.race", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
         threads=available_cores(),
         model=f"{name} (drawn weights)",
@@ -114,7 +114,9 @@ def run(name: str, folder: Path, *, rounds: int, device: str = "cuda") -> Race:
         limits=[],
     )
     with kept_going(race.checks, f"{name} is exported, loaded, checked and timed"):
-        bundle = export_bundle(checkpoint, folder / "bundle", variants=[Kind.CUDA_FP16, Kind.CUDA_FP32]).folder
+        bundle = export_bundle(
+            checkpoint, folder / "bundle", variants=[VariantKind.CUDA_FP16, VariantKind.CUDA_FP32]
+        ).folder
         return _run(race, checkpoint, bundle, texts, rounds=rounds, device=device)
     return race  # with what was found before the error
 

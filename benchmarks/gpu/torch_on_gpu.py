@@ -12,8 +12,8 @@ import torch
 import transformers
 from torch.nn import functional
 
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.text.token_batch import Int64Array, TokenBatch
+from encort.runtime.common.arrays import FloatArray, Int64Array
+from encort.runtime.text.token_batch import TokenBatch
 
 PLACES = 16384
 """Places of a padded batch, or tokens of an unpadded one, as many as encort's own runs have."""

@@ -1,1 +1,1 @@
-""""""
+"""The race against other systems, each in an environment of its own."""

@@ -13,9 +13,9 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer
 
-from encort.runtime.text.token_batch import Int64Array
+from encort.runtime.common.arrays import Int64Array
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 256
 """Most tokens of a text, as MiniLM's own files say."""
 VOCABULARY = 30000

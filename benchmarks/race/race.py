@@ -1,7 +1,7 @@
 """The race: encort and its peers on the same texts with the same threads, each in its own environment and process.
 
-    python -m encort.benchmarks.race.race --model minilm
-    python -m encort.benchmarks.race.race --model bert-base --texts 200 --without compile
+    python -m encort.benchmarks.race --model minilm
+    python -m encort.benchmarks.race --model bert-base --texts 200 --without compile
 
 Every round has all systems, in an order of its own; while one runs, the others are stopped. Tokenization is included.
 What comes out is kept in benchmarks/results; `python -m encort.benchmarks.race.tables` writes it into the documents.
@@ -40,9 +40,9 @@ from encort.benchmarks.race.workload import mixed_texts, scored_pairs
 from encort.benchmarks.results import FOLDER, Outcome, Race, save
 from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.export.exporter import export_bundle
-from encort.export.variants import Kind
+from encort.export.variants import VariantKind
 from encort.runtime.cli.readers import read_texts
-from encort.runtime.engine.session import FloatArray
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines
 
@@ -124,7 +124,7 @@ class Stable:
 
     def _exported(self) -> Path:
         folder = self._prepared / OURS
-        kinds = [Kind.FP32, Kind.INT8]
+        kinds = [VariantKind.FP32, VariantKind.INT8]
         export_bundle(self.checkpoint, folder / "bundle", variants=kinds, calibration=_calibration(), overwrite=True)
         return folder
 
@@ -165,7 +165,7 @@ def main(
         for entrant in everybody:
             entrant.close()
     race = Race(
-        command=shlex.join(["python", "-m", "encort.benchmarks.race.race", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "encort.benchmarks.race", *sys.argv[1:]]),
         machine=Machine.here(),
         threads=threads,
         model=model,

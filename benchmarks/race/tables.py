@@ -19,7 +19,7 @@ from encort.benchmarks.results import FOLDER, Outcome, Race, read
 from encort.benchmarks.timing import speed
 from encort.runtime.common.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"(<!-- (?P<kind>race|brief): (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

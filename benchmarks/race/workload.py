@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 _SHARES = {"sentences": 560, "messages": 420, "posts": 420, "questions": 300, "paragraphs": 120}
 """Texts of each kind; half of all have fewer than some 16 tokens, a twentieth more than 150."""
 

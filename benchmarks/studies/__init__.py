@@ -1,1 +1,1 @@
-""""""
+"""Measurements behind decisions: layouts and threads, 8 bits."""

@@ -19,10 +19,10 @@ from scipy.stats import spearmanr
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.export.variants import Kind
+from encort.export.variants import VariantKind
 from encort.runtime.cli.readers import read_texts
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.tables import read_rows
-from encort.runtime.engine.session import FloatArray
 
 ROUNDS = 5
 
@@ -32,22 +32,24 @@ def main(checkpoint: str, pairs: Path, calibrations: dict[str, Path]) -> None:
     texts = [str(row[name]) for name in ("text", "text_pair") for row in rows]
     scores = [float(row["score"]) for row in rows]
     with TemporaryDirectory() as folder:
-        bundles = {"fp32": export(checkpoint, folder, "fp32", [Kind.FP32])}
-        bundles["portable"] = export(checkpoint, folder, "portable", [Kind.PORTABLE])
+        bundles = {"fp32": export(checkpoint, folder, "fp32", [VariantKind.FP32])}
+        bundles["portable"] = export(checkpoint, folder, "portable", [VariantKind.PORTABLE])
         for index, (name, file) in enumerate(calibrations.items()):
             own = list(read_texts((), file, None))
             for bits in (8, 7) if index == 0 else (8,):
                 label = f"int8, {name}, {bits}-bit weights"
-                bundles[label] = export(checkpoint, folder, label, [Kind.INT8], calibration=own, weight_bits=bits)
+                bundles[label] = export(
+                    checkpoint, folder, label, [VariantKind.INT8], calibration=own, weight_bits=bits
+                )
         label = "int8, built-in texts, 8-bit weights"
-        bundles[label] = export(checkpoint, folder, label, [Kind.INT8], weight_bits=8)
+        bundles[label] = export(checkpoint, folder, label, [VariantKind.INT8], weight_bits=8)
         models = {label: encort.load(bundle) for label, bundle in bundles.items()}
         compare(models, texts, scores)
         for model in models.values():
             model.close()
 
 
-def export(checkpoint: str, folder: str, label: str, kinds: list[Kind], **options: Any) -> Path:
+def export(checkpoint: str, folder: str, label: str, kinds: list[VariantKind], **options: Any) -> Path:
     output = Path(folder) / label.replace(" ", "-").replace(",", "")
     return export_bundle(checkpoint, output, variants=kinds, **options).folder
 

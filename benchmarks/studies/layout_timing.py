@@ -16,9 +16,10 @@ import numpy as np
 import encort
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Layout, Precision
+from encort.runtime.common.arrays import Int64Array
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import Session
-from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
+from encort.runtime.text.token_batch import TokenBatch, padded
 from encort.runtime.text.tokenizer import Tokenizer
 
 ROUNDS = 30

@@ -3,7 +3,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 output="${OUTPUT:-build/next_sentence}"
 
-encort train two-encoders --model examples/kcbert --from-scratch \
+encort train dual-encoder --model examples/kcbert --from-scratch \
   --train examples/next_sentence/pairs.csv --validation examples/next_sentence/pairs.csv --output "$output/checkpoint" \
   --epochs 30 --save-steps 30 --batch-size 5 --learning-rate 1e-5 --schedule constant_with_warmup \
   --warmup-ratio 0 --max-length 128

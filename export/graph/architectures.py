@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.export.graph.description import Embeddings, Encoder, FloatArray, Head, Layer, LayerNorm, Linear, Reads
+from encort.export.graph.description import Embeddings, Encoder, HeadWeights, Layer, LayerNorm, Linear, Reads
 from encort.runtime.bundle.manifest import Task
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.cuda.packing import COLUMNS
 
@@ -148,7 +149,7 @@ def describe_encoder(config: Any, weights: Mapping[str, FloatArray], *, prefix: 
 
 def describe_head(
     config: Any, weights: Mapping[str, FloatArray], task: Task, *, outputs: tuple[str, ...], prefix: str = ""
-) -> Head:
+) -> HeadWeights:
     """The neutral description of a checkpoint's head.
 
     Args:
@@ -156,7 +157,7 @@ def describe_head(
         prefix: For the names of its weights in the graph, so that several heads can stand in one.
     """
     names = _TOKEN_HEADS.get(task) or _architecture(config).classifier
-    return Head(
+    return HeadWeights(
         reads=names.reads,
         dense=None if names.dense is None else _linear(weights, names.dense, prefix),
         activation=names.activation,
@@ -165,10 +166,10 @@ def describe_head(
     )
 
 
-def describe_two_encoder_head(weights: Mapping[str, FloatArray]) -> Head:
+def describe_dual_encoder_head(weights: Mapping[str, FloatArray]) -> HeadWeights:
     """The linear layer on the pooled vectors of two encoders."""
     classifier = _linear(weights, "classifier")
-    return Head(reads=Reads.POOLED, dense=None, activation="tanh", logits=classifier, outputs=("logits",))
+    return HeadWeights(reads=Reads.POOLED, dense=None, activation="tanh", logits=classifier, outputs=("logits",))
 
 
 def _architecture(config: Any) -> Architecture:

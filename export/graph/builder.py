@@ -1,4 +1,4 @@
-"""A short pen for ONNX graphs, over onnx-ir."""
+"""A short builder for ONNX graphs, over onnx-ir."""
 
 from collections.abc import Sequence
 from pathlib import Path

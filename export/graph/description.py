@@ -6,10 +6,7 @@ Every weight of a linear layer is `(in, out)`, so that a graph computes `x @ wei
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
-FloatArray = NDArray[np.float32]
+from encort.runtime.common.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,7 +104,7 @@ class Reads(StrEnum):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Head:
+class HeadWeights:
     """One dense layer, if any, and the layer that gives the logits.
 
     Attributes:
@@ -132,4 +129,4 @@ class Description:
     """
 
     encoders: tuple[Encoder, ...]
-    heads: tuple[Head, ...]
+    heads: tuple[HeadWeights, ...]

@@ -2,7 +2,7 @@
 
 Attention, and a sum with its norm, are those of the layout. Choices for CPUs were measured on ONNX Runtime: separate
 Add and LayerNormalization (the fused kernel is several times slower), attention as one MultiHeadAttention, no mask
-where no text is padded. The precision is that of the weights, or of the `Linears` a graph is given.
+where no text is padded. The precision is that of the weights, or of the `LinearEmitter` a graph is given.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph.builder import Graph
-from encort.export.graph.description import Embeddings, Encoder, FloatArray, LayerNorm, Linear
-from encort.export.graph.layouts import ARRANGEMENTS, MICROSOFT, Arrangement
+from encort.export.graph.description import Embeddings, Encoder, LayerNorm, Linear
+from encort.export.graph.layouts import ATTENTION_LAYOUTS, MICROSOFT, AttentionLayout
 from encort.runtime.bundle.manifest import Layout
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import CheckpointError
 
 
-class Linears(Protocol):
+class LinearEmitter(Protocol):
     def __call__(self, graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
         """The product of `x` with each of the layers, which all read it."""
 
@@ -36,12 +37,12 @@ class Tokens:
 
     ids: ir.Value
     type_ids: ir.Value | None
-    arrangement: Arrangement
+    arrangement: AttentionLayout
 
 
 def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
     """Declare the inputs of each encoder; the second one's are of the same pairs, their texts exchanged."""
-    arrange = ARRANGEMENTS[layout]
+    arrange = ATTENTION_LAYOUTS[layout]
     found: list[Tokens] = []
     for encoder, prefix in zip(encoders, ("", "reversed_"), strict=False):
         ids = graph.input(f"{prefix}input_ids", ir.DataType.INT64, arrange.axes)
@@ -52,12 +53,14 @@ def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> l
     return found
 
 
-def full_precision(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+def emit_float_linears(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
     """`x @ weight + bias` of each layer, in the precision of its weights."""
     return [linear(graph, layer, x) for layer in layers]
 
 
-def last_hidden_state(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears = full_precision) -> ir.Value:
+def last_hidden_state(
+    graph: Graph, encoder: Encoder, tokens: Tokens, linears: LinearEmitter = emit_float_linears
+) -> ir.Value:
     """Hidden states of the last layer, `(*axes, hidden)`, with the axes of the arrangement."""
     lie = tokens.arrangement
     bias = (
@@ -117,7 +120,7 @@ def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, columns: 
     return graph.op("Unsqueeze", graph.op("Gather", weight, distances, axis=1), graph.integers(0))
 
 
-def _add_norm(graph: Graph, norm: LayerNorm, x: ir.Value, residual: ir.Value, lie: Arrangement) -> ir.Value:
+def _add_norm(graph: Graph, norm: LayerNorm, x: ir.Value, residual: ir.Value, lie: AttentionLayout) -> ir.Value:
     weight = graph.weight(f"{norm.name}.weight", norm.weight)
     bias = graph.weight(f"{norm.name}.bias", norm.bias)
     return lie.add_norm(x, residual, weight, bias, norm.epsilon)

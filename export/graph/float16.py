@@ -12,7 +12,7 @@ from encort.export.graph.description import Description
 from encort.runtime.common.errors import CheckpointError
 
 
-def in_half_precision(model: Description) -> Description:
+def to_float16(model: Description) -> Description:
     """The same model, its encoders' weights in float16.
 
     Raises:

@@ -7,17 +7,17 @@ import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph.builder import Graph
-from encort.export.graph.description import Description, Encoder, Head, Linear, Reads
+from encort.export.graph.description import Description, Encoder, HeadWeights, Linear, Reads
 from encort.export.graph.encoder import (
-    Linears,
+    LinearEmitter,
     Tokens,
     activate,
-    full_precision,
+    emit_float_linears,
     last_hidden_state,
     linear,
     token_inputs,
 )
-from encort.export.graph.layouts import Arrangement
+from encort.export.graph.layouts import AttentionLayout
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,
@@ -41,11 +41,11 @@ class Encoded:
 
     hidden: ir.Value
     pooled: ir.Value | None
-    arrangement: Arrangement
+    arrangement: AttentionLayout
 
 
 def author(
-    model: Description, layout: Layout, *, embedding: Embedding | None, linears: Linears = full_precision
+    model: Description, layout: Layout, *, embedding: Embedding | None, linears: LinearEmitter = emit_float_linears
 ) -> ir.Model:
     """The whole graph: every encoder once, and every head on it.
 
@@ -68,7 +68,7 @@ def author(
     return graph.model()
 
 
-def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: Linears) -> Encoded:
+def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: LinearEmitter) -> Encoded:
     hidden, pooled = last_hidden_state(graph, encoder, tokens, linears), None
     if encoder.embeddings.words.dtype != np.float32:  # what is made of them is, whatever the layers compute in
         hidden = graph.op("Cast", hidden, to=ir.DataType.FLOAT)
@@ -102,7 +102,7 @@ def _normalized(graph: Graph, x: ir.Value) -> ir.Value:
     return graph.op("Div", x, graph.op("Max", norm, graph.weight("smallest_norm", np.array([1e-12], np.float32))))
 
 
-def _head_outputs(graph: Graph, head: Head, encoded: Sequence[Encoded]) -> None:
+def _head_outputs(graph: Graph, head: HeadWeights, encoded: Sequence[Encoded]) -> None:
     x = _read(graph, head.reads, encoded)
     if head.dense is not None:
         x = activate(graph, head.activation, linear(graph, head.dense, x))

@@ -22,7 +22,7 @@ MOST_COLUMNS = 2**13
 """Tokens of the longest text that a bias by distance could be for."""
 
 
-class Arrangement(ABC):
+class AttentionLayout(ABC):
     """Tokens in one layout.
 
     Attributes:
@@ -79,7 +79,7 @@ class Arrangement(ABC):
         """The mean of the tokens of each text, `(batch, hidden)`, of what the graph gives."""
 
 
-class EqualLength(Arrangement):
+class EqualLength(AttentionLayout):
     """`(batch, sequence)`, and all of them count."""
 
     def layered(self, x: ir.Value) -> ir.Value:
@@ -157,14 +157,14 @@ class Ragged(Padded):
 
 
 @dataclass(frozen=True)
-class TextPlaces:
+class TextBounds:
     """Where the texts lie among packed tokens: `(batch,)` int64 of the first token, and of that after the last."""
 
     begins: ir.Value
     ends: ir.Value
 
     @classmethod
-    def of(cls, graph: Graph, bounds: ir.Value) -> "TextPlaces":
+    def of(cls, graph: Graph, bounds: ir.Value) -> "TextBounds":
         """From `cu_seqlens`."""
         wide = graph.op("Cast", bounds, to=ir.DataType.INT64)
         return cls(
@@ -179,7 +179,7 @@ class TextPlaces:
         return graph.op("Min", places, graph.op("Sub", ends, graph.integers(1))), graph.op("Less", places, ends)
 
 
-class Packed(Arrangement):
+class Packed(AttentionLayout):
     """`(tokens,)`, one text after the other, for kernels that find the texts by where they begin.
 
     `position_ids` `(tokens,)` int64 is the number of each token in its text, from 0; `cu_seqlens` `(batch + 1,)` int32
@@ -194,7 +194,7 @@ class Packed(Arrangement):
         self._positions = graph.input("position_ids", ir.DataType.INT64, self.axes)
         self._offsets = graph.input("token_offset", ir.DataType.INT32, ("batch", "sequence"))
         self._bounds = graph.input("cu_seqlens", ir.DataType.INT32, ("bounds",))
-        self._texts = TextPlaces.of(graph, self._bounds)
+        self._texts = TextBounds.of(graph, self._bounds)
 
     def layered(self, x: ir.Value) -> ir.Value:
         return x
@@ -241,7 +241,7 @@ class Packed(Arrangement):
         return self._texts.padded(self._graph, self.columns)
 
 
-ARRANGEMENTS: dict[Layout, type[Arrangement]] = {
+ATTENTION_LAYOUTS: dict[Layout, type[AttentionLayout]] = {
     Layout.EQUAL_LENGTH: EqualLength,
     Layout.RAGGED: Ragged,
     Layout.PACKED: Packed,

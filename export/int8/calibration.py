@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from encort.export.graph.description import Encoder, FloatArray, Linear
+from encort.export.graph.description import Encoder, Linear
 from encort.export.int8.quantization import Activations, QuantizedGroup
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import InputError
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
@@ -35,7 +36,7 @@ class Calibration:
     judged: TokenBatch
 
     @classmethod
-    def tokenize(cls, trained: TrainedModel, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
+    def tokenize(cls, trained: ExportSource, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
         """Hold every fifth text back.
 
         Beside the user's texts, the built-in samples are seen, so that a kind of text that the user forgot saturates

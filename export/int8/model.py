@@ -9,15 +9,16 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from encort.export.graph.builder import Graph
-from encort.export.graph.description import Description, Encoder, FloatArray, Layer, Linear
-from encort.export.graph.encoder import full_precision
+from encort.export.graph.description import Description, Encoder, Layer, Linear
+from encort.export.graph.encoder import emit_float_linears
 from encort.export.graph.heads import author
 from encort.export.graph.layouts import MICROSOFT
 from encort.export.int8.calibration import Calibration, cases, groups, observe, simulated
 from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle, padded_case
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Embedding, Layout
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.verification.tolerance import cosines
 
@@ -31,7 +32,7 @@ _PROBES = 64
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EightBitModel:
+class QuantizedModel:
     """A model with quantized layers.
 
     Attributes:
@@ -42,7 +43,7 @@ class EightBitModel:
     description: Description
     groups: Mapping[str, QuantizedGroup]
 
-    def without(self, names: Collection[str]) -> "EightBitModel":
+    def without(self, names: Collection[str]) -> "QuantizedModel":
         """The same, with these groups in full precision."""
         return replace(self, groups={name: group for name, group in self.groups.items() if name not in names})
 
@@ -53,28 +54,28 @@ class EightBitModel:
 
         def linears(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
             group = folded.get(layers[0].name)
-            return full_precision(graph, layers, x) if group is None else _products(graph, group, x)
+            return emit_float_linears(graph, layers, x) if group is None else _products(graph, group, x)
 
         model = replace(self.description, encoders=encoders)
         return author(model, layout, embedding=embedding, linears=linears)
 
 
-def fit_eight_bit(
-    trained: TrainedModel, calibration: Calibration, *, weight_bits: int, progress: bool = False
-) -> EightBitModel:
+def fit_int8(
+    trained: ExportSource, calibration: Calibration, *, weight_bits: int, progress: bool = False
+) -> QuantizedModel:
     """Quantize a model as far as the budget of cosines allows."""
     model = quantize_model(trained, calibration.seen, weight_bits=weight_bits, progress=progress)
     return within_budget(model, trained.oracle, calibration.judged, progress=progress)
 
 
 def quantize_model(
-    trained: TrainedModel,
+    trained: ExportSource,
     texts: TokenBatch,
     *,
     weight_bits: int,
     strengths: Sequence[float] = STRENGTHS,
     progress: bool = False,
-) -> EightBitModel:
+) -> QuantizedModel:
     """Quantize every layer of the encoders.
 
     Args:
@@ -88,10 +89,12 @@ def quantize_model(
     seen = observe(trained.oracle, cases(texts), list(layers))
     bar = tqdm(layers.items(), desc="quantize", unit="tensor", disable=None if progress else True)
     quantized = {name: quantize(group, seen[name], weight_bits=weight_bits, strengths=strengths) for name, group in bar}
-    return EightBitModel(description=trained.description, groups=quantized)
+    return QuantizedModel(description=trained.description, groups=quantized)
 
 
-def within_budget(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> EightBitModel:
+def within_budget(
+    model: QuantizedModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False
+) -> QuantizedModel:
     """The model with as few of the most sensitive groups in full precision as the budget of cosines asks for.
 
     Args:
@@ -111,13 +114,13 @@ def within_budget(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, pr
     return model.without(sensitive[:excluded])
 
 
-def _is_near(model: EightBitModel, oracle: Oracle, judged: Sequence[Case], expected: FloatArray) -> bool:
+def _is_near(model: QuantizedModel, oracle: Oracle, judged: Sequence[Case], expected: FloatArray) -> bool:
     with simulated(oracle, model.groups):
         similar = cosines(_vectors(oracle, judged), expected)
     return bool(similar.mean() >= MEAN_COSINE and similar.min() >= MIN_COSINE)
 
 
-def by_sensitivity(model: EightBitModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> list[str]:
+def by_sensitivity(model: QuantizedModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> list[str]:
     """Names of the groups; the one that alone changes the vectors of texts most comes first."""
     probes = _probes(texts, _PROBES)
     expected = _vectors(oracle, probes)

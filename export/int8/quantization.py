@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.export.graph.description import FloatArray, Linear
+from encort.export.graph.description import Linear
+from encort.runtime.common.arrays import FloatArray
 
 Int8Array = NDArray[np.int8]
 
@@ -97,12 +98,12 @@ def quantize(
     """
     weight = np.concatenate([layer.weight for layer in layers], axis=1)
     expected = seen.sample @ weight
-    trials = (
-        _trial(layers, seen, _divisor(seen, weight, strength), span, weight_bits)
+    candidates = (
+        _candidate(layers, seen, _divisor(seen, weight, strength), span, weight_bits)
         for strength in strengths
         for span in SPANS
     )
-    best = min((_measured(trial, seen.sample, expected) for trial in trials), key=lambda group: group.error)
+    best = min((_measured(candidate, seen.sample, expected) for candidate in candidates), key=lambda group: group.error)
     return _bias_corrected(best, seen.sample, expected)
 
 
@@ -117,7 +118,7 @@ def _divisor(seen: Activations, weight: FloatArray, strength: float) -> FloatArr
     return scaled
 
 
-def _trial(
+def _candidate(
     layers: Sequence[Linear], seen: Activations, divisor: FloatArray | None, span: float, weight_bits: int
 ) -> QuantizedGroup:
     unit = np.ones_like(seen.low) if divisor is None else divisor

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from encort.export.evaluation import Evaluation
 from encort.export.int8.calibration import Calibration
-from encort.export.int8.model import EightBitModel, by_sensitivity, quantize_model
+from encort.export.int8.model import QuantizedModel, by_sensitivity, quantize_model
 from encort.export.int8.quantization import STRENGTHS
-from encort.export.source.export_source import TrainedModel
-from encort.export.variants import write_eight_bit, write_full_precision
+from encort.export.source.export_source import ExportSource
+from encort.export.variants import write_fp32, write_int8
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Metric, Precision, Variant
 from encort.runtime.model import Model
@@ -32,7 +32,7 @@ _AS_FAST = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Candidate:
     """One graph that was tried.
 
     Attributes:
@@ -57,51 +57,51 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Search:
+class QuantizationSearch:
     """What was tried.
 
     Attributes:
         metric: Name of the metric.
         examples: Number of labelled examples.
         max_drop: Points that may be lost.
-        trials: The first of them in full precision.
+        candidates: The first of them in full precision.
         model: The 8-bit model that was taken; None if none is fast and near enough.
     """
 
     metric: str
     examples: int
     max_drop: float
-    trials: Sequence[Trial]
-    model: EightBitModel | None
+    candidates: Sequence[Candidate]
+    model: QuantizedModel | None
 
     def certificate(self, variant: Variant, variants: Sequence[Variant]) -> Metric | None:
         """What the labelled data says of one of a bundle's variants; the first of each precision was measured."""
         if variant is not next(other for other in variants if other.precision is variant.precision):
             return None
-        measured = [trial for trial in self.trials if trial.precision is variant.precision]
-        chosen = [trial for trial in measured if trial.chosen] or measured[:1]
+        measured = [candidate for candidate in self.candidates if candidate.precision is variant.precision]
+        chosen = [candidate for candidate in measured if candidate.chosen] or measured[:1]
         if not chosen:
             return None
-        before, after = self.trials[0].metric, chosen[0].metric
+        before, after = self.candidates[0].metric, chosen[0].metric
         return Metric(name=self.metric, before=before, after=after, examples=self.examples)
 
     def table(self) -> str:
-        """The trials in Markdown, the chosen one marked."""
+        """The candidates in Markdown, the chosen one marked."""
         names = ("precision", "smoothing", "tensors in fp32", f"{self.metric}, %", "drop", "ms a text", "speed", "")
-        rows = [names, ["---"] * len(names), *map(_cells, self.trials)]
+        rows = [names, ["---"] * len(names), *map(_cells, self.candidates)]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def save(self, folder: Path) -> None:
         """Write the table, as JSON, as Markdown and as a picture."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("trials", "model")}
-        plain["trials"] = [asdict(trial) for trial in self.trials]
+        plain = {key: value for key, value in vars(self).items() if key not in ("candidates", "model")}
+        plain["candidates"] = [asdict(candidate) for candidate in self.candidates]
         (folder / "search.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         (folder / TABLE_FILE).write_text(self.table() + "\n", encoding="utf-8")
         _plot(self, folder / "search.svg")
 
 
 def search(
-    trained: TrainedModel,
+    trained: ExportSource,
     folder: Path,
     calibration: Calibration,
     evaluation: Evaluation,
@@ -109,14 +109,14 @@ def search(
     max_drop: float,
     weight_bits: int,
     progress: bool = False,
-) -> Search:
+) -> QuantizationSearch:
     """Try 8-bit graphs: each smoothing, with more and more layers in full precision until the budget holds.
 
     Args:
         folder: The bundle in the making, with its tokenizer.
         max_drop: Points of the metric that may be lost.
     """
-    tried: list[tuple[Trial, EightBitModel | None]] = []
+    tried: list[tuple[Candidate, QuantizedModel | None]] = []
     with _opened(trained, folder, None, weight_bits) as full:
         judge = _Judge(full, evaluation)
         tried.append((judge.full_precision(), None))
@@ -127,24 +127,27 @@ def search(
                     tried.append((judge.eight_bit(eight_bit, smoothing, excluded), model))
                 if tried[-1][0].drop <= max_drop:
                     break
-    best = _best([trial for trial, _ in tried], max_drop)
-    return Search(
+    best = _best([candidate for candidate, _ in tried], max_drop)
+    return QuantizationSearch(
         metric=evaluation.metric,
         examples=len(evaluation.inputs),
         max_drop=max_drop,
-        trials=[replace(trial, chosen=trial is best) for trial, _ in tried],
-        model=next(model for trial, model in tried if trial is best),
+        candidates=[replace(candidate, chosen=candidate is best) for candidate, _ in tried],
+        model=next(model for candidate, model in tried if candidate is best),
     )
 
 
-def _best(trials: Sequence[Trial], max_drop: float) -> Trial:
+def _best(candidates: Sequence[Candidate], max_drop: float) -> Candidate:
     """Of the 8-bit graphs about as fast as the fastest within the budget, the one that loses least; else fp32."""
-    full, *others = trials
-    allowed = [trial for trial in others if trial.drop <= max_drop and trial.speedup > 1 / _AS_FAST]
+    full, *others = candidates
+    allowed = [candidate for candidate in others if candidate.drop <= max_drop and candidate.speedup > 1 / _AS_FAST]
     if not allowed:
         return full
-    fastest = max(trial.speedup for trial in allowed)
-    return min((trial for trial in allowed if trial.speedup >= _AS_FAST * fastest), key=lambda trial: trial.drop)
+    fastest = max(candidate.speedup for candidate in allowed)
+    return min(
+        (candidate for candidate in allowed if candidate.speedup >= _AS_FAST * fastest),
+        key=lambda candidate: candidate.drop,
+    )
 
 
 class _Judge:
@@ -155,16 +158,18 @@ class _Judge:
         self._timed = evaluation.texts(_TIMED_EXAMPLES)
         self._before = evaluation.score(full)
 
-    def full_precision(self) -> Trial:
-        return self._trial(self._full, Precision.FP32, None, [])
+    def full_precision(self) -> Candidate:
+        return self._candidate(self._full, Precision.FP32, None, [])
 
-    def eight_bit(self, model: Model, smoothing: str, excluded: Sequence[str]) -> Trial:
-        return self._trial(model, Precision.INT8, smoothing, excluded)
+    def eight_bit(self, model: Model, smoothing: str, excluded: Sequence[str]) -> Candidate:
+        return self._candidate(model, Precision.INT8, smoothing, excluded)
 
-    def _trial(self, model: Model, precision: Precision, smoothing: str | None, excluded: Sequence[str]) -> Trial:
+    def _candidate(
+        self, model: Model, precision: Precision, smoothing: str | None, excluded: Sequence[str]
+    ) -> Candidate:
         metric = self._evaluation.score(model)
         rounds = [(self._seconds(self._full), self._seconds(model)) for _ in range(_ROUNDS)]
-        return Trial(
+        return Candidate(
             precision=precision,
             smoothing=smoothing,
             excluded=excluded,
@@ -181,8 +186,8 @@ class _Judge:
 
 
 def _excluding(
-    trained: TrainedModel, model: EightBitModel, calibration: Calibration
-) -> Iterator[tuple[EightBitModel, Sequence[str]]]:
+    trained: ExportSource, model: QuantizedModel, calibration: Calibration
+) -> Iterator[tuple[QuantizedModel, Sequence[str]]]:
     """The model with nothing, then with ever more of its most sensitive layers in full precision."""
     yield model, []
     sensitive = by_sensitivity(model, trained.oracle, calibration.judged)
@@ -192,49 +197,55 @@ def _excluding(
 
 
 @contextmanager
-def _opened(trained: TrainedModel, folder: Path, model: EightBitModel | None, weight_bits: int) -> Iterator[Model]:
+def _opened(trained: ExportSource, folder: Path, model: QuantizedModel | None, weight_bits: int) -> Iterator[Model]:
     """The model as users will load it, from a bundle for this one variant."""
     with TemporaryDirectory() as name:
         temporary = Path(name)
         shutil.copy(folder / TOKENIZER_FILE, temporary)
         if model is None:
-            variants = write_full_precision(trained, temporary)
+            variants = write_fp32(trained, temporary)
         else:
-            variants = write_eight_bit(trained, model, temporary, weight_bits=weight_bits)
+            variants = write_int8(trained, model, temporary, weight_bits=weight_bits)
         with Model(Bundle(temporary, trained.manifest(temporary, variants)), Options()) as opened:
             yield opened
 
 
-def _cells(trial: Trial) -> Sequence[str]:
+def _cells(candidate: Candidate) -> Sequence[str]:
     return (
-        trial.precision,
-        trial.smoothing or "",
-        "all" if trial.precision is Precision.FP32 else str(len(trial.excluded)),
-        f"{trial.metric:.2f}",
-        f"{trial.drop:.2f}",
-        f"{trial.latency_ms:.2f}",
-        f"{trial.speedup:.1f}x",
-        "taken" if trial.chosen else "",
+        candidate.precision,
+        candidate.smoothing or "",
+        "all" if candidate.precision is Precision.FP32 else str(len(candidate.excluded)),
+        f"{candidate.metric:.2f}",
+        f"{candidate.drop:.2f}",
+        f"{candidate.latency_ms:.2f}",
+        f"{candidate.speedup:.1f}x",
+        "taken" if candidate.chosen else "",
     )
 
 
-def _plot(search: Search, file: Path) -> None:
+def _plot(search: QuantizationSearch, file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for trial in search.trials:
-        is_within = trial.drop <= search.max_drop
+    for candidate in search.candidates:
+        is_within = candidate.drop <= search.max_drop
         axes.scatter(
-            1 / trial.speedup,
-            trial.metric,
-            s=140 if trial.chosen else 50,
-            marker="*" if trial.chosen else "o",
+            1 / candidate.speedup,
+            candidate.metric,
+            s=140 if candidate.chosen else 50,
+            marker="*" if candidate.chosen else "o",
             color="tab:green" if is_within else "tab:red",
         )
-        label = trial.precision if trial.smoothing is None else f"{trial.smoothing}, {len(trial.excluded)} in fp32"
-        axes.annotate(label, (1 / trial.speedup, trial.metric), xytext=(5, 4), textcoords="offset points", fontsize=7)
-    axes.axhline(search.trials[0].metric - search.max_drop, color="gray", linestyle="--", linewidth=1)
+        label = (
+            candidate.precision
+            if candidate.smoothing is None
+            else f"{candidate.smoothing}, {len(candidate.excluded)} in fp32"
+        )
+        axes.annotate(
+            label, (1 / candidate.speedup, candidate.metric), xytext=(5, 4), textcoords="offset points", fontsize=7
+        )
+    axes.axhline(search.candidates[0].metric - search.max_drop, color="gray", linestyle="--", linewidth=1)
     axes.set_xlabel("time a text, as a part of that of fp32 in the same rounds")
     axes.margins(x=0.2)
     axes.set_ylabel(f"{search.metric}, %")

@@ -11,7 +11,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from encort.export.source.dual_encoder import MODEL_TYPE, load_two_encoders
+from encort.export.source.dual_encoder import MODEL_TYPE, load_dual_encoder
 from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.runtime.bundle.manifest import Pooling, Task
 from encort.runtime.common.errors import CheckpointError
@@ -212,7 +212,7 @@ def _load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any
     model: Any
     try:
         if loader is None:
-            model, missing = load_two_encoders(folder, dict(config))
+            model, missing = load_dual_encoder(folder, dict(config))
             mismatched: list[Any] = []
         else:
             model, info = loader.from_pretrained(

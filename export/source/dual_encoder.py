@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from encort.runtime.common.errors import CheckpointError
 
-MODEL_TYPE = "two-encoder-next-sentence"
+MODEL_TYPE = "dual-encoder-next-sentence"
 
 
-class TwoEncoders(torch.nn.Module):
+class DualEncoderModule(torch.nn.Module):
     """Weights `encoder1.*`, `encoder2.*`, `classifier.*`; settings of the encoders in `encoder1`, `encoder2`."""
 
     def __init__(self, config: Any) -> None:
@@ -43,7 +43,7 @@ class TwoEncoders(torch.nn.Module):
         return logits
 
 
-def load_two_encoders(folder: Path, config: dict[str, Any]) -> tuple[TwoEncoders, list[str]]:
+def load_dual_encoder(folder: Path, config: dict[str, Any]) -> tuple[DualEncoderModule, list[str]]:
     """The model of a folder, and the names of weights that the folder lacks or has too many of."""
     settings = transformers.PretrainedConfig(**config)
     for name in ("encoder1", "encoder2"):
@@ -51,7 +51,7 @@ def load_two_encoders(folder: Path, config: dict[str, Any]) -> tuple[TwoEncoders
         if plain.get("model_type") != "bert":
             raise CheckpointError(f"{name} is {plain.get('model_type')!r}; a model of two encoders needs BERT in both")
         setattr(settings, name, transformers.AutoConfig.for_model(plain.pop("model_type"), **plain))
-    model = TwoEncoders(settings)
+    model = DualEncoderModule(settings)
     weights = {
         name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()
     }

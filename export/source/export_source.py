@@ -10,11 +10,11 @@ import numpy as np
 
 from encort.export.graph.architectures import (
     ARCHITECTURES,
+    describe_dual_encoder_head,
     describe_encoder,
     describe_head,
-    describe_two_encoder_head,
 )
-from encort.export.graph.description import Description, FloatArray
+from encort.export.graph.description import Description
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.verification.oracle import Oracle, TokenRange
@@ -24,13 +24,14 @@ from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
     SENTENCE_EMBEDDING,
     Embedding,
-    Head,
+    HeadInfo,
     Manifest,
     Pooling,
     Source,
     Task,
     Variant,
 )
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.extras import installed_versions
 from encort.runtime.text.token_batch import Text
@@ -42,7 +43,7 @@ TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-on
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainedModel:
+class ExportSource:
     """Checkpoints, and what a bundle promises of them.
 
     Attributes:
@@ -54,7 +55,7 @@ class TrainedModel:
     """
 
     checkpoints: tuple[Checkpoint, ...]
-    heads: tuple[Head, ...]
+    heads: tuple[HeadInfo, ...]
     embedding: Embedding | None
     description: Description | None
     max_length: int
@@ -68,7 +69,7 @@ class TrainedModel:
         pooling: Pooling | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
-    ) -> "TrainedModel":
+    ) -> "ExportSource":
         """Load checkpoints.
 
         Args:
@@ -144,7 +145,7 @@ class TrainedModel:
         )
 
 
-def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[Head, ...]:
+def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[HeadInfo, ...]:
     """A head's name is its task, or of several its checkpoint's folder, which then begins its outputs' names."""
     if len(checkpoints) == 1:
         (checkpoint,) = checkpoints
@@ -161,9 +162,9 @@ def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[Head, ...]:
     )
 
 
-def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> Head:
+def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> HeadInfo:
     outputs = ["start_logits", "end_logits"] if checkpoint.task is Task.QUESTION_ANSWERING else ["logits"]
-    return Head(
+    return HeadInfo(
         name=name,
         task=checkpoint.task,
         labels=checkpoint.labels,
@@ -172,14 +173,14 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> Head:
     )
 
 
-def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[Head]) -> Description | None:
+def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[HeadInfo]) -> Description | None:
     first = checkpoints[0]
     configs, weights = first.encoder_configs, first.weights
     if any(config.model_type not in ARCHITECTURES for config in configs.values()):
         return None
     encoders = tuple(describe_encoder(config, weights, prefix=prefix) for prefix, config in configs.items())
     if first.architecture == MODEL_TYPE:
-        return Description(encoders=encoders, heads=(describe_two_encoder_head(weights),))
+        return Description(encoders=encoders, heads=(describe_dual_encoder_head(weights),))
     return Description(
         encoders=encoders,
         heads=tuple(

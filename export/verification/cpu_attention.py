@@ -11,36 +11,36 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 
 from encort.export.graph.builder import Function
-from encort.export.graph.layouts import MASKED, MICROSOFT, TextPlaces, columns_of
+from encort.export.graph.layouts import MASKED, MICROSOFT, TextBounds, columns_of
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.cuda.workers import DeviceSessions
 from encort.runtime.engine.cores import available_cores
-from encort.runtime.engine.session import Runs, Session
+from encort.runtime.engine.session import Runner, Session
 
 OPERATOR = "PackedMultiHeadAttention"
-OpenSession = Callable[[Bundle, Variant], Runs]
+OpenSession = Callable[[Bundle, Variant], Runner]
 """Opens a variant of a bundle."""
 _DOMAIN = "encort"
 _INPUTS = ("query", "key", "value", "bias", "token_offset", "cu_seqlens", "scores_bias")
 
 
-def open_to_verify(bundle: Bundle, variant: Variant) -> Runs:
+def open_to_verify(bundle: Bundle, variant: Variant) -> Runner:
     """A session of a variant on the CPU, whatever it was made for."""
     if variant.layout is not Layout.PACKED:
         return Session(bundle.graph(variant), variant, threads=1)
-    return DeviceSessions(variant, lambda _: stand_in_session(bundle, variant), [0])
+    return DeviceSessions(variant, lambda _: cpu_attention_session(bundle, variant), [0])
 
 
-def stand_in_session(bundle: Bundle, variant: Variant) -> Session:
+def cpu_attention_session(bundle: Bundle, variant: Variant) -> Session:
     """A session of a packed variant, which takes packed inputs."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / variant.file
-        ir.save(with_stand_in(ir.load(bundle.graph(variant))), file, external_data="weights")
+        ir.save(with_cpu_attention(ir.load(bundle.graph(variant))), file, external_data="weights")
         return Session(file, variant, threads=available_cores())
 
 
-def with_stand_in(model: ir.Model) -> ir.Model:
+def with_cpu_attention(model: ir.Model) -> ir.Model:
     """The same graph with packed attention as a function of CPU operators; the model is changed."""
     nodes = [node for node in model.graph if (node.domain, node.op_type) == (MICROSOFT, OPERATOR)]
     for has_bias in {_has_bias(node) for node in nodes}:
@@ -61,19 +61,21 @@ def _name(*, has_bias: bool) -> str:
 
 
 def _attention(*, has_bias: bool) -> ir.Function:
-    pen = Function(_name(has_bias=has_bias))
-    query, key, value, _, offsets, bounds, bias = (pen.argument(name) for name in _INPUTS)
-    places, counts = TextPlaces.of(pen, bounds).padded(pen, columns_of(pen, offsets))
-    context = pen.op(
+    builder = Function(_name(has_bias=has_bias))
+    query, key, value, _, offsets, bounds, bias = (builder.argument(name) for name in _INPUTS)
+    places, counts = TextBounds.of(builder, bounds).padded(builder, columns_of(builder, offsets))
+    context = builder.op(
         "MultiHeadAttention",
-        *(pen.op("Gather", each, places) for each in (query, key, value)),
+        *(builder.op("Gather", each, places) for each in (query, key, value)),
         None,
-        pen.op("Cast", counts, to=ir.DataType.INT32),
+        builder.op("Cast", counts, to=ir.DataType.INT32),
         bias if has_bias else None,
         domain=MICROSOFT,
         mask_filter_value=MASKED,
         num_heads=ir.RefAttr("num_heads", "num_heads", ir.AttributeType.INT),
     )
-    kept = pen.op("Squeeze", pen.op("NonZero", pen.op("Reshape", counts, pen.integers(-1))), pen.integers(0))
-    result = pen.op("Gather", pen.op("Flatten", context, axis=2), kept)
-    return pen.function(_DOMAIN, result, attributes=["num_heads"])
+    kept = builder.op(
+        "Squeeze", builder.op("NonZero", builder.op("Reshape", counts, builder.integers(-1))), builder.integers(0)
+    )
+    result = builder.op("Gather", builder.op("Flatten", context, axis=2), kept)
+    return builder.function(_DOMAIN, result, attributes=["num_heads"])

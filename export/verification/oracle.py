@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from encort.export.graph.description import FloatArray
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,
     SENTENCE_EMBEDDING,
     Embedding,
-    Head,
+    HeadInfo,
     Pooling,
 )
+from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.text.token_batch import Int64Array, padded
+from encort.runtime.text.token_batch import padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Oracle:
     """
 
     checkpoints: tuple[Checkpoint, ...]
-    heads: tuple[Head, ...]
+    heads: tuple[HeadInfo, ...]
     embedding: Embedding | None
 
     @property

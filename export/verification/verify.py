@@ -9,14 +9,14 @@ from itertools import repeat
 import numpy as np
 from tqdm import tqdm
 
-from encort.export.graph.description import FloatArray
 from encort.export.verification.oracle import Case, Oracle, TokenRange, padded_case
 from encort.runtime.bundle.cpu import cpu_name
-from encort.runtime.bundle.manifest import PORTABLE, Fidelity, Head, Layout, Task, Variant
+from encort.runtime.bundle.manifest import PORTABLE, Fidelity, HeadInfo, Layout, Task, Variant
+from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import FidelityError
 from encort.runtime.engine.cores import available_cores
-from encort.runtime.engine.session import Runs
-from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
+from encort.runtime.engine.session import Runner
+from encort.runtime.text.token_batch import TokenBatch, padded
 from encort.runtime.verification.tolerance import COSINES, cosines, error_limit, neighbour_limit
 
 BATCH = 32
@@ -24,7 +24,7 @@ NEIGHBOURS = 4
 
 
 def verify(
-    variants: Sequence[tuple[Variant, Runs]],
+    variants: Sequence[tuple[Variant, Runner]],
     oracle: Oracle,
     samples: TokenBatch,
     *,
@@ -101,7 +101,7 @@ class _Measurement:
     """What has been seen of one variant so far."""
 
     variant: Variant
-    session: Runs
+    session: Runner
     oracle: Oracle
     max_abs_error: dict[str, float] = field(default_factory=dict)
     sample_cosines: list[float] = field(default_factory=list)
@@ -193,18 +193,18 @@ class _Measurement:
         return self.session.run([self.variant.vector], rows)[0]
 
 
-def run(session: Runs, variant: Variant, case: Case) -> dict[str, FloatArray]:
+def run(session: Runner, variant: Variant, case: Case) -> dict[str, FloatArray]:
     """Every output of the variant for one case."""
     names = list(variant.outputs)
     return dict(zip(names, session.run(names, case.inputs), strict=True))
 
 
-def _decides(head: Head) -> bool:
+def _decides(head: HeadInfo) -> bool:
     """Whether its logits are a decision and not a number or a place."""
     return bool(head.labels) and head.task is not Task.TEXT_REGRESSION
 
 
-def _flips(head: Head, found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> int:
+def _flips(head: HeadInfo, found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> int:
     """Texts, tokens, or labels of a text, that are decided otherwise."""
     if not _decides(head) or head.outputs[0] not in found:
         return 0

@@ -118,7 +118,7 @@ class Embedding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class HeadInfo:
     """One head on the encoder.
 
     Attributes:
@@ -233,7 +233,7 @@ class Manifest:
     """
 
     format_version: int
-    heads: list[Head]
+    heads: list[HeadInfo]
     embedding: Embedding | None
     max_length: int
     sources: list[Source]
@@ -303,7 +303,7 @@ class Manifest:
 _VECTORS = {POOLER_OUTPUT, SENTENCE_EMBEDDING}
 
 
-def _fits(head: Head) -> bool:
+def _fits(head: HeadInfo) -> bool:
     """Whether the head has as many labels and outputs as its task asks for."""
     if head.task is Task.QUESTION_ANSWERING:
         return not head.labels and len(head.outputs) == 2
@@ -312,7 +312,7 @@ def _fits(head: Head) -> bool:
     return head.task is not Task.FEATURE_EXTRACTION and bool(head.labels) and len(head.outputs) == 1
 
 
-def _logits_axes(head: Head, layout: Layout) -> list[str]:
+def _logits_axes(head: HeadInfo, layout: Layout) -> list[str]:
     tokens = ["tokens"] if layout is Layout.PACKED else ["batch", "sequence"]
     rows = tokens if head.task.is_tokenwise else ["batch"]
     return [*rows, str(len(head.labels))] if head.labels else rows

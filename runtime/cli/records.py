@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from encort.runtime.bundle.manifest import Head, Task
+from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.cli.writers import Record
 from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
@@ -43,7 +43,7 @@ def overflow_of(model: Model, *, head: str | None, all_scores: bool, n_best: int
     return "window" if chosen is not None and chosen.task is Task.QUESTION_ANSWERING else "truncate"
 
 
-def _asked(model: Model, head: str | None, all_scores: bool, n_best: int | None) -> Head | None:
+def _asked(model: Model, head: str | None, all_scores: bool, n_best: int | None) -> HeadInfo | None:
     if all_scores and n_best is not None:
         raise InputError("--all-scores is for classification and --n-best for question answering; give one of them")
     answers = () if n_best is None else (Task.QUESTION_ANSWERING,)
@@ -59,7 +59,7 @@ def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Re
     ]
 
 
-def _classes(model: Model, batch: TokenBatch, head: Head, all_scores: bool, _n_best: int) -> Iterable[Record]:
+def _classes(model: Model, batch: TokenBatch, head: HeadInfo, all_scores: bool, _n_best: int) -> Iterable[Record]:
     for result in model.classify(batch, head=head.name):
         record: dict[str, Any] = {"label": result.label, "score": result.score}
         if head.task is Task.MULTI_LABEL_CLASSIFICATION:
@@ -67,20 +67,20 @@ def _classes(model: Model, batch: TokenBatch, head: Head, all_scores: bool, _n_b
         yield record | {"scores": result.scores} if all_scores else record
 
 
-def _scores(model: Model, batch: TokenBatch, head: Head, _all_scores: bool, _n_best: int) -> Iterable[Record]:
+def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, _n_best: int) -> Iterable[Record]:
     return ({"score": score} for score in model.score(batch, head=head.name).tolist())
 
 
-def _spans(model: Model, batch: TokenBatch, head: Head, _all_scores: bool, _n_best: int) -> Iterable[Record]:
+def _spans(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, _n_best: int) -> Iterable[Record]:
     return ({"spans": [asdict(span) for span in spans]} for spans in model.tag(batch, head=head.name))
 
 
-def _answers(model: Model, batch: TokenBatch, head: Head, _all_scores: bool, n_best: int) -> Iterable[Record]:
+def _answers(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, n_best: int) -> Iterable[Record]:
     found = model.answer(batch, n_best=n_best, head=head.name)
     return ({"answers": [asdict(answer) for answer in answers]} for answers in found)
 
 
-_WRITERS: Mapping[Task, Callable[[Model, TokenBatch, Head, bool, int], Iterable[Record]]] = {
+_WRITERS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, bool, int], Iterable[Record]]] = {
     Task.TEXT_CLASSIFICATION: _classes,
     Task.MULTI_LABEL_CLASSIFICATION: _classes,
     Task.NEXT_SENTENCE_PREDICTION: _classes,

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Variant
-from encort.runtime.cuda.packing import packed_places, token_offset
-from encort.runtime.engine.session import BoundRun, FloatArray, Session
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.cuda.packing import packed_specs, token_offset
+from encort.runtime.engine.session import BoundRun, Session
 
 ROWS = (2, 5, 17)
 TOKENS = (24, 48, 96, 192, 384)
@@ -99,5 +100,5 @@ class CapturedSession:
                 self._graphs[shape] = graph
 
     def _bound(self, shape: Shape, *, number: int) -> BoundRun:
-        inputs, outputs = packed_places(self._variant, rows=shape.rows, tokens=shape.tokens, sequence=shape.tokens)
+        inputs, outputs = packed_specs(self._variant, rows=shape.rows, tokens=shape.tokens, sequence=shape.tokens)
         return self._session.bound(inputs, outputs, place=self._place, graph=number)

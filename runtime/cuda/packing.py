@@ -8,16 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Variant
-from encort.runtime.engine.session import FloatArray, Places
-from encort.runtime.text.token_batch import BoolArray, Int64Array
+from encort.runtime.common.arrays import BoolArray, FloatArray, Int32Array, Int64Array
+from encort.runtime.engine.session import TensorSpecs
 
-Int32Array = NDArray[np.int32]
 COLUMNS = 8
 """Attention with a bias is the faster kernel's where rows have a multiple of so many places."""
 
 
 def token_offset(counts: BoolArray) -> Int32Array:
-    """Places of the tokens that count, one text after the other, and then all others; the rows are made a little wider.
+    """TensorSpecs of the tokens that count, one text after the other, and then all others; the rows are made a little wider.
 
     >>> token_offset(np.array([[True, True], [True, False]]))[:, :3].tolist()
     [[0, 1, 8], [7, 9, 10]]
@@ -30,7 +29,7 @@ def token_offset(counts: BoolArray) -> Int32Array:
     return places.astype(np.int32).reshape(wide.shape)
 
 
-def packed_places(variant: Variant, *, rows: int, tokens: int, sequence: int) -> tuple[Places, Places]:
+def packed_specs(variant: Variant, *, rows: int, tokens: int, sequence: int) -> tuple[TensorSpecs, TensorSpecs]:
     """Shapes and dtypes of the inputs and of the outputs of a packed graph.
 
     Args:
@@ -41,7 +40,7 @@ def packed_places(variant: Variant, *, rows: int, tokens: int, sequence: int) ->
     """
     sizes = {"batch": rows, "tokens": tokens, "sequence": sequence, "bounds": rows + 1}
 
-    def of(axes_of: Mapping[str, Sequence[str]], dtypes: Mapping[str, type[np.generic]]) -> Places:
+    def of(axes_of: Mapping[str, Sequence[str]], dtypes: Mapping[str, type[np.generic]]) -> TensorSpecs:
         return {
             name: ([sizes[axis] if axis in sizes else int(axis) for axis in axes], dtypes[name])
             for name, axes in axes_of.items()

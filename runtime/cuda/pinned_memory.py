@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.engine.session import CUDA_MAJOR, Places
+from encort.runtime.engine.session import CUDA_MAJOR, TensorSpecs
 
 log = logging.getLogger("encort")
 
@@ -62,27 +62,27 @@ class HostBuffer:
         """
         self._allocate, self._memory = allocate, ordinary(0)
 
-    def holds(self, places: Places) -> bool:
+    def holds(self, specs: TensorSpecs) -> bool:
         """Whether there is memory for arrays of these shapes and dtypes."""
-        return _ends(places)[-1] <= len(self._memory)
+        return _ends(specs)[-1] <= len(self._memory)
 
-    def grow(self, places: Places) -> None:
+    def grow(self, specs: TensorSpecs) -> None:
         """Take memory for them, and give back what there was."""
         self._memory = ordinary(0)
         # A power of two, so that it is enough after a few runs.
-        self._memory = self._allocate(2 ** math.ceil(math.log2(_ends(places)[-1])))
+        self._memory = self._allocate(2 ** math.ceil(math.log2(_ends(specs)[-1])))
 
-    def arrays(self, places: Places) -> dict[str, NDArray[Any]]:
+    def arrays(self, specs: TensorSpecs) -> dict[str, NDArray[Any]]:
         """Such arrays, side by side, which hold anything; those given before have the same memory."""
         return {
             name: np.frombuffer(self._memory, dtype, math.prod(shape), offset=begin).reshape(shape)
-            for (name, (shape, dtype)), begin in zip(places.items(), [0, *_ends(places)], strict=False)
+            for (name, (shape, dtype)), begin in zip(specs.items(), [0, *_ends(specs)], strict=False)
         }
 
 
-def _ends(places: Places) -> list[int]:
+def _ends(specs: TensorSpecs) -> list[int]:
     """Where each array ends, in bytes."""
-    return list(itertools.accumulate(_bytes(shape, dtype) for shape, dtype in places.values()))
+    return list(itertools.accumulate(_bytes(shape, dtype) for shape, dtype in specs.values()))
 
 
 def _bytes(shape: Sequence[int], dtype: type[np.generic]) -> int:

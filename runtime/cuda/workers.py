@@ -18,19 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Variant
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
 from encort.runtime.cuda.cuda_graphs import CapturedSession
-from encort.runtime.cuda.packing import Packing, packed_places
+from encort.runtime.cuda.packing import Packing, packed_specs
 from encort.runtime.cuda.pinned_memory import Bytes, HostBuffer, ordinary, page_locked
 from encort.runtime.engine.costs import Costs
-from encort.runtime.engine.planner import Lanes
-from encort.runtime.engine.session import CUDA_PROVIDER, FloatArray, Places, Session
+from encort.runtime.engine.planner import ExecutionSlots
+from encort.runtime.engine.session import CUDA_PROVIDER, Session, TensorSpecs
 
 SIZES = (1024, 4096, 16384)
 """Tokens a run: enough to fill a device at last, and few enough that memory is bounded."""
 PLACES = 4 * SIZES[-1]
 """Rows of a run times the longest."""
-COSTS = Costs(run=4e-4, token=6e-7, pair=0.0)
+COSTS = Costs(run=4e-4, token=6e-7, attention=0.0)
 """Of BERT-base in float16, roughly, on a large device; packed attention sees no padding."""
 _OUT_OF_MEMORY = ("Failed to allocate memory", "is smaller than requested bytes", "out of memory")
 """In the words of ONNX Runtime and of CUDA."""
@@ -57,7 +58,7 @@ def open_devices(
         DeviceError: CUDA or a device cannot be had.
     """
 
-    def open_on(number: int) -> RunsInto:
+    def open_on(number: int) -> PackedRunner:
         options = {**OPTIONS, **provider_options, "device_id": str(number)}
         session = Session(graph, variant, threads=1, provider=CUDA_PROVIDER, provider_options=options)
         if options["enable_cuda_graph"] == "0":
@@ -67,12 +68,12 @@ def open_devices(
     return DeviceSessions(variant, open_on, devices, allocate=page_locked)
 
 
-def lanes(devices: Sequence[int]) -> Lanes:
+def slots(devices: Sequence[int]) -> ExecutionSlots:
     """A micro-batch runs on each device, and one is ready for it."""
-    return Lanes(at_once=len(devices), begun=2 * len(devices), sizes=SIZES, places=PLACES)
+    return ExecutionSlots(parallel=len(devices), in_flight=2 * len(devices), sizes=SIZES, max_padded_tokens=PLACES)
 
 
-class RunsInto(Protocol):
+class PackedRunner(Protocol):
     """A packed session, or what stands for one; for one thread."""
 
     def run_into(self, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]) -> None: ...
@@ -84,7 +85,7 @@ class DeviceSessions:
     def __init__(
         self,
         variant: Variant,
-        open_on: Callable[[int], RunsInto],
+        open_on: Callable[[int], PackedRunner],
         devices: Sequence[int],
         *,
         allocate: Callable[[int], Bytes] = ordinary,
@@ -137,12 +138,12 @@ class DeviceSession:
     """One device, and the one thread that speaks to it; callers pack and unpack in their own."""
 
     def __init__(
-        self, variant: Variant, open_on: Callable[[int], RunsInto], number: int, allocate: Callable[[int], Bytes]
+        self, variant: Variant, open_on: Callable[[int], PackedRunner], number: int, allocate: Callable[[int], Bytes]
     ) -> None:
         self._variant, self._number, self._allocate = variant, number, allocate
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encort-cuda-{number}")
         self._buffers: list[HostBuffer] = []
-        self._session: RunsInto | None = None
+        self._session: PackedRunner | None = None
         try:
             with self._said_without_memory("the model"):
                 self._session = self._thread.submit(open_on, number).result()
@@ -159,7 +160,7 @@ class DeviceSession:
         session, packing = self._opened, Packing(inputs["attention_mask"] == 1)
         packed = packing.inputs(inputs)
         rows, sequence = packed["token_offset"].shape
-        of_inputs, of_outputs = packed_places(
+        of_inputs, of_outputs = packed_specs(
             self._variant, rows=rows, tokens=len(packed["input_ids"]), sequence=sequence
         )
         with self._arrays({**of_inputs, **{name: of_outputs[name] for name in outputs}}) as arrays:
@@ -190,7 +191,7 @@ class DeviceSession:
             raise
 
     @contextmanager
-    def _arrays(self, places: Places) -> Iterator[dict[str, NDArray[Any]]]:
+    def _arrays(self, places: TensorSpecs) -> Iterator[dict[str, NDArray[Any]]]:
         """Arrays in memory that no other run has meanwhile."""
         try:
             buffer = self._buffers.pop()
@@ -230,7 +231,7 @@ class DeviceSession:
         self._thread.shutdown()
 
     @property
-    def _opened(self) -> RunsInto:
+    def _opened(self) -> PackedRunner:
         if self._session is None:
             raise ModelClosedError("this model was closed; load the bundle again")
         return self._session

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from encort.runtime.bundle.cpu import cpu_name
+from encort.runtime.common.arrays import Int64Array
 from encort.runtime.common.errors import InputError
-from encort.runtime.text.token_batch import Int64Array
 
 log = logging.getLogger("encort")
 
@@ -24,7 +24,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of a run: `run + token * tokens + pair * rows * longest ** 2`.
+    """Seconds of a run: `run + token * tokens + attention * rows * longest ** 2`.
 
     Only ratios matter to a plan. The defaults are those of MiniLM in 8 bits on a Zen 4 core; of a larger model `run`
     is more of the whole, since its weights do not stay in the cache.
@@ -32,28 +32,28 @@ class Costs:
     Attributes:
         run: A run by itself: reading the weights, dispatching the nodes.
         token: What each token adds, in the layers that know no other.
-        pair: What each pair of places of a row adds, in attention, which pads rows to the longest.
+        attention: What each pair of places of a row adds, in attention, which pads rows to the longest.
     """
 
     run: float = 2.0e-4
     token: float = 7.6e-5
-    pair: float = 1.0e-7
+    attention: float = 1.0e-7
 
     def __post_init__(self) -> None:
-        if not all(0 <= seconds < math.inf for seconds in (self.run, self.token, self.pair)):
+        if not all(0 <= seconds < math.inf for seconds in (self.run, self.token, self.attention)):
             raise InputError(f"costs must be finite and not below 0, got {self}")
 
     def seconds(self, lengths: Int64Array) -> float:
         """Of one run of rows of these lengths."""
-        return self.of(len(lengths), int(lengths.sum()), int(lengths.max()))
+        return self.estimate(len(lengths), int(lengths.sum()), int(lengths.max()))
 
-    def of(self, rows: int, tokens: int, longest: int) -> float:
+    def estimate(self, rows: int, tokens: int, longest: int) -> float:
         """Of one run of so many rows with so many tokens in all."""
-        return self.run + self.token * tokens + self.pair * rows * longest**2
+        return self.run + self.token * tokens + self.attention * rows * longest**2
 
-    def shortest_beside(self, longest: int) -> float:
+    def min_length_to_batch(self, longest: int) -> float:
         """Tokens of the shortest row that is better padded to the longest than run by itself."""
-        return math.sqrt(max(0.0, longest**2 - self.run / self.pair)) if self.pair else 0.0
+        return math.sqrt(max(0.0, longest**2 - self.run / self.attention)) if self.attention else 0.0
 
 
 def measure_costs(run: Callable[[int, int], object], *, longest: int) -> Costs:
@@ -70,7 +70,7 @@ def measure_costs(run: Callable[[int, int], object], *, longest: int) -> Costs:
     # Errors count in relation to the time, or the long runs would decide alone.
     fitted, *_ = np.linalg.lstsq(terms / seconds[:, None], np.ones(len(shapes)), rcond=None)
     fixed, token, pair = np.maximum(fitted, 0).tolist()
-    return Costs(run=fixed, token=token, pair=pair)
+    return Costs(run=fixed, token=token, attention=pair)
 
 
 def _median_seconds(run: Callable[[int, int], object], rows: int, length: int) -> float:
@@ -112,7 +112,7 @@ def read_costs(file: Path | None, default: Costs) -> Costs:
         return default
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
-        return Costs(**{name: float(plain[name]) for name in ("run", "token", "pair")})
+        return Costs(**{name: float(plain[name]) for name in ("run", "token", "attention")})
     except FileNotFoundError:
         return default
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Layout, Variant
+from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.engine.costs import Costs, measure_costs
-from encort.runtime.engine.pending import Begun
-from encort.runtime.engine.planner import Lanes, plan
-from encort.runtime.engine.session import FloatArray, Runs
-from encort.runtime.engine.spread import Spread
+from encort.runtime.engine.pending import Pending
+from encort.runtime.engine.planner import ExecutionSlots, plan
+from encort.runtime.engine.session import Runner
+from encort.runtime.engine.spread import BoundedMap
 from encort.runtime.engine.stats import Recorder
-from encort.runtime.text.token_batch import Int64Array, TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 log = logging.getLogger("encort")
 
@@ -39,12 +40,12 @@ class Engine:
     def __init__(
         self,
         variant: Variant,
-        open_session: Callable[[int], Runs],
+        open_session: Callable[[int], Runner],
         *,
         threads: int,
         costs: Costs,
         may_widen: bool,
-        lanes: Lanes | None = None,
+        slots: ExecutionSlots | None = None,
     ) -> None:
         """Open the first session.
 
@@ -53,19 +54,19 @@ class Engine:
             threads: Cores to keep busy.
             costs: Of a run, for the planner.
             may_widen: A session may have several threads, as those of the CPU provider.
-            lanes: Of devices that run the micro-batches; None leaves them to the cores.
+            slots: Of devices that run the micro-batches; None leaves them to the cores.
         """
         self.variant, self.threads = variant, threads
-        self.lanes = lanes or Lanes.of_cores(threads)
+        self.slots = slots or ExecutionSlots.of_cores(threads)
         self.costs = costs
         self.recorder = Recorder()
         self._open_session, self._may_widen = open_session, may_widen
-        self._one_core: Runs | None = open_session(1)
-        self._all_cores: Runs | None = None
+        self._one_core: Runner | None = open_session(1)
+        self._all_cores: Runner | None = None
         self._runs_alone = 0
         self._running = 0
         self._changed, self._opening = threading.Condition(), threading.Lock()
-        self._workers = ThreadPoolExecutor(max(threads, self.lanes.begun), thread_name_prefix="encort")
+        self._workers = ThreadPoolExecutor(max(threads, self.slots.in_flight), thread_name_prefix="encort")
         self._process = os.getpid()
         self._closed = False
 
@@ -78,11 +79,11 @@ class Engine:
         """
         return self.begin(batch, outputs).result()
 
-    def begin(self, batch: TokenBatch, outputs: Sequence[str]) -> Begun[list[FloatArray]]:
+    def begin(self, batch: TokenBatch, outputs: Sequence[str]) -> Pending[list[FloatArray]]:
         """Begin what `run` does; a micro-batch that is alone is run by who waits for it."""
         self.check_open()
         arrays = [self._empty(batch, output) for output in outputs]
-        micro_batches = plan(batch.lengths, self.lanes, costs=self.costs, mixed=self.mixes_lengths)
+        micro_batches = plan(batch.lengths, self.slots, costs=self.costs, mixed=self.mixes_lengths)
 
         def fill(indices: Int64Array, *, alone: bool = False) -> None:
             found = self.run_rows(batch.rows(indices), outputs, alone=alone)
@@ -101,14 +102,14 @@ class Engine:
                     fill(micro_batches[0], alone=True)
                 return arrays
 
-            return Begun(run_alone, cancel=lambda: None)
-        spread = Spread(self.submit, fill, micro_batches, at_once=self.lanes.at_once + self.lanes.begun)
+            return Pending(run_alone, cancel=lambda: None)
+        spread = BoundedMap(self.submit, fill, micro_batches, parallel=self.slots.parallel + self.slots.in_flight)
 
         def wait() -> list[FloatArray]:
             spread.result()
             return arrays
 
-        return Begun(wait, spread.cancel)
+        return Pending(wait, spread.cancel)
 
     def run_rows(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool) -> list[FloatArray]:
         """One micro-batch in the calling thread.
@@ -205,7 +206,7 @@ class Engine:
                 self._changed.wait_for(lambda: self.is_idle)
                 self._one_core = self._all_cores = None
 
-    def _session(self, *, alone: bool) -> Runs:
+    def _session(self, *, alone: bool) -> Runner:
         """The session for a run; a process that runs a single text is done before a second one has opened."""
         if not alone or self.threads == 1 or not self._may_widen:
             return self._narrow
@@ -216,12 +217,12 @@ class Engine:
             return self._all_cores or self._narrow
 
     @property
-    def _narrow(self) -> Runs:
+    def _narrow(self) -> Runner:
         if self._one_core is None:
             raise ModelClosedError(_CLOSED)
         return self._one_core
 
-    def _opened_wide(self) -> Runs:
+    def _opened_wide(self) -> Runner:
         try:
             return self._open_session(self.threads)
         except EncortError as error:

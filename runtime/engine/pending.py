@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Begun(Generic[Result]):
+class Pending(Generic[Result]):
     """Work that goes on in threads.
 
     Attributes:
@@ -23,7 +23,7 @@ class Begun(Generic[Result]):
     cancel: Callable[[], None]
 
 
-def one_ahead(begin: Callable[[Item], Begun[Result]], items: Iterable[Item]) -> Iterator[Result]:
+def prefetch(begin: Callable[[Item], Pending[Result]], items: Iterable[Item]) -> Iterator[Result]:
     """Results in order, each given when the next is begun; whoever leaves early cancels what is begun.
 
     Args:
@@ -31,8 +31,8 @@ def one_ahead(begin: Callable[[Item], Begun[Result]], items: Iterable[Item]) -> 
         items: Whose own error, or that of a beginning, comes after the results of the items before.
     """
     remaining = map(begin, items)
-    waiting: Begun[Result] | None = None
-    following: Begun[Result] | None = None
+    waiting: Pending[Result] | None = None
+    following: Pending[Result] | None = None
     try:
         while True:
             wrong: InputError | None = None

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from encort.runtime.common.arrays import Int64Array
 from encort.runtime.engine.costs import Costs
-from encort.runtime.text.token_batch import Int64Array
 
 TOKENS_PER_RUN = 256
 """Most tokens of a run of several rows: beyond it nothing gets faster, and memory grows."""
@@ -20,25 +20,25 @@ SIZES = (1, 16, 32, 64, 128, TOKENS_PER_RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lanes:
+class ExecutionSlots:
     """What runs micro-batches: cores, or devices.
 
     Attributes:
-        at_once: Micro-batches that run at the same time.
-        begun: Those that may be begun at the same time: some run, the others are ready when one is done.
+        parallel: Micro-batches that run at the same time.
+        in_flight: Those that may be begun at the same time: some run, the others are ready when one is done.
         sizes: Tokens a run that a plan is tried with, the most at last.
-        places: Most rows of a run times the longest: what is made of packed tokens for each text is padded.
+        max_padded_tokens: Most rows of a run times the longest: what is made of packed tokens for each text is padded.
     """
 
-    at_once: int
-    begun: int
+    parallel: int
+    in_flight: int
     sizes: Sequence[int] = SIZES
-    places: float = math.inf
+    max_padded_tokens: float = math.inf
 
     @classmethod
-    def of_cores(cls, threads: int) -> "Lanes":
+    def of_cores(cls, threads: int) -> "ExecutionSlots":
         """One micro-batch a core, and as many in line, for others to get their turn."""
-        return cls(at_once=threads, begun=threads)
+        return cls(parallel=threads, in_flight=threads)
 
     @property
     def tokens(self) -> int:
@@ -46,17 +46,17 @@ class Lanes:
         return self.sizes[-1]
 
 
-def plan(lengths: Int64Array, lanes: Lanes, *, costs: Costs, mixed: bool) -> list[Int64Array]:
+def plan(lengths: Int64Array, slots: ExecutionSlots, *, costs: Costs, mixed: bool) -> list[Int64Array]:
     """Group rows into micro-batches: of equal length, or mixed, where only attention sees the padding.
 
     Of several sizes of micro-batches the one is taken whose last worker is done first.
 
-    >>> [batch.tolist() for batch in plan(np.array([3, 9, 3]), Lanes.of_cores(1), costs=Costs(), mixed=False)]
+    >>> [batch.tolist() for batch in plan(np.array([3, 9, 3]), ExecutionSlots.of_cores(1), costs=Costs(), mixed=False)]
     [[1], [0, 2]]
 
     Args:
         lengths: `(n,)` int64, tokens of each row.
-        lanes: What runs them.
+        slots: What runs them.
         costs: What they cost.
         mixed: Rows of different lengths may share a run.
 
@@ -69,8 +69,8 @@ def plan(lengths: Int64Array, lanes: Lanes, *, costs: Costs, mixed: bool) -> lis
     order = np.argsort(-lengths, kind="stable")
     rows = _Rows(negative=(-lengths[order]).tolist(), totals=[0, *np.cumsum(lengths[order]).tolist()])
     cut = _mixed if mixed else _equal
-    cuts = [cut(rows, size, costs, lanes.places) for size in lanes.sizes]
-    best = min(cuts, key=lambda begins: makespan(rows.seconds(begins, costs), workers=lanes.at_once))
+    cuts = [cut(rows, size, costs, slots.max_padded_tokens) for size in slots.sizes]
+    best = min(cuts, key=lambda begins: makespan(rows.seconds(begins, costs), workers=slots.parallel))
     return [order[begin:end] for begin, end in itertools.pairwise([*best, len(order)])]
 
 
@@ -101,7 +101,7 @@ class _Rows:
     def seconds(self, begins: Sequence[int], costs: Costs) -> Iterator[float]:
         """Of each micro-batch."""
         for begin, end in itertools.pairwise([*begins, len(self.negative)]):
-            yield costs.of(end - begin, self.totals[end] - self.totals[begin], -self.negative[begin])
+            yield costs.estimate(end - begin, self.totals[end] - self.totals[begin], -self.negative[begin])
 
 
 def _equal(rows: _Rows, size: int, *_: object) -> list[int]:
@@ -117,7 +117,7 @@ def _equal(rows: _Rows, size: int, *_: object) -> list[int]:
     return begins
 
 
-def _mixed(rows: _Rows, size: int, costs: Costs, places: float) -> list[int]:
+def _mixed(rows: _Rows, size: int, costs: Costs, max_padded_tokens: float) -> list[int]:
     """Rows of similar length, at most `size` tokens a run, while sharing it saves more than padding costs."""
     begins: list[int] = []
     begin = 0
@@ -125,7 +125,7 @@ def _mixed(rows: _Rows, size: int, costs: Costs, places: float) -> list[int]:
         begins.append(begin)
         longest = -rows.negative[begin]
         within_tokens = bisect_right(rows.totals, rows.totals[begin] + size, lo=begin) - 1
-        worth_padding = bisect_right(rows.negative, -costs.shortest_beside(longest), lo=begin)
-        within_places = begin + places / max(1, longest)
-        begin = max(begin + 1, int(min(within_tokens, worth_padding, within_places)))
+        worth_padding = bisect_right(rows.negative, -costs.min_length_to_batch(longest), lo=begin)
+        within_padded = begin + max_padded_tokens / max(1, longest)
+        begin = max(begin + 1, int(min(within_tokens, worth_padding, within_padded)))
     return begins

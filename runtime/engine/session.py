@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Device, Variant
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
 
 # Importing it begins to collect telemetry, on Linux too since 1.31: a database in the user's cache folder, and posts.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
-
-FloatArray = NDArray[np.float32]
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -34,14 +33,14 @@ SPIN_US = "1000"
 has nothing to run leaves the cores alone."""
 
 
-Places = Mapping[str, tuple[Sequence[int], type[np.generic]]]
+TensorSpecs = Mapping[str, tuple[Sequence[int], type[np.generic]]]
 """Shape and dtype of inputs or outputs by name."""
 
 _NO_GRAPH = -1
 """What ONNX Runtime takes for a run that is neither captured nor replayed."""
 
 
-class Runs(Protocol):
+class Runner(Protocol):
     """A session, or what stands for several of them."""
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]: ...
@@ -120,7 +119,7 @@ class Session:
                 binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             self._session.run_with_iobinding(binding, self._options)
 
-    def bound(self, inputs: Places, outputs: Places, *, place: tuple[str, int], graph: int) -> "BoundRun":
+    def bound(self, inputs: TensorSpecs, outputs: TensorSpecs, *, place: tuple[str, int], graph: int) -> "BoundRun":
         """Runs of one shape.
 
         Args:
@@ -133,13 +132,13 @@ class Session:
 
 
 class BoundRun:
-    """Runs of one shape, whose inputs and outputs have fixed places on a device; for one thread."""
+    """Runs of one shape, whose inputs and outputs have fixed specs on a device; for one thread."""
 
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
-        inputs: Places,
-        outputs: Places,
+        inputs: TensorSpecs,
+        outputs: TensorSpecs,
         *,
         place: tuple[str, int],
         graph: int,
@@ -159,7 +158,7 @@ class BoundRun:
             for name, value in self._inputs.items():
                 value.update_inplace(inputs[name])
             self._session.run_with_iobinding(self._binding, self._options)
-            # On a CPU these are the places themselves.
+            # On a CPU these are the specs themselves.
             return [np.array(self._outputs[name].numpy()) for name in outputs]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Spread(Generic[Item]):
+class BoundedMap(Generic[Item]):
     """A function called with each item; who is done with one begins the next, so that other callers get their turn."""
 
     def __init__(
@@ -19,19 +19,19 @@ class Spread(Generic[Item]):
         function: Callable[[Item], None],
         items: Iterable[Item],
         *,
-        at_once: int,
+        parallel: int,
     ) -> None:
         """Begin the first.
 
         Args:
             submit: Has a thread call a function with arguments.
-            at_once: Items that are begun at the same time.
+            parallel: Items that are begun at the same time.
         """
         self._submit, self._function, self._remaining = submit, function, iter(items)
         self._begun: deque[Future[Any]] = deque()
         self._lock, self._stopped = threading.Lock(), False
         try:
-            for _ in range(at_once):
+            for _ in range(parallel):
                 self._begin_next()
         except BaseException:
             self.cancel()

@@ -4,7 +4,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 BOUNDS = tuple(round(step * 10.0**power, 9) for power in range(-4, 2) for step in (1, 2, 5))
 """Upper bounds of the buckets of every histogram: 100 microseconds to 50 seconds."""
@@ -71,6 +71,13 @@ class Stats:
     queue_seconds: Histogram
     run_seconds: Histogram
     tokenize_seconds: Histogram
+
+
+class StatsSource(Protocol):
+    """Something that counts: a `Model`, or a fake of it."""
+
+    def stats(self) -> Stats:
+        """Return what was done so far."""
 
 
 TIMES = ("queue_seconds", "run_seconds", "tokenize_seconds")

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
+from encort.runtime.common.checks import check_whole, choice
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.engine import Engine
-from encort.runtime.engine.pending import Begun, one_ahead
-from encort.runtime.options import check_whole, choice
+from encort.runtime.engine.pending import Pending, prefetch
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, joined
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import check_texts, is_token_ids
@@ -20,17 +20,19 @@ _SLICE = 16
 """Texts that one thread tokenizes at a time."""
 
 
-class ParallelTokenizer:
+class TokenizerPool:
     """A tokenizer over the threads and the cores of an engine; any number of threads may call it."""
 
-    def __init__(self, tokenizer: Tokenizer, engine: Engine, *, places: bool, reverse: bool, all_cores: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, engine: Engine, *, return_offsets: bool, reverse: bool, all_cores: bool
+    ) -> None:
         """See `Tokenizer` for the options, which are those of a model.
 
         Args:
             all_cores: The engine has every core that the process may use, as the library below takes them too.
         """
         self._tokenizer, self._engine = tokenizer, engine
-        self._places, self._reverse, self._all_cores = places, reverse, all_cores
+        self._return_offsets, self._reverse, self._all_cores = return_offsets, reverse, all_cores
 
     def __call__(
         self,
@@ -51,11 +53,11 @@ class ParallelTokenizer:
         policy, remaining = choice(Overflow, "overflow", overflow), iter(texts)
         chunks = iter(lambda: list(itertools.islice(remaining, chunk)), [])
         numbered = enumerate(chunks)
-        return one_ahead(lambda part: self._begin(part[1], policy, stride, part[0] * chunk), numbered)
+        return prefetch(lambda part: self._begin(part[1], policy, stride, part[0] * chunk), numbered)
 
     def _begin(
         self, texts: Sequence[Text] | Sequence[TokenIds], overflow: Overflow, stride: int | None, first: int
-    ) -> Begun[TokenBatch]:
+    ) -> Pending[TokenBatch]:
         """Begin in the engine's threads."""
         self._engine.check_open()
 
@@ -68,7 +70,7 @@ class ParallelTokenizer:
                 overflow=overflow,
                 stride=stride,
                 first=first + start,
-                places=self._places,
+                return_offsets=self._return_offsets,
                 reverse=self._reverse,
                 all_cores=all_cores,
             )
@@ -77,7 +79,7 @@ class ParallelTokenizer:
             return batch
 
         if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
-            return Begun(lambda: tokenize(texts), cancel=lambda: None)
+            return Pending(lambda: tokenize(texts), cancel=lambda: None)
         whole = cast("Sequence[Text]", tuple(texts))
         check_texts(whole, first=first)
         starts = range(0, len(whole), len(whole) if self._all_cores else _SLICE)
@@ -90,4 +92,4 @@ class ParallelTokenizer:
             for part in parts:
                 part.cancel()
 
-        return Begun(lambda: joined([part.result() for part in parts], whole), cancel)
+        return Pending(lambda: joined([part.result() for part in parts], whole), cancel)

@@ -10,11 +10,10 @@ from dataclasses import fields
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from encort.runtime.engine.stats import GAUGES, TIMES, Stats
-from encort.runtime.model import Model
+from encort.runtime.engine.stats import GAUGES, TIMES, Stats, StatsSource
 
 
-def observe(models: Mapping[str, Model], *, meter: Meter | None = None) -> None:
+def observe(models: Mapping[str, StatsSource], *, meter: Meter | None = None) -> None:
     """Let a meter read `Model.stats` whenever it is asked: `encort.texts`, `encort.run_seconds` and the others.
 
     Of histograms it sees the sums, in seconds: what OpenTelemetry reads by callbacks has no buckets.
@@ -29,7 +28,7 @@ def observe(models: Mapping[str, Model], *, meter: Meter | None = None) -> None:
         create(f"encort.{field}", callbacks=[_reader(models, field)], unit="s" if field in TIMES else "1")
 
 
-def _reader(models: Mapping[str, Model], field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _reader(models: Mapping[str, StatsSource], field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(_: CallbackOptions) -> Iterable[Observation]:
         for name, model in models.items():
             value = getattr(model.stats(), field)

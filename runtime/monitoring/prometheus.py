@@ -12,14 +12,13 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from encort.runtime.engine.stats import GAUGES, TIMES, Stats
-from encort.runtime.model import Model
+from encort.runtime.engine.stats import GAUGES, TIMES, Stats, StatsSource
 
 
 class StatsCollector(Collector):
     """Reads `Model.stats` whenever Prometheus asks: `encort_texts_total`, `encort_run_seconds`, and the others."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    def __init__(self, models: Mapping[str, StatsSource]) -> None:
         """Collect for some models; the label `model` has their names."""
         self._models = models
 

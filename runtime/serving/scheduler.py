@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from encort.runtime.common.arrays import FloatArray, Int64Array
+from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import (
     DeadlineError,
     InputError,
@@ -26,9 +28,7 @@ from encort.runtime.common.errors import (
     WorkerDiedError,
 )
 from encort.runtime.engine.engine import Engine
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.options import check_whole
-from encort.runtime.text.token_batch import Int64Array, TokenBatch, padded
+from encort.runtime.text.token_batch import TokenBatch, padded
 
 Outputs = tuple[str, ...]
 Arrays = list[FloatArray]
@@ -79,7 +79,7 @@ class Scheduler:
             self._check_room({row.key: row.tokens for row in rows if row.key not in self._rows})
             for index, row in enumerate(rows):
                 self._join(row).waiting.append((request, index))
-            begin = min(sum(map(len, self._queues.values())), self._engine.lanes.begun - self._workers)
+            begin = min(sum(map(len, self._queues.values())), self._engine.slots.in_flight - self._workers)
             self._workers += begin
             self._changed.notify_all()
         request.future.add_done_callback(lambda _: self._forget(rows))
@@ -125,7 +125,7 @@ class Scheduler:
         queue = self._queues.setdefault(self._key(row), deque())
         queue.append(row)
         self._add_tokens(row.tokens)
-        if self._max_wait_s and sum(each.tokens for each in queue) >= self._engine.lanes.tokens:
+        if self._max_wait_s and sum(each.tokens for each in queue) >= self._engine.slots.tokens:
             for each in queue:
                 each.due = each.arrived
         return row
@@ -178,8 +178,8 @@ class Scheduler:
 
     def _wanted(self, queue: "deque[_Row]", now: float) -> "list[_Row]":
         """Rows from the front of a queue, their share left to the other workers; what nobody wants is dropped."""
-        lanes = self._engine.lanes
-        share = min(lanes.tokens, math.ceil(self._queued_tokens / lanes.at_once))
+        slots = self._engine.slots
+        share = min(slots.tokens, math.ceil(self._queued_tokens / slots.parallel))
         rows: list[_Row] = []
         tokens = longest = 0
         while queue and (not rows or self._may_join(queue[0].tokens, len(rows), tokens, longest, share)):
@@ -199,8 +199,8 @@ class Scheduler:
 
     def _may_join(self, length: int, rows: int, tokens: int, longest: int, share: int) -> bool:
         """Whether a row of that length fits into a run of those rows, and costs less there than in one of its own."""
-        together, seconds = (rows + 1, tokens + length, max(longest, length)), self._engine.costs.of
-        has_room = tokens + length <= share and together[0] * together[2] <= self._engine.lanes.places
+        together, seconds = (rows + 1, tokens + length, max(longest, length)), self._engine.costs.estimate
+        has_room = tokens + length <= share and together[0] * together[2] <= self._engine.slots.max_padded_tokens
         return has_room and seconds(*together) <= seconds(rows, tokens, longest) + seconds(1, length, length)
 
     def _run(self, rows: "Sequence[_Row]") -> None:

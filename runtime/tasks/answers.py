@@ -2,15 +2,17 @@
 
 import numpy as np
 
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.tasks.results import Answer, Found, counted, end_of_mark, softmax
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.tasks.results import Answer, Matches, counted, end_of_mark, softmax
 from encort.runtime.text.token_batch import Text, TokenBatch
 
 LONGEST = 30
 """Tokens of an answer, at most."""
 
 
-def answers(start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, *, n_best: int) -> list[Found[Answer]]:
+def answers(
+    start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, *, n_best: int
+) -> list[Matches[Answer]]:
     """The best answers of every question, the most probable first; fewer than `n_best` in a short context.
 
     Args:
@@ -25,12 +27,12 @@ def answers(start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch,
 def _answers(
     start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, index: int, text: Text, n_best: int
 ) -> list[Answer]:
-    assert batch.places is not None
+    assert batch.offsets is not None
     tokens = np.arange(*batch.cu_seqlens[index : index + 2])
-    starts, ends, context = batch.places.starts, batch.places.ends, text[1]
+    starts, ends, context = batch.offsets.starts, batch.offsets.ends, text[1]
     # A part of the question, a special token, or white space that is a token of its own, is no answer.
     is_candidate = [
-        batch.places.sequences[token] == 1
+        batch.offsets.sequences[token] == 1
         and not context[starts[token] : ends[token]].isspace()
         and starts[token] < ends[token]
         for token in tokens

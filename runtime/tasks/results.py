@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from encort.runtime.engine.session import FloatArray
+from encort.runtime.common.arrays import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
 
 
@@ -38,7 +38,7 @@ class Classification:
 Item = TypeVar("Item")
 
 
-class Found(list[Item]):
+class Matches(list[Item]):
     """What was found in one text: a list, with how much of the text was read.
 
     Attributes:
@@ -107,11 +107,11 @@ def classifications(
     ]
 
 
-def counted(results: Iterable[Iterable[Item]], batch: TokenBatch) -> list[Found[Item]]:
+def counted(results: Iterable[Iterable[Item]], batch: TokenBatch) -> list[Matches[Item]]:
     """The same, each with the tokens of its text."""
     counts = zip(batch.lengths.tolist(), batch.truncated.tolist(), strict=True)
     return [
-        Found(items, tokens=tokens, truncated=truncated)
+        Matches(items, tokens=tokens, truncated=truncated)
         for items, (tokens, truncated) in zip(results, counts, strict=True)
     ]
 

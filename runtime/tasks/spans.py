@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.tasks.results import Found, Span, counted, end_of_mark, softmax
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.tasks.results import Matches, Span, counted, end_of_mark, softmax
 from encort.runtime.text.token_batch import TokenBatch
 
 OUTSIDE = "O"
@@ -14,7 +14,7 @@ OUTSIDE = "O"
 
 def spans(
     logits: FloatArray, labels: Sequence[str], batch: TokenBatch, *, tags_words: bool = True
-) -> list[Found[Span]]:
+) -> list[Matches[Span]]:
     """Spans of every text, in reading order.
 
     A word has the tag of its first token, as it had in training. Words side by side with one label are one span,
@@ -66,9 +66,9 @@ def _words(
     scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int, *, tags_words: bool
 ) -> Iterator[Word]:
     """The words of one text with the tags of their first tokens."""
-    assert batch.places is not None
+    assert batch.offsets is not None
     tokens = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
-    words, starts, ends = batch.places.words[tokens], batch.places.starts[tokens], batch.places.ends[tokens]
+    words, starts, ends = batch.offsets.words[tokens], batch.offsets.starts[tokens], batch.offsets.ends[tokens]
     if not tags_words:
         words = np.where(words < 0, -1, np.arange(len(words)))
     firsts = np.flatnonzero((words >= 0) & (np.diff(words, prepend=-1) != 0))

@@ -7,12 +7,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, Head, Manifest, Task, Variant
+from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, HeadInfo, Manifest, Task, Variant
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import InputTypeError, WrongTaskError
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.options import check_whole
 from encort.runtime.tasks.answers import answers
-from encort.runtime.tasks.results import Answer, Classification, Found, Span, classifications, sigmoid, softmax
+from encort.runtime.tasks.results import Answer, Classification, Matches, Span, classifications, sigmoid, softmax
 from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
@@ -27,7 +27,7 @@ def _check_nothing(_: TokenBatch) -> None:
 
 
 @dataclass(frozen=True)
-class Call(Generic[Results]):
+class TaskSpec(Generic[Results]):
     """One task with its options.
 
     Attributes:
@@ -64,7 +64,7 @@ class Tasks:
     manifest: Manifest
     variant: Variant
 
-    def head(self, name: str | None, *tasks: Task) -> Head:
+    def head(self, name: str | None, *tasks: Task) -> HeadInfo:
         """The head of that name; without a name the first, for one of the tasks if any are given.
 
         Raises:
@@ -91,46 +91,46 @@ class Tasks:
             )
         return output
 
-    def embed(self) -> Call[FloatArray]:
+    def embed(self) -> TaskSpec[FloatArray]:
         embedding = self.manifest.embedding
-        return Call(
+        return TaskSpec(
             outputs=[self.embedding_output(SENTENCE_EMBEDDING)],
             finish=lambda _, arrays: arrays[0],
             normalize=embedding is not None and embedding.normalize,
         )
 
-    def embed_tokens(self) -> Call[list[FloatArray]]:
-        return Call(
+    def embed_tokens(self) -> TaskSpec[list[FloatArray]]:
+        return TaskSpec(
             outputs=[self.embedding_output(LAST_HIDDEN_STATE)],
             finish=lambda batch, arrays: np.split(arrays[0], batch.cu_seqlens[1:-1]) if len(batch) else [],
             tokenwise=True,
         )
 
-    def classify(self, head: str | None) -> Call[list[Classification]]:
+    def classify(self, head: str | None) -> TaskSpec[list[Classification]]:
         chosen = self.head(head, *CLASSIFIERS)
         scale = sigmoid if chosen.task is Task.MULTI_LABEL_CLASSIFICATION else softmax
-        return Call(
+        return TaskSpec(
             outputs=chosen.outputs,
             finish=lambda batch, arrays: classifications(arrays[0], chosen.labels, batch, scale=scale),
         )
 
-    def score(self, head: str | None) -> Call[FloatArray]:
+    def score(self, head: str | None) -> TaskSpec[FloatArray]:
         chosen = self.head(head, Task.TEXT_REGRESSION)
-        return Call(outputs=chosen.outputs, finish=lambda _, arrays: arrays[0][:, 0])
+        return TaskSpec(outputs=chosen.outputs, finish=lambda _, arrays: arrays[0][:, 0])
 
-    def tag(self, head: str | None) -> Call[list[Found[Span]]]:
+    def tag(self, head: str | None) -> TaskSpec[list[Matches[Span]]]:
         chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
-        return Call(
+        return TaskSpec(
             outputs=chosen.outputs,
             finish=lambda batch, arrays: spans(arrays[0], chosen.labels, batch, tags_words=chosen.tags_words),
             tokenwise=True,
             check=_check_singles,
         )
 
-    def answer(self, head: str | None, *, n_best: int = 1) -> Call[list[Found[Answer]]]:
+    def answer(self, head: str | None, *, n_best: int = 1) -> TaskSpec[list[Matches[Answer]]]:
         chosen = self.head(head, Task.QUESTION_ANSWERING)
         check_whole("n_best", n_best, least=1)
-        return Call(
+        return TaskSpec(
             outputs=chosen.outputs,
             finish=lambda batch, arrays: answers(arrays[0], arrays[1], batch, n_best=n_best),
             tokenwise=True,
@@ -138,7 +138,7 @@ class Tasks:
             overflow=Overflow.WINDOW,
         )
 
-    def predict(self) -> Call[Any]:
+    def predict(self) -> TaskSpec[Any]:
         """Whatever the first head is for; embeddings where there is none."""
         task = self.manifest.task
         if task in CLASSIFIERS:
@@ -166,5 +166,5 @@ def _check_pairs(batch: TokenBatch) -> None:
 
 def _check_places(batch: TokenBatch) -> None:
     """It must be known where in their texts the tokens stand."""
-    if batch.places is None or len(batch.texts) != len(batch.truncated_texts):
+    if batch.offsets is None or len(batch.texts) != len(batch.truncated_texts):
         raise InputTypeError("the batch does not say where its tokens stand; tokenize texts with this model")

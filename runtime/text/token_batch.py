@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.common.arrays import BoolArray, Int64Array
+
 Text = str | tuple[str, str]
 """One input: a text, or a pair of texts."""
 
-Int64Array = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 TokenIds = list[int] | NDArray[np.integer]
 """Token ids of one single text, special tokens included, in its place."""
@@ -28,7 +28,7 @@ class TokenBatch:
         cu_seqlens: `(n + 1,)` int64, cumulative lengths, from 0 to `tokens`.
         truncated: `(n,)` bool, whether tokens were cut off at the limit.
         texts: What was tokenized; offsets point into it.
-        places: Where the tokens stand in their texts.
+        offsets: Where the tokens stand in their texts.
         windows: Which rows are windows of one text; None where every row is a text.
         reversed: The same pairs with their texts exchanged, for a model of two encoders.
     """
@@ -38,7 +38,7 @@ class TokenBatch:
     cu_seqlens: Int64Array
     truncated: BoolArray
     texts: Sequence[Text] = ()
-    places: "Places | None" = None
+    offsets: "TokenOffsets | None" = None
     windows: "Windows | None" = None
     reversed: "TokenBatch | None" = None
 
@@ -64,7 +64,7 @@ class TokenBatch:
         return self.truncated if self.windows is None else np.zeros(int(self.windows.texts[-1]) + 1, np.bool_)
 
     def tokens(self, indices: Int64Array) -> tuple[Int64Array, BoolArray]:
-        """Where the tokens of some rows lie in the flat arrays, and which of these places count.
+        """Where the tokens of some rows lie in the flat arrays, and which of them count.
 
         Returns:
             `(len(indices), longest)` int64 and bool; past the end of a row its first token stands, and does not count.
@@ -87,13 +87,13 @@ class TokenBatch:
 
 
 def joined(batches: Sequence[TokenBatch], texts: Sequence[Text]) -> TokenBatch:
-    """Batches one after the other as one; all of them have `places`, or none has.
+    """Batches one after the other as one; all of them have `offsets`, or none has.
 
     Args:
         batches: At least one.
         texts: Of all of them.
     """
-    places = [batch.places for batch in batches if batch.places is not None]
+    offsets = [batch.offsets for batch in batches if batch.offsets is not None]
     reverse = [batch.reversed for batch in batches if batch.reversed is not None]
     return TokenBatch(
         ids=np.concatenate([batch.ids for batch in batches]),
@@ -101,7 +101,7 @@ def joined(batches: Sequence[TokenBatch], texts: Sequence[Text]) -> TokenBatch:
         cu_seqlens=np.cumsum([0, *np.concatenate([batch.lengths for batch in batches])], dtype=np.int64),
         truncated=np.concatenate([batch.truncated for batch in batches]),
         texts=texts,
-        places=Places.joined(places) if places else None,
+        offsets=TokenOffsets.joined(offsets) if offsets else None,
         windows=_joined_windows(batches) if any(batch.windows for batch in batches) else None,
         reversed=joined(reverse, [text for batch in reverse for text in batch.texts]) if reverse else None,
     )
@@ -127,7 +127,7 @@ def padded(rows: Sequence[Mapping[str, Int64Array]]) -> dict[str, Int64Array]:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Places:
+class TokenOffsets:
     """Where each token of a `TokenBatch` stands in its text.
 
     Attributes:
@@ -143,12 +143,12 @@ class Places:
     sequences: Int64Array
 
     @classmethod
-    def joined(cls, parts: "Sequence[Places]") -> "Places":
+    def joined(cls, parts: "Sequence[TokenOffsets]") -> "TokenOffsets":
         names = ("starts", "ends", "words", "sequences")
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
-    def __getitem__(self, tokens: NDArray[np.generic]) -> "Places":
-        return Places(
+    def __getitem__(self, tokens: NDArray[np.generic]) -> "TokenOffsets":
+        return TokenOffsets(
             starts=self.starts[tokens],
             ends=self.ends[tokens],
             words=self.words[tokens],

@@ -10,9 +10,10 @@ from typing import Any, cast
 import numpy as np
 import tokenizers
 
+from encort.runtime.common.arrays import BoolArray, Int64Array
+from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
-from encort.runtime.options import check_whole
-from encort.runtime.text.token_batch import BoolArray, Int64Array, Places, Text, TokenBatch, TokenIds, Windows
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, TokenOffsets, Windows
 from encort.runtime.text.validation import check_texts, is_token_ids, token_ids
 from encort.runtime.text.windows import Overflow, cut_longest, cut_windows
 
@@ -49,7 +50,7 @@ class Tokenizer:
         overflow: Overflow = Overflow.TRUNCATE,
         stride: int | None = None,
         first: int = 0,
-        places: bool = False,
+        return_offsets: bool = False,
         reverse: bool = False,
         all_cores: bool = False,
     ) -> TokenBatch:
@@ -61,7 +62,7 @@ class Tokenizer:
                 makes overlapping windows over a text, over the second text of a pair.
             stride: Tokens that neighbouring windows share; None takes a quarter of a window, 128 at most.
             first: Number of the first text, for messages about a part of many.
-            places: Also find where the tokens stand in their texts.
+            return_offsets: Also find where the tokens stand in their texts.
             reverse: Also tokenize every pair with its texts exchanged.
             all_cores: Let the library use every core that the process may use, which it does for many texts at a
                 time; otherwise they are given one by one.
@@ -81,7 +82,7 @@ class Tokenizer:
             raise InputError('this model reads pairs in either order, so it cannot cut windows; use "truncate"')
         if stride is not None:
             check_whole("stride", stride, least=0)
-        encode = self._tokenizer.encode_batch if places else self._tokenizer.encode_batch_fast
+        encode = self._tokenizer.encode_batch if return_offsets else self._tokenizer.encode_batch_fast
         read = [text if overflow is Overflow.WINDOW else self._beginning(text) for text in texts]
         encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
         rows = [
@@ -95,7 +96,7 @@ class Tokenizer:
             cu_seqlens=np.cumsum([0, *map(len, rows)], dtype=np.int64),
             truncated=np.fromiter((row.is_truncated for row in rows), np.bool_, len(rows)),
             texts=tuple(texts),  # the caller may change a list
-            places=_places(rows) if places else None,
+            offsets=_offsets(rows) if return_offsets else None,
             windows=_windows(rows) if len(rows) > len(encodings) else None,
             reversed=self(_exchanged(texts, first), all_cores=all_cores) if reverse else None,
         )
@@ -179,8 +180,8 @@ class _Row:
         return values if self.kept is None else np.array(values)[self.kept]
 
 
-def _places(rows: Sequence[_Row]) -> Places:
-    return Places(
+def _offsets(rows: Sequence[_Row]) -> TokenOffsets:
+    return TokenOffsets(
         starts=_flat(row.pick([start for start, _ in row.encoding.offsets]) for row in rows),
         ends=_flat(row.pick([end for _, end in row.encoding.offsets]) for row in rows),
         words=_flat(row.pick([-1 if word is None else word for word in row.encoding.word_ids]) for row in rows),

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from encort.runtime.common.arrays import BoolArray, FloatArray, Int64Array
 from encort.runtime.common.errors import InputTooLongError
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.text.token_batch import BoolArray, Int64Array, TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 
 
 class Overflow(StrEnum):
@@ -86,7 +86,7 @@ def merge_windows(
         cu_seqlens=np.cumsum([0, *lengths]),
         truncated=batch.truncated_texts,
         texts=batch.texts,
-        places=None if batch.places is None else batch.places[windows.own],
+        offsets=None if batch.offsets is None else batch.offsets[windows.own],
     )
     if tokenwise:
         return whole, [array[windows.own] for array in arrays]

@@ -15,10 +15,11 @@ import numpy as np
 
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
+from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
 from encort.runtime.cuda.workers import open_devices
-from encort.runtime.engine.session import FloatArray, Runs, Session, has_device
-from encort.runtime.text.token_batch import Int64Array, Text, TokenBatch
+from encort.runtime.engine.session import Runner, Session, has_device
+from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit
 
@@ -111,7 +112,7 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
     return checks
 
 
-def check_results(bundle: Bundle, variant: Variant, session: Runs) -> None:
+def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
     """Compare a session with the golden vectors, for a provider that nobody verified at export: alone and together.
 
     Raises:
@@ -167,7 +168,7 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
 
 
 @contextmanager
-def _opened(bundle: Bundle, variant: Variant) -> Iterator[Runs]:
+def _opened(bundle: Bundle, variant: Variant) -> Iterator[Runner]:
     graph = bundle.graph(variant)
     if variant.device is Device.CPU:
         yield Session(graph, variant, threads=1)

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Embedding, Precision
-
-FloatArray = NDArray[np.float32]
+from encort.runtime.common.arrays import FloatArray
 
 COSINES = {Precision.FP32: (0.9999, 0.9999), Precision.FP16: (0.9995, 0.999), Precision.INT8: (0.98, 0.9)}
 """Mean and smallest cosine below which a graph of a precision is broken, whatever was asked of it."""

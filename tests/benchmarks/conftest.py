@@ -35,7 +35,7 @@ def make_race() -> Callable[..., Race]:
 
     def make(*outcomes: Outcome, product: list[float] | None = None) -> Race:
         return Race(
-            command="python -m encort.benchmarks.race.race",
+            command="python -m encort.benchmarks.race",
             machine=MACHINE,
             threads=2,
             model="minilm",

@@ -10,52 +10,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUNDLE_PARTS = (
-    "bundle",
-    "cores",
-    "cpu",
-    "cuda",
-    "golden",
-    "inputs",
-    "manifest",
-    "model",
-    "options",
-    "packing",
-    "session",
-    "spans",
-    "texts",
-    "tokenizer",
-    "tokens",
-    "tolerance",
+RUNTIME_ORDER = (
+    {"common"},
+    {"text"},
+    {"bundle"},
+    {"engine"},
+    {"tasks", "cuda"},
+    {"serving", "monitoring", "verification"},
+    {"options"},
+    {"model"},
+    {"integrations", "server", "cli"},
 )
-COMMON = {f"encort.runtime.{name}" for name in ("corpora", "errors", "extras", "folders", "tables")}
+"""Folders of `runtime`, and the two files beside them: each imports from itself and from those before it."""
 MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
         *("pyarrow", "prometheus_client", "opentelemetry"),  # each in one file that nothing else imports at its top
     },
     "export": {
-        *COMMON,
-        *(f"encort.runtime.{name}" for name in BUNDLE_PARTS),
-        *(
-            "encort.export",
-            "click",
-            "huggingface_hub",
-            "matplotlib",
-            "numpy",
-            "onnx_ir",
-            "optimum",
-            "safetensors",
-            "scipy",
-            "torch",
-            "tqdm",
-            "transformers",
-        ),
+        # The command reads calibration texts as `encort embed` reads its input.
+        *("encort.export", "encort.runtime", "click", "huggingface_hub", "matplotlib", "numpy", "onnx_ir", "optimum"),
+        *("safetensors", "scipy", "torch", "tqdm", "transformers"),
     },
     "training": {
-        *COMMON,
-        # Texts are read, and answers are found, as they will be served.
-        *(f"encort.runtime.{name}" for name in ("answers", "overflow", "spans", "tokenizer", "tokens")),
+        # Texts are read, and spans and answers are found, as they will be served.
+        *(f"encort.runtime.{folder}" for folder in ("common", "text", "tasks")),
         "encort.training",
         *("click", "datasets", "matplotlib", "numpy", "scipy", "sklearn", "torch", "transformers"),
     },
@@ -80,6 +59,26 @@ def test_a_room_imports_only_what_its_arrows_allow(room):
             parts = name.split(".")
             prefixes = {".".join(parts[: end + 1]) for end in range(len(parts))}
             assert prefixes & allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def rank(name: str) -> int | None:
+    """Where a folder or file of `runtime` stands in the order; None for a module outside of it."""
+    parts = name.split(".")
+    if parts[:2] != ["encort", "runtime"] or len(parts) < 3:
+        return None
+    return next(number for number, group in enumerate(RUNTIME_ORDER) if parts[2] in group)
+
+
+def test_folders_of_the_runtime_import_only_from_those_before_them():
+    for file in (ROOT / "runtime").rglob("*.py"):
+        module = ".".join(["encort", *file.relative_to(ROOT).with_suffix("").parts])
+        own = module.split(".")[2]
+        if own == "__init__":
+            continue
+        for name in imports(file):
+            found = rank(name)
+            is_before = found is None or found < rank(module) or name.split(".")[2] == own
+            assert is_before, f"{module} imports {name}, which stands beside or after it"
 
 
 def run_python(code: str, *arguments: str) -> str:

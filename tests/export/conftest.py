@@ -17,7 +17,7 @@ import transformers
 from encort.export import exporter
 from encort.export.graph.builder import save_sharing_weights
 from encort.export.graph.heads import author
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import CheckpointError
 
@@ -61,7 +61,7 @@ def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxrunt
     """`authored(checkpoint, layout, pooling=, normalize=)`: the graph of a checkpoint, in ONNX Runtime."""
 
     def build(folder: Path, layout: str, *, pooling: Pooling = Pooling.MEAN, normalize: bool = True) -> Any:
-        trained = TrainedModel.open([str(folder)], pooling=pooling, normalize=normalize)
+        trained = ExportSource.open([str(folder)], pooling=pooling, normalize=normalize)
         target = tmp_path_factory.mktemp("authored")
         model = author(trained.description, layout, embedding=trained.embedding)
         save_sharing_weights({"model.onnx": model}, target, "model.weights")

@@ -104,9 +104,9 @@ def test_export_refuses_a_file_that_is_not_there(classifier_checkpoint, output, 
 
 
 def test_export_refuses_single_texts_for_a_model_of_pairs(classifier_checkpoint, output, write, monkeypatch):
-    from encort.export.source.export_source import TrainedModel
+    from encort.export.source.export_source import ExportSource
 
-    monkeypatch.setattr(TrainedModel, "is_pairwise", True)
+    monkeypatch.setattr(ExportSource, "is_pairwise", True)
     file = write("texts.txt", lines(sample_texts()[:10]))
     with pytest.raises(InputTypeError, match="pair"):
         encort("export", classifier_checkpoint, "-o", output, "--variant", "int8", "--calibration", file)

@@ -11,14 +11,14 @@ from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from encort.export.evaluation import LEAST_EXAMPLES, Evaluation
-from encort.runtime.bundle.manifest import Head, Task
+from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.common.errors import DatasetError
 
 TAGS = ["O", "B-who", "I-who", "B-where"]
 
 
 def head(task, labels=("a", "b")):
-    return Head(name="h", task=task, labels=list(labels), outputs=["logits"])
+    return HeadInfo(name="h", task=task, labels=list(labels), outputs=["logits"])
 
 
 CLASSES, MANY = head(Task.TEXT_CLASSIFICATION), head(Task.MULTI_LABEL_CLASSIFICATION, "abc")

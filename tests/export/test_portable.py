@@ -19,7 +19,7 @@ import encort
 from encort.export import portable
 from encort.export.exporter import export_bundle
 from encort.export.portable import write_portable
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Pooling
 from encort.runtime.cli.main import group
@@ -135,7 +135,7 @@ def test_sentence_transformers_loads_the_folder_and_gives_our_embeddings(bundle)
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS])
 def test_sentence_embeddings_are_pooled_as_the_bundle_says(folders, batch, tmp_path, pooling, normalize):
-    trained = TrainedModel.open([str(folders["encoder"])], pooling=pooling, normalize=normalize)
+    trained = ExportSource.open([str(folders["encoder"])], pooling=pooling, normalize=normalize)
     variant = write_portable(trained, tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / variant.file, providers=["CPUExecutionProvider"])
     (found,) = session.run(["sentence_embedding"], {name: tensor.numpy() for name, tensor in batch.items()})
@@ -150,7 +150,7 @@ def test_sentence_embeddings_are_pooled_as_the_bundle_says(folders, batch, tmp_p
 def test_exporting_leaves_the_oracle_as_it_was(folders, batch, tmp_path):
     from encort.export.verification.oracle import Case
 
-    trained = TrainedModel.open([str(folders["classifier"])])
+    trained = ExportSource.open([str(folders["classifier"])])
     case = Case("padded", {name: tensor.numpy() for name, tensor in batch.items()})
     before = trained.oracle(case)
     write_portable(trained, tmp_path)

@@ -14,7 +14,7 @@ from encort.export.exporter import export_bundle
 from encort.export.graph.builder import save_sharing_weights
 from encort.export.int8.calibration import Calibration, cases, simulated
 from encort.export.int8.model import by_sensitivity, quantize_model, within_budget
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines
@@ -26,13 +26,13 @@ MODELS = [
     ("distilbert", "text-classification"),
     ("electra", "question-answering"),
     ("mpnet", "token-classification"),
-    ("two-encoders", "next-sentence-prediction"),
+    ("dual-encoder", "next-sentence-prediction"),
 ]
 
 
 @pytest.fixture(scope="module")
 def two_encoders(vocabulary, save_tokenizer, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two-encoders")
+    folder = tmp_path_factory.mktemp("dual-encoder")
     torch.manual_seed(7)
     config = transformers.BertConfig(**SMALL, vocab_size=len(vocabulary), initializer_range=0.3)
     modules = torch.nn.ModuleDict({f"encoder{number}": transformers.BertModel(config) for number in (1, 2)})
@@ -42,7 +42,7 @@ def two_encoders(vocabulary, save_tokenizer, tmp_path_factory):
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
     save_file(modules.state_dict(), folder / "model.safetensors")
     settings = {"encoder1": config.to_dict(), "encoder2": config.to_dict(), "id2label": dict(enumerate(LABELS))}
-    (folder / "config.json").write_text(json.dumps({**settings, "model_type": "two-encoder-next-sentence"}))
+    (folder / "config.json").write_text(json.dumps({**settings, "model_type": "dual-encoder-next-sentence"}))
     save_tokenizer(folder)
     return folder
 
@@ -50,12 +50,12 @@ def two_encoders(vocabulary, save_tokenizer, tmp_path_factory):
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
 def folder(request, checkpoint):
     architecture, head = request.param
-    return request.getfixturevalue("two_encoders") if architecture == "two-encoders" else checkpoint(architecture, head)
+    return request.getfixturevalue("two_encoders") if architecture == "dual-encoder" else checkpoint(architecture, head)
 
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    return TrainedModel.open([str(folder)])
+    return ExportSource.open([str(folder)])
 
 
 @pytest.fixture(scope="module")

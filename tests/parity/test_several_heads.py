@@ -185,7 +185,7 @@ def test_one_revision_does_not_name_several_checkpoints(family, tmp_path):
 
 @pytest.mark.parametrize("method", ["tag", "answer"])
 def test_a_batch_without_places_is_refused_where_they_matter(model, method):
-    batch = dataclasses.replace(model.tokenize(["my card"]), places=None)
+    batch = dataclasses.replace(model.tokenize(["my card"]), offsets=None)
     with pytest.raises(InputTypeError, match="tokenize texts with this model"):
         getattr(model, method)(batch)
 

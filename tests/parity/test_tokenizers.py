@@ -123,17 +123,17 @@ def kind(request, vocabulary, tmp_path_factory):
 def assert_equal(kind, texts, limit):
     expected = kind.fast(texts, truncation=True, max_length=limit, return_token_type_ids=True)
     whole = kind.fast(texts)["input_ids"]
-    for places in (False, True):
-        batch = kind.tokenize(limit)(texts, places=places)
+    for return_offsets in (False, True):
+        batch = kind.tokenize(limit)(texts, return_offsets=return_offsets)
         rows = [slice(begin, end) for begin, end in zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True)]
         assert [batch.ids[row].tolist() for row in rows] == expected["input_ids"]
         assert [batch.type_ids[row].tolist() for row in rows] == expected["token_type_ids"]
         assert batch.truncated.tolist() == [len(ids) > limit for ids in whole]
     for index, row in enumerate(rows):
-        found = [*zip(batch.places.starts[row].tolist(), batch.places.ends[row].tolist(), strict=True)]
+        found = [*zip(batch.offsets.starts[row].tolist(), batch.offsets.ends[row].tolist(), strict=True)]
         assert found == expected[index].offsets
-        assert [None if word < 0 else word for word in batch.places.words[row]] == expected.word_ids(index)
-        assert [None if part < 0 else part for part in batch.places.sequences[row]] == expected.sequence_ids(index)
+        assert [None if word < 0 else word for word in batch.offsets.words[row]] == expected.word_ids(index)
+        assert [None if part < 0 else part for part in batch.offsets.sequences[row]] == expected.sequence_ids(index)
 
 
 @pytest.mark.parametrize("limit", [5, 6, 16, 17, 64, 511])

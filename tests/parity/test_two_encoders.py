@@ -61,9 +61,9 @@ def save(save_tokenizer, tmp_path_factory):
     """`save(modules)` makes the checkpoint's folder."""
 
     def make(modules):
-        folder = tmp_path_factory.mktemp("two-encoders")
+        folder = tmp_path_factory.mktemp("dual-encoder")
         settings = {name: modules[name].config.to_dict() for name in ("encoder1", "encoder2")}
-        settings |= {"model_type": "two-encoder-next-sentence", "id2label": dict(enumerate(LABELS))}
+        settings |= {"model_type": "dual-encoder-next-sentence", "id2label": dict(enumerate(LABELS))}
         (folder / "config.json").write_text(json.dumps(settings))
         save_file(modules.state_dict(), folder / "model.safetensors")
         save_tokenizer(folder)

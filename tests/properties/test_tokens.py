@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encort.runtime.engine.costs import Costs
-from encort.runtime.engine.planner import Lanes, plan
+from encort.runtime.engine.planner import ExecutionSlots, plan
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 
@@ -38,7 +38,7 @@ def test_lengths_are_those_of_the_rows(rows):
 @given(ragged_ids, st.integers(1, 8), st.booleans())
 def test_a_plan_reads_every_row_as_it_was(rows, workers, mixed):
     batch, found = flat(rows), {}
-    for indices in plan(batch.lengths, Lanes.of_cores(workers), costs=Costs(), mixed=mixed):
+    for indices in plan(batch.lengths, ExecutionSlots.of_cores(workers), costs=Costs(), mixed=mixed):
         inputs = batch.rows(indices)
         np.testing.assert_array_equal(inputs["token_type_ids"], -inputs["input_ids"])
         for index, ids, mask in zip(indices, inputs["input_ids"], inputs["attention_mask"], strict=True):

@@ -17,8 +17,7 @@ import pytest
 import encort
 from encort.runtime.bundle.bundle import sha256
 from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
-from encort.runtime.engine.session import FloatArray
-from encort.runtime.text.token_batch import Int64Array
+from encort.runtime.common.arrays import FloatArray, Int64Array
 
 LABELS = ["card_lost", "change_pin", "hello"]
 HEADS = {
@@ -222,7 +221,7 @@ def run_encort(tmp_path: Path) -> RunEncort:
 
 
 @pytest.fixture(scope="session")
-def several_heads(encoder_checkpoint, tmp_path_factory):
+def multi_head(encoder_checkpoint, tmp_path_factory):
     """One encoder with a head for every task."""
     import torch
     import transformers

@@ -267,7 +267,7 @@ def test_the_extra_has_what_the_room_imports():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["train"]]
     installed = {re.split(r"[^\w-]", each)[0].replace("scikit-learn", "sklearn") for each in required}
-    text = "\n".join(file.read_text() for file in (ROOT / "training").glob("*.py"))
+    text = "\n".join(file.read_text() for file in (ROOT / "training").rglob("*.py"))
     imported = set(re.findall(r"^ *(?:import|from) (\w+)", text, re.MULTILINE)) - set(sys.stdlib_module_names)
     # scikit-learn brings scipy.
     assert imported - {"encort", "scipy"} <= installed

@@ -229,6 +229,6 @@ def code_version() -> str:
     """Another one for other code, so that nothing is taken from the cache that this code would not make."""
     hashed = hashlib.sha256(version("tokenizers").encode())
     for room in ("training", "runtime"):
-        for file in sorted(Path(str(find_spec(f"encort.{room}").origin)).parent.glob("*.py")):  # type: ignore[union-attr]
+        for file in sorted(Path(str(find_spec(f"encort.{room}").origin)).parent.rglob("*.py")):  # type: ignore[union-attr]
             hashed.update(file.read_bytes())
     return hashed.hexdigest()[:16]

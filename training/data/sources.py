@@ -107,14 +107,14 @@ def _open(name: str, split: str, header: Sequence[str] | None) -> dict[str, Sour
     return _loaded(name, split)
 
 
-def hash_of(file: Path) -> str:
+def sha256(file: Path) -> str:
     """SHA-256 of the content."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _file(file: Path, header: Sequence[str] | None) -> Source:
-    return Source(name=str(file), version=hash_of(file), file=file, header=header)
+    return Source(name=str(file), version=sha256(file), file=file, header=header)
 
 
 def _loaded(name: str, wanted: str) -> dict[str, Source]:

@@ -17,7 +17,7 @@ from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
 from encort.training.settings import default_learning_rate
-from encort.training.tasks.dual_encoder import TwoEncodersConfig
+from encort.training.tasks.dual_encoder import DualEncoderConfig
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -103,9 +103,9 @@ class TrainingTask(ABC):
         Raises:
             CheckpointError: It is such a one.
         """
-        if isinstance(pretrained.config, TwoEncodersConfig):
+        if isinstance(pretrained.config, DualEncoderConfig):
             raise CheckpointError(
-                f"{pretrained.name} is a model of two encoders, which only the task two-encoders trains further"
+                f"{pretrained.name} is a model of two encoders, which only the task dual-encoder trains further"
             )
 
     def check_lengths(self, rows: datasets.Dataset, source: Source, pretrained: Pretrained, problems: Problems) -> None:

@@ -8,10 +8,10 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
-class TwoEncodersConfig(transformers.PretrainedConfig):  # type: ignore[misc] # untyped
+class DualEncoderConfig(transformers.PretrainedConfig):  # type: ignore[misc] # untyped
     """Settings of two BERTs, `encoder1` and `encoder2`, and of the labels."""
 
-    model_type = "two-encoder-next-sentence"
+    model_type = "dual-encoder-next-sentence"
 
     def __init__(
         self, encoder1: dict[str, Any] | None = None, encoder2: dict[str, Any] | None = None, **settings: Any
@@ -30,15 +30,15 @@ class TwoEncodersConfig(transformers.PretrainedConfig):  # type: ignore[misc] # 
         return {**super().to_dict(), **encoders}
 
 
-class TwoEncodersForNextSentence(transformers.PreTrainedModel):  # type: ignore[misc] # untyped
+class DualEncoderForNextSentence(transformers.PreTrainedModel):  # type: ignore[misc] # untyped
     """The two pooled vectors side by side, `(batch, 2 * hidden)`, and a linear layer to two logits.
 
     A checkpoint of it has the weights `encoder1.*`, `encoder2.*` and `classifier.*`; `encort export` makes one graph.
     """
 
-    config_class = TwoEncodersConfig
+    config_class = DualEncoderConfig
 
-    def __init__(self, config: TwoEncodersConfig) -> None:
+    def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__(config)
         self.encoder1 = transformers.BertModel(config.encoder1)
         self.encoder2 = transformers.BertModel(config.encoder2)
@@ -48,7 +48,7 @@ class TwoEncodersForNextSentence(transformers.PreTrainedModel):  # type: ignore[
     @classmethod
     def from_encoder(cls, encoder: transformers.BertModel, **settings: Any) -> Self:
         """Both encoders begin with the weights of a pretrained BERT; the linear layer is new."""
-        model = cls(TwoEncodersConfig(encoder.config.to_dict(), **settings))
+        model = cls(DualEncoderConfig(encoder.config.to_dict(), **settings))
         for each in (model.encoder1, model.encoder2):
             each.load_state_dict(encoder.state_dict())
         return model
@@ -91,8 +91,8 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def encoder_configs(config: Any) -> list[Any]:
     """Settings of every encoder of a checkpoint with these settings."""
-    return [config.encoder1, config.encoder2] if isinstance(config, TwoEncodersConfig) else [config]
+    return [config.encoder1, config.encoder2] if isinstance(config, DualEncoderConfig) else [config]
 
 
-transformers.AutoConfig.register(TwoEncodersConfig.model_type, TwoEncodersConfig, exist_ok=True)
-transformers.AutoModelForNextSentencePrediction.register(TwoEncodersConfig, TwoEncodersForNextSentence, exist_ok=True)
+transformers.AutoConfig.register(DualEncoderConfig.model_type, DualEncoderConfig, exist_ok=True)
+transformers.AutoModelForNextSentencePrediction.register(DualEncoderConfig, DualEncoderForNextSentence, exist_ok=True)

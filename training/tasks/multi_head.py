@@ -52,7 +52,7 @@ class HeadData:
         return find_sources(self.train, validation=self.validation, test=self.test, header=self.header)
 
 
-def train_several_heads(
+def train_multi_head(
     heads: Mapping[str, HeadData],
     *,
     model: str | Path,
@@ -164,7 +164,7 @@ def share_encoder(networks: Sequence[Any]) -> None:
             setattr(network.base_model, name, parts.setdefault(name, part))
 
 
-class Together(torch.nn.Module):
+class MultiHeadModel(torch.nn.Module):
     """Several networks; each batch goes through one of them."""
 
     def __init__(self, networks: Mapping[str, Any]) -> None:
@@ -191,7 +191,7 @@ class RowsOfHeads(Dataset[dict[str, Any]]):
         return {"head": self._heads[index], **self._rows[index]}
 
 
-class Alternating(Sampler[int]):
+class HeadBatchSampler(Sampler[int]):
     """Rows at random, so many in a row of one head as make a batch, those of similar length side by side.
 
     The last batch of a head is filled with some of its rows again.
@@ -222,7 +222,7 @@ class Alternating(Sampler[int]):
             yield from batches[number]
 
 
-class _AlternatingTrainer(Trainer):
+class _MultiHeadTrainer(Trainer):
     """Trains all heads, and has each judged by itself."""
 
     control: transformers.TrainerControl
@@ -230,7 +230,7 @@ class _AlternatingTrainer(Trainer):
     metrics: Mapping[str, str]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return Alternating(self.train_dataset.lengths, batch_size=self.args.train_batch_size, seed=self.args.seed)
+        return HeadBatchSampler(self.train_dataset.lengths, batch_size=self.args.train_batch_size, seed=self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -261,7 +261,7 @@ def _trainer(
     *,
     arguments: transformers.TrainingArguments,
     patience: int | None,
-) -> _AlternatingTrainer:
+) -> _MultiHeadTrainer:
     share_encoder(list(networks.values()))
     collator = Collator(next(iter(prepared.values())).pretrained.saved_tokenizer.pad_token_id)
     judges = {
@@ -275,15 +275,15 @@ def _trainer(
         )
         for name, network in networks.items()
     }
-    trainer: _AlternatingTrainer = make_trainer(
-        Together(networks),
+    trainer: _MultiHeadTrainer = make_trainer(
+        MultiHeadModel(networks),
         # safetensors refuses weights that are shared; a batch leaves the other heads without gradients.
         arguments=dataclasses.replace(arguments, save_safetensors=False, ddp_find_unused_parameters=True),
         patience=patience,
         collator=_OneHead(collator),
         train=RowsOfHeads({name: splits["train"] for name, splits in encoded.items()}),
         validation=RowsOfHeads({name: splits["validation"] for name, splits in encoded.items()}),
-        trainer_class=_AlternatingTrainer,
+        trainer_class=_MultiHeadTrainer,
     )
     trainer.judges = judges
     trainer.metrics = {name: each.task.metric for name, each in prepared.items()}

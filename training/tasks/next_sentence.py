@@ -19,7 +19,7 @@ from encort.training.data.sources import Source
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
 from encort.training.tasks.base import Scores, TrainingTask
-from encort.training.tasks.dual_encoder import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 from encort.training.tasks.text_classification import label_settings
 
 FOLLOWS = {"1": 1, "true": 1, "is_next": 1, "0": 0, "false": 0, "not_next": 0, "-1": -1}
@@ -97,28 +97,28 @@ class NextSentencePrediction(TrainingTask):
         return [(first, second) for first, second, _ in known], [self.column_of[label] for *_, label in known]
 
 
-class TwoEncoders(NextSentencePrediction):
+class DualEncoderTask(NextSentencePrediction):
     """Two encoders, one for each order of the texts, and a linear layer on both of their pooled vectors.
 
     Both begin with the weights of a BERT, or go on from those of an earlier model of two encoders.
     """
 
-    name = "two-encoders"
+    name = "dual-encoder"
     names = ("0", "1")
     column_of: Mapping[int, int] = {1: 1, 0: 0}
     shares_encoder = False
 
     def check_model(self, pretrained: Pretrained) -> None:
-        if pretrained.config.model_type not in ("bert", TwoEncodersConfig.model_type):
+        if pretrained.config.model_type not in ("bert", DualEncoderConfig.model_type):
             raise CheckpointError(f"{pretrained.name} is no BERT, of which a model of two encoders is made")
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
-        if isinstance(pretrained.config, TwoEncodersConfig):
+        if isinstance(pretrained.config, DualEncoderConfig):
             return super().network(pretrained, examples)
         settings = label_settings(examples.labels)
         if pretrained.from_scratch:
-            return TwoEncodersForNextSentence(TwoEncodersConfig(pretrained.config.to_dict(), **settings))
-        return TwoEncodersForNextSentence.from_encoder(pretrained.network(transformers.AutoModel), **settings)
+            return DualEncoderForNextSentence(DualEncoderConfig(pretrained.config.to_dict(), **settings))
+        return DualEncoderForNextSentence.from_encoder(pretrained.network(transformers.AutoModel), **settings)
 
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples

@@ -131,14 +131,14 @@ class QuestionAnswering(TrainingTask):
 
 def _windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained) -> TokenBatch:
     pairs = list(zip(rows["question"], rows["context"], strict=True))
-    return pretrained.tokenizer(pairs, overflow=Overflow.WINDOW, places=True, all_cores=True)
+    return pretrained.tokenizer(pairs, overflow=Overflow.WINDOW, return_offsets=True, all_cores=True)
 
 
 def _place(batch: TokenBatch, row: int, start: int, size: int) -> tuple[int, int]:
     """First and last token of the answer in a window; the first token of all, twice, where it is not in it whole."""
-    assert batch.places is not None
+    assert batch.offsets is not None
     tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
-    places = batch.places
+    places = batch.offsets
     in_context = places.sequences[tokens] == 1
     starts, ends = places.starts[tokens], places.ends[tokens]
     first = np.flatnonzero(in_context & (starts <= start) & (start < ends))

@@ -107,7 +107,7 @@ class TokenClassification(TrainingTask):
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        batch = pretrained.tokenizer(rows["text"], places=True, all_cores=True)
+        batch = pretrained.tokenizer(rows["text"], return_offsets=True, all_cores=True)
         index = {label: number for number, label in enumerate(examples.labels)}
         tagged = zip(rows["starts"], rows["label"], strict=True)
         tags = [_token_tags(batch, row, *words, every=bool(self.characters)) for row, words in enumerate(tagged)]
@@ -120,7 +120,7 @@ class TokenClassification(TrainingTask):
         self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
         """Of spans, as they are served: right are those whose place and label are right."""
-        batch = pretrained.tokenizer(rows["text"][:], places=True, all_cores=True)
+        batch = pretrained.tokenizer(rows["text"][:], return_offsets=True, all_cores=True)
         logits = found[np.arange(found.shape[1]) < batch.lengths[:, None]]
         given = spans(logits, examples.labels, batch, tags_words=not self.characters)
         right = [spans_of_tags(row["text"], row["starts"], row["ends"], row["label"]) for row in rows]
@@ -179,12 +179,12 @@ def _token_tags(
     Args:
         every: All tokens of a word have one; otherwise its first.
     """
-    assert batch.places is not None
+    assert batch.offsets is not None
     tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
-    words, text = batch.places.words[tokens], str(batch.texts[row])
+    words, text = batch.offsets.words[tokens], str(batch.texts[row])
     begins = [
         _without_space(text, *place)
-        for place in zip(batch.places.starts[tokens], batch.places.ends[tokens], strict=True)
+        for place in zip(batch.offsets.starts[tokens], batch.offsets.ends[tokens], strict=True)
     ]
     owners = np.searchsorted(starts, begins, side="right") - 1
     before = -1

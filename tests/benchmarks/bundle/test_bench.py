@@ -27,7 +27,7 @@ from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER
-from encort.training.tasks.dual_encoder import TwoEncodersConfig, TwoEncodersForNextSentence
+from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +55,7 @@ def any_bundle(request, tmp_path_factory, make_checkpoint):
         network = transformers.BertForQuestionAnswering(config)
     else:
         settings = {"id2label": {0: "0", 1: "1"}, "label2id": {"0": 0, "1": 1}}
-        network = TwoEncodersForNextSentence(TwoEncodersConfig(config.to_dict(), **settings))
+        network = DualEncoderForNextSentence(DualEncoderConfig(config.to_dict(), **settings))
     for part in (network, tokenizer):
         part.save_pretrained(folder / "c")
     return export_bundle(folder / "c", folder / "b", variants=["fp32"]).folder

@@ -103,7 +103,7 @@ def test_ours_is_exported_once_and_served_by_its_own_package(small, monkeypatch)
     monkeypatch.setattr(racing, "OURS", "ours")
     kinds = [System(name="encort", peer="ours", variant=name, precision=name) for name in ("fp32", "int8")]
     monkeypatch.setattr(racing, "SYSTEMS", kinds)
-    peer = Path(__file__).parents[2] / "benchmarks" / "peers" / "encort_runtime.py"
+    peer = Path(__file__).parents[3] / "benchmarks" / "peers" / "encort_runtime.py"
     shutil.copy(peer, small / "peers" / "ours.py")
     environments = []
     monkeypatch.setattr(racing, "environment", lambda name, _: environments.append(name) or sys.executable)

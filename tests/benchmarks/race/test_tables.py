@@ -7,7 +7,7 @@ from encort.benchmarks.race import tables
 from encort.benchmarks.race.tables import brief_table, race_table, written
 from encort.benchmarks.results import Check, Outcome, save
 
-_DOCUMENTS = [Path(tables.__file__).parents[1] / name for name in ("README.md", "docs/benchmarks.md")]
+_DOCUMENTS = [Path(tables.__file__).resolve().parents[2] / name for name in ("README.md", "docs/benchmarks.md")]
 
 
 def system(name: str, precision: str, seconds: list[float], **values: object) -> Outcome:

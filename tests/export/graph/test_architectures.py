@@ -5,7 +5,7 @@ import pytest
 import transformers
 
 from encort.export.graph.architectures import ARCHITECTURES, describe_encoder
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.common.errors import CheckpointError
 
 OTHER_ARCHITECTURES = ["GPT2", "T5", "Albert", "ModernBert"]
@@ -24,12 +24,12 @@ def arrays(description):
 
 @pytest.fixture(scope="session")
 def encoder(encoder_checkpoint):
-    return TrainedModel.open([str(encoder_checkpoint)])
+    return ExportSource.open([str(encoder_checkpoint)])
 
 
 @pytest.fixture(scope="session")
 def classifier(classifier_checkpoint):
-    return TrainedModel.open([str(classifier_checkpoint)])
+    return ExportSource.open([str(classifier_checkpoint)])
 
 
 @pytest.mark.parametrize("name", ["encoder", "classifier"])
@@ -75,7 +75,7 @@ def test_a_classifier_has_a_head_and_an_encoder_has_none(classifier, encoder):
 
 def test_sizes_and_settings_are_the_configurations(make_checkpoint):
     folder = make_checkpoint(num_hidden_layers=2, num_attention_heads=4, hidden_act="relu", layer_norm_eps=1e-5)
-    (encoder,) = TrainedModel.open([str(folder)]).description.encoders
+    (encoder,) = ExportSource.open([str(folder)]).description.encoders
     assert (len(encoder.layers), encoder.attention_heads, encoder.activation) == (2, 4, "relu")
     assert encoder.embeddings.norm.epsilon == encoder.layers[1].output_norm.epsilon == 1e-5
 

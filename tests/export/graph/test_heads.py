@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from encort.export.graph.heads import author
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,
@@ -27,7 +27,7 @@ def poolerless_checkpoint(make_checkpoint):
 
 @pytest.fixture
 def described():
-    return lambda folder: TrainedModel.open([str(folder)]).description
+    return lambda folder: ExportSource.open([str(folder)]).description
 
 
 def pooled(pooling, outputs, mask, *, normalize):

@@ -15,9 +15,9 @@ from onnx.reference.op_run import OpRun
 
 from encort.export.graph.architectures import describe_encoder
 from encort.export.graph.description import Description
-from encort.export.graph.float16 import in_half_precision
+from encort.export.graph.float16 import to_float16
 from encort.export.graph.heads import author
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import Embedding, Layout, Pooling
 from encort.runtime.cuda.packing import Packing
 
@@ -109,7 +109,7 @@ def evaluate(model, inputs):
 @pytest.mark.parametrize("pooling", Pooling)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_a_packed_encoder_equals_eager_text_by_text(lengths, pooling, classifier_checkpoint, eager):
-    trained = TrainedModel.open([str(classifier_checkpoint)], pooling=pooling, normalize=False)
+    trained = ExportSource.open([str(classifier_checkpoint)], pooling=pooling, normalize=False)
     model = author(trained.description, Layout.PACKED, embedding=trained.embedding)
     random = np.random.default_rng(sum(lengths))
     ids, types = random.integers(0, 100, sum(lengths)), random.integers(0, 2, sum(lengths))
@@ -161,7 +161,7 @@ def encoder(request):
     return model, Description(encoders=(describe_encoder(model.config, weights),), heads=())
 
 
-@pytest.mark.parametrize(("in_precision", "close"), [(lambda model: model, 1e-4), (in_half_precision, 0.05)])
+@pytest.mark.parametrize(("in_precision", "close"), [(lambda model: model, 1e-4), (to_float16, 0.05)])
 @pytest.mark.parametrize("lengths", [[5, 1, 64, 17], [1], [2, 2, 2]], ids=str)
 def test_every_encoder_equals_eager_as_the_runtime_packs_it(encoder, lengths, in_precision, close):
     model, description = encoder

@@ -12,7 +12,7 @@ import transformers
 from encort.export.int8 import calibration
 from encort.export.int8.calibration import Calibration, cases, check_calibration, groups, observe, simulated
 from encort.export.int8.quantization import quantize
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case
 from encort.export.verification.samples import sample_pairs, sample_texts
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
@@ -24,7 +24,7 @@ TEXTS = ["my card is lost", "hello", "change my pin", "the card is lost", ("hell
 
 @pytest.fixture(scope="module")
 def trained(encoder_checkpoint):
-    return TrainedModel.open([str(encoder_checkpoint)])
+    return ExportSource.open([str(encoder_checkpoint)])
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_of_many_texts_some_are_taken_from_all_over(trained, tokenizer, monkeypa
 
 
 def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(trained, tokenizer, monkeypatch):
-    monkeypatch.setattr(TrainedModel, "is_pairwise", True)
+    monkeypatch.setattr(ExportSource, "is_pairwise", True)
     pairs = [(f"first {number}", f"second {number}") for number in range(10)]
     found = Calibration.tokenize(replace(trained), tokenizer, pairs)
     assert {"reversed_input_ids", "reversed_token_type_ids"} <= found.seen.rows(np.array([0])).keys()

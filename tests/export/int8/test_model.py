@@ -13,8 +13,8 @@ from encort.export.graph.builder import save_sharing_weights
 from encort.export.graph.heads import author
 from encort.export.int8 import model as eight_bit
 from encort.export.int8.calibration import Calibration, cases, groups, simulated
-from encort.export.int8.model import by_sensitivity, fit_eight_bit, quantize_model, within_budget
-from encort.export.source.export_source import TrainedModel
+from encort.export.int8.model import by_sensitivity, fit_int8, quantize_model, within_budget
+from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import padded_case
 from encort.export.verification.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
@@ -30,7 +30,7 @@ ALL = [name.format(number) for name in (QUERY, ATTENDED, *FFN) for number in LAY
 
 @pytest.fixture(scope="module")
 def trained(encoder_checkpoint):
-    return TrainedModel.open([str(encoder_checkpoint)])
+    return ExportSource.open([str(encoder_checkpoint)])
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_fitting_judges_by_other_texts_than_it_saw(trained, encoder_checkpoint, 
     monkeypatch.setattr(
         eight_bit, "within_budget", lambda _model, _oracle, texts, **_: asked.setdefault("judged", texts)
     )
-    fit_eight_bit(trained, calibration, weight_bits=7)
+    fit_int8(trained, calibration, weight_bits=7)
     assert asked == {"seen": calibration.seen, "judged": calibration.judged}
 
 
@@ -252,7 +252,7 @@ def test_eight_bit_weights_need_an_instruction_set(
 ):
     # By default as many bits as this processor multiplies exactly.
     monkeypatch.setattr("encort.export.exporter.has_instruction_set", lambda _: weight_bits == 8)
-    monkeypatch.setattr("encort.export.exporter.fit_eight_bit", noting_bits(bits := []))
+    monkeypatch.setattr("encort.export.exporter.fit_int8", noting_bits(bits := []))
     with caplog.at_level(logging.WARNING, "encort"):
         variants = export_bundle(encoder_checkpoint, output, variants=["int8"]).manifest.variants
     assert {variant.instruction_set for variant in variants} == {instruction_set}

@@ -69,7 +69,7 @@ def fake(monkeypatch):
 
 
 def trials_of(bundle):
-    return json.loads((bundle.folder / "search.json").read_text())["trials"]
+    return json.loads((bundle.folder / "search.json").read_text())["candidates"]
 
 
 def quantized_products(bundle):
@@ -91,20 +91,22 @@ def test_what_was_tried_is_kept_as_json_table_and_picture(searched):
     assert set(searched.manifest.files) >= FILES
     kept = json.loads(searched.path("search.json").read_text())
     assert (kept["metric"], kept["examples"], kept["max_drop"]) == ("accuracy", 12, 30.0)
-    full, *others = kept["trials"]
+    full, *others = kept["candidates"]
     assert (full["precision"], full["metric"], full["drop"], full["smoothing"]) == ("fp32", 100.0, 0.0, None)
-    assert {trial["precision"] for trial in others} == {"int8"}
-    assert len({trial["smoothing"] for trial in others}) == 3
-    assert all(trial["latency_ms"] > 0 and trial["speedup"] > 0 for trial in kept["trials"])
-    assert [trial["chosen"] for trial in kept["trials"]].count(True) == 1
+    assert {candidate["precision"] for candidate in others} == {"int8"}
+    assert len({candidate["smoothing"] for candidate in others}) == 3
+    assert all(candidate["latency_ms"] > 0 and candidate["speedup"] > 0 for candidate in kept["candidates"])
+    assert [candidate["chosen"] for candidate in kept["candidates"]].count(True) == 1
     lines = searched.path("search.md").read_text().splitlines()
-    assert len(lines) == 2 + len(kept["trials"])
-    assert [line.endswith("| taken |") for line in lines[2:]] == [trial["chosen"] for trial in kept["trials"]]
+    assert len(lines) == 2 + len(kept["candidates"])
+    assert [line.endswith("| taken |") for line in lines[2:]] == [
+        candidate["chosen"] for candidate in kept["candidates"]
+    ]
     assert ET.fromstring(searched.path("search.svg").read_text()).tag.endswith("svg")
 
 
 def test_the_bundle_agrees_with_what_was_taken(searched):
-    (chosen,) = [trial for trial in trials_of(searched) if trial["chosen"]]
+    (chosen,) = [candidate for candidate in trials_of(searched) if candidate["chosen"]]
     first = searched.manifest.variants[0]
     assert first.precision == chosen["precision"]
     assert {check.variant for check in verify_bundle(searched)} == {each.name for each in searched.manifest.variants}
@@ -138,28 +140,28 @@ def test_the_chosen_graph_is_the_first_and_what_auto_loads(export, fake):
 def test_layers_stay_in_full_precision_until_the_budget_holds(export, fake):
     fake(scores=[80.0, 85.0, 89.5])
     bundle = export()
-    trials = trials_of(bundle)
-    assert [len(trial["excluded"]) for trial in trials] == [0, 0, 1, 2]
-    assert [trial["drop"] for trial in trials] == [0.0, 10.0, 5.0, 0.5]
-    assert [trial["chosen"] for trial in trials] == [False, False, False, True]
+    candidates = trials_of(bundle)
+    assert [len(candidate["excluded"]) for candidate in candidates] == [0, 0, 1, 2]
+    assert [candidate["drop"] for candidate in candidates] == [0.0, 10.0, 5.0, 0.5]
+    assert [candidate["chosen"] for candidate in candidates] == [False, False, False, True]
     products = {"query": 3}
-    left = sum(products.get(name.rsplit(".", 1)[-1], 1) for name in trials[-1]["excluded"])
+    left = sum(products.get(name.rsplit(".", 1)[-1], 1) for name in candidates[-1]["excluded"])
     assert quantized_products(bundle) == 3 * 6 - left
 
 
 def test_of_those_within_the_budget_the_fastest_is_taken(export, fake):
     # The first smoothing needs one layer in full precision; the others do not, and the second is fastest.
     fake(scores=[80.0, 89.9, 89.9, 90.1], seconds=[0.1, 1.5, 0.5, 1.0], smoothings=3)
-    trials = trials_of(export())
-    assert [trial["chosen"] for trial in trials] == [False, False, False, True, False]
-    assert [trial["speedup"] for trial in trials] == [1.0, 20.0, pytest.approx(4 / 3), 4.0, 2.0]
-    assert trials[3]["latency_ms"] == pytest.approx(500 / 12)
-    assert trials[4]["drop"] == pytest.approx(-0.1)
+    candidates = trials_of(export())
+    assert [candidate["chosen"] for candidate in candidates] == [False, False, False, True, False]
+    assert [candidate["speedup"] for candidate in candidates] == [1.0, 20.0, pytest.approx(4 / 3), 4.0, 2.0]
+    assert candidates[3]["latency_ms"] == pytest.approx(500 / 12)
+    assert candidates[4]["drop"] == pytest.approx(-0.1)
 
 
 def test_of_those_about_as_fast_the_one_that_loses_least_is_taken(export, fake):
     fake(scores=[89.6, 89.9, 90.0], seconds=[1.0, 1.05, 1.5], smoothings=3)
-    assert [trial["chosen"] for trial in trials_of(export())] == [False, False, True, False]
+    assert [candidate["chosen"] for candidate in trials_of(export())] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_where_no_eight_bit_graph_is_better_full_precision_stays_first(export, f
     assert set(bundle.manifest.files) >= FILES
     first, *others = trials_of(bundle)
     assert first["chosen"]
-    assert not any(trial["chosen"] for trial in others)
+    assert not any(candidate["chosen"] for candidate in others)
     assert bundle.manifest.variants[0].fidelity.metric.after == 90.0
     with encort.load(bundle.folder) as model:
         assert len(model.classify(TEXTS)) == 12

@@ -8,7 +8,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from encort.export.source.checkpoint import Checkpoint
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import Task
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -231,13 +231,13 @@ def test_labels_of_one_name_are_refused(make_checkpoint, refused):
 def test_the_smallest_limit_is_the_max_length(positions, tokenizer_limit, expected, make_checkpoint, edit_json):
     folder = make_checkpoint(max_position_embeddings=positions)
     edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer_limit)
-    assert TrainedModel.open([str(folder)]).max_length == expected
+    assert ExportSource.open([str(folder)]).max_length == expected
 
 
 @pytest.mark.parametrize(("asked", "given"), [(12, 12), (None, 64), (512, 64)])
 def test_sentence_transformers_may_ask_for_a_smaller_limit(asked, given, folder):
     write(folder, "sentence_bert_config.json", {"max_seq_length": asked})
-    assert TrainedModel.open([str(folder)]).max_length == given
+    assert ExportSource.open([str(folder)]).max_length == given
 
 
 TASKS = {

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from encort.export.commands import verify
 from encort.export.exporter import export_bundle, verify_against_checkpoint
-from encort.export.graph.float16 import in_half_precision
-from encort.export.source.export_source import TrainedModel
+from encort.export.graph.float16 import to_float16
+from encort.export.source.export_source import ExportSource
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout, Precision
@@ -79,7 +79,7 @@ def test_verify_says_what_ran_in_place_of_the_device(bundle):
 
 def test_weights_beyond_float16_are_refused(bundle):
     checkpoint, _ = bundle
-    model = TrainedModel.open([str(checkpoint)]).description
+    model = ExportSource.open([str(checkpoint)]).description
     (encoder,) = model.encoders
     layer = encoder.layers[0]
     weight = layer.output.weight.copy()
@@ -87,7 +87,7 @@ def test_weights_beyond_float16_are_refused(bundle):
     wide = dataclasses.replace(layer, output=dataclasses.replace(layer.output, weight=weight))
     broken = dataclasses.replace(model, encoders=(dataclasses.replace(encoder, layers=(wide,)),))
     with pytest.raises(CheckpointError, match="beyond 65504"):
-        in_half_precision(broken)
+        to_float16(broken)
 
 
 def test_what_a_text_gets_does_not_depend_on_its_neighbours(bundle):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encort.export.source.export_source import TrainedModel
+from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Pooling
 
@@ -22,7 +22,7 @@ def case():
 def classifier(make_checkpoint):
     # Dropout so high that a model in train() could not go unnoticed.
     folder = make_checkpoint(labels=["a", "b"], hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
-    return TrainedModel.open([str(folder)])
+    return ExportSource.open([str(folder)])
 
 
 def test_outputs_are_eager_float32(classifier, case, eager):
@@ -50,7 +50,7 @@ def test_sentence_embeddings_count_unmasked_tokens_alone(pooling, normalize, cla
 
 
 def test_an_encoder_has_no_logits(encoder_checkpoint, case):
-    assert set(TrainedModel.open([str(encoder_checkpoint)]).oracle(case)) == ENCODER_OUTPUTS
+    assert set(ExportSource.open([str(encoder_checkpoint)]).oracle(case)) == ENCODER_OUTPUTS
 
 
 def test_a_case_is_masked_when_a_token_does_not_count(case):

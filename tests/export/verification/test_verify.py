@@ -13,7 +13,7 @@ from encort.runtime.bundle.manifest import (
     SENTENCE_EMBEDDING,
     Device,
     Embedding,
-    Head,
+    HeadInfo,
     Layout,
     Pooling,
     Precision,
@@ -40,7 +40,7 @@ AXES = {
 }
 RAW = Embedding(pooling=Pooling.MEAN, normalize=False)
 UNIT = Embedding(pooling=Pooling.MEAN, normalize=True)
-HEAD = Head(name="head", task=Task.TEXT_CLASSIFICATION, labels=["a", "b"], outputs=[LOGITS])
+HEAD = HeadInfo(name="head", task=Task.TEXT_CLASSIFICATION, labels=["a", "b"], outputs=[LOGITS])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FakeOracle(Oracle):
     """Outputs that depend on nothing but each text's own counted tokens."""
 
     checkpoints: tuple[()] = ()
-    heads: tuple[Head, ...] = (HEAD,)
+    heads: tuple[HeadInfo, ...] = (HEAD,)
     embedding: Embedding = RAW
 
     def __call__(self, case):

@@ -19,17 +19,17 @@ SPAN, ANSWER = ["label", "score", "start", "end", "text"], ["text", "score", "st
 
 
 @pytest.fixture(scope="module")
-def model(several_heads):
-    with encort.load(several_heads, threads=1) as model:
+def model(multi_head):
+    with encort.load(multi_head, threads=1) as model:
         yield model
 
 
 @pytest.fixture
-def predict(several_heads):
+def predict(multi_head):
     """`predict("a text", "--head", "tags")` gives the command's records."""
 
     def run(*arguments):
-        command = ["predict", "--threads", "1", *map(os.fspath, [several_heads, *arguments])]
+        command = ["predict", "--threads", "1", *map(os.fspath, [multi_head, *arguments])]
         result = CliRunner().invoke(group, command, catch_exceptions=False)
         assert (result.exit_code, result.stderr) == (0, "")
         return [json.loads(line) for line in result.stdout.splitlines()]
@@ -151,8 +151,8 @@ def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, na
         (["--n-best", "2", "--all-scores"], "give one of them"),
     ],
 )
-def test_the_command_refuses_in_one_line(run_encort, several_heads, arguments, message):
-    done = run_encort("predict", several_heads, "a text", *arguments)
+def test_the_command_refuses_in_one_line(run_encort, multi_head, arguments, message):
+    done = run_encort("predict", multi_head, "a text", *arguments)
     assert (done.returncode > 0, done.stdout) == (True, "")
     assert "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]

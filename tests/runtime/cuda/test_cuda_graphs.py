@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.export.verification.cpu_attention import stand_in_session
+from encort.export.verification.cpu_attention import cpu_attention_session
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import EncortError
 from encort.runtime.cuda.cuda_graphs import CapturedSession, Shape, filled, grid
-from encort.runtime.cuda.packing import Packing, packed_places
+from encort.runtime.cuda.packing import Packing, packed_specs
 
 LONGEST = 64
 NAMES = ["sentence_embedding", "last_hidden_state", "logits"]
@@ -60,7 +60,7 @@ def test_the_smallest_shape_that_fits_leaves_room_for_a_filling(rows, tokens):
 def session(cuda_bundle):
     bundle = Bundle.open(cuda_bundle)
     variant = next(each for each in bundle.manifest.variants if each.name == "cuda-fp32")
-    return stand_in_session(bundle, variant), variant
+    return cpu_attention_session(bundle, variant), variant
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def run(session):
 
     def write(session, names, inputs):
         rows, sequence = inputs["token_offset"].shape
-        _, outputs = packed_places(variant, rows=rows, tokens=len(inputs["input_ids"]), sequence=sequence)
+        _, outputs = packed_specs(variant, rows=rows, tokens=len(inputs["input_ids"]), sequence=sequence)
         arrays = {name: np.full(outputs[name][0], np.nan, outputs[name][1]) for name in names}
         session.run_into(arrays, inputs)
         return list(arrays.values())

@@ -21,15 +21,15 @@ dtypes = st.sampled_from([np.int32, np.int64, np.float32])
 def test_arrays_of_a_run_lie_apart(data):
     buffer = HostBuffer(ordinary)
     for _ in range(3):
-        places = {str(number): (shape, data.draw(dtypes)) for number, shape in enumerate(data.draw(shapes))}
-        if not buffer.holds(places):
-            buffer.grow(places)
-        assert buffer.holds(places)
-        arrays = buffer.arrays(places)
+        specs = {str(number): (shape, data.draw(dtypes)) for number, shape in enumerate(data.draw(shapes))}
+        if not buffer.holds(specs):
+            buffer.grow(specs)
+        assert buffer.holds(specs)
+        arrays = buffer.arrays(specs)
         for number, array in enumerate(arrays.values()):
             array[...] = number
         for number, (name, array) in enumerate(arrays.items()):
-            assert (list(array.shape), array.dtype) == (places[name][0], places[name][1])
+            assert (list(array.shape), array.dtype) == (specs[name][0], specs[name][1])
             assert (array == number).all()
             assert array.flags.c_contiguous
             assert array.ctypes.data % array.itemsize == 0
@@ -39,10 +39,10 @@ def test_memory_is_taken_once_and_grows_by_powers_of_two():
     sizes = []
     buffer = HostBuffer(lambda size: sizes.append(size) or ordinary(size))
     for rows in (100, 50, 128, 129, 256, 1):
-        places = {"a": ((rows,), np.int64)}
-        if not buffer.holds(places):
-            buffer.grow(places)
-        assert buffer.arrays(places)["a"].shape == (rows,)
+        specs = {"a": ((rows,), np.int64)}
+        if not buffer.holds(specs):
+            buffer.grow(specs)
+        assert buffer.arrays(specs)["a"].shape == (rows,)
     assert sizes == [1024, 2048]
 
 

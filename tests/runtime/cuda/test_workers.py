@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import encort
-from encort.export.verification.cpu_attention import open_to_verify, stand_in_session
+from encort.export.verification.cpu_attention import cpu_attention_session, open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout
 from encort.runtime.common.errors import DeviceError, EncortError, FidelityError, InputError, ModelClosedError
@@ -286,7 +286,7 @@ def capturing(cuda_bundle):
     variant = next(each for each in bundle.manifest.variants if each.name == "cuda-fp32")
 
     def open_on(number):
-        return CapturedSession(stand_in_session(bundle, variant), variant, longest=64, device="cpu", number=number)
+        return CapturedSession(cpu_attention_session(bundle, variant), variant, longest=64, device="cpu", number=number)
 
     opened = DeviceSessions(variant, open_on, [0])
     yield opened

@@ -9,7 +9,7 @@ import pytest
 import encort
 from encort.runtime.engine.costs import Costs, costs_file, measure_costs, read_costs, save_costs
 
-KNOWN = Costs(run=4e-3, token=5e-5, pair=2e-7)
+KNOWN = Costs(run=4e-3, token=5e-5, attention=2e-7)
 
 
 @pytest.fixture
@@ -53,15 +53,15 @@ def test_no_cost_is_below_zero(clock):
 
 
 def test_attention_pads_the_rows_of_a_run_to_the_longest():
-    costs = Costs(run=1, token=0, pair=1)
+    costs = Costs(run=1, token=0, attention=1)
     assert costs.seconds(np.array([3, 2])) == 1 + 2 * 9
 
 
 def test_a_row_is_padded_where_that_is_less_than_a_run():
-    costs = Costs(run=5, token=0, pair=1)
-    assert costs.shortest_beside(3) == 2  # 9 - 4 is the run
-    assert costs.shortest_beside(2) == 0
-    assert Costs(pair=0).shortest_beside(512) == 0
+    costs = Costs(run=5, token=0, attention=1)
+    assert costs.min_length_to_batch(3) == 2  # 9 - 4 is the run
+    assert costs.min_length_to_batch(2) == 0
+    assert Costs(attention=0).min_length_to_batch(512) == 0
 
 
 def test_saved_costs_are_read_again(cache):
@@ -73,7 +73,7 @@ def test_saved_costs_are_read_again(cache):
 
 
 UNUSABLE = ["NaN", "Infinity", "-1e-9", '"x"']
-DAMAGED = ["", "[]", "{}", "null", "\xff", *(f'{{"run": {run}, "token": 1, "pair": 1}}' for run in UNUSABLE)]
+DAMAGED = ["", "[]", "{}", "null", "\xff", *(f'{{"run": {run}, "token": 1, "attention": 1}}' for run in UNUSABLE)]
 
 
 @pytest.mark.parametrize("content", DAMAGED)

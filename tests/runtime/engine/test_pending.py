@@ -3,7 +3,7 @@
 import pytest
 
 from encort.runtime.common.errors import InputError
-from encort.runtime.engine.pending import Begun, one_ahead
+from encort.runtime.engine.pending import Pending, prefetch
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def begin(seen):
 
     def begin(number):
         seen.append(f"begin {number}")
-        return Begun(
+        return Pending(
             result=lambda: seen.append(f"result {number}") or 10 * number,
             cancel=lambda: seen.append(f"cancel {number}"),
         )
@@ -27,11 +27,11 @@ def begin(seen):
 
 @pytest.mark.parametrize("count", range(4))
 def test_results_come_in_order(begin, count):
-    assert list(one_ahead(begin, range(count))) == [10 * number for number in range(count)]
+    assert list(prefetch(begin, range(count))) == [10 * number for number in range(count)]
 
 
 def test_the_next_is_begun_before_a_result_is_given_and_no_more(begin, seen):
-    results = one_ahead(begin, range(9))
+    results = prefetch(begin, range(9))
     assert seen == []
     assert next(results) == 0
     assert seen == ["begin 0", "begin 1", "result 0"]
@@ -40,7 +40,7 @@ def test_the_next_is_begun_before_a_result_is_given_and_no_more(begin, seen):
 
 
 def test_who_leaves_early_cancels_what_is_begun(begin, seen):
-    results = one_ahead(begin, range(9))
+    results = prefetch(begin, range(9))
     next(results)
     results.close()
     assert "cancel 1" in seen
@@ -55,18 +55,18 @@ def numbers_then_an_error():
 def begin_small(number):
     if number > 1:
         raise InputError("the third is wrong")
-    return Begun(lambda: number, cancel=lambda: None)
+    return Pending(lambda: number, cancel=lambda: None)
 
 
 def test_an_error_of_the_items_comes_after_the_results_before_it(begin):
-    results = one_ahead(begin, numbers_then_an_error())
+    results = prefetch(begin, numbers_then_an_error())
     assert [next(results), next(results)] == [0, 10]
     with pytest.raises(InputError, match="third"):
         next(results)
 
 
 def test_an_error_of_a_beginning_comes_after_the_results_before_it():
-    results = one_ahead(begin_small, range(9))
+    results = prefetch(begin_small, range(9))
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(InputError, match="third"):
         next(results)
@@ -74,9 +74,9 @@ def test_an_error_of_a_beginning_comes_after_the_results_before_it():
 
 def test_an_error_of_a_result_is_given_in_its_place_and_the_next_is_cancelled(seen):
     def begin(number):
-        return Begun(lambda: 1 / number, cancel=lambda: seen.append(number))
+        return Pending(lambda: 1 / number, cancel=lambda: seen.append(number))
 
-    results = one_ahead(begin, [2, 0, 1, 4])
+    results = prefetch(begin, [2, 0, 1, 4])
     assert next(results) == 0.5
     with pytest.raises(ZeroDivisionError):
         next(results)

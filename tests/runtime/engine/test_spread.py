@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.engine.spread import Spread
+from encort.runtime.engine.spread import BoundedMap
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def work():
 
 
 @given(st.integers(0, 40), st.integers(1, 6))
-def test_each_item_is_worked_on_once(count, at_once):
+def test_each_item_is_worked_on_once(count, parallel):
     done = []
     with ThreadPoolExecutor(3) as pool:
-        Spread(pool.submit, done.append, range(count), at_once=at_once).result()
+        BoundedMap(pool.submit, done.append, range(count), parallel=parallel).result()
     assert sorted(done) == list(range(count))
 
 
@@ -55,12 +55,12 @@ def test_it_goes_on_while_nobody_waits(threads):
         if len(done) == 20:
             all_done.set()
 
-    Spread(threads.submit, work, range(20), at_once=2)
+    BoundedMap(threads.submit, work, range(20), parallel=2)
     assert all_done.wait(10)
 
 
 def test_only_a_few_are_begun_at_the_same_time(threads, work):
-    spread = Spread(threads.submit, work, range(9), at_once=2)
+    spread = BoundedMap(threads.submit, work, range(9), parallel=2)
     work.wait(2)
     threads.submit(int).result(10)  # another caller gets a turn
     assert sorted(work.begun) == [0, 1]
@@ -77,14 +77,14 @@ def test_after_an_error_no_more_is_begun(threads):
             raise ValueError("the fourth")
         done.append(item)
 
-    spread = Spread(threads.submit, work, range(100), at_once=1)
+    spread = BoundedMap(threads.submit, work, range(100), parallel=1)
     with pytest.raises(ValueError, match="the fourth"):
         spread.result()
     assert done == [0, 1, 2]
 
 
 def test_after_a_cancel_no_more_is_begun(threads, work):
-    spread = Spread(threads.submit, work, range(100), at_once=2)
+    spread = BoundedMap(threads.submit, work, range(100), parallel=2)
     work.wait(2)
     running = list(spread._begun)
     spread.cancel()
@@ -95,7 +95,7 @@ def test_after_a_cancel_no_more_is_begun(threads, work):
 
 
 def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, work, monkeypatch):
-    spread = Spread(threads.submit, work, range(100), at_once=2)
+    spread = BoundedMap(threads.submit, work, range(100), parallel=2)
     work.wait(2)
 
     def interrupted(*_):
@@ -118,7 +118,7 @@ def test_threads_that_take_no_more_are_an_error_of_the_result():
     def work(_):
         assert closed.wait(10)
 
-    spread = Spread(pool.submit, work, range(3), at_once=1)
+    spread = BoundedMap(pool.submit, work, range(3), parallel=1)
     pool.shutdown(wait=False)
     closed.set()
     with pytest.raises(RuntimeError, match="after shutdown"):

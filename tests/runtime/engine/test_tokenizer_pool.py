@@ -8,7 +8,7 @@ import pytest
 from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError, ModelClosedError
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.engine import Engine
-from encort.runtime.engine.tokenizer_pool import ParallelTokenizer
+from encort.runtime.engine.tokenizer_pool import TokenizerPool
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
 
@@ -41,8 +41,8 @@ def engine(fakes, fake_variant):
 
 @pytest.fixture
 def make(tokenize, engine):
-    def parallel(*, places=False, reverse=False, all_cores=False):
-        return ParallelTokenizer(tokenize, engine, places=places, reverse=reverse, all_cores=all_cores)
+    def parallel(*, return_offsets=False, reverse=False, all_cores=False):
+        return TokenizerPool(tokenize, engine, return_offsets=return_offsets, reverse=reverse, all_cores=all_cores)
 
     return parallel
 
@@ -68,11 +68,11 @@ def assert_same(found, wanted):
 
 @all_sizes
 @pytest.mark.parametrize("all_cores", [False, True])
-@pytest.mark.parametrize("places", [False, True])
+@pytest.mark.parametrize("return_offsets", [False, True])
 @pytest.mark.parametrize(("overflow", "stride"), [("truncate", None), ("window", None), ("window", 3)])
-def test_a_batch_is_that_of_all_texts_at_once(tokenize, make, size, all_cores, places, overflow, stride):
-    found = make(places=places, all_cores=all_cores)(many(size), overflow=overflow, stride=stride)
-    assert_same(found, tokenize(many(size), overflow=Overflow(overflow), stride=stride, places=places))
+def test_a_batch_is_that_of_all_texts_at_once(tokenize, make, size, all_cores, return_offsets, overflow, stride):
+    found = make(return_offsets=return_offsets, all_cores=all_cores)(many(size), overflow=overflow, stride=stride)
+    assert_same(found, tokenize(many(size), overflow=Overflow(overflow), stride=stride, return_offsets=return_offsets))
     assert (found.windows is not None) == (overflow == "window" and size > 5)
 
 
@@ -120,7 +120,7 @@ def test_a_stream_gives_what_came_before_an_error(make):
 @pytest.mark.parametrize("size", [1, 16, 17])
 def test_a_list_that_changes_later_changes_no_batch(make, size):
     texts = ["hello"] * size
-    batch = make(places=True)(texts)
+    batch = make(return_offsets=True)(texts)
     texts[0] = "my card"
     assert list(batch.texts) == ["hello"] * size
 

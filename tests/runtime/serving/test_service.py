@@ -59,8 +59,8 @@ LONG = "card " * 20_000
 
 
 @pytest.fixture(scope="module")
-def several(several_heads):
-    with encort.load(several_heads, threads=2) as model:
+def several(multi_head):
+    with encort.load(multi_head, threads=2) as model:
         yield model
 
 
@@ -153,7 +153,7 @@ def test_types_of_results(several):
         embedding, score = service.embed("hello"), service.score("hello")
         tokens, answers = service.embed_tokens("hello"), service.answer(PAIRS[0])
     assert (embedding.shape, embedding.dtype, tokens.shape, type(score)) == ((40,), np.float32, (3, 40), float)
-    assert (type(answers), answers.tokens, answers.truncated) == (encort.Found, 12, False)
+    assert (type(answers), answers.tokens, answers.truncated) == (encort.Matches, 12, False)
 
 
 @pytest.mark.parametrize("task", ["tag", "answer", "embed"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from encort.runtime.tasks.answers import answers
-from encort.runtime.text.token_batch import Places, TokenBatch
+from encort.runtime.text.token_batch import TokenBatch, TokenOffsets
 
 LONGEST = 30
 
@@ -16,7 +16,7 @@ def batch(*pairs):
     """Pairs of texts whose words are one token each: `[CLS] question [SEP] context [SEP]`."""
     rows, lengths = [], []
     for question, context in pairs:
-        parts = [[(0, 0, -1)], _places(question, 0), [(0, 0, -1)], _places(context, 1), [(0, 0, -1)]]
+        parts = [[(0, 0, -1)], _offsets(question, 0), [(0, 0, -1)], _offsets(context, 1), [(0, 0, -1)]]
         rows += [row for part in parts for row in part]
         lengths.append(sum(map(len, parts)))
     starts, ends, sequences = np.array(rows, np.int64).reshape(-1, 3).T
@@ -26,11 +26,11 @@ def batch(*pairs):
         cu_seqlens=np.cumsum([0, *lengths]),
         truncated=np.zeros(len(pairs), np.bool_),
         texts=pairs,
-        places=Places(starts=starts, ends=ends, words=np.zeros_like(starts), sequences=sequences),
+        offsets=TokenOffsets(starts=starts, ends=ends, words=np.zeros_like(starts), sequences=sequences),
     )
 
 
-def _places(text, sequence):
+def _offsets(text, sequence):
     position, places = 0, []
     for word in text.split(" ") if text else []:
         places.append((position, position + len(word), sequence))
@@ -99,7 +99,7 @@ def test_every_answer_is_what_trying_all_of_them_gives(seed):
         tokens = [
             token
             for token in range(pairs.cu_seqlens[index], pairs.cu_seqlens[index + 1])
-            if pairs.places.sequences[token] == 1
+            if pairs.offsets.sequences[token] == 1
         ]
         starts = np.exp(start[tokens].astype(np.float64))
         ends = np.exp(end[tokens].astype(np.float64))
@@ -153,13 +153,13 @@ def test_a_very_sure_end_before_a_very_sure_start_still_leaves_an_answer():
 def test_tokens_of_one_character_give_no_answer_twice():
     pairs = batch(("q", "😀 b"))
     # As RoBERTa's tokenizer places the bytes of an emoji.
-    pairs.places.starts[4], pairs.places.ends[4] = 0, 1
+    pairs.offsets.starts[4], pairs.offsets.ends[4] = 0, 1
     (found,) = answers(logits(6), logits(6), pairs, n_best=10)
     assert len({(answer.start, answer.end) for answer in found}) == len(found)
 
 
 def test_no_answer_is_empty():
     pairs = batch(("q", "a b"))
-    pairs.places.ends[3] = pairs.places.starts[3]
+    pairs.offsets.ends[3] = pairs.offsets.starts[3]
     (found,) = answers(logits(6, at_3=5), logits(6, at_3=5), pairs, n_best=10)
     assert all(answer.text for answer in found)

@@ -6,7 +6,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
 from encort.runtime.tasks.spans import spans
-from encort.runtime.text.token_batch import Places, TokenBatch
+from encort.runtime.text.token_batch import TokenBatch, TokenOffsets
 from encort.runtime.text.tokenizer import Tokenizer
 
 BIO = ["O", "B-a", "I-a", "B-b", "I-b"]
@@ -40,7 +40,7 @@ def tokenized(texts, lengths, **places):
         cu_seqlens=np.cumsum([0, *lengths]),
         truncated=np.zeros(len(texts), np.bool_),
         texts=texts,
-        places=Places(**{name: np.array(values, np.int64) for name, values in places.items()}),
+        offsets=TokenOffsets(**{name: np.array(values, np.int64) for name, values in places.items()}),
     )
 
 
@@ -161,7 +161,7 @@ TEXTS = [
 
 def every_word(tokenizer, text):
     """The spans of a text, second of two, whose every token begins one."""
-    texts = tokenizer(["my pin", text], places=True)
+    texts = tokenizer(["my pin", text], return_offsets=True)
     return spans(logits(["B-a"] * len(texts.ids), ["O", "B-a"]), ["O", "B-a"], texts)[1]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encort.runtime.text.token_batch import Places, TokenBatch, Windows, joined
+from encort.runtime.text.token_batch import TokenBatch, TokenOffsets, Windows, joined
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_batch_is_frozen(batch):
 
 def places_of(batch):
     numbers = np.arange(len(batch.ids))
-    return Places(starts=numbers, ends=numbers + 1, words=numbers + 2, sequences=numbers + 3)
+    return TokenOffsets(starts=numbers, ends=numbers + 1, words=numbers + 2, sequences=numbers + 3)
 
 
 def test_joined_batches_lie_one_after_the_other(batch):
@@ -76,15 +76,15 @@ def test_joined_batches_lie_one_after_the_other(batch):
     for name in ("ids", "type_ids", "truncated"):
         assert getattr(together, name).tolist() == getattr(batch, name).tolist() + getattr(other, name).tolist()
     assert together.texts == ["a", "b", "c"] * 2
-    assert (together.places, together.windows, together.reversed) == (None, None, None)
+    assert (together.offsets, together.windows, together.reversed) == (None, None, None)
 
 
 def test_joined_batches_keep_places_and_exchanged_pairs(batch):
     exchanged = dataclasses.replace(batch, ids=batch.ids + 10, texts=("x", "y", "z"))
-    full = dataclasses.replace(batch, places=places_of(batch), reversed=exchanged)
+    full = dataclasses.replace(batch, return_offsets=places_of(batch), reversed=exchanged)
     together = joined([full, full], ["a", "b", "c"] * 2)
-    for name, values in vars(full.places).items():
-        assert getattr(together.places, name).tolist() == values.tolist() * 2
+    for name, values in vars(full.offsets).items():
+        assert getattr(together.offsets, name).tolist() == values.tolist() * 2
     assert together.reversed.ids.tolist() == exchanged.ids.tolist() * 2
     assert list(together.reversed.texts) == ["x", "y", "z"] * 2
 

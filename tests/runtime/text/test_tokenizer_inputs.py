@@ -89,7 +89,7 @@ def test_token_ids_are_taken_as_they_are(tokenize, size):
     assert batch.type_ids.tolist() == [0] * 6
     assert batch.truncated.tolist() == [False] * 3
     assert [array.dtype for array in (batch.ids, batch.type_ids, batch.cu_seqlens)] == [np.int64] * 3
-    assert (batch.places, batch.windows, batch.reversed, len(batch.texts)) == (None, None, None, 0)
+    assert (batch.offsets, batch.windows, batch.reversed, len(batch.texts)) == (None, None, None, 0)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -269,7 +269,10 @@ texts_and_pairs = st.lists(
 
 @given(texts_and_pairs, st.integers(0, 3))
 def test_every_token_of_every_text_counts_once_and_stands_where_it_stood(tokenize, wide, texts, stride):
-    batch, whole = tokenize(texts, overflow=Overflow.WINDOW, stride=stride, places=True), wide(texts, places=True)
+    batch, whole = (
+        tokenize(texts, overflow=Overflow.WINDOW, stride=stride, return_offsets=True),
+        wide(texts, return_offsets=True),
+    )
     own = np.ones(len(batch.ids), np.bool_) if batch.windows is None else batch.windows.own
     assert batch.lengths.max() <= LIMIT
     assert not batch.truncated.any()
@@ -277,7 +280,7 @@ def test_every_token_of_every_text_counts_once_and_stands_where_it_stood(tokeniz
     assert batch.type_ids[own].tolist() == whole.type_ids.tolist()
     assert batch.tokens_of_texts.tolist() == whole.lengths.tolist()
     for name in ("starts", "ends", "words", "sequences"):
-        assert getattr(batch.places, name)[own].tolist() == getattr(whole.places, name).tolist()
+        assert getattr(batch.offsets, name)[own].tolist() == getattr(whole.offsets, name).tolist()
 
 
 @pytest.mark.parametrize("stride", [-1, -100])
@@ -378,7 +381,7 @@ def test_the_odd_token_is_the_longer_texts_even_when_both_are_long(tokenize, tru
     assert tokenize([pair]).ids.tolist() == truncated(pair)
 
 
-# Places
+# TokenOffsets
 
 
 @pytest.mark.parametrize(
@@ -404,7 +407,7 @@ def test_the_odd_token_is_the_longer_texts_even_when_both_are_long(tokenize, tru
     ],
 )
 def test_tokens_stand_at_their_characters(tokenize, text, parts):
-    places = tokenize([text], places=True).places
+    places = tokenize([text], return_offsets=True).offsets
     starts, ends = places.starts[1:-1].tolist(), places.ends[1:-1].tolist()
     assert [text[start:end] for start, end in zip(starts, ends, strict=True)] == parts
     assert places.words.tolist()[1:-1] == ([0, 0] if text == "playing" else list(range(len(parts))))
@@ -414,7 +417,7 @@ def test_tokens_stand_at_their_characters(tokenize, text, parts):
 
 def test_places_of_a_pair_are_those_in_each_of_its_texts(tokenize):
     pair = ("😀 my", "\tcard 안녕")
-    places = tokenize([pair], places=True).places
+    places = tokenize([pair], return_offsets=True).offsets
     assert places.sequences.tolist() == [-1, 0, 0, -1, 1, 1, -1]
     found = [
         pair[part][start:end]
@@ -425,14 +428,14 @@ def test_places_of_a_pair_are_those_in_each_of_its_texts(tokenize):
 
 
 def test_places_are_left_out_unless_asked_for(tokenize):
-    assert tokenize(["my card"]).places is None
+    assert tokenize(["my card"]).offsets is None
 
 
 @given(st.text("aB éß안😀\u0301\t\n가\U0001d11e.", max_size=60))
 def test_a_token_is_what_its_characters_say(wide, file, text):
     token_of = tokenizers.Tokenizer.from_file(str(file)).id_to_token
-    batch = wide([text], places=True)
-    places = batch.places
+    batch = wide([text], return_offsets=True)
+    places = batch.offsets
     assert (np.diff(places.starts[1:-1]) >= 0).all()
     for token, start, end in list(zip(batch.ids.tolist(), places.starts, places.ends, strict=True))[1:-1]:
         part = text[start:end]

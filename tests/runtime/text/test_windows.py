@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
 from encort.runtime.common.errors import InputTooLongError
-from encort.runtime.text.token_batch import Places, TokenBatch, Windows
+from encort.runtime.text.token_batch import TokenBatch, TokenOffsets, Windows
 from encort.runtime.text.windows import cut_longest, cut_windows, merge_windows
 
 settings.register_profile("encort", deadline=None)
@@ -43,7 +43,7 @@ def library(template):
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<s>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=["<s>", "$A", "</s>"], pair=TEMPLATES[template], special_tokens=list(SPECIAL.items())
+        single=["<s>", "$A", "</s>"], attention=TEMPLATES[template], special_tokens=list(SPECIAL.items())
     )
     return tokenizer
 
@@ -238,7 +238,7 @@ def batch_of(counts, *, limit=16, stride=4):
         cu_seqlens=np.cumsum([0, *(len(kept) for _, kept, _ in rows)]),
         truncated=np.zeros(len(rows), np.bool_),
         texts=[str(count) for count in counts],
-        places=Places(starts=ids + 1, ends=ids + 2, words=ids + 3, sequences=ids + 4),
+        offsets=TokenOffsets(starts=ids + 1, ends=ids + 2, words=ids + 3, sequences=ids + 4),
         windows=windows,
     )
 
@@ -254,7 +254,7 @@ def test_tokens_of_windows_become_those_of_their_texts(counts, stride):
     assert merged.tolist() == whole.ids.tolist() == list(range(sum(lengths)))
     assert columns.tolist() == [[token, -token] for token in whole.ids.tolist()]
     assert whole.type_ids.tolist() == (whole.ids % 2).tolist()
-    assert [getattr(whole.places, name).tolist() for name in ("starts", "ends", "words", "sequences")] == [
+    assert [getattr(whole.offsets, name).tolist() for name in ("starts", "ends", "words", "sequences")] == [
         (whole.ids + more).tolist() for more in (1, 2, 3, 4)
     ]
     assert (whole.texts, whole.windows) == (batch.texts, None)

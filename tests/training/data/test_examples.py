@@ -10,7 +10,7 @@ from encort.training.data.cells import RowError
 from encort.training.data.examples import check_roles, find_columns, hold_back, read_examples, sorted_labels
 from encort.training.data.problems import Problems
 from encort.training.data.sources import find_sources
-from encort.training.tasks.next_sentence import TwoEncoders
+from encort.training.tasks.next_sentence import DualEncoderTask
 from encort.training.tasks.question_answering import QuestionAnswering
 from encort.training.tasks.sentence_embedding import SentenceEmbedding
 from encort.training.tasks.text_classification import MultiLabelClassification, TextClassification, TextRegression
@@ -288,7 +288,7 @@ def test_rows_without_text_or_label_are_all_listed(name, content, refused):
         (MultiLabelClassification, {"text": ["x"]}, ["text is not a text", "label is not a list of texts"]),
         (TextRegression, {"text": " ", "label": "high"}, ["text is empty", "the score is not a number"]),
         (SentenceEmbedding, {"text": "a", "label": None}, ["no text_pair", "the score is not a number"]),
-        (TwoEncoders, {"text": " ", "label": "yes"}, ["text is empty", "no text_pair", "label is none of 1, .*"]),
+        (DualEncoderTask, {"text": " ", "label": "yes"}, ["text is empty", "no text_pair", "label is none of 1, .*"]),
         (
             TokenClassification,
             {"tokens": ["my", ""], "label": [" "]},

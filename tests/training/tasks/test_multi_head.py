@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import DatasetError, InputError, OutputExistsError
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.multi_head import Alternating, HeadData, train_several_heads
+from encort.training.tasks.multi_head import HeadBatchSampler, HeadData, train_multi_head
 from encort.training.tasks.sentence_embedding import SentenceEmbedding
 from encort.training.tasks.text_classification import TextClassification
 from encort.training.tasks.token_classification import TokenClassification
@@ -22,7 +22,7 @@ LENGTHS = {"intents": [3, 9, 4, 4, 8], "names": [5, 5, 7]}
 
 
 def drawn(epoch=0, seed=1):
-    sampler = Alternating(LENGTHS, batch_size=2, seed=seed)
+    sampler = HeadBatchSampler(LENGTHS, batch_size=2, seed=seed)
     sampler.set_epoch(epoch)
     assert len(list(sampler)) == len(sampler) == 10
     return list(sampler)
@@ -50,7 +50,7 @@ def test_all_heads_learn_on_one_encoder(tiny_encoder, tables, names, tmp_path):
     heads = [f"intents=text-classification:{tables[0]},{tables[1]}", f"names=token-classification:{names}"]
     options = {"model": tiny_encoder, "output": tmp_path / "both", "epochs": 6, "batch-size": 4, "learning-rate": 5e-3}
     flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    found = CliRunner().invoke(group, ["train", "several-heads", "--head", heads[0], "--head", heads[1], *flags])
+    found = CliRunner().invoke(group, ["train", "multi-head", "--head", heads[0], "--head", heads[1], *flags])
     assert found.exception is None, found.exception
     report = json.loads(found.stdout)
     assert report["intents"]["metrics"]["validation"]["accuracy"] > 0.9
@@ -72,7 +72,7 @@ def test_the_problems_of_all_heads_are_told_at_once(tiny_encoder, write, tmp_pat
         "names": HeadData(task=TokenClassification(), train=str(tags)),
     }
     with pytest.raises(DatasetError, match=r"(?s)intents: .*no text: row 2.*names: .*fewer tags than tokens: row 1"):
-        train_several_heads(heads, model=tiny_encoder, output=tmp_path / "both", settings=TrainingSettings())
+        train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both", settings=TrainingSettings())
 
 
 def test_heads_that_cannot_share_an_encoder_are_refused(tiny_encoder, tables, tmp_path):
@@ -82,15 +82,15 @@ def test_heads_that_cannot_share_an_encoder_are_refused(tiny_encoder, tables, tm
         ({"intents": intents, "alike": HeadData(task=SentenceEmbedding(), train="x.csv")}, "alike: sentence-embedding"),
     ):
         with pytest.raises(DatasetError, match=message):
-            train_several_heads(heads, model=tiny_encoder, output=tmp_path / "both")
+            train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both")
 
 
 # The shell.
 
 
-def several_heads(*arguments):
+def multi_head(*arguments):
     """Run the command in this process; what it raises is raised."""
-    found = CliRunner().invoke(group, ["train", "several-heads", *map(str, arguments)])
+    found = CliRunner().invoke(group, ["train", "multi-head", *map(str, arguments)])
     if found.exception is not None:
         raise found.exception
     return json.loads(found.stdout)
@@ -102,11 +102,11 @@ def given(monkeypatch):
     seen = {}
 
     def run(*arguments):
-        several_heads(*arguments, "--model", "m", "--output", "o")
+        multi_head(*arguments, "--model", "m", "--output", "o")
         return seen
 
     monkeypatch.setattr(
-        "encort.training.tasks.multi_head.train_several_heads", lambda heads, **_: seen.update(heads) or {}
+        "encort.training.tasks.multi_head.train_multi_head", lambda heads, **_: seen.update(heads) or {}
     )
     return run
 
@@ -168,7 +168,7 @@ def test_columns_headers_and_test_splits_are_those_of_the_head(tiny_encoder, tab
     for split, count in (("train", 12), ("validation", 6), ("test", 9)):
         write(f"intents/{split}.csv", "".join(rows[:count]))
     tagged = names.read_text()
-    found = several_heads(
+    found = multi_head(
         *("--head", f"intents=text-classification:{tmp_path / 'intents'}"),
         *("--header", "intents=said,meant", "--column", "intents.text=said", "--column", "intents.label=meant"),
         *("--head", f"names=token-classification:{names},{names},{write('test.conll', tagged + tagged)}"),
@@ -215,7 +215,7 @@ def train(tiny_encoder, tables, names, tmp_path):
             patch.setattr("transformers.trainer.DEFAULT_CALLBACKS", [*transformers.trainer.DEFAULT_CALLBACKS, Stop])
             stopped = contextlib.nullcontext() if stop_at is None else pytest.raises(StoppedError)
             with stopped:
-                return train_several_heads(
+                return train_multi_head(
                     heads, model=tiny_encoder, output=tmp_path / output, settings=settings, resume=resume
                 )
 

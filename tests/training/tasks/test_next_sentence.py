@@ -18,8 +18,8 @@ from encort.training.data.examples import Examples
 from encort.training.features import IGNORED, Collator
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings, default_learning_rate
-from encort.training.tasks.dual_encoder import TwoEncodersForNextSentence
-from encort.training.tasks.next_sentence import NextSentencePrediction, TwoEncoders
+from encort.training.tasks.dual_encoder import DualEncoderForNextSentence
+from encort.training.tasks.next_sentence import DualEncoderTask, NextSentencePrediction
 
 # Row R10 of the behaviours that the project is measured by.
 PAIRS = [
@@ -30,7 +30,7 @@ PAIRS = [
     ("Do you like watching TV shows?", "Yeah, I often watch it in my spare time", 1),
 ]
 UNKNOWN = ("my card is lost", "hello", -1)
-TASKS = [NextSentencePrediction, TwoEncoders]
+TASKS = [NextSentencePrediction, DualEncoderTask]
 EXAMPLES = Examples(train=None, validation=None, labels=["a", "b"])
 
 
@@ -65,7 +65,7 @@ def bert_head(train_pairs):
 
 @pytest.fixture(scope="module")
 def two_encoders(train_pairs):
-    return train_pairs(TwoEncoders(), from_scratch=True)
+    return train_pairs(DualEncoderTask(), from_scratch=True)
 
 
 def encoded(task, pretrained, *rows):
@@ -113,7 +113,7 @@ def test_rows_that_are_no_judged_pair_have_a_problem(changed, problem):
 def test_pairs_of_one_kind_cannot_be_learned(train_tiny, pairs, label):
     table = pairs(*[(f"a {number}", "b", label if number else 0) for number in range(12)])
     with pytest.raises(DatasetError, match="has no pairs of both kinds, labelled 1 and 0"):
-        train_tiny(task=TwoEncoders(), train=table)
+        train_tiny(task=DualEncoderTask(), train=table)
 
 
 def test_in_the_head_of_bert_the_first_logit_is_that_a_text_follows(bert_head):
@@ -146,7 +146,7 @@ def test_a_pretrained_head_is_kept(bert_head):
     assert torch.equal(network.cls.seq_relationship.weight, trained.cls.seq_relationship.weight)
 
 
-@pytest.mark.parametrize(("task", "unknown"), [(NextSentencePrediction, IGNORED), (TwoEncoders, -1)])
+@pytest.mark.parametrize(("task", "unknown"), [(NextSentencePrediction, IGNORED), (DualEncoderTask, -1)])
 @torch.inference_mode()
 def test_the_loss_ignores_unknown_pairs(task, unknown, tiny_encoder):
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
@@ -193,9 +193,9 @@ def test_a_batch_of_unknown_pairs_alone_does_no_harm(train_pairs, pairs, task):
 
 
 def test_two_encoders_learn_the_five_pairs(two_encoders, tiny_encoder):
-    model = TwoEncodersForNextSentence.from_pretrained(two_encoders.folder)
-    assert classes(model, TwoEncoders(), Pretrained.open(str(tiny_encoder), TrainingSettings())) == [1, 1, 0, 0, 1]
-    assert two_encoders.config["architectures"] == ["TwoEncodersForNextSentence"]
+    model = DualEncoderForNextSentence.from_pretrained(two_encoders.folder)
+    assert classes(model, DualEncoderTask(), Pretrained.open(str(tiny_encoder), TrainingSettings())) == [1, 1, 0, 0, 1]
+    assert two_encoders.config["architectures"] == ["DualEncoderForNextSentence"]
     assert two_encoders.config["id2label"] == {"0": "0", "1": "1"}
 
 
@@ -205,13 +205,13 @@ def test_two_encoders_are_served_alike(two_encoders, tmp_path):
 
 @torch.inference_mode()
 def test_a_saved_pair_of_encoders_gives_the_same_logits_again(two_encoders, tiny_encoder):
-    again = TwoEncodersForNextSentence.from_pretrained(two_encoders.folder).eval()
-    batch = encoded(TwoEncoders(), Pretrained.open(str(tiny_encoder), TrainingSettings()), *PAIRS)
+    again = DualEncoderForNextSentence.from_pretrained(two_encoders.folder).eval()
+    batch = encoded(DualEncoderTask(), Pretrained.open(str(tiny_encoder), TrainingSettings()), *PAIRS)
     torch.testing.assert_close(again(**batch).logits, two_encoders.trainer.model.eval()(**batch).logits)
 
 
 def test_a_pair_of_encoders_is_trained_further(two_encoders, train_pairs):
-    again = train_pairs(TwoEncoders(), model=two_encoders.folder, epochs=1, learning_rate=1e-6)
+    again = train_pairs(DualEncoderTask(), model=two_encoders.folder, epochs=1, learning_rate=1e-6)
     assert again.config == two_encoders.config
     before, after = (load_file(run.folder / "model.safetensors") for run in (two_encoders, again))
     assert before.keys() == after.keys()
@@ -220,7 +220,7 @@ def test_a_pair_of_encoders_is_trained_further(two_encoders, train_pairs):
 
 
 def test_the_usual_learning_rate_is_known_for_a_pair_of_encoders(two_encoders, train_pairs):
-    run = train_pairs(TwoEncoders(), model=two_encoders.folder, epochs=1, learning_rate=None)
+    run = train_pairs(DualEncoderTask(), model=two_encoders.folder, epochs=1, learning_rate=None)
     assert run.report.settings.learning_rate == default_learning_rate(24)
 
 
@@ -230,15 +230,15 @@ def test_a_pair_of_encoders_that_lacks_weights_is_refused(two_encoders, tmp_path
     del weights["encoder2.pooler.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks weights .*, encoder2\.pooler\.dense\.weight among them"):
-        TwoEncoders().network(Pretrained.open(str(folder), TrainingSettings()), EXAMPLES)
+        DualEncoderTask().network(Pretrained.open(str(folder), TrainingSettings()), EXAMPLES)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS_BY_NAME if name != "two-encoders"])
+@pytest.mark.parametrize("name", [name for name in TASKS_BY_NAME if name != "dual-encoder"])
 def test_no_other_task_takes_a_pair_of_encoders(name, two_encoders, pairs, tmp_path):
     output = tmp_path / "output"
     options = ["--model", two_encoders.folder, "--train", pairs(*PAIRS * 2), "--output", output]
     result = CliRunner().invoke(group, ["train", name, *map(str, options)])
-    message = "checkpoint is a model of two encoders, which only the task two-encoders trains further"
+    message = "checkpoint is a model of two encoders, which only the task dual-encoder trains further"
     assert isinstance(result.exception, CheckpointError | DatasetError)
     assert message in str(result.exception)
     assert not output.exists()
@@ -249,7 +249,7 @@ def test_of_a_pair_of_encoders_a_new_one_can_be_made(two_encoders):
     pretrained = Pretrained.open(
         str(two_encoders.folder), settings, from_scratch=True, config_changes={"num_hidden_layers": 2}
     )
-    network = TwoEncoders().network(pretrained, EXAMPLES)
+    network = DualEncoderTask().network(pretrained, EXAMPLES)
     for encoder in (network.encoder1, network.encoder2):
         assert len(encoder.encoder.layer) == 2
         assert {layer.p for layer in encoder.modules() if isinstance(layer, torch.nn.Dropout)} == {0.25}
@@ -258,7 +258,9 @@ def test_of_a_pair_of_encoders_a_new_one_can_be_made(two_encoders):
 
 
 def test_new_encoders_differ(tiny_encoder):
-    network = TwoEncoders().network(Pretrained.open(str(tiny_encoder), TrainingSettings(), from_scratch=True), EXAMPLES)
+    network = DualEncoderTask().network(
+        Pretrained.open(str(tiny_encoder), TrainingSettings(), from_scratch=True), EXAMPLES
+    )
     first, second = network.encoder1.state_dict(), network.encoder2.state_dict()
     name = "encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(first[name], second[name])
@@ -268,7 +270,7 @@ def test_new_encoders_differ(tiny_encoder):
 
 
 def test_both_encoders_begin_with_the_weights_of_the_pretrained_one(tiny_encoder):
-    network = TwoEncoders().network(Pretrained.open(str(tiny_encoder), TrainingSettings()), EXAMPLES)
+    network = DualEncoderTask().network(Pretrained.open(str(tiny_encoder), TrainingSettings()), EXAMPLES)
     expected = transformers.BertModel.from_pretrained(tiny_encoder).state_dict()
     for encoder in (network.encoder1, network.encoder2):
         found = encoder.state_dict()
@@ -281,8 +283,8 @@ def test_both_encoders_begin_with_the_weights_of_the_pretrained_one(tiny_encoder
 
 def test_encoder_2_reads_the_texts_in_the_other_order(tiny_encoder):
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
-    batch = encoded(TwoEncoders(), pretrained, ("my card", "is lost now", 1), ("hello", "the pin", 0))
-    other = encoded(TwoEncoders(), pretrained, ("is lost now", "my card", 1), ("the pin", "hello", 0))
+    batch = encoded(DualEncoderTask(), pretrained, ("my card", "is lost now", 1), ("hello", "the pin", 0))
+    other = encoded(DualEncoderTask(), pretrained, ("is lost now", "my card", 1), ("the pin", "hello", 0))
     for name in ("input_ids", "token_type_ids"):
         assert batch[f"reversed_{name}"].tolist() == other[name].tolist()
     assert batch["attention_mask"].tolist() == other["attention_mask"].tolist()
@@ -294,15 +296,15 @@ def test_encoder_2_reads_the_texts_in_the_other_order(tiny_encoder):
 @torch.inference_mode()
 def test_padding_changes_no_logit_of_two_encoders(tiny_encoder):
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
-    network = TwoEncoders().network(pretrained, EXAMPLES).eval()
-    together = network(**encoded(TwoEncoders(), pretrained, *PAIRS)).logits
-    alone = [network(**encoded(TwoEncoders(), pretrained, pair)).logits for pair in PAIRS]
+    network = DualEncoderTask().network(pretrained, EXAMPLES).eval()
+    together = network(**encoded(DualEncoderTask(), pretrained, *PAIRS)).logits
+    alone = [network(**encoded(DualEncoderTask(), pretrained, pair)).logits for pair in PAIRS]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
 def test_too_long_pairs_are_cut_alike_in_either_order(tiny_encoder):
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings(max_length=9))
-    batch = encoded(TwoEncoders(), pretrained, ("my card is lost the pin", "hello my card play is", 1))
+    batch = encoded(DualEncoderTask(), pretrained, ("my card is lost the pin", "hello my card play is", 1))
     assert batch["input_ids"].shape == batch["reversed_input_ids"].shape == (1, 9)
 
 
@@ -332,7 +334,7 @@ def electra(tiny_encoder, tmp_path):
 def test_two_encoders_of_another_architecture_are_refused(train_tiny, pairs, electra, tmp_path, from_scratch):
     with pytest.raises(CheckpointError, match="electra is no BERT, of which a model of two encoders is made"):
         train_tiny(
-            task=TwoEncoders(),
+            task=DualEncoderTask(),
             model=electra,
             train=pairs(*PAIRS),
             validation=pairs(*PAIRS),
@@ -345,5 +347,5 @@ def test_two_encoders_of_another_architecture_are_refused(train_tiny, pairs, ele
 def test_a_refused_encoder_leaves_nothing_behind(train_tiny, pairs, electra, tmp_path):
     table = pairs(*PAIRS)
     with pytest.raises(CheckpointError):
-        train_tiny(task=TwoEncoders(), model=electra, train=table, validation=table, output=tmp_path / "output")
+        train_tiny(task=DualEncoderTask(), model=electra, train=table, validation=table, output=tmp_path / "output")
     assert {file.name for file in tmp_path.iterdir()} == {"pairs.csv", "electra"}

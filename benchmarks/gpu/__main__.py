@@ -1,0 +1,5 @@
+"""Run with `python -m encort.benchmarks.gpu`."""
+
+from encort.benchmarks.gpu.race import main
+
+main()

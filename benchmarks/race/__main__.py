@@ -1,0 +1,5 @@
+"""Run with `python -m encort.benchmarks.race`."""
+
+from encort.benchmarks.race.race import main
+
+main()

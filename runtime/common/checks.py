@@ -1,0 +1,53 @@
+"""Checks of options: closed sets and numbers."""
+
+import numbers
+import operator
+from enum import StrEnum
+from typing import SupportsIndex, TypeVar
+
+from encort.runtime.common.errors import InputError, InputTypeError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = None) -> Choice:
+    """The member of an enumeration with that value.
+
+    Args:
+        name: Of the option, for the message.
+        beside: Another value that the option has.
+
+    Raises:
+        InputError: There is none; the message lists them.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        have = ", ".join([*([] if beside is None else [beside]), *kind])
+        raise InputError(f"{name} must be one of {have}; got {value!r}") from None
+
+
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Refuse what is no whole number; those of numpy are.
+
+    Args:
+        name: Of the option, for the message.
+
+    Raises:
+        InputTypeError: It is none.
+        InputError: It is below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise InputTypeError(f"{name} must be a whole number, got {value!r}")
+    if operator.index(value) < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        InputTypeError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputTypeError(f"{name} must be a number, got {value!r}")
