@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from encort import errors
     from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.bundle.manifest import HeadInfo, Manifest, Task, Variant
-    from encort.runtime.common import errors
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
-    from encort.runtime.serving.service import AsyncService, Service, ServiceContext
+    from encort.runtime.serving.service import AsyncService, RequestOptions, Service, ServiceContext
     from encort.runtime.tasks.results import Answer, Classification, Matches, Span
     from encort.runtime.text.token_batch import TokenBatch
 
@@ -43,6 +43,7 @@ __all__ = [
     "Manifest",
     "Matches",
     "Model",
+    "RequestOptions",
     "Service",
     "ServiceContext",
     "Span",
@@ -65,6 +66,7 @@ _HOMES = {
     "Histogram": "encort.runtime.engine.stats",
     "Manifest": "encort.runtime.bundle.manifest",
     "Model": "encort.runtime.model",
+    "RequestOptions": "encort.runtime.serving.service",
     "Service": "encort.runtime.serving.service",
     "ServiceContext": "encort.runtime.serving.service",
     "Span": "encort.runtime.tasks.results",

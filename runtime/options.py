@@ -1,72 +1,88 @@
-"""How a bundle is loaded: what `load` takes, checked; and the checks that other options share."""
+"""Options of `load`, checked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, Literal
 
 from encort.runtime.bundle.manifest import Device, Precision
 from encort.runtime.common.checks import check_whole, choice
 from encort.runtime.common.errors import InputError
 from encort.runtime.engine.session import PROVIDERS
 
-AUTO = "auto"
+AUTO: Final = "auto"
+
+PrecisionName = Literal["auto", "fp32", "fp16", "int8"]
+"""Precisions that `load` takes; `"auto"` is the exporter's first choice."""
+
+DeviceName = Literal[
+    "auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"
+]
+"""Devices that `load` takes; `"auto"` is the CPU and `"cuda"` the first GPU. Higher GPU numbers work too."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a bundle is loaded; see `load`."""
+class LoadOptions:
+    """Options of `load`; see there."""
 
-    device: str = AUTO
-    precision: str = AUTO
+    device: DeviceName | Sequence[DeviceName] = AUTO
+    precision: PrecisionName | Precision = AUTO
     threads: int | None = None
     spinning: bool = False
     provider: str | None = None
     provider_options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.device != AUTO:
-            _device(self.device)
+        self.device_kind  # noqa: B018 - parses the device, and so checks it
         if self.precision != AUTO:
             choice(Precision, "precision", self.precision, beside=AUTO)
         if self.threads is not None:
             check_whole("threads", self.threads, least=1)
-        if self.is_foreign and not (self.device in (AUTO, Device.CPU) and self.precision in (AUTO, Precision.FP32)):
+        if self.is_portable and not (self.device in (AUTO, "cpu") and self.precision in (AUTO, "fp32")):
             raise InputError(f"{self.provider} runs the portable graph: leave device and precision out")
 
     @property
-    def chosen_device(self) -> Device:
-        return Device.CPU if self.device == AUTO else _device(self.device)[0]
+    def device_kind(self) -> Device:
+        """Kind of device that runs the graph."""
+        return _parse_devices(self.device)[0]
 
     @property
-    def device_numbers(self) -> Sequence[int]:
-        """Of the GPUs to use; the first where none is named."""
-        return () if self.chosen_device is Device.CPU else _device(self.device)[1]
+    def gpu_numbers(self) -> Sequence[int]:
+        """Numbers of the GPUs to use; empty on the CPU."""
+        return _parse_devices(self.device)[1]
 
     @property
-    def chosen_precision(self) -> Precision | None:
-        """None where the exporter's first choice is taken."""
+    def wanted_precision(self) -> Precision | None:
+        """Precision that was asked for; None for the exporter's first choice."""
         return None if self.precision == AUTO else Precision(self.precision)
 
     @property
-    def chosen_provider(self) -> str:
-        """ONNX Runtime's name of it."""
-        return self.provider or PROVIDERS[self.chosen_device]
+    def execution_provider(self) -> str:
+        """ONNX Runtime's name of the execution provider."""
+        return self.provider or PROVIDERS[self.device_kind]
 
     @property
-    def is_foreign(self) -> bool:
-        """Whether the provider is another than the one that the device's graphs were made for."""
-        return self.provider not in (None, PROVIDERS[self.chosen_device])
+    def is_portable(self) -> bool:
+        """Whether the provider is not the device's own one, so that only the portable graph fits it."""
+        return self.provider not in (None, PROVIDERS[self.device_kind])
 
 
-def _device(name: object) -> tuple[Device, Sequence[int]]:
-    """Kind and numbers of what `"cpu"`, `"cuda"`, `"cuda:1"` or `"cuda:0,1"` names.
+def _parse_devices(device: object) -> tuple[Device, list[int]]:
+    """Return kind and GPU numbers of `"cpu"`, `"cuda"`, `"cuda:1"`, `"cuda:0,1"` or `["cuda:0", "cuda:1"]`.
 
     Raises:
-        InputError: It names nothing.
+        InputError: It names no device.
     """
-    kind, colon, rest = name.partition(":") if isinstance(name, str) else (name, "", "")
-    device = choice(Device, "device", cast("str", kind), beside=AUTO)
-    numbers = rest.split(",") if colon else ["0"]
-    if (colon and device is Device.CPU) or not all(number.isdecimal() for number in numbers):
-        raise InputError(f'device must be "cpu", "cuda", or name GPUs as "cuda:1" or "cuda:0,1"; got {name!r}')
-    return device, [int(number) for number in dict.fromkeys(numbers)]
+    names = list(device) if isinstance(device, Sequence) and not isinstance(device, str) else [device]
+    kinds, numbers = set[Device](), dict[int, None]()
+    for name in names:
+        text = str(name)
+        kind, colon, rest = text.partition(":")
+        kinds.add(Device.CPU if kind == AUTO else choice(Device, "device", kind, beside=AUTO))
+        parts = rest.split(",") if colon else ["0"]
+        if (colon and kind != Device.CUDA) or not all(part.isdecimal() for part in parts):
+            raise InputError(f'device must be "cpu", "cuda", or name GPUs as "cuda:1" or "cuda:0,1"; got {name!r}')
+        numbers |= dict.fromkeys(map(int, parts))
+    if len(kinds) != 1 or (kinds == {Device.CPU} and len(names) > 1):
+        raise InputError(f'several devices must be GPUs, as ["cuda:0", "cuda:1"]; got {device!r}')
+    (kind_of_all,) = kinds
+    return kind_of_all, list(numbers) if kind_of_all is Device.CUDA else []

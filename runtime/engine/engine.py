@@ -1,8 +1,8 @@
-"""Micro-batches to arrays: the sessions of a model, its threads, and its one budget of cores.
+"""Token ids to arrays: the sessions of a model, its threads, and its one budget of cores.
 
-Many micro-batches run side by side, one core each, which is how a core does most. A micro-batch that is alone runs
-over all cores, which is how it is done soonest. Each way has a session of its own, since ONNX Runtime fixes the
-threads of a session when it opens; the second opens when it is first worth it.
+Many micro-batches run side by side, one core each: that gives the most throughput. A micro-batch that runs alone takes
+all cores: that gives the lowest latency. ONNX Runtime fixes the number of threads when a session opens, so each way has
+a session of its own. The second session opens when a second micro-batch runs alone.
 """
 
 import logging
@@ -21,10 +21,9 @@ from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.engine.costs import Costs, measure_costs
-from encort.runtime.engine.pending import Pending
+from encort.runtime.engine.pending import BoundedMap
 from encort.runtime.engine.planner import ExecutionSlots, plan
 from encort.runtime.engine.session import Runner
-from encort.runtime.engine.spread import BoundedMap
 from encort.runtime.engine.stats import Recorder
 from encort.runtime.text.token_batch import TokenBatch
 
@@ -35,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class Engine:
-    """Runs the graph of one variant on a budget of cores; any number of threads may call it."""
+    """Runs the graph of one variant on a budget of cores. Any number of threads may call it."""
 
     def __init__(
         self,
@@ -44,98 +43,87 @@ class Engine:
         *,
         threads: int,
         costs: Costs,
-        may_widen: bool,
+        has_all_cores_session: bool,
         slots: ExecutionSlots | None = None,
     ) -> None:
-        """Open the first session.
+        """Open the session for single cores.
 
         Args:
-            open_session: Opens a session of that many threads.
+            variant: Graph to run.
+            open_session: Opens a session with the given number of threads.
             threads: Cores to keep busy.
-            costs: Of a run, for the planner.
-            may_widen: A session may have several threads, as those of the CPU provider.
-            slots: Of devices that run the micro-batches; None leaves them to the cores.
+            costs: Cost model of the planner.
+            has_all_cores_session: Whether a session may use several threads, as on the CPU provider.
+            slots: How many micro-batches run in parallel and how large they are; None: one per core.
         """
-        self.variant, self.threads = variant, threads
+        self.variant, self.threads, self.costs = variant, threads, costs
         self.slots = slots or ExecutionSlots.of_cores(threads)
-        self.costs = costs
         self.recorder = Recorder()
-        self._open_session, self._may_widen = open_session, may_widen
-        self._one_core: Runner | None = open_session(1)
+        self._open_session, self._has_all_cores_session = open_session, has_all_cores_session
+        self._single_core: Runner | None = open_session(1)
         self._all_cores: Runner | None = None
         self._runs_alone = 0
-        self._running = 0
+        self._running: set[object] = set()
         self._changed, self._opening = threading.Condition(), threading.Lock()
         self._workers = ThreadPoolExecutor(max(threads, self.slots.in_flight), thread_name_prefix="encort")
         self._process = os.getpid()
         self._closed = False
 
     def run(self, batch: TokenBatch, outputs: Sequence[str]) -> list[FloatArray]:
-        """Outputs for all rows of a batch: one row a row, or one row a token as in `batch.ids`.
+        """Return outputs of the graph for all rows of a batch.
+
+        A single micro-batch runs in the calling thread, on all cores, if nothing else runs.
+
+        Args:
+            batch: Rows of token ids.
+            outputs: Names of the graph's outputs.
+
+        Returns:
+            One float32 array per output: `(rows, ...)`, or `(tokens, ...)` in the order of `batch.ids`.
 
         Raises:
             ModelClosedError: The engine was closed.
             EncortError: ONNX Runtime refused a run, or the process is a fork.
         """
-        return self.begin(batch, outputs).result()
-
-    def begin(self, batch: TokenBatch, outputs: Sequence[str]) -> Pending[list[FloatArray]]:
-        """Begin what `run` does; a micro-batch that is alone is run by who waits for it."""
         self.check_open()
-        arrays = [self._empty(batch, output) for output in outputs]
-        micro_batches = plan(batch.lengths, self.slots, costs=self.costs, mixed=self.mixes_lengths)
+        micro_batches, arrays = self._plan(batch), _OutputArrays(self.variant, batch, outputs)
+        if len(micro_batches) != 1 or not self.is_idle:
+            return _PendingRun(self, micro_batches, arrays).result()
+        with self._counted_as_running():
+            self.check_open()  # after counting: `close` waits for the count
+            arrays.put(micro_batches[0], self._run(batch.rows(micro_batches[0]), outputs, alone=True))
+        return arrays.values
 
-        def fill(indices: Int64Array, *, alone: bool = False) -> None:
-            found = self.run_rows(batch.rows(indices), outputs, alone=alone)
-            for output, array, rows in zip(outputs, arrays, found, strict=True):
-                if self.is_tokenwise(output):
-                    positions, counts = batch.tokens(indices)
-                    array[positions[counts]] = rows[counts]
-                else:
-                    array[indices] = rows
+    def start(self, batch: TokenBatch, outputs: Sequence[str]) -> "_PendingRun":
+        """Start `run` in the engine's threads.
 
-        if len(micro_batches) == 1 and self.is_idle:
+        Raises:
+            ModelClosedError: The engine was closed.
+            EncortError: The process is a fork.
+        """
+        self.check_open()
+        return _PendingRun(self, self._plan(batch), _OutputArrays(self.variant, batch, outputs))
 
-            def run_alone() -> list[FloatArray]:
-                with self._counted_as_running():
-                    self.check_open()  # after the count, for which `close` waits
-                    fill(micro_batches[0], alone=True)
-                return arrays
-
-            return Pending(run_alone, cancel=lambda: None)
-        spread = BoundedMap(self.submit, fill, micro_batches, parallel=self.slots.parallel + self.slots.in_flight)
-
-        def wait() -> list[FloatArray]:
-            spread.result()
-            return arrays
-
-        return Pending(wait, spread.cancel)
-
-    def run_rows(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool) -> list[FloatArray]:
-        """One micro-batch in the calling thread.
+    def run_micro_batch(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool
+    ) -> list[FloatArray]:
+        """Run one micro-batch in the calling thread.
 
         Args:
-            inputs: Of the graph, by name, `attention_mask` always among them.
-            alone: Nothing else waits for a core, so it may have all of them.
+            inputs: Inputs of the graph by name, each `(rows, sequence)` int64, and always `attention_mask`.
+            outputs: Names of the graph's outputs.
+            alone: Nothing else waits for a core, so the run may take all of them.
+
+        Returns:
+            One float32 array per output: `(rows, ...)` or `(rows, sequence, ...)`.
         """
-        mask = inputs["attention_mask"]
         with self._counted_as_running():
-            session = self._session(alone=alone)
-            begin = time.perf_counter()
-            try:
-                arrays = session.run(outputs, inputs)
-            except BaseException:
-                self.recorder.count(failures=1)
-                raise
-            self.recorder.observe("run_seconds", time.perf_counter() - begin)
-        tokens = int(mask.sum())
-        self.recorder.count(texts=len(mask), tokens=tokens, padding=mask.size - tokens, runs=1)
-        return arrays
+            return self._run(inputs, outputs, alone=alone)
 
     def submit(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
     ) -> "Future[Result]":
-        """Call a function in one of the threads.
+        """Call a function in one of the engine's threads.
 
         Raises:
             ModelClosedError: The engine was closed.
@@ -146,10 +134,10 @@ class Engine:
         except RuntimeError as error:
             if not self._closed:
                 raise
-            raise ModelClosedError(_CLOSED) from error  # by another thread meanwhile
+            raise ModelClosedError(_CLOSED) from error  # another thread closed it meanwhile
 
     def check_open(self) -> None:
-        """Refuse to work after a close, and in a forked child.
+        """Refuse to work after `close` and in a forked child.
 
         Raises:
             ModelClosedError: The engine was closed.
@@ -162,92 +150,155 @@ class Engine:
 
     @property
     def mixes_lengths(self) -> bool:
-        """Whether rows of different lengths share runs without being computed at one length."""
+        """Whether rows of different lengths can share a run without computing all of them at the longest length."""
         return self.variant.layout in (Layout.RAGGED, Layout.PACKED)
 
     @property
     def is_fork(self) -> bool:
-        """Whether this is a child of the process that opened the engine, without its threads."""
+        """Whether this is a forked child of the process that opened the engine, without its threads."""
         return os.getpid() != self._process
 
     @property
     def is_idle(self) -> bool:
-        return self._running == 0
+        """Whether no micro-batch runs."""
+        return not self._running
 
-    def is_tokenwise(self, output: str) -> bool:
-        """Whether the output has a row a token and not a row a text."""
-        return self.variant.is_tokenwise(output)
-
-    def warm_up(self, longest: int) -> None:
-        """Open both sessions and let them take the memory that a text of that many tokens needs."""
+    def warm_up(self, max_length: int) -> None:
+        """Open both sessions, start the threads and take the memory that a text of `max_length` tokens needs."""
         self.check_open()
         names = list(self.variant.outputs)
-        for session in {self._narrow, self._session(alone=True), self._session(alone=True)}:
-            for length in (1, longest):
-                session.run(names, self._any_rows(1, length))
-        for done in [self.submit(os.getpid) for _ in range(self.threads)]:
-            done.result()
+        for session in {self._single_core_session, self._session(alone=True), self._session(alone=True)}:
+            for length in (1, max_length):
+                session.run(names, self._sample_rows(1, length))
+        for future in [self.submit(os.getpid) for _ in range(self.threads)]:
+            future.result()
 
-    def measure_costs(self, longest: int) -> Costs:
-        """Measure the costs of a run on this machine, and plan by them from now on."""
+    def measure_costs(self, max_length: int) -> Costs:
+        """Measure the costs of a run on this machine and plan by them from now on."""
         self.check_open()
         names = list(self.variant.outputs)
         self.costs = measure_costs(
-            lambda rows, length: self._narrow.run(names, self._any_rows(rows, length)), longest=longest
+            lambda rows, length: self._single_core_session.run(names, self._sample_rows(rows, length)),
+            longest=max_length,
         )
         return self.costs
 
     def close(self) -> None:
-        """Finish the micro-batches that run, and let threads and sessions go; closing twice is fine."""
+        """Finish the micro-batches that run, then drop threads and sessions. Closing twice is fine."""
         self._closed = True
         if not self.is_fork:
             self._workers.shutdown()
             with self._changed:
                 self._changed.wait_for(lambda: self.is_idle)
-                self._one_core = self._all_cores = None
+                self._single_core = self._all_cores = None
+
+    def _plan(self, batch: TokenBatch) -> list[Int64Array]:
+        return plan(batch.lengths, self.slots, costs=self.costs, mixed=self.mixes_lengths)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool) -> list[FloatArray]:
+        """Run one micro-batch and count it in the stats."""
+        session, mask = self._session(alone=alone), inputs["attention_mask"]
+        start = time.perf_counter()
+        try:
+            arrays = session.run(outputs, inputs)
+        except BaseException:
+            self.recorder.count(failures=1)
+            raise
+        tokens = int(mask.sum())
+        self.recorder.observe("run_seconds", time.perf_counter() - start)
+        self.recorder.count(texts=len(mask), tokens=tokens, padding=mask.size - tokens, runs=1)
+        return arrays
 
     def _session(self, *, alone: bool) -> Runner:
-        """The session for a run; a process that runs a single text is done before a second one has opened."""
-        if not alone or self.threads == 1 or not self._may_widen:
-            return self._narrow
+        """Return the session for a run. A process that runs one text only never opens the second session."""
+        if not alone or self.threads == 1 or not self._has_all_cores_session:
+            return self._single_core_session
         with self._opening:
             self._runs_alone += 1
             if self._all_cores is None and self._runs_alone > 1:
-                self._all_cores = self._opened_wide()
-            return self._all_cores or self._narrow
+                self._all_cores = self._open_all_cores_session()
+            return self._all_cores or self._single_core_session
 
     @property
-    def _narrow(self) -> Runner:
-        if self._one_core is None:
+    def _single_core_session(self) -> Runner:
+        if self._single_core is None:
             raise ModelClosedError(_CLOSED)
-        return self._one_core
+        return self._single_core
 
-    def _opened_wide(self) -> Runner:
+    def _open_all_cores_session(self) -> Runner:
         try:
             return self._open_session(self.threads)
         except EncortError as error:
             log.warning("single texts run on one core, because the model cannot be opened again: %s", error)
-            return self._narrow
+            return self._single_core_session
 
     @contextmanager
     def _counted_as_running(self) -> Iterator[None]:
-        with self._changed:
-            self._running += 1
+        """Count a run. Adding and removing a token of its own stays right if an exception interrupts either."""
+        token = object()
         try:
+            with self._changed:
+                self._running.add(token)
             yield
         finally:
             with self._changed:
-                self._running -= 1
+                self._running.discard(token)
                 self._changed.notify_all()
 
-    def _any_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
+    def _sample_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
         ids = np.zeros((rows, length), np.int64)
         return dict.fromkeys(self.variant.inputs, ids) | {"attention_mask": ids + 1}
 
-    def _empty(self, batch: TokenBatch, output: str) -> FloatArray:
-        rows = len(batch.ids) if self.is_tokenwise(output) else len(batch)
-        sizes = [int(axis) for axis in self.variant.outputs[output] if axis.isdecimal()]
-        return np.empty((rows, *sizes), np.float32)
+
+class _OutputArrays:
+    """Outputs of a whole batch, filled one micro-batch at a time.
+
+    Attributes:
+        values: One float32 array per output.
+    """
+
+    def __init__(self, variant: Variant, batch: TokenBatch, outputs: Sequence[str]) -> None:
+        self.batch, self.outputs = batch, outputs
+        self._tokenwise = [variant.is_tokenwise(output) for output in outputs]
+        self.values: list[FloatArray] = [
+            np.empty((len(batch.ids) if tokenwise else len(batch), *_fixed_axes(variant, output)), np.float32)
+            for output, tokenwise in zip(outputs, self._tokenwise, strict=True)
+        ]
+
+    def put(self, indices: Int64Array, arrays: Sequence[FloatArray]) -> None:
+        """Copy the outputs of one micro-batch, whose rows have these indices in the batch."""
+        for tokenwise, value, array in zip(self._tokenwise, self.values, arrays, strict=True):
+            if tokenwise:
+                positions, counts = self.batch.tokens(indices)
+                value[positions[counts]] = array[counts]
+            else:
+                value[indices] = array
+
+
+class _PendingRun:
+    """A batch that runs in the engine's threads; see `Pending`."""
+
+    def __init__(self, engine: Engine, micro_batches: Sequence[Int64Array], arrays: _OutputArrays) -> None:
+        self._engine, self._arrays = engine, arrays
+        parallel = engine.slots.parallel + engine.slots.in_flight
+        self._map = BoundedMap(engine.submit, self._run, micro_batches, parallel=parallel)
+
+    def result(self) -> list[FloatArray]:
+        """Wait for the outputs."""
+        self._map.result()
+        return self._arrays.values
+
+    def cancel(self) -> None:
+        """Start no more micro-batches."""
+        self._map.cancel()
+
+    def _run(self, indices: Int64Array) -> None:
+        rows = self._arrays.batch.rows(indices)
+        self._arrays.put(indices, self._engine.run_micro_batch(rows, self._arrays.outputs, alone=False))
+
+
+def _fixed_axes(variant: Variant, output: str) -> list[int]:
+    return [int(axis) for axis in variant.outputs[output] if axis.isdecimal()]
 
 
 _CLOSED = "this model was closed; load the bundle again"

@@ -1,53 +1,118 @@
-"""Work that is begun while the results of what came before it are used."""
+"""Work that goes on in other threads: awaited, cancelled, prefetched, or spread over threads a few items at a time."""
 
+import itertools
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from concurrent.futures import Future
+from typing import Any, Generic, Protocol, TypeVar
 
 from encort.runtime.common.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
-@dataclass(frozen=True)
-class Pending(Generic[Result]):
-    """Work that goes on in threads.
+class Pending(Protocol[Result_co]):
+    """Work that was started in other threads."""
 
-    Attributes:
-        result: Waits for it.
-        cancel: Begins no more of it; what runs is finished, and read by nobody.
-    """
+    def result(self) -> Result_co:
+        """Wait for the result."""
 
-    result: Callable[[], Result]
-    cancel: Callable[[], None]
+    def cancel(self) -> None:
+        """Start no more of the work. Parts that run already are finished, and their results are dropped."""
 
 
-def prefetch(begin: Callable[[Item], Pending[Result]], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order, each given when the next is begun; whoever leaves early cancels what is begun.
+def prefetch(start: Callable[[Item], Pending[Result]], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield one result per item, in order, and start the next item's work before each result is yielded.
+
+    Closing the iterator early cancels pending work.
 
     Args:
-        begin: Begins the work on an item.
-        items: Whose own error, or that of a beginning, comes after the results of the items before.
+        start: Starts the work on one item.
+        items: Read one item ahead.
+
+    Raises:
+        InputError: Reading or starting an item failed. It is raised after the results of the items before it.
     """
-    remaining = map(begin, items)
-    waiting: Pending[Result] | None = None
+    started = map(start, items)
+    current = next(started, None)
     following: Pending[Result] | None = None
     try:
-        while True:
-            wrong: InputError | None = None
+        while current is not None:
+            failure: InputError | None = None
             try:
-                following = next(remaining, None)
-            except InputError as error:  # what came before was good
-                following, wrong = None, error
-            if waiting is not None:
-                yield waiting.result()
-            if wrong is not None:
-                raise wrong
-            if following is None:
-                return
-            waiting = following
+                following = next(started, None)
+            except InputError as error:
+                following, failure = None, error
+            yield current.result()
+            if failure is not None:
+                raise failure
+            current = following
     finally:
-        for each in (waiting, following):
-            if each is not None:
-                each.cancel()
+        for pending in (current, following):
+            if pending is not None:
+                pending.cancel()
+
+
+class BoundedMap(Generic[Item]):
+    """Calls a function with each item in a pool of threads, with a bounded number of items in the pool at a time.
+
+    A thread that finishes an item submits the next one at the end of the pool's queue, so that other callers of the
+    pool get their turn between two items.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[..., "Future[Any]"],
+        function: Callable[[Item], None],
+        items: Iterable[Item],
+        *,
+        parallel: int,
+    ) -> None:
+        """Submit the first items.
+
+        Args:
+            submit: Makes a thread of the pool call a function with arguments.
+            function: Called once per item.
+            parallel: Most items in the pool at a time.
+        """
+        self._submit, self._function, self._remaining = submit, function, iter(items)
+        self._futures: deque[Future[Any]] = deque()
+        self._lock, self._stopped = threading.Lock(), False
+        try:
+            for _ in range(parallel):
+                self._submit_next()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def result(self) -> None:
+        """Wait for all items. The first error is raised, and the items that were not started are dropped."""
+        try:
+            while self._futures:
+                self._futures.popleft().result()
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Start no more items."""
+        with self._lock:
+            self._stopped = True
+        for future in self._futures:
+            future.cancel()
+
+    def _work(self, item: Item) -> None:
+        try:
+            self._function(item)
+        except BaseException:
+            self._stopped = True
+            raise
+        # Before this future is done: `result` must find the next one when it looks for more.
+        self._submit_next()
+
+    def _submit_next(self) -> None:
+        with self._lock:
+            if not self._stopped:
+                self._futures.extend(self._submit(self._work, item) for item in itertools.islice(self._remaining, 1))

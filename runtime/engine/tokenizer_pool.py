@@ -1,35 +1,40 @@
-"""Tokenization in the engine's threads, while the model runs what was tokenized before."""
+"""Tokenization in the engine's threads, while the model runs the texts that were tokenized before."""
 
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import cast
 
-from encort.runtime.common.checks import check_whole, choice
+from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.engine import Engine
-from encort.runtime.engine.pending import Pending, prefetch
+from encort.runtime.engine.pending import prefetch
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, joined
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import check_texts, is_token_ids
 from encort.runtime.text.windows import Overflow
 
 CHUNK = 8192
-"""Texts that are planned together: enough of every length, few enough that memory stays flat."""
+"""Texts that are planned together: enough to find rows of equal length, few enough that memory stays flat."""
 _SLICE = 16
 """Texts that one thread tokenizes at a time."""
 
 
 class TokenizerPool:
-    """A tokenizer over the threads and the cores of an engine; any number of threads may call it."""
+    """A tokenizer that uses the threads and cores of an engine. Any number of threads may call it."""
 
     def __init__(
         self, tokenizer: Tokenizer, engine: Engine, *, return_offsets: bool, reverse: bool, all_cores: bool
     ) -> None:
-        """See `Tokenizer` for the options, which are those of a model.
+        """Share the engine's threads.
 
         Args:
-            all_cores: The engine has every core that the process may use, as the library below takes them too.
+            tokenizer: The bundle's tokenizer.
+            engine: Its threads tokenize.
+            return_offsets: See `Tokenizer`.
+            reverse: See `Tokenizer`.
+            all_cores: The engine uses every core of the process, so the tokenizers library may do so too.
         """
         self._tokenizer, self._engine = tokenizer, engine
         self._return_offsets, self._reverse, self._all_cores = return_offsets, reverse, all_cores
@@ -38,58 +43,80 @@ class TokenizerPool:
         self,
         texts: Sequence[Text] | Sequence[TokenIds],
         *,
-        overflow: str = Overflow.TRUNCATE,
+        overflow: Overflow = "truncate",
         stride: int | None = None,
         first: int = 0,
     ) -> TokenBatch:
-        """See `Model.tokenize`."""
-        return self._begin(texts, choice(Overflow, "overflow", overflow), stride, first).result()
+        """Tokenize texts; see `Model.tokenize`."""
+        self._engine.check_open()
+        if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
+            return self._tokenize(texts, overflow, stride, first, all_cores=False)
+        return self._start(cast("Sequence[Text]", texts), overflow, stride, first).result()
 
-    def stream(self, texts: Iterable[Text], *, overflow: str, stride: int | None, chunk: int) -> Iterator[TokenBatch]:
-        """See `Model.tokenize_stream`."""
+    def stream(
+        self, texts: Iterable[Text], *, overflow: Overflow, stride: int | None, chunk: int
+    ) -> Iterator[TokenBatch]:
+        """Tokenize any number of texts, one chunk ahead of the caller; see `Model.tokenize_stream`."""
         if isinstance(texts, str | bytes):
             raise InputTypeError(f"expected texts, got one {type(texts).__name__}: put it in a list")
         check_whole("chunk", chunk, least=1)
-        policy, remaining = choice(Overflow, "overflow", overflow), iter(texts)
+        remaining = iter(texts)
         chunks = iter(lambda: list(itertools.islice(remaining, chunk)), [])
-        numbered = enumerate(chunks)
-        return prefetch(lambda part: self._begin(part[1], policy, stride, part[0] * chunk), numbered)
+        return prefetch(
+            lambda numbered: self._start(numbered[1], overflow, stride, numbered[0] * chunk), enumerate(chunks)
+        )
 
-    def _begin(
-        self, texts: Sequence[Text] | Sequence[TokenIds], overflow: Overflow, stride: int | None, first: int
-    ) -> Pending[TokenBatch]:
-        """Begin in the engine's threads."""
-        self._engine.check_open()
-
-        def tokenize(
-            part: Sequence[Text] | Sequence[TokenIds], start: int = 0, *, all_cores: bool = False
-        ) -> TokenBatch:
-            begin = time.perf_counter()
-            batch = self._tokenizer(
-                part,
-                overflow=overflow,
-                stride=stride,
-                first=first + start,
-                return_offsets=self._return_offsets,
-                reverse=self._reverse,
-                all_cores=all_cores,
+    def _start(self, texts: Sequence[Text], overflow: Overflow, stride: int | None, first: int) -> "_PendingBatch":
+        """Start tokenizing a list of texts in the engine's threads."""
+        texts = tuple(texts)  # the caller may change the list meanwhile
+        has_ids = bool(is_token_ids(texts))
+        size = len(texts) if self._all_cores or has_ids else _SLICE
+        if not has_ids:
+            check_texts(texts, first=first)
+        futures = [
+            self._engine.submit(
+                self._tokenize, texts[start : start + size], overflow, stride, first + start, all_cores=self._all_cores
             )
-            self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - begin)
-            self._engine.recorder.count(truncated=int(batch.truncated.sum()))
-            return batch
-
-        if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
-            return Pending(lambda: tokenize(texts), cancel=lambda: None)
-        whole = cast("Sequence[Text]", tuple(texts))
-        check_texts(whole, first=first)
-        starts = range(0, len(whole), len(whole) if self._all_cores else _SLICE)
-        parts = [
-            self._engine.submit(tokenize, whole[start:stop], start, all_cores=self._all_cores)
-            for start, stop in zip(starts, [*starts[1:], len(whole)], strict=True)
+            for start in range(0, len(texts), size)
         ]
+        return _PendingBatch(futures, texts)
 
-        def cancel() -> None:
-            for part in parts:
-                part.cancel()
+    def _tokenize(
+        self,
+        texts: Sequence[Text] | Sequence[TokenIds],
+        overflow: Overflow,
+        stride: int | None,
+        first: int,
+        *,
+        all_cores: bool,
+    ) -> TokenBatch:
+        """Tokenize in this thread, and count time and truncated texts."""
+        start = time.perf_counter()
+        batch = self._tokenizer(
+            texts,
+            overflow=overflow,
+            stride=stride,
+            first=first,
+            return_offsets=self._return_offsets,
+            reverse=self._reverse,
+            all_cores=all_cores,
+        )
+        self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - start)
+        self._engine.recorder.count(truncated=int(batch.truncated.sum()))
+        return batch
 
-        return Pending(lambda: joined([part.result() for part in parts], whole), cancel)
+
+class _PendingBatch:
+    """Texts that are tokenized in the engine's threads; see `Pending`."""
+
+    def __init__(self, futures: Sequence["Future[TokenBatch]"], texts: Sequence[Text]) -> None:
+        self._futures, self._texts = futures, texts
+
+    def result(self) -> TokenBatch:
+        """Wait for all parts and return them as one batch."""
+        return joined([future.result() for future in self._futures], self._texts)
+
+    def cancel(self) -> None:
+        """Tokenize no more parts."""
+        for future in self._futures:
+            future.cancel()

@@ -1,337 +1,217 @@
 """Concurrent callers to micro-batches: one bounded queue in front of an engine.
 
-A caller's text waits as rows of tokens. Whenever a core is free, the row that has waited longest is run with others of
-its length, or with those behind it where the graph takes mixed lengths. Nobody's row is run in vain: not for callers
-who left, not after its deadline, not twice at a time.
+A caller's text waits as rows of tokens. When a core is free, a worker takes the oldest row, and other rows that can
+share its run. Cancelled, expired and duplicate requests are not run.
+
+The invariant: while rows are queued, a worker will run them, or everybody who waits has been told why not.
 """
 
-import contextlib
 import copy
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import Future
 
-import numpy as np
-
-from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.checks import check_whole
-from encort.runtime.common.errors import (
-    DeadlineError,
-    InputError,
-    InputTooLongError,
-    ModelClosedError,
-    OverloadedError,
-    WorkerDiedError,
-)
+from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedError, WorkerDiedError
 from encort.runtime.engine.engine import Engine
+from encort.runtime.serving.requests import Arrays, Request, Row
+from encort.runtime.serving.row_queue import RowQueue
 from encort.runtime.text.token_batch import TokenBatch, padded
-
-Outputs = tuple[str, ...]
-Arrays = list[FloatArray]
 
 
 class Scheduler:
     """Gathers the texts of any number of threads into micro-batches, the oldest first."""
 
     def __init__(self, engine: Engine, *, max_wait_s: float, queue_tokens: int) -> None:
-        """Begin an empty queue; it takes the engine's threads when there is work, and none otherwise.
+        """Start with an empty queue. It uses the engine's threads while there is work, and none otherwise.
 
         Args:
-            max_wait_s: How long a row waits for others to share its run while a core is free.
+            engine: Runs the micro-batches.
+            max_wait_s: Seconds that a row waits for others to share its run while a core is free.
             queue_tokens: Most tokens that wait.
+
+        Raises:
+            InputError: An option is out of its range.
         """
         if not 0 <= max_wait_s <= threading.TIMEOUT_MAX:
             raise InputError(f"max_wait_ms must be a number of at least 0, got {1000 * max_wait_s:g}")
         check_whole("queue_tokens", queue_tokens, least=1)
-        self._engine, self._max_wait_s, self._queue_tokens = engine, max_wait_s, queue_tokens
+        self._engine, self._max_wait_s = engine, max_wait_s
         self._changed = threading.Condition()
-        self._queues: dict[tuple[Outputs, int], deque[_Row]] = {}
-        self._rows: dict[bytes, _Row] = {}
-        self._queued_tokens = 0
-        self._workers = 0
+        self._queue = RowQueue(engine, max_tokens=queue_tokens)
+        self._workers: set[object] = set()
         self._closed = False
 
     def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> "Future[Arrays]":
-        """Queue one text; cancel the future to give it up.
+        """Queue one text. Cancel the future to take it back.
 
         Args:
             batch: The text, as one row or as several windows.
-            outputs: Of the graph.
-            deadline: By `time.monotonic`; afterwards the text is not run any more.
+            outputs: Names of the graph's outputs.
+            deadline: Time by `time.monotonic` after which the text is not run any more.
 
         Returns:
-            What `Engine.run` gives for the batch.
+            The future result of `Engine.run` for the batch.
 
         Raises:
-            OverloadedError: The queue has no room for it.
-            InputTooLongError: It never has: its windows have more tokens than the queue may hold.
+            OverloadedError: The queue has no room for it now.
+            InputTooLongError: Its windows have more tokens than the queue can hold.
             ModelClosedError: The scheduler or its engine was closed.
         """
-        rows = [_Row.of(batch, index, tuple(outputs), self._max_wait_s) for index in range(len(batch))]
-        request = _Request(len(rows), [self._engine.is_tokenwise(output) for output in outputs], deadline)
+        rows = [Row.of(batch, index, tuple(outputs), max_wait_s=self._max_wait_s) for index in range(len(batch))]
+        tokenwise = [self._engine.variant.is_tokenwise(output) for output in outputs]
+        request = Request(len(rows), tokenwise, deadline)
+        request.future.add_done_callback(lambda _: self._remove_unwanted(rows))
         self._engine.check_open()
-        with self._changed:
-            self._check_open()
-            self._check_room({row.key: row.tokens for row in rows if row.key not in self._rows})
-            for index, row in enumerate(rows):
-                self._join(row).waiting.append((request, index))
-            begin = min(sum(map(len, self._queues.values())), self._engine.slots.in_flight - self._workers)
-            self._workers += begin
-            self._changed.notify_all()
-        request.future.add_done_callback(lambda _: self._forget(rows))
-        for begun in range(begin):
-            try:
-                self._engine.submit(self._work)
-            except RuntimeError as error:  # closed meanwhile, or no thread can be had
-                self._leave_out(begin - begun, error)
-                break
+        try:
+            self._enqueue(request, rows)
+            self._start_workers()
+        except BaseException:  # an interrupt too: the rows lose their caller, the other rows keep their workers
+            request.future.cancel()
+            self._start_workers()
+            raise
         return request.future
 
     def close(self) -> None:
-        """Take nothing more and wait until all that waits has been run; closing twice is fine."""
+        """Take no more texts and wait until all queued texts have been run. Closing twice is fine."""
         if self._engine.is_fork:
             return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._rows)
+            self._changed.wait_for(lambda: self._queue.knows_none)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ModelClosedError("this service was closed; begin another with model.serving()")
-
-    def _check_room(self, new: Mapping[bytes, int]) -> None:
-        tokens = sum(new.values())
-        if self._queued_tokens + tokens <= self._queue_tokens:
-            return
-        if tokens > self._queue_tokens:
-            raise InputTooLongError(f"a text of {tokens} tokens does not fit into queue_tokens={self._queue_tokens}")
-        self._engine.recorder.count(overloads=1)
-        raise OverloadedError(
-            f"{self._queued_tokens} tokens wait, and {tokens} more would pass queue_tokens={self._queue_tokens}; "
-            "try again later, send less, or serve with more cores"
-        )
-
-    def _join(self, row: "_Row") -> "_Row":
-        """The same row if it is on its way already, else this one at the end of its queue."""
-        if known := self._rows.get(row.key):
-            self._engine.recorder.count(shared=1)
-            return known
-        self._rows[row.key] = row
-        queue = self._queues.setdefault(self._key(row), deque())
-        queue.append(row)
-        self._add_tokens(row.tokens)
-        if self._max_wait_s and sum(each.tokens for each in queue) >= self._engine.slots.tokens:
-            for each in queue:
-                each.due = each.arrived
-        return row
-
-    def _key(self, row: "_Row") -> tuple[Outputs, int]:
-        """Rows that may share a run wait in one queue."""
-        return row.outputs, 0 if self._engine.mixes_lengths else row.tokens
-
-    def _add_tokens(self, tokens: int) -> None:
-        self._queued_tokens += tokens
-        self._engine.recorder.count(queued_tokens=tokens)
-
-    def _work(self) -> None:
-        """Run one micro-batch, and leave the others to the engine's threads, at the end of their line."""
-        try:
-            while rows := self._take():
-                self._run(rows)
-                if self._hand_over():
-                    return
-        except BaseException as error:  # whatever ends a thread must not leave its callers waiting
-            with self._changed:
-                self._workers -= 1
-            self._fail(WorkerDiedError(f"a worker died: {error!r}"), error)
-
-    def _hand_over(self) -> bool:
-        """Whether another thread goes on in place of this one, or nothing is left."""
+    def _enqueue(self, request: Request, rows: Sequence[Row]) -> None:
         with self._changed:
-            if not self._queues:
-                self._workers -= 1
+            if self._closed:
+                raise ModelClosedError("this service was closed; begin another with model.serving()")
+            self._queue.check_room(rows)
+            for index, row in enumerate(rows):
+                self._queue.add(row, request, index)
+            self._changed.notify_all()
+
+    def _start_workers(self) -> None:
+        """Start a worker for each queued row, as far as the engine has slots. Workers that run are busy with other rows."""
+        with self._changed:
+            rows = len(self._queue)
+        try:
+            for _ in range(rows):
+                self._start_worker()
+        except RuntimeError as error:  # the engine was closed meanwhile, or no thread can be started
+            if not self._workers:
+                self._fail_all(error)
+
+    def _start_worker(self) -> None:
+        """Start one worker, if a slot is free. A worker is counted by a token of its own."""
+        worker = object()
+        try:
+            with self._changed:
+                if len(self._workers) == self._engine.slots.in_flight or self._queue.is_empty:
+                    return
+                self._workers.add(worker)
+            self._engine.submit(self._work, worker)
+        except BaseException:
+            self._remove_worker(worker)
+            raise
+
+    def _remove_worker(self, worker: object) -> None:
+        with self._changed:
+            self._workers.discard(worker)
+
+    def _work(self, worker: object) -> None:
+        """Run micro-batches as one worker, until it hands over."""
+        try:
+            is_done = False
+            while not is_done:
+                self._run(self._take())
+                is_done = self._hand_over(worker)
+        except BaseException as error:  # nobody may wait for a thread that has ended
+            self._remove_worker(worker)
+            self._fail_all(WorkerDiedError(f"a worker died: {error!r}"), error)
+
+    def _hand_over(self, worker: object) -> bool:
+        """Continue in a new task at the end of the engine's line, so that other callers of the engine get their turn.
+
+        Returns:
+            Whether this task is done. It goes on if the engine was closed and takes no new tasks.
+        """
+        with self._changed:
+            if self._queue.is_empty:
+                self._workers.discard(worker)
                 return True
         try:
-            self._engine.submit(self._work)
-        except RuntimeError:  # closed meanwhile
+            self._engine.submit(self._work, worker)
+        except RuntimeError:
             return False
         return True
 
-    def _take(self) -> "list[_Row]":
-        """The next micro-batch; an empty one once nothing waits, and then this worker has left."""
+    def _take(self) -> list[Row]:
+        """Wait until rows are due and take a micro-batch; empty if no row is left."""
+        rows: list[Row] = []
+        dropped: list[Row] = []
         with self._changed:
-            while True:
-                if not self._queues:
-                    self._workers -= 1
-                    return []
+            while not self._queue.is_empty and not rows:
                 now = time.monotonic()
-                queue = min(self._queues.values(), key=lambda queue: (queue[0].due > now, queue[0].arrived))
-                if queue[0].due > now and not self._closed:
-                    self._changed.wait(queue[0].due - now)
-                elif rows := self._wanted(queue, now):
-                    return rows
-
-    def _wanted(self, queue: "deque[_Row]", now: float) -> "list[_Row]":
-        """Rows from the front of a queue, their share left to the other workers; what nobody wants is dropped."""
-        slots = self._engine.slots
-        share = min(slots.tokens, math.ceil(self._queued_tokens / slots.parallel))
-        rows: list[_Row] = []
-        tokens = longest = 0
-        while queue and (not rows or self._may_join(queue[0].tokens, len(rows), tokens, longest, share)):
-            row = queue.popleft()
-            self._add_tokens(-row.tokens)
-            if row.is_wanted(now):
-                row.is_running = True
-                rows.append(row)
-                tokens, longest = tokens + row.tokens, max(longest, row.tokens)
-            else:
-                self._drop(row)
-            if not queue:
-                self._queues.pop(self._key(row), None)
-        for row in rows:
-            self._engine.recorder.observe("queue_seconds", now - row.arrived)
+                wait_s = 0.0 if self._closed else self._queue.seconds_until_due(now)
+                if wait_s:
+                    self._changed.wait(wait_s)
+                else:
+                    rows, unwanted = self._queue.take(now)
+                    dropped += unwanted
+            self._changed.notify_all()
+        self._expire(dropped)
         return rows
 
-    def _may_join(self, length: int, rows: int, tokens: int, longest: int, share: int) -> bool:
-        """Whether a row of that length fits into a run of those rows, and costs less there than in one of its own."""
-        together, seconds = (rows + 1, tokens + length, max(longest, length)), self._engine.costs.estimate
-        has_room = tokens + length <= share and together[0] * together[2] <= self._engine.slots.max_padded_tokens
-        return has_room and seconds(*together) <= seconds(rows, tokens, longest) + seconds(1, length, length)
-
-    def _run(self, rows: "Sequence[_Row]") -> None:
-        alone = self._engine.is_idle and not self._queues
+    def _run(self, rows: Sequence[Row]) -> None:
+        """Run a micro-batch and give everybody who waits for one of its rows the result or the error."""
+        if not rows:
+            return
+        alone = self._engine.is_idle and self._queue.is_empty
+        outputs = rows[0].outputs
         try:
-            arrays = self._engine.run_rows(padded([row.inputs for row in rows]), rows[0].outputs, alone=alone)
-        except Exception as error:  # theirs alone; the next micro-batch may do
+            arrays = self._engine.run_micro_batch(padded([row.inputs for row in rows]), outputs, alone=alone)
+        except Exception as error:  # of these rows only; the next micro-batch may succeed
             for row in rows:
                 self._finish(row, error)
             return
-        tokenwise = [self._engine.is_tokenwise(output) for output in rows[0].outputs]
+        tokenwise = [self._engine.variant.is_tokenwise(output) for output in outputs]
         for index, row in enumerate(rows):
-            found = zip(arrays, tokenwise, strict=True)
-            self._finish(row, [array[index, : row.tokens] if by_token else array[index] for array, by_token in found])
+            self._finish(
+                row,
+                [
+                    array[index, : row.tokens] if is_tokenwise else array[index]
+                    for array, is_tokenwise in zip(arrays, tokenwise, strict=True)
+                ],
+            )
 
-    def _finish(self, row: "_Row", found: Arrays | BaseException) -> None:
+    def _finish(self, row: Row, result: Arrays | BaseException) -> None:
         with self._changed:
-            self._leave(row)
-            waiting, row.waiting = row.waiting, []
-        for request, index in waiting:
-            request.receive(index, found)
+            self._queue.forget(row)
+            self._changed.notify_all()
+        row.deliver(result)
 
-    def _forget(self, rows: "Sequence[_Row]") -> None:
-        """Take rows out of the queue that nobody waits for any more, so that they leave room."""
+    def _remove_unwanted(self, rows: Sequence[Row]) -> None:
+        """Take rows out of the queue that no request waits for any more, so that they leave room."""
         with self._changed:
-            for row in (self._rows.get(row.key) for row in rows):
-                if row is None or row.is_running or row.is_wanted(-math.inf):
-                    continue
-                queue = self._queues[self._key(row)]
-                queue.remove(row)
-                if not queue:
-                    del self._queues[self._key(row)]
-                self._add_tokens(-row.tokens)
-                self._drop(row)
+            removed = self._queue.remove_unwanted(rows)
+            self._changed.notify_all()
+        self._expire(removed)
 
-    def _drop(self, row: "_Row") -> None:
-        """A row that is not run; those who asked for it and still listen learn why."""
-        self._engine.recorder.count(expired=1)
-        self._leave(row)
-        for request, index in row.waiting:
-            request.receive(index, DeadlineError("the deadline passed before the text was run"))
+    def _expire(self, rows: Sequence[Row]) -> None:
+        """Count rows that were dropped. A caller that still waits learns that the deadline has passed."""
+        for row in rows:
+            self._engine.recorder.count(expired=1)
+            row.deliver(DeadlineError("the deadline passed before the text was run"))
 
-    def _leave(self, row: "_Row") -> None:
-        """After a failure another row of the same tokens may be on its way already."""
-        if self._rows.get(row.key) is row:
-            del self._rows[row.key]
-        self._changed.notify_all()
-
-    def _leave_out(self, workers: int, error: RuntimeError) -> None:
-        """Workers that could not begin; if there is no other, nobody who waits may wait for them."""
+    def _fail_all(self, error: Exception, cause: BaseException | None = None) -> None:
+        """Give the error to every request that waits, at once."""
         with self._changed:
-            self._workers -= workers
-            is_last = self._workers <= 0
-        if is_last:
-            self._fail(error)
-
-    def _fail(self, error: Exception, cause: BaseException | None = None) -> None:
-        """Tell everybody who waits, at once."""
-        with self._changed:
-            rows = list(self._rows.values())
-            self._rows.clear()
-            self._queues.clear()
-            self._add_tokens(-self._queued_tokens)
+            rows = self._queue.clear()
             self._changed.notify_all()
         for row in rows:
-            for request, index in row.waiting:
+            for request, index in row.requests:
                 own = copy.copy(error)
                 own.__cause__ = cause
                 request.receive(index, own)
-
-
-class _Request:
-    """One text that a caller waits for."""
-
-    def __init__(self, rows: int, tokenwise: Sequence[bool], deadline: float) -> None:
-        self.future: Future[Arrays] = Future()
-        self.deadline = deadline
-        self._rows, self._tokenwise = rows, tokenwise
-        self._found: dict[int, Arrays] = {}
-
-    def is_wanted(self, now: float) -> bool:
-        return not self.future.done() and now < self.deadline
-
-    def receive(self, index: int, found: Arrays | BaseException) -> None:
-        """What came out for one row of the text; the last one makes the result."""
-        if isinstance(found, BaseException):
-            self.give_up(found)
-            return
-        self._found[index] = found
-        if len(self._found) < self._rows:
-            return
-        try:
-            merged = list(self._merged())
-        except Exception as error:  # a caller must not be left waiting
-            self.give_up(error)
-            return
-        with contextlib.suppress(InvalidStateError):  # the caller has gone meanwhile
-            self.future.set_result(merged)
-
-    def give_up(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):
-            self.future.set_exception(error)
-
-    def _merged(self) -> Iterator[FloatArray]:
-        rows = [self._found[index] for index in range(self._rows)]
-        for tokenwise, *arrays in zip(self._tokenwise, *rows, strict=True):
-            yield np.concatenate(arrays) if tokenwise else np.stack(arrays)
-
-
-@dataclass(eq=False, kw_only=True)
-class _Row:
-    """One row of tokens, with all who wait for it; once due, it waits for no others to share its run."""
-
-    key: bytes
-    inputs: dict[str, Int64Array]
-    outputs: Outputs
-    arrived: float
-    due: float
-    waiting: list[tuple[_Request, int]] = field(default_factory=list)
-    is_running: bool = False
-
-    @classmethod
-    def of(cls, batch: TokenBatch, index: int, outputs: Outputs, wait_s: float) -> "_Row":
-        inputs = batch.rows(np.array([index]))
-        key = b"|".join([repr(outputs).encode(), *(array.tobytes() for array in inputs.values())])
-        now = time.monotonic()
-        return cls(key=key, inputs=inputs, outputs=outputs, arrived=now, due=now + wait_s)
-
-    @property
-    def tokens(self) -> int:
-        return self.inputs["input_ids"].size
-
-    def is_wanted(self, now: float) -> bool:
-        return any(request.is_wanted(now) for request, _ in self.waiting)

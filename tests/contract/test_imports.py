@@ -18,6 +18,7 @@ RUNTIME_ORDER = (
     {"tasks", "cuda"},
     {"serving", "monitoring", "verification"},
     {"options"},
+    {"sessions"},
     {"model"},
     {"integrations", "server", "cli"},
 )

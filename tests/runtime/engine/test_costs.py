@@ -36,7 +36,9 @@ def passing(clock, costs):
 @pytest.mark.parametrize("longest", [64, 128, 512])
 def test_the_costs_that_made_the_times_are_found(clock, longest):
     found = measure_costs(passing(clock, KNOWN), longest=longest)
-    assert (found.run, found.token, found.pair) == pytest.approx((KNOWN.run, KNOWN.token, KNOWN.pair), rel=0.02)
+    assert (found.run, found.token, found.attention) == pytest.approx(
+        (KNOWN.run, KNOWN.token, KNOWN.attention), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("longest", [1, 2, 8, 9])

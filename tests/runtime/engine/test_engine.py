@@ -36,7 +36,7 @@ def make(fakes, fake_variant):
 
     def engine(*, threads, layout=Layout.EQUAL_LENGTH):
         variant = dataclasses.replace(fake_variant, layout=layout)
-        engines.append(Engine(variant, fakes.open, threads=threads, costs=Costs(), may_widen=True))
+        engines.append(Engine(variant, fakes.open, threads=threads, costs=Costs(), has_all_cores_session=True))
         return engines[-1]
 
     yield engine
@@ -96,7 +96,7 @@ def test_many_threads_open_one_wide_session(fakes, engine):
 
     def run(_):
         together.wait(30)
-        return engine.run_rows(inputs, ["sums"], alone=True)
+        return engine.run_micro_batch(inputs, ["sums"], alone=True)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(run, range(8)))
@@ -106,7 +106,7 @@ def test_many_threads_open_one_wide_session(fakes, engine):
 
 def test_rows_that_are_not_alone_never_take_all_cores(fakes, engine):
     for _ in range(3):
-        engine.run_rows(batch_of([5, 6]).rows(np.array([0])), ["sums"], alone=False)
+        engine.run_micro_batch(batch_of([5, 6]).rows(np.array([0])), ["sums"], alone=False)
     assert (fakes.opened, fakes.threads) == ([1], [1, 1, 1])
 
 
@@ -195,7 +195,7 @@ def test_closing_lets_both_sessions_go(fakes, fake_variant):
         opened.append(weakref.ref(session))
         return session
 
-    engine = Engine(fake_variant, open_session, threads=2, costs=Costs(), may_widen=True)
+    engine = Engine(fake_variant, open_session, threads=2, costs=Costs(), has_all_cores_session=True)
     engine.warm_up(4)
     assert [session() is None for session in opened] == [False, False]
     engine.close()
@@ -264,7 +264,3 @@ def test_texts_tokens_runs_and_failures_are_counted(engine):
     stats = engine.recorder.stats()
     assert (stats.texts, stats.tokens, stats.truncated, stats.failures) == (3, 5, 0, 1)
     assert (stats.runs, stats.run_seconds.count) == (runs, runs)
-
-
-def test_an_output_with_a_row_a_token_is_known(engine):
-    assert (engine.is_tokenwise("states"), engine.is_tokenwise("sums")) == (True, False)

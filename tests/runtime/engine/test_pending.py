@@ -3,7 +3,14 @@
 import pytest
 
 from encort.runtime.common.errors import InputError
-from encort.runtime.engine.pending import Pending, prefetch
+from encort.runtime.engine.pending import prefetch
+
+
+class Fake:
+    """Pending work whose result and cancellation are calls."""
+
+    def __init__(self, result, cancel=lambda: None):
+        self.result, self.cancel = result, cancel
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def begin(seen):
 
     def begin(number):
         seen.append(f"begin {number}")
-        return Pending(
+        return Fake(
             result=lambda: seen.append(f"result {number}") or 10 * number,
             cancel=lambda: seen.append(f"cancel {number}"),
         )
@@ -55,7 +62,7 @@ def numbers_then_an_error():
 def begin_small(number):
     if number > 1:
         raise InputError("the third is wrong")
-    return Pending(lambda: number, cancel=lambda: None)
+    return Fake(lambda: number, cancel=lambda: None)
 
 
 def test_an_error_of_the_items_comes_after_the_results_before_it(begin):
@@ -74,7 +81,7 @@ def test_an_error_of_a_beginning_comes_after_the_results_before_it():
 
 def test_an_error_of_a_result_is_given_in_its_place_and_the_next_is_cancelled(seen):
     def begin(number):
-        return Pending(lambda: 1 / number, cancel=lambda: seen.append(number))
+        return Fake(lambda: 1 / number, cancel=lambda: seen.append(number))
 
     results = prefetch(begin, [2, 0, 1, 4])
     assert next(results) == 0.5

@@ -10,7 +10,6 @@ from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.tokenizer_pool import TokenizerPool
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.text.windows import Overflow
 
 LIMIT = 12
 TEXTS = [
@@ -34,7 +33,7 @@ def tokenize(classifier_bundle):
 
 @pytest.fixture
 def engine(fakes, fake_variant):
-    engine = Engine(fake_variant, fakes.open, threads=3, costs=Costs(), may_widen=True)
+    engine = Engine(fake_variant, fakes.open, threads=3, costs=Costs(), has_all_cores_session=True)
     yield engine
     engine.close()
 
@@ -72,7 +71,7 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize(("overflow", "stride"), [("truncate", None), ("window", None), ("window", 3)])
 def test_a_batch_is_that_of_all_texts_at_once(tokenize, make, size, all_cores, return_offsets, overflow, stride):
     found = make(return_offsets=return_offsets, all_cores=all_cores)(many(size), overflow=overflow, stride=stride)
-    assert_same(found, tokenize(many(size), overflow=Overflow(overflow), stride=stride, return_offsets=return_offsets))
+    assert_same(found, tokenize(many(size), overflow=overflow, stride=stride, return_offsets=return_offsets))
     assert (found.windows is not None) == (overflow == "window" and size > 5)
 
 
@@ -88,7 +87,7 @@ def test_exchanged_pairs_are_those_of_all_pairs_at_once(tokenize, make, size, al
 def test_with_error_what_fits_is_a_batch(tokenize, make, size):
     fitting = many(size)
     fitting = [text if len(str(text)) < 30 else "hello" for text in fitting]
-    assert_same(make()(fitting, overflow="error"), tokenize(fitting, overflow=Overflow.ERROR))
+    assert_same(make()(fitting, overflow="error"), tokenize(fitting, overflow="error"))
 
 
 @pytest.mark.parametrize("all_cores", [False, True])
@@ -107,7 +106,7 @@ def test_a_stream_gives_the_batches_of_its_chunks_in_order(tokenize, make, chunk
     found = list(make().stream(iter(texts), overflow="window", stride=None, chunk=chunk))
     assert len(found) == -(-50 // chunk)
     for start, batch in zip(range(0, 50, chunk), found, strict=True):
-        assert_same(batch, tokenize(texts[start : start + chunk], overflow=Overflow.WINDOW))
+        assert_same(batch, tokenize(texts[start : start + chunk], overflow="window"))
 
 
 def test_a_stream_gives_what_came_before_an_error(make):

@@ -69,7 +69,7 @@ def make(fakes, fake_variant):
 
     def scheduler(*, threads=1, max_wait_s=0, queue_tokens=100_000, layout=Layout.EQUAL_LENGTH):
         variant = dataclasses.replace(fake_variant, layout=layout)
-        engines.append(Engine(variant, fakes.open, threads=threads, costs=Costs(), may_widen=True))
+        engines.append(Engine(variant, fakes.open, threads=threads, costs=Costs(), has_all_cores_session=True))
         made = Scheduler(engines[-1], max_wait_s=max_wait_s, queue_tokens=queue_tokens)
         made.engine = engines[-1]
         return made

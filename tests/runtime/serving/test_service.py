@@ -605,12 +605,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 model = encort.load(sys.argv[1], threads=1)
 began, free = threading.Event(), threading.Event()
-run_rows = model._engine.run_rows
+run_micro_batch = model._engine.run_micro_batch
 
 def run(*arguments, **options):
     began.set()
     assert free.wait(30)
-    return run_rows(*arguments, **options)
+    return run_micro_batch(*arguments, **options)
 """
 ASKS = """
 with model.serving() as service:
@@ -627,7 +627,7 @@ with model.serving() as service:
     os._exit(code if len(service.embed("hello")) == 40 else 10)
 """
 LEAVES = """
-model._engine.run_rows = run
+model._engine.run_micro_batch = run
 pool = ThreadPoolExecutor(1)
 with model.serving() as service:
     running = pool.submit(service.embed, "hello")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.engine.spread import BoundedMap
+from encort.runtime.engine.pending import BoundedMap
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_it_goes_on_while_nobody_waits(threads):
     assert all_done.wait(10)
 
 
-def test_only_a_few_are_begun_at_the_same_time(threads, work):
+def test_only_a_few_are_futures_at_the_same_time(threads, work):
     spread = BoundedMap(threads.submit, work, range(9), parallel=2)
     work.wait(2)
     threads.submit(int).result(10)  # another caller gets a turn
@@ -69,7 +69,7 @@ def test_only_a_few_are_begun_at_the_same_time(threads, work):
     assert sorted(work.begun) == list(range(9))
 
 
-def test_after_an_error_no_more_is_begun(threads):
+def test_after_an_error_no_more_is_futures(threads):
     done = []
 
     def work(item):
@@ -83,10 +83,10 @@ def test_after_an_error_no_more_is_begun(threads):
     assert done == [0, 1, 2]
 
 
-def test_after_a_cancel_no_more_is_begun(threads, work):
+def test_after_a_cancel_no_more_is_futures(threads, work):
     spread = BoundedMap(threads.submit, work, range(100), parallel=2)
     work.wait(2)
-    running = list(spread._begun)
+    running = list(spread._futures)
     spread.cancel()
     work.free.set()
     wait(running, 10)
@@ -101,7 +101,7 @@ def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, work, mo
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    running = list(spread._begun)
+    running = list(spread._futures)
     monkeypatch.setattr(running[0], "result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         spread.result()

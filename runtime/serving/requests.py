@@ -1,0 +1,112 @@
+"""One text that a caller waits for (`Request`), and the rows of tokens that requests share (`Row`)."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from encort.runtime.common.arrays import FloatArray, Int64Array
+from encort.runtime.text.token_batch import TokenBatch
+
+Arrays = list[FloatArray]
+"""One array per output of a graph."""
+Outputs = tuple[str, ...]
+"""Names of a graph's outputs."""
+
+
+class Request:
+    """One text that a caller waits for, as one row of tokens or as several windows.
+
+    Attributes:
+        future: The caller's; its result is what `Engine.run` gives for the text.
+    """
+
+    def __init__(self, rows: int, tokenwise: Sequence[bool], deadline: float) -> None:
+        """Wait for a number of rows.
+
+        Args:
+            rows: Number of rows.
+            tokenwise: For each output, whether it has one row per token.
+            deadline: Time by `time.monotonic` after which the result is not wanted.
+        """
+        self.future: Future[Arrays] = Future()
+        self._rows, self._tokenwise, self._deadline = rows, tokenwise, deadline
+        self._results: dict[int, Arrays] = {}
+
+    def is_waiting(self, now: float) -> bool:
+        """Return whether the caller still waits and the deadline has not passed."""
+        return not self.future.done() and now < self._deadline
+
+    def receive(self, index: int, result: Arrays | BaseException) -> None:
+        """Take the result or the error of one row. The last result completes the future."""
+        if isinstance(result, BaseException):
+            self._fail(result)
+            return
+        self._results[index] = result
+        if len(self._results) < self._rows:
+            return
+        try:
+            merged = list(self._merged())
+        except Exception as error:  # the caller must not be left waiting
+            self._fail(error)
+            return
+        with contextlib.suppress(InvalidStateError):  # the caller cancelled meanwhile
+            self.future.set_result(merged)
+
+    def _fail(self, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def _merged(self) -> Iterator[FloatArray]:
+        rows = [self._results[index] for index in range(self._rows)]
+        for tokenwise, *arrays in zip(self._tokenwise, *rows, strict=True):
+            yield np.concatenate(arrays) if tokenwise else np.stack(arrays)
+
+
+@dataclass(eq=False, kw_only=True)
+class Row:
+    """One row of tokens that waits for a run.
+
+    Attributes:
+        key: Equal for rows with equal tokens and outputs.
+        inputs: Inputs of the graph, each `(1, tokens)` int64.
+        outputs: Outputs of the graph that are wanted.
+        arrived: Time of arrival, by `time.monotonic`.
+        due: Time from which on the row waits no longer for others to share its run.
+        requests: All requests that wait for the row, each with the number of the row in it.
+        is_running: Whether a worker has taken the row.
+    """
+
+    key: bytes
+    inputs: dict[str, Int64Array]
+    outputs: Outputs
+    arrived: float
+    due: float
+    requests: list[tuple[Request, int]] = field(default_factory=list)
+    is_running: bool = False
+
+    @classmethod
+    def of(cls, batch: TokenBatch, index: int, outputs: Outputs, *, max_wait_s: float) -> "Row":
+        """Make a row that arrives now, of one row of a batch."""
+        inputs = batch.rows(np.array([index]))
+        key = b"|".join([repr(outputs).encode(), *(array.tobytes() for array in inputs.values())])
+        now = time.monotonic()
+        return cls(key=key, inputs=inputs, outputs=outputs, arrived=now, due=now + max_wait_s)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return self.inputs["input_ids"].size
+
+    def is_wanted(self, now: float) -> bool:
+        """Return whether a request still waits for the row."""
+        return any(request.is_waiting(now) for request, _ in self.requests)
+
+    def deliver(self, result: Arrays | BaseException) -> None:
+        """Give the result or the error to every request that waits for the row."""
+        requests, self.requests = self.requests, []
+        for request, index in requests:
+            request.receive(index, result)

@@ -1,0 +1,154 @@
+"""The rows that wait for a run: one queue for each kind of row, bounded in tokens, and no row twice.
+
+The invariant: a row is known from its arrival until it was run or dropped, and queued until a worker takes it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from encort.runtime.common.errors import InputTooLongError, OverloadedError
+from encort.runtime.engine.engine import Engine
+from encort.runtime.serving.requests import Outputs, Request, Row
+
+
+class RowQueue:
+    """Rows that wait, the oldest first. It has no lock: the scheduler calls it with its own lock held."""
+
+    def __init__(self, engine: Engine, *, max_tokens: int) -> None:
+        """Start empty.
+
+        Args:
+            engine: Its slots and costs decide which rows share a run; its recorder counts.
+            max_tokens: Most tokens that wait.
+        """
+        self._engine, self._max_tokens = engine, max_tokens
+        self._queues: dict[tuple[Outputs, int], deque[Row]] = {}
+        self._known: dict[bytes, Row] = {}
+        self._tokens = 0
+
+    def __len__(self) -> int:
+        """Return the number of queued rows."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row is queued."""
+        return not self._queues
+
+    @property
+    def knows_none(self) -> bool:
+        """Whether no row is queued or running."""
+        return not self._known
+
+    def check_room(self, rows: Iterable[Row]) -> None:
+        """Refuse rows that the queue cannot hold. Rows that are known already need no room.
+
+        Raises:
+            InputTooLongError: Even the empty queue could not hold them.
+            OverloadedError: The queue is too full.
+        """
+        tokens = sum({row.key: row.tokens for row in rows if row.key not in self._known}.values())
+        if self._tokens + tokens <= self._max_tokens:
+            return
+        if tokens > self._max_tokens:
+            raise InputTooLongError(f"a text of {tokens} tokens does not fit into queue_tokens={self._max_tokens}")
+        self._engine.recorder.count(overloads=1)
+        raise OverloadedError(
+            f"{self._tokens} tokens wait, and {tokens} more would pass queue_tokens={self._max_tokens}; "
+            "try again later, send less, or serve with more cores"
+        )
+
+    def add(self, row: Row, request: Request, index: int) -> None:
+        """Queue a row for a request, or share the known row with the same tokens."""
+        known = self._known.get(row.key)
+        if known is not None:
+            self._engine.recorder.count(shared=1)
+            known.requests.append((request, index))
+            return
+        row.requests.append((request, index))
+        self._known[row.key] = row
+        queue = self._queues.setdefault(self._kind(row), deque())
+        queue.append(row)
+        self._count_tokens(row.tokens)
+        if row.due > row.arrived and sum(queued.tokens for queued in queue) >= self._engine.slots.tokens:
+            for queued in queue:  # they fill a run: none waits any longer
+                queued.due = queued.arrived
+
+    def seconds_until_due(self, now: float) -> float:
+        """Return how long the next row still waits for others to share its run; 0 if it is due."""
+        return max(0.0, self._next_queue(now)[0].due - now)
+
+    def take(self, now: float) -> tuple[list[Row], list[Row]]:
+        """Take the next micro-batch out of the queue.
+
+        Returns:
+            Rows to run together, and rows that no request waits for any more.
+        """
+        queue, slots = self._next_queue(now), self._engine.slots
+        share = min(slots.tokens, math.ceil(self._tokens / slots.parallel))  # the rest is for the other workers
+        rows: list[Row] = []
+        unwanted: list[Row] = []
+        tokens = longest = 0
+        while queue and (not rows or self._may_share(queue[0].tokens, len(rows), tokens, longest, share)):
+            row = queue.popleft()
+            self._count_tokens(-row.tokens)
+            if not queue:
+                del self._queues[self._kind(row)]
+            if row.is_wanted(now):
+                rows.append(row)
+                tokens, longest = tokens + row.tokens, max(longest, row.tokens)
+                row.is_running = True
+                self._engine.recorder.observe("queue_seconds", now - row.arrived)
+            else:
+                unwanted.append(row)
+                self.forget(row)
+        return rows, unwanted
+
+    def remove_unwanted(self, rows: Iterable[Row]) -> list[Row]:
+        """Take those rows out of the queue that no request waits for any more, and return them."""
+        removed = []
+        for key in (row.key for row in rows):
+            row = self._known.get(key)
+            if row is None or row.is_running or row.is_wanted(-math.inf):
+                continue
+            queue = self._queues[self._kind(row)]
+            queue.remove(row)
+            if not queue:
+                del self._queues[self._kind(row)]
+            self._count_tokens(-row.tokens)
+            self.forget(row)
+            removed.append(row)
+        return removed
+
+    def forget(self, row: Row) -> None:
+        """Forget a row that was run or dropped. A newer row with the same tokens stays known."""
+        if self._known.get(row.key) is row:
+            del self._known[row.key]
+
+    def clear(self) -> list[Row]:
+        """Forget all rows, queued and running, and return them."""
+        rows = list(self._known.values())
+        self._known.clear()
+        self._queues.clear()
+        self._count_tokens(-self._tokens)
+        return rows
+
+    def _next_queue(self, now: float) -> deque[Row]:
+        """Return the queue with the oldest row that is due; if none is due, the queue with the oldest row."""
+        return min(self._queues.values(), key=lambda queue: (queue[0].due > now, queue[0].arrived))
+
+    def _kind(self, row: Row) -> tuple[Outputs, int]:
+        """Return what rows must have in common to share a run."""
+        return row.outputs, 0 if self._engine.mixes_lengths else row.tokens
+
+    def _may_share(self, length: int, rows: int, tokens: int, longest: int, share: int) -> bool:
+        """Return whether a row fits into a run of other rows, and costs less there than in a run of its own."""
+        together, estimate = (rows + 1, tokens + length, max(longest, length)), self._engine.costs.estimate
+        if tokens + length > share or together[0] * together[2] > self._engine.slots.max_padded_tokens:
+            return False
+        return estimate(*together) <= estimate(rows, tokens, longest) + estimate(1, length, length)
+
+    def _count_tokens(self, tokens: int) -> None:
+        self._tokens += tokens
+        self._engine.recorder.count(queued_tokens=tokens)

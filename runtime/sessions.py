@@ -1,0 +1,78 @@
+"""Opens the sessions of a bundle: on the CPU, on GPUs, or on another execution provider."""
+
+from collections.abc import Sequence
+
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.cuda import workers as cuda
+from encort.runtime.engine.session import Runner, Session, check_provider
+from encort.runtime.options import LoadOptions
+from encort.runtime.verification.golden import check_results
+
+
+class SessionOpener:
+    """Opens sessions over one variant's files, whose hashes were checked once.
+
+    Attributes:
+        variant: The variant that the options ask for.
+    """
+
+    def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
+        """Choose the variant and check its files.
+
+        Raises:
+            BundleError: The bundle has no such variant, or its files changed.
+            DeviceError: The installed onnxruntime lacks the execution provider.
+        """
+        check_provider(options.execution_provider)
+        self._bundle, self._options = bundle, options
+        if options.is_portable:
+            self.variant = bundle.portable()
+        else:
+            self.variant = bundle.variant(options.device_kind, options.wanted_precision)
+        self._graph = bundle.graph(self.variant)
+        self._gpus: cuda.GpuWorkers | None = None
+
+    def open(self, threads: int) -> Runner:
+        """Open a session with the given number of threads, or one that stands for all GPUs."""
+        return self._open_gpus(self._options.gpu_numbers) if self._options.gpu_numbers else self._open_one(threads)
+
+    def warm_up(self) -> None:
+        """Capture the graphs of small runs on GPUs; see `Model.warm_up`."""
+        if self._gpus is not None:
+            self._gpus.warm_up(self._bundle.manifest.max_length)
+            self._check(self._gpus.workers)  # the captured graphs too
+
+    def close(self) -> None:
+        """Release the GPUs."""
+        if self._gpus is not None:
+            self._gpus.close()
+
+    def _open_one(self, threads: int) -> Session:
+        session = Session(
+            self._graph,
+            self.variant,
+            threads=threads,
+            spinning=self._options.spinning,
+            provider=self._options.execution_provider,
+            provider_options=self._options.provider_options,
+        )
+        if self._options.is_portable:
+            self._check([session])
+        return session
+
+    def _open_gpus(self, numbers: Sequence[int]) -> cuda.GpuWorkers:
+        max_length = self._bundle.manifest.max_length
+        self._gpus = cuda.open_devices(
+            self._graph, self.variant, numbers, self._options.provider_options, max_length=max_length
+        )
+        try:
+            self._check(self._gpus.workers)
+        except BaseException:
+            self._gpus.close()
+            raise
+        return self._gpus
+
+    def _check(self, sessions: Sequence[Runner]) -> None:
+        """Compare with the golden vectors: the export did not run the graph on this kind of device."""
+        for session in sessions:
+            check_results(self._bundle, self.variant, session)
