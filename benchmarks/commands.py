@@ -1,10 +1,14 @@
 """`encort bench`: what a bundle costs on this machine."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from encort.runtime.common.extras import require
+
+if TYPE_CHECKING:
+    from encort.runtime.options import DeviceName, PrecisionName
 
 _FILE = click.Path(path_type=Path)
 
@@ -32,8 +36,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--calibrate", is_flag=True, help="Only measure what runs cost, and keep it: loading plans by it.")
 def bench(
     bundle: Path,
-    device: str,
-    precision: str,
+    device: "DeviceName",
+    precision: "PrecisionName",
     threads: int | None,
     texts: Path | None,
     column: str | None,
@@ -84,7 +88,7 @@ def bench(
         page.write_text(as_html(report), encoding="utf-8")
 
 
-def _calibrate(bundle: Path, device: str, precision: str) -> None:
+def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName") -> None:
     from encort.runtime.model import load
 
     with load(bundle, device=device, precision=precision) as model:

@@ -19,10 +19,11 @@ from encort.benchmarks.machine import Machine
 from encort.benchmarks.results import BundleReport, Fresh, Latency, Stages, Way
 from encort.benchmarks.timing import ROUNDS, in_turn
 from encort.runtime.bundle.bundle import Bundle, runs_here
-from encort.runtime.bundle.manifest import PORTABLE, Device
+from encort.runtime.bundle.manifest import PORTABLE, Device, Precision
 from encort.runtime.common.errors import InputError
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.model import Model, load
+from encort.runtime.options import DeviceName, PrecisionName
 from encort.runtime.text.token_batch import Text
 
 EAGER = "eager PyTorch"
@@ -44,8 +45,8 @@ Run = Callable[[Sequence[Text]], object]
 def measure_bundle(
     folder: Path,
     *,
-    device: str = "auto",
-    precision: str = "auto",
+    device: DeviceName = "auto",
+    precision: PrecisionName | Precision = "auto",
     threads: int | None = None,
     texts_file: Path | None = None,
     column: str | None = None,
@@ -108,13 +109,13 @@ def measure_bundle(
             latency=list(_latency(ways, Shaper(bundle, texts))),
             load=[measure_load(model, texts, rate=rate, seconds=LOAD_SECONDS) for rate in rates],
             fresh=list(_fresh(folder, device, models, threads, texts, eager=eager, checkpoint=checkpoint)),
-            stages=_stages(folder, device, str(model.variant.precision), texts),
+            stages=_stages(folder, device, model.variant.precision, texts),
             profile=profile(bundle, model.variant, texts) if with_profile else None,
         )
 
 
 def _load_all(
-    opened: ExitStack, bundle: Bundle, device: str, precision: str, threads: int
+    opened: ExitStack, bundle: Bundle, device: DeviceName, precision: PrecisionName | Precision, threads: int
 ) -> tuple[Model, dict[str, Model]]:
     """The model that was asked for, and all precisions that its device runs, by their names; it comes first."""
     model = opened.enter_context(load(bundle.folder, device=device, precision=precision, threads=threads))
@@ -182,7 +183,7 @@ def _of_calls(way: str, texts: int, tokens: int, seconds: Sequence[float]) -> La
     )
 
 
-def _stages(folder: Path, device: str, precision: str, texts: Sequence[Text]) -> Stages:
+def _stages(folder: Path, device: DeviceName, precision: PrecisionName | Precision, texts: Sequence[Text]) -> Stages:
     """On one core, where nothing happens beside anything else."""
     with load(folder, device=device, precision=precision, threads=1) as model:
         model.warm_up()
@@ -198,7 +199,7 @@ def _stages(folder: Path, device: str, precision: str, texts: Sequence[Text]) ->
 
 def _fresh(
     folder: Path,
-    device: str,
+    device: DeviceName,
     models: Mapping[str, Model],
     threads: int,
     texts: Sequence[Text],

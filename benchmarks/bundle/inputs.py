@@ -50,7 +50,7 @@ def workload(bundle: Bundle, file: Path | None = None, column: str | None = None
 
 def overflow_of(bundle: Bundle) -> Overflow:
     """What becomes of texts over the limit when a bundle is served."""
-    return Overflow.WINDOW if bundle.manifest.task is Task.QUESTION_ANSWERING else Overflow.TRUNCATE
+    return "window" if bundle.manifest.task is Task.QUESTION_ANSWERING else "truncate"
 
 
 def _reads_pairs(bundle: Bundle) -> bool:

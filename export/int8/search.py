@@ -21,7 +21,7 @@ from encort.export.variants import write_fp32, write_int8
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Metric, Precision, Variant
 from encort.runtime.model import Model
-from encort.runtime.options import Options
+from encort.runtime.options import LoadOptions
 
 TABLE_FILE = "search.md"
 _SMOOTHINGS = {"chosen a tensor": STRENGTHS, "0.75": (0.75,), "0.5": (0.5,)}
@@ -206,7 +206,7 @@ def _opened(trained: ExportSource, folder: Path, model: QuantizedModel | None, w
             variants = write_fp32(trained, temporary)
         else:
             variants = write_int8(trained, model, temporary, weight_bits=weight_bits)
-        with Model(Bundle(temporary, trained.manifest(temporary, variants)), Options()) as opened:
+        with Model(Bundle(temporary, trained.manifest(temporary, variants)), LoadOptions()) as opened:
             yield opened
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from encort.runtime.cli.writers import Record
     from encort.runtime.model import Model
     from encort.runtime.text.token_batch import Text, TokenBatch
+    from encort.runtime.text.windows import Overflow
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -94,14 +95,14 @@ def inspect(bundle: Path, as_json: bool) -> None:
 def _run(
     records: "Callable[[Model, TokenBatch], list[Record]]",
     dimension: "Callable[[Model], int]",
-    usual_overflow: "Callable[[Model], str]",
+    usual_overflow: "Callable[[Model], Overflow]",
     *,
     bundle: Path,
     texts: tuple[str, ...],
     file: Path | None,
     column: str | None,
     output: Path | None,
-    overflow: str | None,
+    overflow: "Overflow | None",
     stride: int | None,
     **options: Any,
 ) -> None:

@@ -10,6 +10,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
 from encort.runtime.tasks.specs import CLASSIFIERS
 from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.windows import Overflow
 
 
 def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:
@@ -32,7 +33,7 @@ def prediction_records(
     return _counted(batch, results)
 
 
-def overflow_of(model: Model, *, head: str | None, all_scores: bool, n_best: int | None) -> str:
+def overflow_of(model: Model, *, head: str | None, all_scores: bool, n_best: int | None) -> Overflow:
     """What becomes of too long inputs, if the user does not say: contexts of questions are read in windows.
 
     Raises:

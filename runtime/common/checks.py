@@ -2,6 +2,7 @@
 
 import numbers
 import operator
+from collections.abc import Collection
 from enum import StrEnum
 from typing import SupportsIndex, TypeVar
 
@@ -25,6 +26,21 @@ def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = No
     except ValueError:
         have = ", ".join([*([] if beside is None else [beside]), *kind])
         raise InputError(f"{name} must be one of {have}; got {value!r}") from None
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse a value that is not in a closed set, such as `typing.get_args` of a `Literal`.
+
+    Args:
+        name: Name of the option, for the message.
+        value: Value that was given.
+        choices: Values that are allowed.
+
+    Raises:
+        InputError: The value is not one of them; the message lists them.
+    """
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
 def check_whole(name: str, value: object, *, least: int) -> None:

@@ -32,7 +32,7 @@ class TaskSpec(Generic[Results]):
 
     Attributes:
         outputs: Of the graph, that it needs.
-        finish: Results, one a text, from those outputs; for text `i` of the batch, row `i`.
+        postprocess: Results, one a text, from those outputs; for text `i` of the batch, row `i`.
         tokenwise: The outputs have a row a token.
         normalize: The outputs have length 1.
         check: Refuses inputs that are not for this task.
@@ -40,16 +40,16 @@ class TaskSpec(Generic[Results]):
     """
 
     outputs: Sequence[str]
-    finish: Callable[[TokenBatch, list[FloatArray]], Results]
+    postprocess: Callable[[TokenBatch, list[FloatArray]], Results]
     tokenwise: bool = False
     normalize: bool = False
     check: Callable[[TokenBatch], None] = _check_nothing
-    overflow: Overflow = Overflow.TRUNCATE
+    overflow: Overflow = "truncate"
 
-    def results(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
+    def finish(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
         """Results from the graph's outputs, windows of one text as one."""
         whole, merged = merge_windows(batch, arrays, tokenwise=self.tokenwise, normalize=self.normalize)
-        return self.finish(whole, merged)
+        return self.postprocess(whole, merged)
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ class Tasks:
         embedding = self.manifest.embedding
         return TaskSpec(
             outputs=[self.embedding_output(SENTENCE_EMBEDDING)],
-            finish=lambda _, arrays: arrays[0],
+            postprocess=lambda _, arrays: arrays[0],
             normalize=embedding is not None and embedding.normalize,
         )
 
     def embed_tokens(self) -> TaskSpec[list[FloatArray]]:
         return TaskSpec(
             outputs=[self.embedding_output(LAST_HIDDEN_STATE)],
-            finish=lambda batch, arrays: np.split(arrays[0], batch.cu_seqlens[1:-1]) if len(batch) else [],
+            postprocess=lambda batch, arrays: np.split(arrays[0], batch.cu_seqlens[1:-1]) if len(batch) else [],
             tokenwise=True,
         )
 
@@ -111,18 +111,18 @@ class Tasks:
         scale = sigmoid if chosen.task is Task.MULTI_LABEL_CLASSIFICATION else softmax
         return TaskSpec(
             outputs=chosen.outputs,
-            finish=lambda batch, arrays: classifications(arrays[0], chosen.labels, batch, scale=scale),
+            postprocess=lambda batch, arrays: classifications(arrays[0], chosen.labels, batch, scale=scale),
         )
 
     def score(self, head: str | None) -> TaskSpec[FloatArray]:
         chosen = self.head(head, Task.TEXT_REGRESSION)
-        return TaskSpec(outputs=chosen.outputs, finish=lambda _, arrays: arrays[0][:, 0])
+        return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: arrays[0][:, 0])
 
     def tag(self, head: str | None) -> TaskSpec[list[Matches[Span]]]:
         chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
         return TaskSpec(
             outputs=chosen.outputs,
-            finish=lambda batch, arrays: spans(arrays[0], chosen.labels, batch, tags_words=chosen.tags_words),
+            postprocess=lambda batch, arrays: spans(arrays[0], chosen.labels, batch, tags_words=chosen.tags_words),
             tokenwise=True,
             check=_check_singles,
         )
@@ -132,10 +132,10 @@ class Tasks:
         check_whole("n_best", n_best, least=1)
         return TaskSpec(
             outputs=chosen.outputs,
-            finish=lambda batch, arrays: answers(arrays[0], arrays[1], batch, n_best=n_best),
+            postprocess=lambda batch, arrays: answers(arrays[0], arrays[1], batch, n_best=n_best),
             tokenwise=True,
             check=_check_pairs,
-            overflow=Overflow.WINDOW,
+            overflow="window",
         )
 
     def predict(self) -> TaskSpec[Any]:

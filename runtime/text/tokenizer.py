@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import tokenizers
 
 from encort.runtime.common.arrays import BoolArray, Int64Array
-from encort.runtime.common.checks import check_whole
+from encort.runtime.common.checks import check_choice, check_whole
 from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, TokenOffsets, Windows
 from encort.runtime.text.validation import check_texts, is_token_ids, token_ids
@@ -47,7 +47,7 @@ class Tokenizer:
         self,
         texts: Sequence[Text] | Sequence[TokenIds],
         *,
-        overflow: Overflow = Overflow.TRUNCATE,
+        overflow: Overflow = "truncate",
         stride: int | None = None,
         first: int = 0,
         return_offsets: bool = False,
@@ -78,12 +78,13 @@ class Tokenizer:
             return self._given(texts, first)
         texts = cast("Sequence[Text]", texts)
         check_texts(texts, first=first)
-        if reverse and overflow is Overflow.WINDOW:
+        check_choice("overflow", overflow, get_args(Overflow))
+        if reverse and overflow == "window":
             raise InputError('this model reads pairs in either order, so it cannot cut windows; use "truncate"')
         if stride is not None:
             check_whole("stride", stride, least=0)
         encode = self._tokenizer.encode_batch if return_offsets else self._tokenizer.encode_batch_fast
-        read = [text if overflow is Overflow.WINDOW else self._beginning(text) for text in texts]
+        read = [text if overflow == "window" else self._beginning(text) for text in texts]
         encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
         rows = [
             row
@@ -125,13 +126,13 @@ class Tokenizer:
         if len(encoding) <= self._max_length:
             yield _Row(index, encoding)
             return
-        if overflow is Overflow.ERROR:
+        if overflow == "error":
             raise InputTooLongError(
                 f"text {number} has more than {self._max_length} tokens; "
                 'shorten it, or use overflow="truncate" or "window"'
             )
         sequences = _sequences(encoding)
-        if overflow is Overflow.TRUNCATE:
+        if overflow == "truncate":
             yield _Row(index, encoding, cut_longest(sequences, limit=self._max_length), is_truncated=True)
             return
         try:

@@ -1,8 +1,8 @@
 """Inputs over the limit: cut, or as overlapping windows of which one result is made."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -10,13 +10,8 @@ from encort.runtime.common.arrays import BoolArray, FloatArray, Int64Array
 from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.text.token_batch import TokenBatch
 
-
-class Overflow(StrEnum):
-    """What becomes of an input that is longer than the limit."""
-
-    TRUNCATE = "truncate"
-    ERROR = "error"
-    WINDOW = "window"
+Overflow = Literal["truncate", "error", "window"]
+"""What happens to an input that is longer than the limit."""
 
 
 def cut_longest(sequences: Int64Array, *, limit: int) -> Int64Array:

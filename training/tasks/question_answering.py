@@ -10,7 +10,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 from encort.runtime.tasks.answers import answers
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.text.windows import Overflow, merge_windows
+from encort.runtime.text.windows import merge_windows
 from encort.training.data.cells import RowError, read_cells, refuse_if, text_cell
 from encort.training.data.examples import Column, Example, Examples, Schema
 from encort.training.data.problems import Problems
@@ -131,7 +131,7 @@ class QuestionAnswering(TrainingTask):
 
 def _windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained) -> TokenBatch:
     pairs = list(zip(rows["question"], rows["context"], strict=True))
-    return pretrained.tokenizer(pairs, overflow=Overflow.WINDOW, return_offsets=True, all_cores=True)
+    return pretrained.tokenizer(pairs, overflow="window", return_offsets=True, all_cores=True)
 
 
 def _place(batch: TokenBatch, row: int, start: int, size: int) -> tuple[int, int]:
