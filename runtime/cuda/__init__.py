@@ -1,5 +1,5 @@
-"""Packed graphs on GPUs.
+"""Run packed graphs on NVIDIA GPUs.
 
-In reading order: `packing` removes the padding, `workers` runs each GPU from a thread of its own, `pinned_memory` holds
-inputs and outputs on the host, `cuda_graphs` captures small runs.
+In reading order: `workers` gives each GPU a session and a thread, `packing` removes the padding before a run and puts
+it back after, `pinned_memory` holds the inputs and outputs of a run on the host, `cuda_graphs` captures small runs.
 """

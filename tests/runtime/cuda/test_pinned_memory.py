@@ -1,30 +1,56 @@
-"""Memory for one run at a time, and what CUDA is asked for, with a library of the test's in its place."""
+"""Host buffers, their pool, and the calls into CUDA, with a fake CUDA library."""
 
 import ctypes
 import gc
+import threading
 import weakref
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encort.runtime.cuda import pinned_memory as host_memory
-from encort.runtime.cuda.pinned_memory import HostBuffer, ordinary, page_locked
+from encort.runtime.cuda import pinned_memory
+from encort.runtime.cuda.pinned_memory import (
+    Allocate,
+    BufferPool,
+    Bytes,
+    HostBuffer,
+    allocate_pageable,
+    allocate_pinned,
+)
+from encort.runtime.engine.session import TensorSpecs
 
 shapes = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=5)
 dtypes = st.sampled_from([np.int32, np.int64, np.float32])
 
 
+def integers(count: int) -> TensorSpecs:
+    return {"a": ((count,), np.int64)}
+
+
+def recording(sizes: list[int]) -> Allocate:
+    """Return an allocator that writes down the sizes."""
+
+    def allocate(size: int) -> Bytes:
+        sizes.append(size)
+        return allocate_pageable(size)
+
+    return allocate
+
+
 @given(st.data())
-def test_arrays_of_a_run_lie_apart(data):
-    buffer = HostBuffer(ordinary)
+def test_arrays_of_a_run_do_not_overlap(data: st.DataObject) -> None:
+    buffer = HostBuffer(allocate_pageable)
     for _ in range(3):
         specs = {str(number): (shape, data.draw(dtypes)) for number, shape in enumerate(data.draw(shapes))}
-        if not buffer.holds(specs):
+        if not buffer.fits(specs):
             buffer.grow(specs)
-        assert buffer.holds(specs)
+        assert buffer.fits(specs)
         arrays = buffer.arrays(specs)
         for number, array in enumerate(arrays.values()):
             array[...] = number
@@ -35,79 +61,150 @@ def test_arrays_of_a_run_lie_apart(data):
             assert array.ctypes.data % array.itemsize == 0
 
 
-def test_memory_is_taken_once_and_grows_by_powers_of_two():
-    sizes = []
-    buffer = HostBuffer(lambda size: sizes.append(size) or ordinary(size))
-    for rows in (100, 50, 128, 129, 256, 1):
-        specs = {"a": ((rows,), np.int64)}
-        if not buffer.holds(specs):
+def test_a_buffer_is_reused_and_grows_to_powers_of_two() -> None:
+    sizes: list[int] = []
+    buffer = HostBuffer(recording(sizes))
+    for count in (100, 50, 128, 129, 256, 1):
+        specs = integers(count)
+        if not buffer.fits(specs):
             buffer.grow(specs)
-        assert buffer.arrays(specs)["a"].shape == (rows,)
+        assert buffer.arrays(specs)["a"].shape == (count,)
     assert sizes == [1024, 2048]
 
 
-def test_what_is_outgrown_is_given_back_first():
-    held = []
+def test_a_buffer_that_grows_frees_its_old_memory_first() -> None:
+    blocks: list[weakref.ref[Bytes]] = []
 
-    def allocate(size):
-        assert all(each() is None for each in held)
-        memory = ordinary(size)
-        held.append(weakref.ref(memory))
+    def allocate(size: int) -> Bytes:
+        assert all(block() is None for block in blocks)
+        memory = allocate_pageable(size)
+        blocks.append(weakref.ref(memory))
         return memory
 
     buffer = HostBuffer(allocate)
-    for rows in (1, 1000):
-        buffer.grow({"a": ((rows,), np.int64)})
-    assert [each() is None for each in held] == [True, False]
+    for count in (1, 1000):
+        buffer.grow(integers(count))
+    assert [block() is None for block in blocks] == [True, False]
 
 
 @pytest.fixture
-def cuda(monkeypatch):
-    """A CUDA runtime that hands out the process's own memory, and remembers it."""
-    held, freed = {}, []
+def device_thread() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
 
-    def allocate(pointer, size, flags):
+
+def test_a_buffer_is_lent_again_after_its_run(device_thread: Executor) -> None:
+    sizes: list[int] = []
+    pool = BufferPool(recording(sizes), device_thread)
+    for _ in range(3):
+        with pool.borrow(integers(128)) as arrays:
+            assert arrays["a"].shape == (128,)
+    assert sizes == [1024]
+
+
+def test_runs_at_the_same_time_have_different_buffers(device_thread: Executor) -> None:
+    pool = BufferPool(allocate_pageable, device_thread)
+    with pool.borrow(integers(8)) as first, pool.borrow(integers(8)) as second:
+        assert not np.shares_memory(first["a"], second["a"])
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_buffer_is_not_lent_again_after_an_error(device_thread: Executor, error: type[BaseException]) -> None:
+    pool = BufferPool(allocate_pageable, device_thread)
+    with pool.borrow(integers(8)) as arrays:
+        lost = arrays["a"]
+
+    def fail() -> None:
+        with pool.borrow(integers(8)) as arrays:
+            assert np.shares_memory(lost, arrays["a"])
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    with pool.borrow(integers(8)) as first, pool.borrow(integers(8)) as second:
+        assert not any(np.shares_memory(lost, arrays["a"]) for arrays in (first, second))
+
+
+def test_memory_is_allocated_in_the_thread_of_the_device(device_thread: Executor) -> None:
+    threads: list[threading.Thread] = []
+
+    def allocate(size: int) -> Bytes:
+        threads.append(threading.current_thread())
+        return allocate_pageable(size)
+
+    with BufferPool(allocate, device_thread).borrow(integers(8)):
+        assert threads == [device_thread.submit(threading.current_thread).result()]
+
+
+def test_a_closed_pool_keeps_no_buffer(device_thread: Executor) -> None:
+    blocks: list[weakref.ref[Bytes]] = []
+
+    def allocate(size: int) -> Bytes:
+        memory = allocate_pageable(size)
+        blocks.append(weakref.ref(memory))
+        return memory
+
+    pool = BufferPool(allocate, device_thread)
+    with pool.borrow(integers(8)) as arrays, pool.borrow(integers(8)):
+        pass
+    with pool.borrow(integers(8)) as arrays:
+        pool.close()
+    del arrays
+    gc.collect()
+    assert [block() for block in blocks] == [None, None]
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A CUDA runtime that hands out the memory of the process, and writes down what it is asked for."""
+    blocks: dict[int, Any] = {}
+    freed: list[int] = []
+
+    def allocate(pointer: Any, size: ctypes.c_size_t, flags: int) -> int:
         assert flags == 1
         block = ctypes.create_string_buffer(size.value)
         pointer._obj.value = ctypes.addressof(block)
-        held[pointer._obj.value] = block
-        return library.status
+        blocks[pointer._obj.value] = block
+        return int(library.status)
 
-    asked, names = [], []
+    errors_read: list[int] = []
+    names: list[str] = []
     library = SimpleNamespace(
         cudaHostAlloc=allocate,
         cudaFreeHost=lambda pointer: freed.append(pointer.value),
-        cudaGetLastError=lambda: asked.append(library.status),
+        cudaGetLastError=lambda: errors_read.append(library.status),
         status=0,
     )
-    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: names.append(name) or library)
-    monkeypatch.setattr(host_memory, "CUDA_MAJOR", "13")
-    return SimpleNamespace(library=library, held=held, freed=freed, names=names, asked=asked)
+    monkeypatch.setattr(pinned_memory.ctypes, "CDLL", lambda name: names.append(name) or library)
+    monkeypatch.setattr(pinned_memory, "CUDA_MAJOR", "13")
+    return SimpleNamespace(library=library, blocks=blocks, freed=freed, names=names, errors_read=errors_read)
 
 
-def test_page_locked_memory_is_cudas_and_is_given_back(cuda):
-    memory = page_locked(96)
-    (address,) = cuda.held
+def test_pinned_memory_comes_from_cuda_and_is_freed_with_its_last_view(cuda: SimpleNamespace) -> None:
+    memory = allocate_pinned(96)
+    (address,) = cuda.blocks
     assert (memory.ctypes.data, len(memory), memory.flags.writeable) == (address, 96, True)
     assert cuda.names == ["libcudart.so.13"]
-    part = memory.view(np.float32)[3:]
+    view = memory.view(np.float32)[3:]
     del memory
     gc.collect()
-    assert cuda.freed == []  # a part is in use
-    del part
+    assert cuda.freed == []
+    del view
     gc.collect()
     assert cuda.freed == [address]
 
 
-def test_where_cuda_gives_none_memory_is_ordinary_and_it_is_said(cuda, caplog):
+def test_memory_is_pageable_with_a_warning_if_cuda_refuses(
+    cuda: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
     cuda.library.status = 2
-    memory = page_locked(96)
+    memory = allocate_pinned(96)
     assert len(memory) == 96
-    assert memory.ctypes.data not in cuda.held
+    assert memory.ctypes.data not in cuda.blocks
     assert "no page-locked memory (CUDA error 2)" in caplog.text
-    assert cuda.asked == [2]  # so that nobody else finds the error
+    assert cuda.errors_read == [2]  # so that the next call into CUDA does not find the error
 
 
-def test_without_cuda_memory_is_ordinary_and_it_is_said(caplog):
-    assert len(page_locked(96)) == 96
+def test_memory_is_pageable_with_a_warning_without_cuda(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(allocate_pinned(96)) == 96
     assert "no page-locked memory (libcudart.so" in caplog.text
