@@ -1,4 +1,4 @@
-"""How many cores this process may use: the affinity mask and the container's quota, not the machine's size."""
+"""The number of cores that this process may use: affinity mask and container quota, not the size of the machine."""
 
 import math
 import os
@@ -6,20 +6,20 @@ from pathlib import Path
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may keep busy, at least 1.
+    """Return the number of cores that this process may keep busy, at least 1.
 
-    The smaller of the affinity mask and the CPU quota of the control groups above the process, rounded up
-    (half a core still needs one thread). ONNX Runtime counts the machine's cores and looks at neither.
+    It is the smaller of the affinity mask and the CPU quota of the control groups above the process, rounded up: half
+    a core still needs one thread. ONNX Runtime counts the cores of the machine and looks at neither.
 
     Args:
-        root: Where `proc` and `sys` are mounted.
+        root: Folder where `proc` and `sys` are mounted.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _quota(root))))
 
 
 def _quota(root: Path) -> float:
-    """Cores granted by control groups, infinite without a limit."""
+    """Return the cores that control groups grant, infinite without a limit."""
     try:
         memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -35,9 +35,9 @@ def _quota(root: Path) -> float:
 
 
 def _upwards(mount: Path, group: str) -> list[Path]:
-    """The group's folder and all above it: any of them may hold the limit.
+    """Return the folder of a group and all folders above it: each of them may hold a limit.
 
-    Inside a container the group's own path often is not mounted, and the mount's root is the container's.
+    Inside a container the path of the group is often not mounted, and the root of the mount is the container's group.
     """
     folder = mount / group.lstrip("/")
     return [folder, *(parent for parent in folder.parents if parent.is_relative_to(mount))]

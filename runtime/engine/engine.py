@@ -179,7 +179,7 @@ class Engine:
         names = list(self.variant.outputs)
         self.costs = measure_costs(
             lambda rows, length: self._single_core_session.run(names, self._sample_rows(rows, length)),
-            longest=max_length,
+            max_length=max_length,
         )
         return self.costs
 

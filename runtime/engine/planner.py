@@ -1,4 +1,4 @@
-"""Lengths to micro-batches: which rows share one graph run."""
+"""From lengths to micro-batches: which rows share one run of the graph."""
 
 import heapq
 import itertools
@@ -13,21 +13,21 @@ from encort.runtime.common.arrays import Int64Array
 from encort.runtime.engine.costs import Costs
 
 TOKENS_PER_RUN = 256
-"""Most tokens of a run of several rows: beyond it nothing gets faster, and memory grows."""
+"""Most tokens of a run of several rows. Larger runs are not faster, and they need more memory."""
 
 SIZES = (1, 16, 32, 64, 128, TOKENS_PER_RUN)
-"""Tokens a run that a plan for cores is tried with."""
+"""Sizes of a run in tokens that the planner tries on cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSlots:
-    """What runs micro-batches: cores, or devices.
+    """How many micro-batches cores or devices run, and how large they may be.
 
     Attributes:
         parallel: Micro-batches that run at the same time.
-        in_flight: Those that may be begun at the same time: some run, the others are ready when one is done.
-        sizes: Tokens a run that a plan is tried with, the most at last.
-        max_padded_tokens: Most rows of a run times the longest: what is made of packed tokens for each text is padded.
+        in_flight: Micro-batches that are submitted at the same time. Some run, the others are ready when a run ends.
+        sizes: Sizes of a run in tokens that the planner tries, in ascending order.
+        max_padded_tokens: Most rows of a run times its longest row. Steps that work per text pad packed tokens.
     """
 
     parallel: int
@@ -37,7 +37,7 @@ class ExecutionSlots:
 
     @classmethod
     def of_cores(cls, threads: int) -> "ExecutionSlots":
-        """One micro-batch a core, and as many in line, for others to get their turn."""
+        """Return one slot per core. As many micro-batches are submitted, so that other callers get their turn."""
         return cls(parallel=threads, in_flight=threads)
 
     @property
@@ -47,85 +47,86 @@ class ExecutionSlots:
 
 
 def plan(lengths: Int64Array, slots: ExecutionSlots, *, costs: Costs, mixed: bool) -> list[Int64Array]:
-    """Group rows into micro-batches: of equal length, or mixed, where only attention sees the padding.
+    """Group rows into micro-batches of equal length, or of mixed lengths where only attention sees the padding.
 
-    Of several sizes of micro-batches the one is taken whose last worker is done first.
+    The planner tries several sizes of micro-batches and takes the plan with the smallest makespan.
 
     >>> [batch.tolist() for batch in plan(np.array([3, 9, 3]), ExecutionSlots.of_cores(1), costs=Costs(), mixed=False)]
     [[1], [0, 2]]
 
     Args:
-        lengths: `(n,)` int64, tokens of each row.
-        slots: What runs them.
-        costs: What they cost.
-        mixed: Rows of different lengths may share a run.
+        lengths: Tokens of each row, `(n,)` int64.
+        slots: Cores or devices that run the micro-batches.
+        costs: Cost model of a run.
+        mixed: Whether rows of different lengths may share a run.
 
     Returns:
-        Indices of rows, each index in exactly one micro-batch; the longest rows first, because a long run
-        that starts last would leave the other workers idle.
+        Indices of rows, each index in exactly one micro-batch. The longest rows come first, because a long run that
+        starts last would leave the other workers idle.
     """
     if len(lengths) <= 1:
         return [np.arange(1)] * len(lengths)
     order = np.argsort(-lengths, kind="stable")
-    rows = _Rows(negative=(-lengths[order]).tolist(), totals=[0, *np.cumsum(lengths[order]).tolist()])
-    cut = _mixed if mixed else _equal
-    cuts = [cut(rows, size, costs, slots.max_padded_tokens) for size in slots.sizes]
-    best = min(cuts, key=lambda begins: makespan(rows.seconds(begins, costs), workers=slots.parallel))
-    return [order[begin:end] for begin, end in itertools.pairwise([*best, len(order)])]
+    rows = _SortedRows(negative=(-lengths[order]).tolist(), totals=[0, *np.cumsum(lengths[order]).tolist()])
+    split = _split_mixed if mixed else _split_equal
+    candidates = [split(rows, size, costs, slots.max_padded_tokens) for size in slots.sizes]
+    best = min(candidates, key=lambda starts: makespan(rows.seconds(starts, costs), workers=slots.parallel))
+    return [order[start:end] for start, end in itertools.pairwise([*best, len(order)])]
 
 
 def makespan(seconds: Iterable[float], *, workers: int) -> float:
-    """Seconds until the last worker is done, if each takes the next micro-batch as soon as it is free.
+    """Return the seconds until the last worker is done, if each takes the next micro-batch as soon as it is free.
 
     Args:
-        seconds: Of each micro-batch, in the order in which they are taken.
+        seconds: Duration of each micro-batch, in the order in which they are taken.
+        workers: Number of workers.
     """
-    free = [0.0] * workers
-    for each in seconds:
-        heapq.heapreplace(free, free[0] + each)
-    return max(free)
+    free_at = [0.0] * workers
+    for duration in seconds:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    return max(free_at)
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows, the longest first; micro-batches are told by the rows where they begin.
+class _SortedRows:
+    """Rows in order of falling length. A plan is the list of the rows where its micro-batches start.
 
     Attributes:
-        negative: Lengths below 0, so that they ascend, as `bisect` wants them.
-        totals: Tokens before each row, and at last of all.
+        negative: Negated lengths, which ascend as `bisect` needs them.
+        totals: Tokens before each row, and at the end the tokens of all rows.
     """
 
     negative: Sequence[int]
     totals: Sequence[int]
 
-    def seconds(self, begins: Sequence[int], costs: Costs) -> Iterator[float]:
-        """Of each micro-batch."""
-        for begin, end in itertools.pairwise([*begins, len(self.negative)]):
-            yield costs.estimate(end - begin, self.totals[end] - self.totals[begin], -self.negative[begin])
+    def seconds(self, starts: Sequence[int], costs: Costs) -> Iterator[float]:
+        """Yield the estimated duration of each micro-batch of a plan."""
+        for start, end in itertools.pairwise([*starts, len(self.negative)]):
+            yield costs.estimate(end - start, self.totals[end] - self.totals[start], -self.negative[start])
 
 
-def _equal(rows: _Rows, size: int, *_: object) -> list[int]:
-    """Rows of one length in the fewest near-equal micro-batches of at most `size` tokens."""
-    begins: list[int] = []
-    begin = 0
-    while begin < len(rows.negative):
-        end = bisect_right(rows.negative, rows.negative[begin], lo=begin)
-        most = max(1, size // max(1, -rows.negative[begin]))
-        runs = math.ceil((end - begin) / most)
-        begins += [begin + (end - begin) * run // runs for run in range(runs)]
-        begin = end
-    return begins
+def _split_equal(rows: _SortedRows, size: int, *_: object) -> list[int]:
+    """Split rows of each length into the fewest micro-batches of at most `size` tokens, of nearly equal size."""
+    starts: list[int] = []
+    start = 0
+    while start < len(rows.negative):
+        end = bisect_right(rows.negative, rows.negative[start], lo=start)
+        rows_per_run = max(1, size // max(1, -rows.negative[start]))
+        runs = math.ceil((end - start) / rows_per_run)
+        starts += [start + (end - start) * run // runs for run in range(runs)]
+        start = end
+    return starts
 
 
-def _mixed(rows: _Rows, size: int, costs: Costs, max_padded_tokens: float) -> list[int]:
-    """Rows of similar length, at most `size` tokens a run, while sharing it saves more than padding costs."""
-    begins: list[int] = []
-    begin = 0
-    while begin < len(rows.negative):
-        begins.append(begin)
-        longest = -rows.negative[begin]
-        within_tokens = bisect_right(rows.totals, rows.totals[begin] + size, lo=begin) - 1
-        worth_padding = bisect_right(rows.negative, -costs.min_length_to_batch(longest), lo=begin)
-        within_padded = begin + max_padded_tokens / max(1, longest)
-        begin = max(begin + 1, int(min(within_tokens, worth_padding, within_padded)))
-    return begins
+def _split_mixed(rows: _SortedRows, size: int, costs: Costs, max_padded_tokens: float) -> list[int]:
+    """Put rows of similar length together, up to `size` tokens, while sharing a run saves more than padding costs."""
+    starts: list[int] = []
+    start = 0
+    while start < len(rows.negative):
+        starts.append(start)
+        longest = -rows.negative[start]
+        fits_tokens = bisect_right(rows.totals, rows.totals[start] + size, lo=start) - 1
+        worth_padding = bisect_right(rows.negative, -costs.min_length_to_batch(longest), lo=start)
+        fits_padded = start + max_padded_tokens / max(1, longest)
+        start = max(start + 1, int(min(fits_tokens, worth_padding, fits_padded)))
+    return starts

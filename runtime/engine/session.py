@@ -14,43 +14,43 @@ from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
 
-# Importing it begins to collect telemetry, on Linux too since 1.31: a database in the user's cache folder, and posts.
+# onnxruntime collects telemetry from its import on, on Linux too since 1.31: a database in the user's cache folder, and
+# network posts.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_MAJOR: str = onnxruntime.cuda_version.partition(".")[0]
-"""Of the CUDA that the installed onnxruntime was built with; empty for a build without."""
+"""Major version of CUDA that the installed onnxruntime was built with; empty for a build without CUDA."""
 PROVIDERS = {Device.CPU: CPU_PROVIDER, Device.CUDA: CUDA_PROVIDER}
 
-_INSTEAD = 'use device="cpu" and leave provider out'
-"""What a user does who cannot have a provider."""
-_INSTEAD_OF_CUDA = f'install "onnxruntime-gpu[cuda,cudnn]" alone, see that nvidia-smi lists the GPU, or {_INSTEAD}'
+_USE_CPU = 'use device="cpu" and leave provider out'
+_FIX_CUDA = f'install "onnxruntime-gpu[cuda,cudnn]" alone, see that nvidia-smi lists the GPU, or {_USE_CPU}'
 
 SPIN_US = "1000"
-"""Microseconds that threads turn after a run: a next one that follows at once need not wake them, and a process that
-has nothing to run leaves the cores alone."""
-
+"""Microseconds that idle threads spin after a run. A run that follows at once does not have to wake them, and a process
+without work leaves the cores free."""
 
 TensorSpecs = Mapping[str, tuple[Sequence[int], type[np.generic]]]
-"""Shape and dtype of inputs or outputs by name."""
+"""Shape and dtype of inputs or outputs, by name."""
 
 _NO_GRAPH = -1
-"""What ONNX Runtime takes for a run that is neither captured nor replayed."""
+"""Value of `gpu_graph_id` for a run that is neither captured nor replayed."""
 
 
 class Runner(Protocol):
-    """A session, or what stands for several of them."""
+    """A session, or one object that stands for several sessions."""
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]: ...
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
+        """Run one micro-batch and return the named outputs; see `Session.run`."""
 
 
 class Session:
-    """Runs one graph; on CPUs any number of threads may call `run` at the same time, on CUDA one.
+    """Runs one graph. On CPUs any number of threads may call `run` at the same time, on CUDA one thread.
 
-    The graph was authored for its provider. On CPUs ONNX Runtime is asked for basic rewrites only: its extended
-    ones fuse Add and LayerNormalization into a kernel that is several times slower there.
+    The graph was authored for its provider. On CPUs ONNX Runtime does basic rewrites only: its extended rewrites fuse
+    Add and LayerNormalization into a kernel that is several times slower there.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class Session:
         provider: str = CPU_PROVIDER,
         provider_options: Mapping[str, str] | None = None,
     ) -> None:
-        """Load the variant.
+        """Open the graph.
 
         Args:
-            graph: Its file, checked by `Bundle.graph`.
+            graph: File of the graph, checked by `Bundle.graph`.
+            variant: Describes the graph; its inputs and outputs must be the graph's.
             threads: Threads of one run.
-            spinning: Let them turn on while there is nothing to run: the next run starts sooner, and others on these
-                cores are disturbed.
+            spinning: Let idle threads spin. The next run starts sooner, and other work on these cores is slower.
             provider: ONNX Runtime's name of the execution provider.
-            provider_options: Passed through to it.
+            provider_options: Passed through to the provider.
 
         Raises:
             BundleError: The installed onnxruntime cannot open the graph.
-            BundleFileChangedError: The graph's names and axes are not the manifest's.
+            BundleFileChangedError: Names or axes of the graph differ from the manifest.
             DeviceError: The provider is not installed, or cannot run the whole graph.
         """
         self._session = _open(
@@ -86,32 +86,32 @@ class Session:
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
-        """The named outputs.
+        """Run the graph and return the named outputs, each float32.
 
         Args:
             outputs: Names of the graph's outputs.
-            inputs: By name; those that the graph does not have are left out.
+            inputs: Arrays by name. Inputs that the graph does not have are left out.
 
         Raises:
             EncortError: ONNX Runtime refused the run.
         """
         feeds = {name: inputs[name] for name in self._inputs}
-        with _refused(feeds):
+        with _translated_errors(feeds):
             arrays: list[FloatArray] = self._session.run(list(outputs), feeds, self._options)
         return arrays
 
     def run_into(self, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Write the named outputs to memory of the caller's.
+        """Run the graph and write the named outputs into arrays of the caller.
 
         Args:
-            outputs: An array for each, contiguous, in the shape that the graph will give.
+            outputs: A contiguous float32 array for each output, in the shape of the result.
             inputs: See `run`.
 
         Raises:
             EncortError: ONNX Runtime refused the run, or an output has another shape.
         """
         feeds = {name: inputs[name] for name in self._inputs}
-        with _refused(feeds):
+        with _translated_errors(feeds):
             binding = self._session.io_binding()
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, array)
@@ -120,13 +120,13 @@ class Session:
             self._session.run_with_iobinding(binding, self._options)
 
     def bound(self, inputs: TensorSpecs, outputs: TensorSpecs, *, place: tuple[str, int], graph: int) -> "BoundRun":
-        """Runs of one shape.
+        """Return a runner for one shape, with inputs and outputs at fixed addresses on a device.
 
         Args:
-            inputs: Shape and dtype of each.
-            outputs: The same.
-            place: ONNX Runtime's name of the kind of device that they lie on, and its number.
-            graph: Number of the captured graph, where the provider captures.
+            inputs: Shape and dtype of each input.
+            outputs: Shape and dtype of each output.
+            place: Kind and number of the device, in ONNX Runtime's words, such as `("cuda", 0)`.
+            graph: Number of the captured graph, for providers that capture graphs.
         """
         return BoundRun(self._session, inputs, outputs, place=place, graph=graph)
 
@@ -153,18 +153,18 @@ class BoundRun:
             self._binding.bind_ortvalue_output(name, value)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
-        """See `Session.run`; what comes out is the caller's."""
-        with _refused({name: inputs[name] for name in self._inputs}):
+        """Run the graph and return copies of the named outputs; see `Session.run`."""
+        with _translated_errors({name: inputs[name] for name in self._inputs}):
             for name, value in self._inputs.items():
                 value.update_inplace(inputs[name])
             self._session.run_with_iobinding(self._binding, self._options)
-            # On a CPU these are the specs themselves.
+            # On a CPU, `numpy()` returns the fixed memory itself, which the next run overwrites.
             return [np.array(self._outputs[name].numpy()) for name in outputs]
 
 
 @contextmanager
-def _refused(feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
-    """Say of what shapes a run was that ONNX Runtime refused."""
+def _translated_errors(feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+    """Translate errors of ONNX Runtime, with the shapes of the inputs."""
     try:
         yield
     except Exception as error:  # onnxruntime's own errors share no narrower parent
@@ -173,22 +173,22 @@ def _refused(feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
 
 
 def _run_options(graph: int) -> onnxruntime.RunOptions:
-    """Options of runs whose captured graph has that number, in providers that capture."""
+    """Return options of runs that use the captured graph with this number."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(graph))
     return options
 
 
 def has_device(device: Device) -> bool:
-    """Whether the installed onnxruntime has the device's provider."""
+    """Return whether the installed onnxruntime has the device's execution provider."""
     return PROVIDERS[device] in onnxruntime.get_available_providers()
 
 
 def check_provider(provider: str) -> None:
-    """Refuse a provider that the installed onnxruntime does not have.
+    """Refuse an execution provider that the installed onnxruntime does not have.
 
     Raises:
-        DeviceError: It does not; the message lists what it has.
+        DeviceError: It is missing; the message lists the providers that exist.
     """
     have = onnxruntime.get_available_providers()
     if provider in have:
@@ -196,7 +196,7 @@ def check_provider(provider: str) -> None:
     build = "onnxruntime-gpu" if provider == CUDA_PROVIDER else "a build that has it"
     raise DeviceError(
         f"the installed onnxruntime has no {provider}, only {', '.join(have)}; install {build} in its place, "
-        f"or {_INSTEAD}"
+        f"or {_USE_CPU}"
     )
 
 
@@ -204,42 +204,43 @@ def _open(
     graph: Path, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
     check_provider(provider)
-    instead = _INSTEAD_OF_CUDA if provider == CUDA_PROVIDER else _INSTEAD
+    advice = _FIX_CUDA if provider == CUDA_PROVIDER else _USE_CPU
     if provider != CPU_PROVIDER:
-        # Otherwise ONNX Runtime gives nodes that a provider cannot run to the CPU, without a word.
+        # Without this, ONNX Runtime silently moves nodes that a provider cannot run to the CPU.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if provider == CUDA_PROVIDER:
         with redirect_stdout(sys.stderr):
-            onnxruntime.preload_dlls()  # of NVIDIA's wheels, where they are installed
-        # For its kernels that do a bias and an activation in one.
+            onnxruntime.preload_dlls()  # from NVIDIA's wheels, if they are installed
+        # Enables the kernels that compute bias and activation in one step.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Gemm keeps ones for its bias in a buffer that moves when more tokens come, and captured graphs would not know.
+        # Gemm keeps a buffer of ones for its bias. The buffer moves when a run has more tokens, and captured graphs
+        # would still read the old address.
         options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     try:
-        # Without its fallback: it would print, go on to the CPU, and hide why the provider cannot be had.
+        # No fallback: it would print a message, continue on the CPU, and hide why the provider failed.
         session = onnxruntime.InferenceSession(
             graph, options, providers=[(provider, dict(provider_options))], enable_fallback=0
         )
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
-            raise DeviceError(f"{provider} cannot run {graph}: {error}; {instead}") from error
-        # The file is the one that was exported, so this onnxruntime is too old for it, or memory is short.
+            raise DeviceError(f"{provider} cannot run {graph}: {error}; {advice}") from error
+        # The file is the exported one, so this onnxruntime is too old for it, or memory is short.
         raise BundleError(
             f"onnxruntime {onnxruntime.__version__} cannot open {graph}: {error}; "
             "install the version that encort.json names, or export it again"
         ) from error
     if session.get_providers()[0] != provider:
-        raise DeviceError(f"{provider} could not be started; {instead}, or see what onnxruntime says of it")
+        raise DeviceError(f"{provider} could not be started; {advice}, or see what onnxruntime says of it")
     return session
 
 
 def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:
-    """How ONNX Runtime is asked to run an authored graph; see `Session`."""
+    """Return ONNX Runtime's session options for an authored graph; see `Session`."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Planned buffers fit one shape only; ours change with every run.
+    # Planned buffers fit one shape only; here the shape changes with every run.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     if not spinning:

@@ -1,4 +1,4 @@
-"""What a model has done so far: counts, and where the time went."""
+"""Counts and timings of a model since it was loaded."""
 
 import threading
 from bisect import bisect_left
@@ -7,17 +7,17 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 BOUNDS = tuple(round(step * 10.0**power, 9) for power in range(-4, 2) for step in (1, 2, 5))
-"""Upper bounds of the buckets of every histogram: 100 microseconds to 50 seconds."""
+"""Upper bounds of the buckets of every histogram in seconds: 100 microseconds to 50 seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How often something took how long.
+    """Histogram of durations.
 
     Attributes:
-        bounds: Upper bounds of the buckets in seconds; one more bucket has no bound.
+        bounds: Upper bounds of the buckets in seconds. One more bucket has no upper bound.
         counts: Observations in each bucket.
-        sum: Of all observations, in seconds.
+        sum: Sum of all observations in seconds.
     """
 
     bounds: Sequence[float]
@@ -26,10 +26,18 @@ class Histogram:
 
     @property
     def count(self) -> int:
+        """Number of observations."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
-        """The bound that at least this share of the observations does not pass, in seconds; 0 without any."""
+        """Return the least bound that covers a share of the observations, in seconds; 0 without observations.
+
+        >>> Histogram(bounds=(0.1, 0.2), counts=(9, 1, 0), sum=1.0).quantile(0.5)
+        0.1
+
+        Args:
+            share: From 0 to 1; 0.99 is the 99th percentile.
+        """
         wanted, seen = share * self.count * (1 - 1e-12), 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
@@ -40,22 +48,22 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What a model has done since it was loaded.
+    """Counts and timings since a model was loaded.
 
     Attributes:
-        texts: Texts that were run, windows counted as texts.
-        tokens: Their tokens.
-        padding: Tokens that were run beside them to fill rows up.
+        texts: Texts that were run. A window counts as a text.
+        tokens: Tokens of these texts.
+        padding: Padding tokens that were run beside them.
         truncated: Texts that were cut at the limit.
-        runs: Micro-batches.
-        failures: Micro-batches that ended in an error.
-        overloads: Calls that a full queue turned away.
-        expired: Texts dropped unread, because their callers had gone or their deadlines had passed.
-        shared: Texts that were not run, because the same text was already on its way.
+        runs: Micro-batches that were run.
+        failures: Micro-batches that ended with an error.
+        overloads: Calls that a full queue refused.
+        expired: Texts that were dropped before their run, because their callers cancelled or their deadlines passed.
+        shared: Texts that were not run, because the same text was queued or running already.
         queued_tokens: Tokens that wait in queues now.
-        queue_seconds: How long texts waited in a queue.
-        run_seconds: How long micro-batches ran.
-        tokenize_seconds: How long threads took to turn texts into tokens, one text or many at a time.
+        queue_seconds: Time that texts waited in a queue.
+        run_seconds: Duration of micro-batches.
+        tokenize_seconds: Duration of tokenization, of one text or of many at a time.
     """
 
     texts: int
@@ -81,34 +89,36 @@ class StatsSource(Protocol):
 
 
 TIMES = ("queue_seconds", "run_seconds", "tokenize_seconds")
-"""Histograms among the fields of `Stats`."""
+"""Fields of `Stats` that are histograms."""
 GAUGES = ("queued_tokens",)
-"""Fields that go up and down; the others only grow."""
+"""Fields of `Stats` that go up and down. All other fields only grow."""
 _COUNTS = tuple(field.name for field in fields(Stats) if field.name not in TIMES)
 
 
 class Recorder:
-    """Counts, from any thread."""
+    """Collects counts and timings from any thread."""
 
     def __init__(self) -> None:
+        """Start at zero."""
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._sums = dict.fromkeys(TIMES, 0.0)
         self._buckets = {name: [0] * (len(BOUNDS) + 1) for name in TIMES}
 
     def count(self, **amounts: int) -> None:
-        """Add to counts, by their names in `Stats`."""
+        """Add amounts to counts. Names are the fields of `Stats`."""
         with self._lock:
             for name, amount in amounts.items():
                 self._counts[name] += amount
 
     def observe(self, name: str, seconds: float) -> None:
-        """Add one observation to a histogram, by its name in `Stats`."""
+        """Add one observation to a histogram. The name is a field of `Stats`."""
         with self._lock:
             self._sums[name] += seconds
             self._buckets[name][bisect_left(BOUNDS, seconds)] += 1
 
     def stats(self) -> Stats:
+        """Return the counts and timings so far."""
         with self._lock:
             times = {
                 name: Histogram(bounds=BOUNDS, counts=tuple(self._buckets[name]), sum=self._sums[name])

@@ -35,7 +35,7 @@ def passing(clock, costs):
 
 @pytest.mark.parametrize("longest", [64, 128, 512])
 def test_the_costs_that_made_the_times_are_found(clock, longest):
-    found = measure_costs(passing(clock, KNOWN), longest=longest)
+    found = measure_costs(passing(clock, KNOWN), max_length=longest)
     assert (found.run, found.token, found.attention) == pytest.approx(
         (KNOWN.run, KNOWN.token, KNOWN.attention), rel=0.02
     )
@@ -43,7 +43,7 @@ def test_the_costs_that_made_the_times_are_found(clock, longest):
 
 @pytest.mark.parametrize("longest", [1, 2, 8, 9])
 def test_a_model_of_short_texts_has_costs_too(clock, longest):
-    found = measure_costs(passing(clock, KNOWN), longest=longest)
+    found = measure_costs(passing(clock, KNOWN), max_length=longest)
     assert found.seconds(np.array([longest])) == pytest.approx(KNOWN.seconds(np.array([longest])), rel=0.1)
 
 
@@ -51,7 +51,7 @@ def test_no_cost_is_below_zero(clock):
     def run(rows, length):
         clock[0] += 1e-3 / (rows * length)
 
-    assert min(vars(measure_costs(run, longest=128)).values()) >= 0
+    assert min(vars(measure_costs(run, max_length=128)).values()) >= 0
 
 
 def test_attention_pads_the_rows_of_a_run_to_the_longest():
