@@ -6,7 +6,7 @@
         model.embed(["a text", "another"])     # float32 (2, dim)
         model.classify(["a text"])             # [Classification(label=..., score=...)]
 
-Names are looked up when they are first used, so that `import encort` costs nothing.
+Names are imported when they are first used, so that `import encort` is instant.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from encort import errors
     from encort.runtime.bundle.bundle import Bundle
-    from encort.runtime.bundle.manifest import HeadInfo, Manifest, Task, Variant
+    from encort.runtime.bundle.manifest import HeadInfo, Manifest, Precision, Task, Variant
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
-
-if not Path(__file__).with_name("runtime").is_dir():
-    raise ImportError(
-        f"{Path(__file__).parent} lacks its rooms, which are symbolic links in a checkout of encort: check out again "
-        "with `git -c core.symlinks=true clone`, or install the wheel with `pip install encort`"
-    )
 
 __all__ = [
     "Answer",
@@ -43,6 +37,7 @@ __all__ = [
     "Manifest",
     "Matches",
     "Model",
+    "Precision",
     "RequestOptions",
     "Service",
     "ServiceContext",
@@ -55,34 +50,30 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {
-    "Answer": "encort.runtime.tasks.results",
-    "AsyncService": "encort.runtime.serving.service",
-    "Bundle": "encort.runtime.bundle.bundle",
-    "Classification": "encort.runtime.tasks.results",
-    "Costs": "encort.runtime.engine.costs",
-    "Matches": "encort.runtime.tasks.results",
-    "HeadInfo": "encort.runtime.bundle.manifest",
-    "Histogram": "encort.runtime.engine.stats",
-    "Manifest": "encort.runtime.bundle.manifest",
-    "Model": "encort.runtime.model",
-    "RequestOptions": "encort.runtime.serving.service",
-    "Service": "encort.runtime.serving.service",
-    "ServiceContext": "encort.runtime.serving.service",
-    "Span": "encort.runtime.tasks.results",
-    "Stats": "encort.runtime.engine.stats",
-    "Task": "encort.runtime.bundle.manifest",
-    "TokenBatch": "encort.runtime.text.token_batch",
-    "Variant": "encort.runtime.bundle.manifest",
-    "load": "encort.runtime.model",
+_MODULES = {
+    "encort.runtime.bundle.bundle": ["Bundle"],
+    "encort.runtime.bundle.manifest": ["HeadInfo", "Manifest", "Precision", "Task", "Variant"],
+    "encort.runtime.engine.costs": ["Costs"],
+    "encort.runtime.engine.stats": ["Histogram", "Stats"],
+    "encort.runtime.model": ["Model", "load"],
+    "encort.runtime.serving.service": ["AsyncService", "RequestOptions", "Service", "ServiceContext"],
+    "encort.runtime.tasks.results": ["Answer", "Classification", "Matches", "Span"],
+    "encort.runtime.text.token_batch": ["TokenBatch"],
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+if not Path(__file__).with_name("runtime").is_dir():
+    raise ImportError(
+        f"{Path(__file__).parent} lacks its subpackages, which are symbolic links in a checkout: check out again with "
+        "`git -c core.symlinks=true clone`, or install the published package with `pip install encort`"
+    )
 
 
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module("encort.errors")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'encort' has no attribute {name!r}")
 
 
