@@ -1,12 +1,16 @@
-"""Fine-tuning in PyTorch: labelled data and an encoder in, a checkpoint folder out.
+"""Fine-tuning in PyTorch: labelled data and a pretrained encoder in, a checkpoint folder out.
 
-The walk of the data, a file a step: `sources` (files, folders, the hub) → `examples` (rows checked by `cells`, and
-`problems` told at once) → `features` (token ids) → `fit` (the trainer) → `report`, held together by `train` with its
-`settings`; `prepare` does all that can be done before anything is trained, from a `pretrained` encoder, and
-`unfinished` lets a training that was stopped go on.
+Read the files in the order of the walk:
 
-What a task knows is in `task`: `text_classification`, `token_classification`, `question_answering`, `next_sentence`
-(with `two_encoders`), `sentence_embedding`; `multi_head` trains some of them together.
+1. `settings`: what a user can set. `commands`: `encort train TASK`.
+2. `train`: the walk itself, `TrainingRun.run`.
+3. `prepare`: reads and checks everything before the training, with `data` (rows to examples) and `pretrained`
+   (settings and tokenizer of the encoder).
+4. `features`: token ids and padded batches.
+5. `fit`: the trainer. `resume`: the state of an unfinished training.
+6. `report`: metrics and pictures.
 
-The checkpoint, in Hugging Face layout with safetensors, is all that `export` ever sees of this room.
+`tasks` has one file per task, and `tasks/multi_head`, which trains several heads on one encoder.
+
+The output is a checkpoint in Hugging Face layout with safetensors. `export` sees nothing else of this folder.
 """

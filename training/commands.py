@@ -1,4 +1,4 @@
-"""`encort train TASK`: one thin command over `train` for every task."""
+"""`encort train TASK`: one thin command per task, over `train` and `train_multi_head`."""
 
 import dataclasses
 import functools
@@ -12,50 +12,52 @@ import click
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.extras import require
+from encort.runtime.common.labelled_rows import parse_columns, parse_header
+from encort.training.settings import SCHEDULES, TrainingSettings
 
 TASKS = {
     "text-classification": ("text_classification:TextClassification", "Texts or pairs into one of several classes."),
     "multi-label-classification": ("text_classification:MultiLabelClassification", "Texts or pairs to any labels."),
-    "text-regression": ("text_classification:TextRegression", "Texts or pairs to a number, as a similarity."),
+    "text-regression": ("text_classification:TextRegression", "Texts or pairs to a number."),
     "token-classification": ("token_classification:TokenClassification", "Words or characters to tags (BIO)."),
-    "question-answering": ("question_answering:QuestionAnswering", "Questions to the part of a context."),
+    "question-answering": ("question_answering:QuestionAnswering", "Questions to parts of their contexts."),
     "next-sentence-prediction": ("next_sentence:NextSentencePrediction", "Whether a text follows another."),
-    "dual-encoder": ("next_sentence:DualEncoderTask", "The same by two encoders, one for each order of the texts."),
-    "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Pairs that are alike, or scored, to embeddings."),
+    "dual-encoder": ("next_sentence:DualEncoderTask", "Next sentence, with one encoder per order."),
+    "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Similar or scored pairs to embeddings."),
 }
-"""Name to home and help line. Strings, so that `--help` does not import torch."""
+"""MODULE:CLASS in `training/tasks` and help line, by name. The class is a string so that `--help` imports no torch."""
 
 _COMMON = [
     click.option("--model", required=True, help="Checkpoint folder or hub id of a pretrained encoder."),
-    click.option("--from-scratch", is_flag=True, help="Begin with new weights of the model's settings."),
-    click.option("--set", "changes", multiple=True, help="SETTING=VALUE of the new weights' model."),
+    click.option("--from-scratch", is_flag=True, help="Start with new weights for the settings of the model."),
+    click.option("--set", "changes", multiple=True, help="SETTING=VALUE of the model, with --from-scratch."),
     click.option("--output", "-o", required=True, help="Checkpoint folder to make."),
-    click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint or unfinished training."),
+    click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint or an unfinished training."),
     click.option("--resume", is_flag=True, help="Go on with an unfinished training, if there is one."),
     click.option("--epochs", type=int, help="Passes over the data."),
-    click.option("--batch-size", type=int, help="Examples a step on each device."),
-    click.option("--gradient-accumulation", type=int, help="Batches that make one step."),
-    click.option("--learning-rate", type=float, help="Peak of AdamW's; else by the encoder's width."),
-    click.option("--weight-decay", type=float, help="On all but biases and layer norms."),
+    click.option("--batch-size", type=int, help="Examples per batch on each device."),
+    click.option("--gradient-accumulation", type=int, help="Batches per optimizer step."),
+    click.option("--learning-rate", type=float, help="Highest one; unless set, it suits the width of the encoder."),
+    click.option("--weight-decay", type=float, help="Of all weights but biases and layer norms."),
     click.option(
         "--schedule",
-        type=click.Choice(["linear", "cosine", "constant_with_warmup"]),
-        help="How the learning rate falls; linear unless set.",
+        type=click.Choice(SCHEDULES),
+        help="How the learning rate changes after its warm-up; linear unless set.",
     ),
-    click.option("--warmup-ratio", type=float, help="Part of the steps in which the learning rate rises."),
-    click.option("--dropout", type=float, help="Probability; else the model's."),
-    click.option("--max-length", type=int, help="Most tokens of an input; else the model's limit."),
-    click.option("--save-steps", type=int, help="Evaluate and save after so many steps; else each epoch."),
-    click.option("--patience", type=int, help="Stop after so many evaluations without a better one."),
-    click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16; else where a GPU has it."),
-    click.option("--seed", type=int, help="The same seed gives the same weights on CPU."),
+    click.option("--warmup-ratio", type=float, help="Share of the steps in which the learning rate rises."),
+    click.option("--dropout", type=float, help="Probability; the model's unless set."),
+    click.option("--max-length", type=int, help="Most tokens of an input; the model's limit unless set."),
+    click.option("--save-steps", type=int, help="Steps between evaluations with a save; an epoch unless set."),
+    click.option("--patience", type=int, help="Stop after this many evaluations without a better one."),
+    click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16; on GPUs with it unless set."),
+    click.option("--seed", type=int, help="The same seed gives the same weights on a CPU."),
 ]
 _DATA = [
-    click.option("--train", required=True, help="File, or folder or hub id with splits, to train on."),
-    click.option("--validation", help="The same, to choose the best weights by; else a tenth of --train."),
-    click.option("--test", help="The same, to report on at the end."),
+    click.option("--train", required=True, help="File to train on; or folder or hub id with splits."),
+    click.option("--validation", help="Data to choose the best weights by; a tenth of --train unless set."),
+    click.option("--test", help="Data to report on at the end."),
     click.option("--column", "columns", multiple=True, help="ROLE=NAME of a column, such as text=message."),
-    click.option("--header", help="Names of the columns, by commas, of a .csv or .tsv file that lacks them."),
+    click.option("--header", help="Names of the columns, with commas, of a .csv or .tsv file that lacks them."),
 ]
 
 
@@ -63,7 +65,7 @@ _HEAD_FORM = "NAME=TASK:TRAIN[,VALIDATION[,TEST]]"
 
 
 def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """All of the options, in this order."""
+    """Return a decorator that adds these options to a command, in this order."""
     return functools.partial(functools.reduce, lambda command, option: option(command), options[::-1])
 
 
@@ -76,139 +78,133 @@ def train() -> None:
     """  # noqa: D301 - click's mark for examples is the character itself
 
 
-def _train_task(home: str, *, columns: Sequence[str], header: str | None, **options: Any) -> None:
-    _require()
-    from encort.training.train import train as run
+def _train_task(task_class: str, *, columns: Sequence[str], header: str | None, **options: Any) -> None:
+    _require_packages()
+    from encort.training.train import train as run_training
 
-    task = _task(home)
-    report = run(
+    task = _make_task(task_class)
+    report = run_training(
         task,
-        columns=dict(map(_role_and_name, columns)),
-        header=None if header is None else _names(header),
-        **_with_settings(options, task.defaults),
+        columns=parse_columns(columns),
+        header=None if header is None else parse_header(header),
+        **_gather_settings(options, task.defaults),
     )
-    _echo(report.summary)
+    _print_summary(report.summary)
 
 
-def _command(name: str, home: str, line: str) -> click.Command:
-    command = _with([*_DATA, *_COMMON])(functools.partial(_train_task, home))
-    return click.command(name, help=line)(command)
+def _command(name: str, task_class: str, help_line: str) -> click.Command:
+    command = _with([*_DATA, *_COMMON])(functools.partial(_train_task, task_class))
+    return click.command(name, help=help_line)(command)
 
 
-for _name, (_home, _line) in TASKS.items():
-    train.add_command(_command(_name, _home, _line))
+for _name, (_task_class, _help_line) in TASKS.items():
+    train.add_command(_command(_name, _task_class, _help_line))
 
 
 @train.command("multi-head")
 @click.option("--head", "heads", multiple=True, required=True, help=f"{_HEAD_FORM}.")
 @click.option("--column", "columns", multiple=True, help="HEAD.ROLE=NAME of a column, such as intents.text=message.")
-@click.option(
-    "--header", "headers", multiple=True, help="HEAD=NAMES, by commas, of the columns of files that lack them."
-)
+@click.option("--header", "headers", multiple=True, help="HEAD=NAMES, with commas, for files without column names.")
 @_with(_COMMON)
 def multi_head(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str], **options: Any) -> None:
-    """Several heads on one shared encoder, a checkpoint each.
+    """Several heads on one encoder.
+
+    Each head has a checkpoint folder in the output; `encort export` makes one bundle of them.
 
     \b
     encort train multi-head --model MODEL --output both \\
       --head intents=text-classification:intents.csv --head names=token-classification:names.conll
     encort export both/intents both/names --output both.bundle
     """  # noqa: D301 - click's mark for examples is the character itself
-    _require()
-    from encort.training.tasks.multi_head import HeadData, train_multi_head
+    _require_packages()
+    from encort.training.prepare import HeadData
+    from encort.training.tasks.multi_head import train_multi_head
 
-    data = {name: HeadData(**head) for name, head in _heads(heads, columns, headers).items()}
-    reports = train_multi_head(data, **_with_settings(options, {}))
-    _echo({name: report.summary for name, report in reports.items()})
+    data = {name: HeadData(**head) for name, head in _parse_heads(heads, columns, headers).items()}
+    reports = train_multi_head(data, **_gather_settings(options, {}))
+    _print_summary({name: report.summary for name, report in reports.items()})
 
 
-def _require() -> None:
+def _require_packages() -> None:
     require(
         "encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "matplotlib"
     )
 
 
-def _task(home: str) -> Any:
-    module, name = home.split(":")
-    return getattr(import_module(f"encort.training.{module}"), name)()
+def _make_task(task_class: str) -> Any:
+    module, name = task_class.split(":")
+    return getattr(import_module(f"encort.training.tasks.{module}"), name)()
 
 
-def _with_settings(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with those that are settings in one object, by default the task's."""
-    from encort.training.settings import TrainingSettings
+def _gather_settings(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, with all training settings gathered in `settings` and all model settings in `config_changes`.
 
+    Args:
+        options: Values by name; None is not set.
+        defaults: Settings of the task, for those that are not set.
+    """
     names = {field.name for field in dataclasses.fields(TrainingSettings)}
     chosen = {name: value for name, value in options.items() if name in names and value is not None}
     others = {name: value for name, value in options.items() if name not in names}
-    changes = dict(map(_setting, others.pop("changes")))
+    changes = dict(map(_parse_setting, others.pop("changes")))
     return {**others, "config_changes": changes, "settings": TrainingSettings(**{**defaults, **chosen})}
 
 
-def _setting(change: str) -> tuple[str, Any]:
-    name, equals, value = change.partition("=")
+def _parse_setting(option: str) -> tuple[str, Any]:
+    name, equals, value = option.partition("=")
     if not equals:
-        raise InputError(f"--set {change!r} is not SETTING=VALUE, such as num_hidden_layers=2")
+        raise InputError(f"--set {option!r} is not SETTING=VALUE, such as num_hidden_layers=2")
     try:
         return name, json.loads(value)
     except ValueError:
         return name, value
 
 
-def _role_and_name(column: str) -> tuple[str, str]:
-    role, equals, name = column.partition("=")
-    if not equals:
-        raise InputError(f"--column {column!r} is not ROLE=NAME, such as text=message")
-    return role, name
-
-
-def _names(header: str) -> list[str]:
-    return [name.strip() for name in header.split(",")]
-
-
-def _heads(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What `HeadData` is made of, by the names of the heads."""
-    found = dict(map(_head, heads))
-    if len(found) < len(heads):
+def _parse_heads(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of `HeadData` by the names of the heads."""
+    parsed = dict(map(_parse_head, heads))
+    if len(parsed) < len(heads):
         raise InputError("two --head have the same name")
-    for head, role, name in map(_head_column, columns):
-        _named(head, found)["columns"][role] = name
-    for head, names in map(_head_header, headers):
-        _named(head, found)["header"] = names
-    return found
+    for head, role, name in map(_parse_head_column, columns):
+        _get_head(head, parsed)["columns"][role] = name
+    for head, names in map(_parse_head_header, headers):
+        _get_head(head, parsed)["header"] = names
+    return parsed
 
 
-def _head(head: str) -> tuple[str, dict[str, Any]]:
-    """The name of a head, and what `HeadData` is made of."""
-    name, _, rest = head.partition("=")
+def _parse_head(option: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = option.partition("=")
     task, _, files = rest.partition(":")
     train_file, validation, test, *more = [*files.split(","), "", ""]
     if not (name.isidentifier() and task in TASKS and train_file) or any(more):
-        raise InputError(f"--head {head!r} is not {_HEAD_FORM}, with letters and a task of: {', '.join(TASKS)}")
+        raise InputError(
+            f"--head {option!r} is not {_HEAD_FORM}, where NAME is an identifier and TASK one of: {', '.join(TASKS)}"
+        )
     splits = {"train": train_file, "validation": validation or None, "test": test or None}
-    return name, {"task": _task(TASKS[task][0]), **splits, "columns": {}}
+    return name, {"task": _make_task(TASKS[task][0]), **splits, "columns": {}}
 
 
-def _head_column(column: str) -> tuple[str, str, str]:
-    head_and_role, equals, name = column.partition("=")
+def _parse_head_column(option: str) -> tuple[str, str, str]:
+    head_and_role, equals, name = option.partition("=")
     head, dot, role = head_and_role.partition(".")
     if not (dot and equals):
-        raise InputError(f"--column {column!r} is not HEAD.ROLE=NAME, such as intents.text=message")
+        raise InputError(f"--column {option!r} is not HEAD.ROLE=NAME, such as intents.text=message")
     return head, role, name
 
 
-def _head_header(header: str) -> tuple[str, list[str]]:
-    head, equals, names = header.partition("=")
+def _parse_head_header(option: str) -> tuple[str, list[str]]:
+    head, equals, names = option.partition("=")
     if not equals:
-        raise InputError(f"--header {header!r} is not HEAD=NAMES, such as intents=text,label")
-    return head, _names(names)
+        raise InputError(f"--header {option!r} is not HEAD=NAMES, such as intents=text,label")
+    return head, parse_header(names)
 
 
-def _named(head: str, heads: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    if head not in heads:
-        raise InputError(f"--column or --header is of the head {head!r}, but the heads are: {', '.join(heads)}")
-    return heads[head]
+def _get_head(name: str, heads: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    if name not in heads:
+        raise InputError(f"--column or --header names the head {name!r}, but the heads are: {', '.join(heads)}")
+    return heads[name]
 
 
-def _echo(summary: Mapping[str, Any]) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+def _print_summary(summary: Mapping[str, Any]) -> None:
+    if os.environ.get("RANK", "0") == "0":  # in distributed training, the first process alone prints
         click.echo(json.dumps(summary, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""What a network reads: token ids a row, and padded batches of them."""
+"""Make the inputs of a network: token ids of each row, and batches that are padded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ import torch
 from encort.runtime.text.token_batch import TokenBatch
 
 IGNORED = -100
-"""Label of a token that no loss is computed for, as transformers has it."""
+"""Label of tokens that add nothing to the loss, as in transformers."""
 
 _PADDING = {"labels": IGNORED}
-"""What stands after the end of a row, by column; of token ids the padding token, of everything else 0."""
+"""Padding by column. Token ids are padded with the padding token, all other columns with 0."""
 
 
 def token_columns(batch: TokenBatch, *, has_types: bool, prefix: str = "") -> dict[str, list[Any]]:
-    """The inputs of a network, a list a row of the batch.
+    """Return the inputs of a network, one column per input, with one list of ints per row of the batch.
 
     Args:
-        has_types: Token type ids are among them.
-        prefix: Before the names of the columns.
+        batch: Token ids of the rows.
+        has_types: Whether there is a column of token type ids.
+        prefix: Put before the name of each column.
     """
     columns = {f"{prefix}input_ids": batch.ids, f"{prefix}attention_mask": np.ones_like(batch.ids)}
     if has_types:
@@ -33,17 +34,23 @@ def token_columns(batch: TokenBatch, *, has_types: bool, prefix: str = "") -> di
 
 @dataclass(frozen=True)
 class Collator:
-    """Rows to one batch of tensors, each column padded to its longest row."""
+    """Makes one batch of tensors from rows; each column is padded to its longest row.
+
+    Token columns become `(batch, sequence) int64`. The column `length` is left out.
+
+    Attributes:
+        pad_token_id: Token that pads the columns of token ids.
+    """
 
     pad_token_id: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        return {name: self._stacked(name, [row[name] for row in rows]) for name in rows[0] if name != "length"}
+        return {name: self._stack(name, [row[name] for row in rows]) for name in rows[0] if name != "length"}
 
-    def _stacked(self, name: str, values: Sequence[Any]) -> torch.Tensor:
-        # One list of labels a text, as for several labels, is as long for all of them.
+    def _stack(self, name: str, values: Sequence[Any]) -> torch.Tensor:
         if not isinstance(values[0], list):
             return torch.tensor(values)
+        # Labels of multi-label classification are lists too; they are equally long, so that nothing is padded.
         padding = self.pad_token_id if name.endswith("input_ids") else _PADDING.get(name, 0)
         longest = max(map(len, values))
         return torch.tensor([value + [padding] * (longest - len(value)) for value in values])

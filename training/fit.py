@@ -1,23 +1,28 @@
-"""The training itself, by `transformers.Trainer`."""
+"""Set up `transformers.Trainer`, which does the training itself, for one head or for a network with several."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import transformers
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from encort.training.features import Collator
+from encort.training.prepare import Prepared
 from encort.training.settings import TrainingSettings
 
 
-class LengthGrouped(Sampler[int]):
-    """Rows at random, those of similar length side by side; the same in every epoch of that number.
+class LengthGroupedSampler(Sampler[int]):
+    """Yields rows in random order, with rows of similar length next to each other.
 
-    So a training that goes on in the middle of an epoch sees what it has not seen yet.
+    The order depends on the seed and the number of the epoch alone, not on torch's random state. A training that is
+    resumed within an epoch therefore sees exactly the rows that it has not seen yet.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int) -> None:
@@ -25,7 +30,7 @@ class LengthGrouped(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate."""
+        """Set the number of the epoch; accelerate calls this."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -37,17 +42,21 @@ class LengthGrouped(Sampler[int]):
 
 
 class Trainer(transformers.Trainer):  # type: ignore[misc] # untyped
-    """Trains on rows of similar length, and judges rows in the order in which they are."""
+    """Trains on batches of rows of similar length, and evaluates rows in their own order.
+
+    transformers groups evaluated rows by length too. Scores need them beside their examples.
+    """
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGrouped(self.train_dataset["length"][:], batch_size=batch_size, seed=self.args.seed)
+        return LengthGroupedSampler(self.train_dataset["length"][:], batch_size=batch_size, seed=self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
 
     def predict(self, test_dataset: Any, *_: Any, **__: Any) -> Any:
-        # Our metrics are made for the rows of the validation data, which these need not be.
+        """Return the outputs of the network for rows of any split, without metrics."""
+        # The metrics need the examples of the validation data, and these rows may be of another split.
         self.compute_metrics = None
         return super().predict(test_dataset)
 
@@ -59,18 +68,21 @@ def make_trainer(
     collator: Callable[[Any], Mapping[str, Any]],
     train: Dataset[Any],
     validation: Dataset[Any],
-    measure: Callable[[Any], Mapping[str, float]] | None = None,
+    compute_metrics: Callable[[Any], Mapping[str, float]] | None = None,
     patience: int | None = None,
     trainer_class: type[Trainer] = Trainer,
 ) -> Any:
-    """A trainer that keeps the weights which are best by `arguments.metric_for_best_model`.
+    """Return a trainer that keeps the weights with the best `arguments.metric_for_best_model`.
 
     Args:
-        collator: Rows to a batch of tensors.
-        train: Inputs of the network, `labels` and `length` among them.
-        validation: The same.
-        measure: Metrics of a `transformers.EvalPrediction`.
-        patience: Evaluations in a row that may be no better before it stops.
+        network: Module whose `forward` gives a loss.
+        arguments: See `training_arguments`.
+        collator: Makes a batch of tensors from rows.
+        train: Inputs of the network, with the columns `labels` and `length`.
+        validation: Inputs of the network, with the same columns.
+        compute_metrics: Gives the metrics of a `transformers.EvalPrediction` by name.
+        patience: Evaluations in a row without a better one after which the training stops.
+        trainer_class: Class of the trainer.
     """
     trainer = trainer_class(
         model=network,
@@ -78,30 +90,82 @@ def make_trainer(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collator,
-        compute_metrics=measure,
-        callbacks=[_AtTheEnd(), *([] if patience is None else [EarlyStoppingCallback(patience)])],
+        compute_metrics=compute_metrics,
+        callbacks=[_EvaluateAtEnd(), *([] if patience is None else [EarlyStoppingCallback(patience)])],
     )
-    # Every loss of ours is the mean of its batch, whatever arguments a `forward` would take.
+    # Our losses are means over their batch. A `forward` with **kwargs makes transformers expect a loss that divides
+    # by the number of items in all accumulated batches.
     trainer.model_accepts_loss_kwargs = False
-    # Its log lines go to stdout, which belongs to the report.
+    # These two write to stdout, which belongs to the report.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Progress)
     return trainer
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Head:
+    """A head that is ready to be trained.
+
+    Attributes:
+        prepared: Its task, examples and encoder.
+        network: Module of the encoder with this head.
+        inputs: Inputs of the network by split.
+    """
+
+    prepared: Prepared
+    network: Any
+    inputs: Mapping[str, datasets.Dataset]
+
+    @property
+    def collator(self) -> Collator:
+        """Makes batches of the inputs."""
+        return Collator(self.prepared.pretrained.saved_tokenizer.pad_token_id)
+
+    def make_trainer(self, arguments: transformers.TrainingArguments, *, patience: int | None = None) -> Any:
+        """Return a trainer of this head; see `fit.make_trainer`."""
+        return make_trainer(
+            self.network,
+            arguments=arguments,
+            collator=self.collator,
+            train=self.inputs["train"],
+            validation=self.inputs["validation"],
+            compute_metrics=self.prepared.validation_metrics,
+            patience=patience,
+        )
+
+    def write_checkpoint(self, folder: Path) -> None:
+        """Write weights, settings and tokenizer, in Hugging Face layout."""
+        self.prepared.task.save(self.network, folder)
+        self.prepared.pretrained.saved_tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Trainers:
+    """The trainer of a run, and the trainers that evaluate its heads.
+
+    Attributes:
+        trainer: Trains all heads.
+        evaluators: Trainer by name of the head, for evaluation only; with one head, the trainer itself.
+    """
+
+    trainer: Any
+    evaluators: Mapping[str, Any]
+
+
 def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path) -> transformers.TrainingArguments:
-    """What transformers calls our settings.
+    """Return the settings as transformers names them.
 
     Args:
-        metric: That chooses the best weights, more is better.
-        folder: For the state of the training.
+        settings: Settings with a learning rate.
+        metric: Metric that chooses the best weights; more is better.
+        folder: Folder for the state of the training.
     """
     assert settings.learning_rate is not None
-    # transformers hands the precision on by this variable, and would take that of an earlier training from it.
+    # transformers passes the precision on in this variable, and would also read there what an earlier training left.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     has_gpu = torch.cuda.is_available()
-    when = "epoch" if settings.save_steps is None else "steps"
+    strategy = "epoch" if settings.save_steps is None else "steps"
     return transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -110,15 +174,15 @@ def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path)
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        lr_scheduler_type=settings.schedule.value,
+        lr_scheduler_type=settings.schedule,
         warmup_ratio=settings.warmup_ratio,
         bf16=(has_gpu and torch.cuda.is_bf16_supported()) if settings.bf16 is None else settings.bf16,
         seed=settings.seed,
         remove_unused_columns=False,
         use_cpu=not has_gpu,
         dataloader_pin_memory=has_gpu,
-        eval_strategy=when,
-        save_strategy=when,
+        eval_strategy=strategy,
+        save_strategy=strategy,
         eval_steps=settings.save_steps,
         save_steps=settings.save_steps or 500,
         save_total_limit=1,
@@ -131,8 +195,8 @@ def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path)
     )
 
 
-class _AtTheEnd(transformers.TrainerCallback):  # type: ignore[misc] # untyped
-    """The last weights are judged too, however many steps there are."""
+class _EvaluateAtEnd(transformers.TrainerCallback):  # type: ignore[misc] # untyped
+    """Evaluates and saves the last weights too, if the number of steps is no multiple of `save_steps`."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.save_strategy == "steps" and state.global_step >= state.max_steps:
@@ -140,9 +204,9 @@ class _AtTheEnd(transformers.TrainerCallback):  # type: ignore[misc] # untyped
 
 
 class _Progress(ProgressCallback):  # type: ignore[misc] # untyped
-    """A bar for the whole training, with the metric of the last evaluation."""
+    """Shows one progress bar for the whole training, with the metric of the last evaluation."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        found = (logs or {}).get(f"eval_{args.metric_for_best_model}")
-        if self.training_bar is not None and found is not None:
-            self.training_bar.set_postfix({args.metric_for_best_model: f"{found:.3f}"})
+        value = (logs or {}).get(f"eval_{args.metric_for_best_model}")
+        if self.training_bar is not None and value is not None:
+            self.training_bar.set_postfix({args.metric_for_best_model: f"{value:.3f}"})

@@ -1,26 +1,22 @@
-"""Sources and an encoder to what can be trained: everything is checked first, and every problem is told at once."""
+"""Read and check everything that one head is trained with: its labelled data, and the encoder.
+
+Nothing is trained before all of it has been checked, so that a user sees every problem at once.
+"""
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 
 from encort.runtime.common.errors import CheckpointError, DatasetError, InputError
-from encort.training.data.examples import (
-    Examples,
-    by_role,
-    check_roles,
-    code_version,
-    find_columns,
-    hold_back,
-    read_examples,
-)
-from encort.training.data.problems import Problems
-from encort.training.data.sources import Source
+from encort.runtime.common.labelled_rows import Problems, check_roles, values_by_role
+from encort.training.data.examples import Examples, code_version, find_source_columns, hold_back, read_examples
+from encort.training.data.sources import Source, find_sources
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.base import Scores, TrainingTask
@@ -28,38 +24,81 @@ from encort.training.tasks.base import Scores, TrainingTask
 log = logging.getLogger("encort")
 
 VALIDATION_SHARE = 0.1
-_UNEVEN = 20
-"""How many times as frequent as another a label is before we speak of it."""
+IMBALANCE_RATIO = 20
+"""Examples of the most frequent label per example of the rarest one from which on a warning is logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadData:
+    """A head, and the labelled data that it learns from.
+
+    Attributes:
+        task: Task of the head, such as `TextClassification()`.
+        train: File to train on; or folder or hub id with splits.
+        validation: File, folder or hub id for the choice of the best weights; None holds back a part of the training
+            data.
+        test: File, folder or hub id for the report.
+        columns: Names of columns by role, such as `{"text": "message"}`; they replace the conventions.
+        header: Names of the columns, for .csv and .tsv files that do not begin with them.
+    """
+
+    task: TrainingTask
+    train: str
+    validation: str | None = None
+    test: str | None = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    header: Sequence[str] | None = None
+
+    def find_sources(self) -> dict[str, Source]:
+        """Return the source of each split.
+
+        Raises:
+            DatasetError: One of them does not exist, or lacks its split.
+        """
+        return find_sources(self.train, validation=self.validation, test=self.test, header=self.header)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prepared:
-    """A task with its checked examples and the encoder that is to learn from them."""
+    """A head with its checked examples and the encoder that learns from them.
 
-    task: TrainingTask
-    pretrained: Pretrained
+    Attributes:
+        data: The head; its task is as the training data needs it.
+        sources: Source of each split.
+        examples: Examples of each split.
+        pretrained: Settings and tokenizer of the encoder.
+    """
+
+    data: HeadData
+    sources: Mapping[str, Source]
     examples: Examples
+    pretrained: Pretrained
 
     @classmethod
     def read(
         cls,
-        task: TrainingTask,
+        data: HeadData,
         model: str,
-        sources: Mapping[str, Source],
         settings: TrainingSettings,
         *,
-        columns: Mapping[str, str] | None = None,
         from_scratch: bool = False,
         config_changes: Mapping[str, Any] | None = None,
     ) -> "Prepared":
-        """Read and check.
+        """Read and check the data of a head, and open the encoder.
+
+        Args:
+            data: The head and where its data is.
+            model: Checkpoint folder or hub id of the encoder.
+            settings: Settings of the training.
+            from_scratch: See `Pretrained.open`.
+            config_changes: See `Pretrained.open`.
 
         Raises:
-            DatasetError: The data cannot be trained on; everything that is wrong is listed.
-            CheckpointError: The model cannot be, and nothing else is wrong.
+            DatasetError: The data cannot be trained on; all problems are listed, those of the model too.
+            CheckpointError: The model cannot be trained, and nothing is wrong with the data.
         """
-        problems = Problems()
-        task, splits = _read(task, sources, columns or {}, problems)
+        sources, problems = data.find_sources(), Problems()
+        task, splits = _read_splits(data, sources, problems)
         labels = task.labels(splits, sources, problems) if "train" in splits else []
         if "validation" not in sources and not problems:
             try:
@@ -77,34 +116,72 @@ class Prepared:
             for split, rows in splits.items():
                 task.check_lengths(rows, sources.get(split, sources["train"]), pretrained, problems)
         problems.check()
-        return cls(task=task, pretrained=pretrained, examples=Examples(**splits, labels=labels))
+        return cls(
+            data=dataclasses.replace(data, task=task),
+            sources=sources,
+            examples=Examples(**splits, labels=labels),
+            pretrained=pretrained,
+        )
+
+    @property
+    def task(self) -> TrainingTask:
+        """The task of the head, as the training data needs it."""
+        return self.data.task
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Everything of the data that decides about the final weights; a resumed training must have the same."""
+        return {
+            "task": self.task.name,
+            "data": {split: source.version for split, source in self.sources.items()},
+            "columns": self.data.columns,
+            "header": self.data.header,
+        }
 
     def network(self) -> Any:
+        """Return the encoder with this head, ready to be trained.
+
+        Raises:
+            CheckpointError: Its weights cannot be loaded.
+        """
         return self.task.network(self.pretrained, self.examples)
 
-    def encoded(self) -> dict[str, datasets.Dataset]:
-        """Inputs of the network of every split, memory-mapped from the cache of `datasets`."""
-        return {split: self._encoded(rows) for split, rows in self.examples.splits.items()}
+    def encode(self) -> dict[str, datasets.Dataset]:
+        """Return the inputs of the network for every split, memory-mapped from the cache of `datasets`."""
+        return {split: self._encode(rows) for split, rows in self.examples.splits.items()}
 
-    def scores(self, found: Any, split: str) -> Scores:
-        """How good what a `transformers.Trainer` found for a split is."""
+    def scores(self, prediction: Any, split: str) -> Scores:
+        """Return the scores of the network on a split.
+
+        Args:
+            prediction: What `transformers.Trainer.predict` gave for the inputs of the split.
+            split: Name of the split.
+        """
         rows = self.examples.splits[split]
-        return self.task.scores(found.predictions, found.label_ids, rows, self.pretrained, self.examples)
+        return self.task.scores(prediction.predictions, prediction.label_ids, rows, self.pretrained, self.examples)
+
+    def validation_metrics(self, prediction: Any) -> Mapping[str, float]:
+        """Return the metrics of a `transformers.EvalPrediction` on the validation data."""
+        return self.scores(prediction, "validation").metrics
 
     def warn_imbalanced_labels(self) -> None:
+        """Log a warning if one label is far more frequent than another in the training data."""
         counts = self.task.counts(self.examples.train).most_common()
-        if counts and counts[0][1] > _UNEVEN * counts[-1][1]:
-            (most, many), (least, few) = counts[0], counts[-1]
-            log.warning("labels are uneven: %s has %d examples, %s has %d; see the scores", most, many, least, few)
+        if counts and counts[0][1] > IMBALANCE_RATIO * counts[-1][1]:
+            (frequent, most), (rare, least) = counts[0], counts[-1]
+            log.warning(
+                "labels are imbalanced: %s has %d examples, %s has %d; see the scores of each label",
+                *(frequent, most, rare, least),
+            )
 
-    def _encoded(self, rows: datasets.Dataset) -> datasets.Dataset:
-        def encode(batch: Mapping[str, Any]) -> dict[str, Any]:
+    def _encode(self, rows: datasets.Dataset) -> datasets.Dataset:
+        def encode_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
             columns = self.task.encode(batch, self.pretrained, self.examples)
             return {**columns, "length": [len(ids) for ids in columns["input_ids"]]}
 
         key = [rows._fingerprint, self.task.key, self.pretrained.version, self.examples.labels, code_version()]
         return rows.map(
-            encode,
+            encode_batch,
             batched=True,
             remove_columns=rows.column_names,
             new_fingerprint=hashlib.sha256(repr(key).encode()).hexdigest()[:16],
@@ -112,19 +189,23 @@ class Prepared:
         )
 
 
-def _read(
-    task: TrainingTask, sources: Mapping[str, Source], columns: Mapping[str, str], problems: Problems
+def _read_splits(
+    data: HeadData, sources: Mapping[str, Source], problems: Problems
 ) -> tuple[TrainingTask, dict[str, datasets.Dataset]]:
-    """The task as the training data wants it, and every split that could be read."""
-    check_roles(task.schema, columns, problems)
-    names = {split: find_columns(source, task.schema, problems, asked=columns) for split, source in sources.items()}
+    """Return the task as the training data needs it, and the examples of every split that can be read."""
+    task = data.task
+    check_roles(task.schema.rows, data.columns, problems)
+    names = {
+        split: find_source_columns(source, task.schema, problems, asked=data.columns)
+        for split, source in sources.items()
+    }
     train_names = names["train"]
     if train_names is not None:
-        with contextlib.suppress(InputError):  # is told by the reading below
-            task = task.for_rows(by_role(row, train_names) for row in sources["train"].rows())
+        with contextlib.suppress(InputError):  # `read_examples` adds the same error to the problems
+            task = task.for_rows(values_by_role(row, train_names) for row in sources["train"].rows())
     splits: dict[str, datasets.Dataset] = {}
-    for split, found in names.items():
-        if found is not None:
-            rows = read_examples(sources[split], task.schema, problems, names=found, key=task.key)
+    for split, names_of_split in names.items():
+        if names_of_split is not None:
+            rows = read_examples(sources[split], task.schema, problems, names=names_of_split, key=task.key)
             splits |= {} if rows is None else {split: rows}
     return task, splits

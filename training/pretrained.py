@@ -1,4 +1,4 @@
-"""What training starts from: a checkpoint folder or hub id, or its settings alone."""
+"""Open the encoder that a training starts from: a checkpoint folder or hub id, or only its settings."""
 
 import hashlib
 import tempfile
@@ -10,26 +10,30 @@ from typing import Any
 import transformers
 
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.folders import is_missing_folder
+from encort.runtime.common.folders import is_missing_folder, sha256
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.training.data.sources import sha256
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.dual_encoder import encoder_configs
 
+_POSITIONS_AFTER_PADDING = frozenset(
+    ["roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "xlm-roberta-xl"]
+)
+"""Architectures whose first token has the position `pad_token_id + 1`, not 0."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pretrained:
-    """An encoder's settings and tokenizer; its weights are loaded when a network is made of it.
+    """Settings and tokenizer of an encoder. Its weights are loaded by `network`.
 
     Attributes:
         name: Folder or hub id, as the user gave it.
-        config: Settings of transformers.
-        saved_tokenizer: Of transformers, as it is saved with the trained weights.
-        tokenizer: The same as it will serve: texts are read in training as they are in production.
+        config: Settings, of transformers.
+        saved_tokenizer: Tokenizer of transformers, which is saved with the trained weights.
+        tokenizer: Tokenizer of the runtime, so that training reads texts exactly as serving does.
         max_length: Most tokens of an input.
-        from_scratch: The weights are not loaded but drawn.
+        from_scratch: Whether the weights are new instead of loaded.
     """
 
     name: str
@@ -51,39 +55,27 @@ class Pretrained:
         """Load settings and tokenizer, and check that they belong together.
 
         Args:
-            from_scratch: See `Pretrained`.
-            config_changes: Other values of the model's settings; for new weights only.
+            name: Folder or hub id.
+            settings: `dropout` and `max_length` change the encoder.
+            from_scratch: Use new weights, so that the folder needs none.
+            config_changes: New values of the model's settings; only with `from_scratch`.
 
         Raises:
-            CheckpointError: They cannot be loaded, or disagree.
+            CheckpointError: They cannot be loaded, or do not belong together.
         """
-        if is_missing_folder(name):
-            raise CheckpointError(f"there is no checkpoint folder {name}")
-        try:
-            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:  # transformers raises whatever its parts raise
-            raise CheckpointError(f"{name} cannot be loaded as a pretrained encoder: {_first_line(error)}") from error
-        try:
-            saved_tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:  # the same
-            raise CheckpointError(f"{name} has no usable tokenizer: {_first_line(error)}") from error
-        if not from_scratch and Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
-            raise CheckpointError(
-                f"{name} has no model.safetensors: save its weights so (safe_serialization=True), or begin with new "
-                "ones of its settings (--from-scratch)"
-            )
+        config, saved_tokenizer = _load(name, from_scratch=from_scratch)
         encoders = encoder_configs(config)
-        for each in encoders:
-            _change(name, each, config_changes or {}, from_scratch=from_scratch)
-            _check_belong_together(name, each, saved_tokenizer)
+        for encoder in encoders:
+            _change(name, encoder, config_changes or {}, from_scratch=from_scratch)
+            _check_vocabulary(name, encoder, saved_tokenizer)
             if settings.dropout is not None:
-                _set_dropout(each, settings.dropout)
-        max_length = min(_max_length(name, each, saved_tokenizer, settings.max_length) for each in encoders)
-        # Saved with the tokenizer: what is served is cut where the training was.
+                _set_dropout(encoder, settings.dropout)
+        max_length = min(_max_length(name, encoder, saved_tokenizer, settings.max_length) for encoder in encoders)
+        # It is saved with the tokenizer, so that serving cuts texts where training did.
         saved_tokenizer.model_max_length = max_length
-        tokenizer = _serving_tokenizer(saved_tokenizer, max_length)
-        for each in encoders:
-            _check_types(name, each, saved_tokenizer, tokenizer)
+        tokenizer = _runtime_tokenizer(saved_tokenizer, max_length)
+        for encoder in encoders:
+            _check_token_types(name, encoder, saved_tokenizer, tokenizer)
         return cls(
             name=name,
             config=config,
@@ -95,13 +87,13 @@ class Pretrained:
 
     @property
     def version(self) -> str:
-        """Another one where texts become other inputs."""
-        plain = f"{self.saved_tokenizer.backend_tokenizer.to_str()} {self.max_length} {self.has_token_types}"
-        return hashlib.sha256(plain.encode()).hexdigest()
+        """Hash that differs where the same texts become other inputs."""
+        content = f"{self.saved_tokenizer.backend_tokenizer.to_str()} {self.max_length} {self.has_token_types}"
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What of it decides about the weights that a training ends with, to know whether another goes on with it."""
+        """Everything of the encoder that decides about the final weights; a resumed training must have the same."""
         return {
             "model": self.name,
             "tokenizer": self.version,
@@ -111,25 +103,30 @@ class Pretrained:
 
     @property
     def _content(self) -> Any:
-        """Hashes of a folder's settings and weights; the commit of a hub id, as far as it is known."""
+        """Hashes of a folder's settings and weights; of a hub id the commit, if it is known."""
         folder = Path(self.name)
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
         return {file.name: sha256(file) for file in files} or self.config._commit_hash
 
     @property
     def has_token_types(self) -> bool:
+        """Whether the network reads token type ids."""
         return "token_type_ids" in self.saved_tokenizer.model_input_names
 
     def inputs(self, texts: Sequence[Text], *, prefix: str = "") -> dict[str, list[Any]]:
-        """What a network reads of texts, a column each; see `token_columns`."""
+        """Return the inputs of the network for these texts, one column per input; see `token_columns`."""
         batch = self.tokenizer(texts, all_cores=True)
         return token_columns(batch, has_types=self.has_token_types, prefix=prefix)
 
     def network(self, auto_class: Any, **config: Any) -> Any:
-        """A model of transformers with these settings changed; what the checkpoint has no weights for is new.
+        """Return a model of transformers. Weights that the checkpoint lacks are new, such as those of the head.
+
+        Args:
+            auto_class: Class of transformers that loads the model, such as `AutoModelForSequenceClassification`.
+            config: Settings to change.
 
         Raises:
-            CheckpointError: It has no weights, or lacks some of its encoder.
+            CheckpointError: There are no weights, or some of the encoder are missing.
         """
         self.config.update(config)
         try:
@@ -138,54 +135,68 @@ class Pretrained:
             network, info = auto_class.from_pretrained(
                 self.name,
                 config=self.config,
-                # A head for other labels is replaced by a fresh one.
-                ignore_mismatched_sizes=True,
+                ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one
                 output_loading_info=True,
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        except Exception as error:  # transformers raises whatever its parts raise
+        except Exception as error:  # whatever transformers and its libraries raise
             raise CheckpointError(f"{self.name} cannot be trained: {_first_line(error)}") from error
         self._check_loaded(network, info)
         return network
 
     def _check_loaded(self, network: Any, info: Mapping[str, Any]) -> None:
-        """Only the head and the pooler may be new; everything else must come from the checkpoint."""
-        # transformers 5 gives mismatched names with their shapes.
+        """Refuse new weights outside of the head and the pooler."""
+        # transformers 5 gives mismatched names together with their shapes.
         mismatched = [name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]]
-        invented = [*info["missing_keys"], *mismatched]
+        new = {name.removeprefix(f"{network.base_model_prefix}.") for name in [*info["missing_keys"], *mismatched]}
         encoder = {name for name in network.base_model.state_dict() if not name.startswith("pooler.")}
-        lacking = sorted(encoder.intersection(name.removeprefix(f"{network.base_model_prefix}.") for name in invented))
+        lacking = sorted(encoder & new)
         if lacking:
             raise CheckpointError(
                 f"{self.name} lacks weights of its own architecture, {lacking[0]} among them; save it whole"
             )
 
 
+def _load(name: str, *, from_scratch: bool) -> tuple[Any, Any]:
+    """Return the settings and the tokenizer of transformers."""
+    if is_missing_folder(name):
+        raise CheckpointError(f"there is no checkpoint folder {name}")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # whatever transformers and its libraries raise
+        raise CheckpointError(f"{name} cannot be loaded as a pretrained encoder: {_first_line(error)}") from error
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # likewise
+        raise CheckpointError(f"{name} has no usable tokenizer: {_first_line(error)}") from error
+    if not from_scratch and Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+        raise CheckpointError(
+            f"{name} has no model.safetensors: save its weights in that format (safe_serialization=True), or start "
+            "with new weights (--from-scratch)"
+        )
+    return config, tokenizer
+
+
 def _change(name: str, config: Any, changes: Mapping[str, Any], *, from_scratch: bool) -> None:
     if changes and not from_scratch:
         raise CheckpointError(f"the settings of {name} can be changed for new weights only: pass --from-scratch")
     for key, value in changes.items():
-        before = getattr(config, key, None)
-        given = float(value) if type(before) is float and type(value) is int else value
-        if type(before) is not type(given):
+        current = getattr(config, key, None)
+        new = float(value) if type(current) is float and type(value) is int else value
+        if type(current) is not type(new):
             raise CheckpointError(f"{name} has no setting {key} that could be {value!r}")
-        setattr(config, key, given)
-
-
-_OFFSET_POSITIONS = (
-    *("roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "xlm-roberta-xl"),
-)
+        setattr(config, key, new)
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
-    """Every architecture has its own names for it."""
+    """Set every dropout probability; each architecture has its own names for them."""
     for name, value in config.to_dict().items():
         if "dropout" in name and (type(value) in (int, float) or name == "classifier_dropout"):
             setattr(config, name, dropout)
 
 
-def _check_belong_together(name: str, config: Any, tokenizer: Any) -> None:
+def _check_vocabulary(name: str, config: Any, tokenizer: Any) -> None:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name} has no fast tokenizer with a padding token; encort needs a tokenizer.json")
     if len(tokenizer) > config.vocab_size:
@@ -200,7 +211,7 @@ def _check_belong_together(name: str, config: Any, tokenizer: Any) -> None:
         )
 
 
-def _check_types(name: str, config: Any, saved_tokenizer: Any, tokenizer: Tokenizer) -> None:
+def _check_token_types(name: str, config: Any, saved_tokenizer: Any, tokenizer: Tokenizer) -> None:
     types = getattr(config, "type_vocab_size", 0)
     highest = int(tokenizer([("a", "b")]).type_ids.max())
     if "token_type_ids" in saved_tokenizer.model_input_names and highest >= types:
@@ -211,8 +222,8 @@ def _check_types(name: str, config: Any, saved_tokenizer: Any, tokenizer: Tokeni
 
 
 def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> int:
-    # RoBERTa counts its positions from beyond the padding token.
-    offset = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+    """Return the most tokens that the encoder reads, or those that the user asks for."""
+    offset = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
     positions = int(getattr(config, "max_position_embeddings", 0)) - offset
     if positions < 1:
         raise CheckpointError(f"{name} has no max_position_embeddings, so it is no encoder of the BERT family")
@@ -221,7 +232,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> in
     return asked or min(int(tokenizer.model_max_length), positions)
 
 
-def _serving_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
+def _runtime_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(file))

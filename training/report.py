@@ -1,4 +1,4 @@
-"""What a training gave: a JSON file for programs, a page with pictures for people."""
+"""Report on a training: a JSON file for programs, and a page with pictures for people."""
 
 import contextlib
 import json
@@ -20,28 +20,28 @@ PAGE_FILE = "training.md"
 LOSS_FILE = "loss.svg"
 CONFUSION_FILE = "confusion.svg"
 _TOOLS = ("encort", "torch", "transformers", "datasets")
-_MOST_NAMES = 40
-"""Labels that can be read beside a confusion matrix."""
+_MAX_NAMES = 40
+"""Most labels whose names can be read beside a confusion matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
-    """What a training run gave.
+    """Result of a training run, for one head.
 
     Attributes:
-        task: What was trained.
-        model: What it began with.
+        task: Name of the task.
+        model: Checkpoint folder or hub id of the encoder that it started from.
         checkpoint: Folder with weights, tokenizer, label names and this report.
-        metrics: By split, `validation` and where there is one `test`; as fractions.
-        by_label: Scores of every label, of the last of these splits.
-        confusion: What was taken for what there, by right and found label.
-        rows: Examples of each split.
-        label_counts: Training examples of every label.
-        labels: In the order of the logits.
+        metrics: Metrics, as fractions, by split: `validation`, and `test` if there is one.
+        by_label: Scores of every label on the last of these splits.
+        confusion: Counts on that split, by right label and then by predicted label.
+        rows: Number of examples in each split.
+        label_counts: Number of training examples of each label.
+        labels: Names of the labels, in the order of the logits.
         seconds: Wall-clock time of the training.
-        history: What was logged: `epoch` with `loss`, or with `eval_loss` and metrics.
-        settings: What was set.
-        versions: Of the tools.
+        history: Log entries, each with `epoch`, and with `loss` or with `eval_loss` and metrics.
+        settings: Settings of the run.
+        versions: Versions of the tools, by name.
     """
 
     task: str
@@ -59,45 +59,48 @@ class TrainingReport:
     versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in _TOOLS})
 
     @classmethod
-    def of(
+    def from_scores(
         cls,
         prepared: Prepared,
         scores: Mapping[str, Scores],
         *,
         checkpoint: Path,
-        state: Any,
+        history: Sequence[Mapping[str, float]],
         settings: TrainingSettings,
     ) -> "TrainingReport":
-        """What a training that has ended gave.
+        """Make the report of a head whose training has ended.
 
         Args:
-            scores: By split.
-            state: Of transformers' trainer.
+            prepared: The head and its examples.
+            scores: Scores by split; labels and confusion are reported for the last one.
+            checkpoint: Folder of its checkpoint.
+            history: Log of `transformers.Trainer`.
+            settings: Settings of the run.
         """
-        task, examples, shown = prepared.task, prepared.examples, list(scores.values())[-1]
+        task, examples, last = prepared.task, prepared.examples, list(scores.values())[-1]
         return cls(
             task=task.name,
             model=prepared.pretrained.name,
             checkpoint=str(checkpoint),
-            metrics={split: found.metrics for split, found in scores.items()},
-            by_label=shown.by_label,
-            confusion=_confusion(shown, shown.confusion_labels or examples.labels),
+            metrics={split: scores_of_split.metrics for split, scores_of_split in scores.items()},
+            by_label=last.by_label,
+            confusion=_confusion_by_name(last, last.confusion_labels or examples.labels),
             rows={split: len(rows) for split, rows in examples.splits.items()},
             label_counts=dict(task.counts(examples.train)),
             labels=list(examples.labels),
-            seconds=round(sum(entry.get("train_runtime", 0) for entry in state.log_history), 1),
-            history=state.log_history,
+            seconds=round(sum(entry.get("train_runtime", 0) for entry in history), 1),
+            history=history,
             settings=settings,
         )
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What fits on a line."""
+        """The most important values, short enough for one line."""
         return {name: getattr(self, name) for name in ("checkpoint", "metrics", "rows", "seconds")}
 
 
 def write_report(report: TrainingReport, folder: Path) -> None:
-    """Write `training.json`, and `training.md` with pictures of the loss and of what was taken for what."""
+    """Write `training.json`, and `training.md` with its pictures: the losses, and the confusion if there is one."""
     text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
     (folder / REPORT_FILE).write_text(text, encoding="utf-8")
     _draw_loss(report.history, folder / LOSS_FILE)
@@ -107,31 +110,22 @@ def write_report(report: TrainingReport, folder: Path) -> None:
 
 
 def _page(report: TrainingReport) -> list[str]:
-    names, split = list(next(iter(report.metrics.values()))), list(report.metrics)[-1]
+    """Return the lines of the page, in Markdown."""
+    split = list(report.metrics)[-1]
     lines = [
         f"# {report.task}, from {report.model}",
         "",
         f"Trained on {report.rows['train']} examples in {report.seconds:.0f} s.",
         "",
-        *_table(
-            ["split", "examples", *names],
-            [
-                [each, report.rows[each], *(f"{100 * value:.2f} %" for value in found.values())]
-                for each, found in report.metrics.items()
-            ],
-        ),
+        *_metrics_table(report),
         "",
         f"![loss]({LOSS_FILE})",
     ]
     if report.by_label:
-        rows = [
-            [label, *(f"{100 * row[name]:.1f} %" for name in ("precision", "recall", "f1-score")), int(row["support"])]
-            for label, row in report.by_label.items()
-        ]
-        lines += ["", f"## Labels ({split})", "", *_table(["label", "precision", "recall", "F1", "examples"], rows)]
+        lines += ["", f"## Labels ({split})", "", *_labels_table(report)]
     if report.confusion:
-        lines += ["", f"## What was taken for what ({split})", "", f"![confusion]({CONFUSION_FILE})"]
-        lines += ["", *_table(["right", "found", "examples"], _mistakes(report.confusion))]
+        lines += ["", f"## Most frequent mistakes ({split})", "", f"![confusion]({CONFUSION_FILE})"]
+        lines += ["", *_table(["right", "predicted", "examples"], _mistakes(report.confusion))]
     if report.label_counts:
         lines += ["", "## Training examples of each label", ""]
         lines += _table(["label", "examples"], sorted(report.label_counts.items(), key=lambda item: -item[1]))
@@ -139,7 +133,28 @@ def _page(report: TrainingReport) -> list[str]:
     return [*lines, "", "## Settings", "", *_table(["setting", "value"], settings)]
 
 
-def _confusion(scores: Scores, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+def _metrics_table(report: TrainingReport) -> list[str]:
+    names = list(next(iter(report.metrics.values())))
+    rows = [
+        [split, report.rows[split], *(f"{100 * value:.2f} %" for value in metrics.values())]
+        for split, metrics in report.metrics.items()
+    ]
+    return _table(["split", "examples", *names], rows)
+
+
+def _labels_table(report: TrainingReport) -> list[str]:
+    rows = [
+        [
+            label,
+            *(f"{100 * scores[name]:.1f} %" for name in ("precision", "recall", "f1-score")),
+            int(scores["support"]),
+        ]
+        for label, scores in report.by_label.items()
+    ]
+    return _table(["label", "precision", "recall", "F1", "examples"], rows)
+
+
+def _confusion_by_name(scores: Scores, labels: Sequence[str]) -> dict[str, dict[str, int]]:
     if scores.confusion is None:
         return {}
     return {
@@ -147,10 +162,15 @@ def _confusion(scores: Scores, labels: Sequence[str]) -> dict[str, dict[str, int
     }
 
 
-def _mistakes(confusion: Mapping[str, Mapping[str, int]], most: int = 10) -> list[tuple[str, str, int]]:
-    """The most frequent ones."""
-    wrong = [(a, b, count) for a, row in confusion.items() for b, count in row.items() if a != b and count]
-    return sorted(wrong, key=lambda mistake: -mistake[2])[:most]
+def _mistakes(confusion: Mapping[str, Mapping[str, int]], limit: int = 10) -> list[tuple[str, str, int]]:
+    """Return the most frequent mistakes, each with the right label, the predicted label and the count."""
+    mistakes = [
+        (right, predicted, count)
+        for right, row in confusion.items()
+        for predicted, count in row.items()
+        if right != predicted and count
+    ]
+    return sorted(mistakes, key=lambda mistake: -mistake[2])[:limit]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
@@ -174,20 +194,23 @@ def _draw_loss(history: Sequence[Mapping[str, float]], file: Path) -> None:
 
 def _draw_confusion(confusion: Mapping[str, Mapping[str, int]], file: Path) -> None:
     labels, counts = list(confusion), np.array([list(row.values()) for row in confusion.values()])
-    size = 3 + 0.2 * min(len(labels), _MOST_NAMES)
+    size = 3 + 0.2 * min(len(labels), _MAX_NAMES)
     with _figure(size, size, file) as axes:
         axes.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
-        axes.set(xlabel="found", ylabel="right")
-        if len(labels) <= _MOST_NAMES:
+        axes.set(xlabel="predicted", ylabel="right")
+        if len(labels) <= _MAX_NAMES:
             axes.set_xticks(range(len(labels)), labels, rotation=90, parse_math=False)
             axes.set_yticks(range(len(labels)), labels, parse_math=False)
 
 
 @contextlib.contextmanager
 def _figure(width: float, height: float, file: Path) -> Iterator[Any]:
-    """Axes to draw on; text stays text, so that whoever looks at it has the letters of its language."""
+    """Give axes to draw on, and save them as SVG.
+
+    Text stays text, so that a viewer draws it with its own fonts: matplotlib's own lacks most scripts.
+    """
     import matplotlib
-    from matplotlib.figure import Figure  # without a window, and without the state of pyplot
+    from matplotlib.figure import Figure  # needs neither a window nor the global state of pyplot
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "encort"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")

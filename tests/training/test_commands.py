@@ -63,7 +63,7 @@ def test_the_listing_has_every_task_and_its_line():
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_its_home(task):
     module, name = TASKS[task][0].split(":")
-    found = getattr(import_module(f"encort.training.{module}"), name)()
+    found = getattr(import_module(f"encort.training.tasks.{module}"), name)()
     assert isinstance(found, TrainingTask)
     assert found.name == task
     assert found.metric

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encort.training.fit import training_arguments
-from encort.training.settings import Schedule, TrainingSettings
+from encort.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ NAMES = {
     "gradient_accumulation": ("gradient_accumulation_steps", 5),
     "learning_rate": ("learning_rate", 0.004),
     "weight_decay": ("weight_decay", 0.3),
-    "schedule": ("lr_scheduler_type", Schedule.COSINE),
+    "schedule": ("lr_scheduler_type", "cosine"),
     "warmup_ratio": ("warmup_ratio", 0.4),
     "save_steps": ("save_steps", 11),
     "seed": ("seed", 99),

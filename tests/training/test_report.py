@@ -123,8 +123,8 @@ def test_every_label_of_the_last_split_has_its_scores(tables):
 
 
 def test_the_most_frequent_mistakes_come_first(tables):
-    assert tables()["What was taken for what (test)"] == [
-        ["right", "found", "examples"],
+    assert tables()["Most frequent mistakes (test)"] == [
+        ["right", "predicted", "examples"],
         ["b", "a", "5"],
         ["c", "b", "2"],
         ["a", "b", "1"],
@@ -133,7 +133,7 @@ def test_the_most_frequent_mistakes_come_first(tables):
 
 def test_ten_mistakes_are_enough(tables):
     report = labelled(*(str(label) for label in range(8)), confusion=np.arange(64).reshape(8, 8))
-    rows = tables(report)["What was taken for what (test)"][1:]
+    rows = tables(report)["Most frequent mistakes (test)"][1:]
     assert rows == [["7", str(column), str(56 + column)] for column in (6, 5, 4, 3, 2, 1, 0)] + [
         ["6", str(column), str(48 + column)] for column in (7, 5, 4)
     ]

@@ -113,7 +113,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     before = saved_steps(unfinished)[-1]
     assert before < EPOCH * SETTINGS["epochs"], "it was killed too late"
 
-    with pytest.raises(OutputExistsError, match=r"was not finished; go on with --resume, or begin anew with --overwr"):
+    with pytest.raises(OutputExistsError, match=r"was not finished; go on with --resume, or start anew with --overwr"):
         train(save_steps=save_steps)
     assert saved_steps(unfinished)[-1] == before
 
@@ -197,7 +197,7 @@ def test_overwrite_begins_anew(train, unfinished):
 )
 def test_with_other_settings_it_is_refused(train, tables, unfinished, changes, named):
     train(stop_at=EPOCH + 1)
-    with pytest.raises(InputError, match=f"because it was begun otherwise: {named}.*--overwrite"):
+    with pytest.raises(InputError, match=f"because its plan has changed: {named}.*--overwrite"):
         train(resume=True, train=tables[0], validation=tables[1], **changes)
     assert saved_steps(unfinished) == [EPOCH]
 
@@ -232,7 +232,7 @@ def test_a_model_that_changed_under_its_name_is_refused(name, train, tiny_encode
     train(stop_at=EPOCH + 1, model=model)
     small = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 48}
     shutil.copy(make_checkpoint(seed=9, layer_norm_eps=1e-6, **small) / name, model)
-    with pytest.raises(InputError, match=rf"begun otherwise: model_content \{{.*{name}.*\}} became \{{") as refused:
+    with pytest.raises(InputError, match=rf"plan has changed: model_content \{{.*{name}.*\}} became \{{") as refused:
         train(resume=True, model=model)
     assert "tokenizer" not in str(refused.value)
 
@@ -254,7 +254,7 @@ def test_with_another_header_it_is_refused(train, tables, tmp_path):
     file = tmp_path / "swapped.csv"
     file.write_text("".join(tables[0].read_text().splitlines(keepends=True)[1:]))
     train(stop_at=EPOCH + 1, train=file, header=["text", "label"])
-    with pytest.raises(InputError, match=r"begun otherwise: .*header"):
+    with pytest.raises(InputError, match=r"plan has changed: .*header"):
         train(resume=True, train=file, header=["label", "text"])
 
 

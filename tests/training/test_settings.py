@@ -5,7 +5,7 @@ import math
 import pytest
 
 from encort.runtime.common.errors import InputError
-from encort.training.settings import Schedule, TrainingSettings, default_learning_rate
+from encort.training.settings import SCHEDULES, TrainingSettings, default_learning_rate
 
 WRONG = {
     "epochs": [0, -1],
@@ -28,7 +28,7 @@ EDGES = {
     "gradient_accumulation": [1],
     "learning_rate": [1e-9, None],
     "weight_decay": [0],
-    "schedule": [*Schedule],
+    "schedule": [*SCHEDULES],
     "warmup_ratio": [0, 1],
     "dropout": [0, 0.99, None],
     "max_length": [3, None],
@@ -70,7 +70,7 @@ def test_an_unknown_schedule_is_refused_with_the_known_ones():
 
 
 def test_settings_come_back_from_json():
-    settings = TrainingSettings(schedule=Schedule.COSINE, patience=2)
+    settings = TrainingSettings(schedule="cosine", patience=2)
     assert TrainingSettings(**json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 

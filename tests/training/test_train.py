@@ -232,7 +232,7 @@ def test_uneven_labels_are_spoken_of(greetings, warns, train_tiny, tables, write
     file = write("uneven.csv", "\n".join(["text,label", *rows]))
     with caplog.at_level(logging.WARNING, "encort"):
         train_tiny(train=file, validation=tables[1], epochs=1, batch_size=64)
-    found = [message for message in caplog.messages if message.startswith("labels are uneven")]
+    found = [message for message in caplog.messages if message.startswith("labels are imbalanced")]
     assert len(found) == warns
     assert all("card_lost has 41 examples, greeting has 2;" in message for message in found)
 

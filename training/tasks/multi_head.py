@@ -1,12 +1,10 @@
-"""Several heads on one shared encoder, trained together: a batch for one, a batch for another."""
+"""Train several heads on one encoder: each batch has rows of one head, and the batches of the heads are mixed."""
 
 import dataclasses
-import functools
 import json
-import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +15,15 @@ from torch.utils.data import ConcatDataset, Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from encort.runtime.common.errors import DatasetError
-from encort.runtime.common.folders import check_replaceable, new_folder
-from encort.training.data.sources import Source, find_sources
 from encort.training.features import Collator
-from encort.training.fit import Trainer, make_trainer, training_arguments
-from encort.training.prepare import Prepared
-from encort.training.report import REPORT_FILE, TrainingReport, write_report
-from encort.training.resume import begin, unfinished_folder
+from encort.training.fit import Head, Trainer, Trainers, make_trainer
+from encort.training.prepare import HeadData, Prepared
+from encort.training.report import REPORT_FILE, TrainingReport
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.base import TrainingTask
-from encort.training.train import check_finite, scores_of_splits, write_checkpoint
+from encort.training.train import TrainingRun
 
 METRIC = "score"
-"""The mean of the heads' own metrics, which chooses the best weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadData:
-    """One of the heads, and what it learns from.
-
-    Attributes:
-        task: What it is for.
-        train: See `train`, as the others.
-    """
-
-    task: TrainingTask
-    train: str
-    validation: str | None = None
-    test: str | None = None
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    header: Sequence[str] | None = None
-
-    def sources(self) -> dict[str, Source]:
-        return find_sources(self.train, validation=self.validation, test=self.test, header=self.header)
+"""Mean of the heads' own metrics; it chooses the best weights."""
 
 
 def train_multi_head(
@@ -63,101 +37,104 @@ def train_multi_head(
     overwrite: bool = False,
     resume: bool = False,
 ) -> dict[str, TrainingReport]:
-    """Fine-tune one encoder with several heads.
+    """Fine-tune one encoder with several heads and keep its best weights.
 
     Args:
-        heads: By name.
-        output: Folder to make, with a checkpoint for every head under its name. Their encoders are equal, so that
+        heads: Heads by name, at least two, each with its labelled data.
+        model: See `train`.
+        output: Folder to make, with one checkpoint folder per head, named after it. Their encoders are equal, so that
             `encort export` makes one bundle of them.
-        model: See `train`, as all others.
+        settings: See `train`; None takes the general settings.
+        from_scratch: See `train`.
+        config_changes: See `train`.
+        overwrite: See `train`.
+        resume: See `train`.
 
     Returns:
-        What each head learned.
+        The report of each head.
 
     Raises:
-        DatasetError: See `train`; or these heads cannot share an encoder.
+        DatasetError: The data cannot be trained on, or the heads cannot share an encoder.
+        CheckpointError: The model cannot be loaded.
+        OutputExistsError: `output` exists, or an unfinished training of it.
     """
-    output, asked = Path(output), settings or TrainingSettings()
-    check_replaceable(output, marker=REPORT_FILE, overwrite=overwrite)
     _check_heads(heads)
-    folder = unfinished_folder(output.absolute())
-    found = {name: head.sources() for name, head in heads.items()}
-
-    def prepare(name: str) -> Prepared:
-        return Prepared.read(
-            heads[name].task,
-            str(model),
-            found[name],
-            asked,
-            columns=heads[name].columns,
-            from_scratch=from_scratch,
-            config_changes=config_changes,
-        )
-
-    prepared = _all_prepared({name: functools.partial(prepare, name) for name in heads})
-    pretrained = next(iter(prepared.values())).pretrained
-    settings = asked.with_learning_rate(min(head.task.learning_rate(pretrained) for head in heads.values()))
-    plan = {
-        # A list, since their order is that of the weights in a saved state.
-        "heads": [_head_plan(name, head, found[name]) for name, head in heads.items()],
-        **pretrained.plan,
-        "config_changes": config_changes or {},
-        **asdict(settings),
-    }
-    transformers.set_seed(settings.seed)
-    networks = {name: each.network() for name, each in prepared.items()}
-    arguments = training_arguments(settings, metric=METRIC, folder=folder)
-    state = begin(folder, plan, arguments, resume=resume, overwrite=overwrite)
-    with arguments.main_process_first():
-        encoded = {name: each.encoded() for name, each in prepared.items()}
-    trainer = _trainer(networks, prepared, encoded, arguments=arguments, patience=settings.patience)
-    trainer.train(resume_from_checkpoint=state)
-    check_finite(trainer.model, folder)
-    reports = {}
-    for name, each in prepared.items():
-        scores = scores_of_splits(each, trainer.judges[name], encoded[name])
-        reports[name] = TrainingReport.of(
-            each, scores, checkpoint=output / name, state=trainer.state, settings=settings
-        )
-    if trainer.is_world_process_zero():
-        with new_folder(output, marker=REPORT_FILE, overwrite=overwrite) as complete:
-            for name, each in prepared.items():
-                write_checkpoint(each, trainer.judges[name].model, complete / name)
-                write_report(reports[name], complete / name)
-            summary = {name: report.summary for name, report in reports.items()}
-            (complete / REPORT_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder)
-    return reports
-
-
-def _head_plan(name: str, head: HeadData, sources: Mapping[str, Source]) -> dict[str, Any]:
-    data = {split: source.version for split, source in sources.items()}
-    return {"name": name, "task": head.task.name, "data": data, "columns": head.columns, "header": head.header}
+    run = _MultiHeadRun(
+        data=heads,
+        model=str(model),
+        output=Path(output),
+        settings=settings or TrainingSettings(),
+        from_scratch=from_scratch,
+        config_changes=config_changes or {},
+        overwrite=overwrite,
+        resume=resume,
+    )
+    return run.run()
 
 
 def _check_heads(heads: Mapping[str, HeadData]) -> None:
     if len(heads) < 2:
-        raise DatasetError(f"several heads are at least two, got {len(heads)}; for one there is its own command")
+        raise DatasetError(
+            f"multi-head training needs at least two heads, got {len(heads)}; for one, use the command of its task"
+        )
     for name, head in heads.items():
         if not head.task.shares_encoder:
             raise DatasetError(f"{name}: {head.task.name} cannot share its encoder with other heads; train it alone")
 
 
-def _all_prepared(heads: Mapping[str, Callable[[], Prepared]]) -> dict[str, Prepared]:
-    """Every head's data is checked before an error is raised, so that all problems are told at once."""
-    prepared, errors = {}, []
-    for name, prepare in heads.items():
-        try:
-            prepared[name] = prepare()
-        except DatasetError as error:
-            errors.append(f"{name}: {error}")
-    if errors:
-        raise DatasetError("\n".join(errors))
-    return prepared
+class _MultiHeadRun(TrainingRun):
+    """Trains several heads; each has a checkpoint folder of its own in the output folder."""
+
+    @property
+    def metric(self) -> str:
+        return METRIC
+
+    def read_heads(self) -> dict[str, Prepared]:
+        """Check the data of every head before an error is raised, so that a user sees all problems at once."""
+        prepared, errors = {}, []
+        for name, data in self.data.items():
+            try:
+                prepared[name] = self.read_head(data)
+            except DatasetError as error:
+                errors.append(f"{name}: {error}")
+        if errors:
+            raise DatasetError("\n".join(errors))
+        return prepared
+
+    def plan_heads(self, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+        # A list keeps the order of the heads, which is the order of the weights in a saved state.
+        return {"heads": [{"name": name, **head.plan} for name, head in prepared.items()]}
+
+    def make_trainers(self, heads: Mapping[str, Head], arguments: transformers.TrainingArguments) -> Trainers:
+        share_encoder([head.network for head in heads.values()])
+        evaluators = {name: head.make_trainer(arguments) for name, head in heads.items()}
+        trainer: _MultiHeadTrainer = make_trainer(
+            MultiHeadModel({name: head.network for name, head in heads.items()}),
+            # safetensors refuses shared weights. A batch leaves the other heads without gradients.
+            arguments=dataclasses.replace(arguments, save_safetensors=False, ddp_find_unused_parameters=True),
+            collator=_MultiHeadCollator(next(iter(heads.values())).collator),
+            train=MultiHeadRows({name: head.inputs["train"] for name, head in heads.items()}),
+            validation=MultiHeadRows({name: head.inputs["validation"] for name, head in heads.items()}),
+            patience=self.settings.patience,
+            trainer_class=_MultiHeadTrainer,
+        )
+        trainer.evaluators = evaluators
+        trainer.metrics = {name: head.prepared.task.metric for name, head in heads.items()}
+        return Trainers(trainer=trainer, evaluators=evaluators)
+
+    def head_folder(self, folder: Path, name: str) -> Path:
+        return folder / name
+
+    def write_summary(self, reports: Mapping[str, TrainingReport], folder: Path) -> None:
+        summary = {name: report.summary for name, report in reports.items()}
+        (folder / REPORT_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def share_encoder(networks: Sequence[Any]) -> None:
-    """One encoder for all networks; a pooler, which not every head has, is one for all that have it."""
+    """Make all networks use the encoder of the first one.
+
+    A pooler is not part of every network. The networks that have one share it.
+    """
     parts: dict[str, Any] = {}
     for network in networks:
         for name, part in network.base_model.named_children():
@@ -165,24 +142,31 @@ def share_encoder(networks: Sequence[Any]) -> None:
 
 
 class MultiHeadModel(torch.nn.Module):
-    """Several networks; each batch goes through one of them."""
+    """Several networks that share an encoder; each batch goes through one of them."""
 
     def __init__(self, networks: Mapping[str, Any]) -> None:
+        """Take the networks by the names of their heads; see `share_encoder`."""
         super().__init__()
         self.networks = torch.nn.ModuleDict(dict(networks))
 
     def forward(self, head: str, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss of a batch for one head."""
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            head: Name of the head that the batch is for.
+            inputs: Inputs of its network, with `labels` or positions.
+        """
         return {"loss": self.networks[head](**inputs).loss}
 
 
-class RowsOfHeads(Dataset[dict[str, Any]]):
-    """The rows of all heads, one head after the other, each row with the name of its head."""
+class MultiHeadRows(Dataset[dict[str, Any]]):
+    """The rows of all heads, one head after the other. Each row has the name of its head in `head`."""
 
     def __init__(self, rows: Mapping[str, datasets.Dataset]) -> None:
-        self.lengths = {name: each["length"][:] for name, each in rows.items()}
+        """Take the rows by the names of their heads."""
+        self.lengths = {name: rows_of_head["length"][:] for name, rows_of_head in rows.items()}
         self._rows: ConcatDataset[dict[str, Any]] = ConcatDataset(list(rows.values()))
-        self._heads = [name for name, each in rows.items() for _ in range(len(each))]
+        self._heads = [name for name, rows_of_head in rows.items() for _ in range(len(rows_of_head))]
 
     def __len__(self) -> int:
         return len(self._heads)
@@ -192,103 +176,74 @@ class RowsOfHeads(Dataset[dict[str, Any]]):
 
 
 class HeadBatchSampler(Sampler[int]):
-    """Rows at random, so many in a row of one head as make a batch, those of similar length side by side.
+    """Yields rows so that each batch has rows of one head, of similar length; the order of the batches is random.
 
-    The last batch of a head is filled with some of its rows again.
+    The last batch of a head is filled up with rows of this head that were drawn before. As with
+    `LengthGroupedSampler`, the order depends on the seed and the number of the epoch alone.
     """
 
     def __init__(self, lengths: Mapping[str, Sequence[int]], *, batch_size: int, seed: int) -> None:
+        """Take the lengths of the rows, in tokens, by the names of their heads."""
         self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate."""
+        """Set the number of the epoch; accelerate calls this."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return sum(-(-len(each) // self._batch_size) * self._batch_size for each in self._lengths.values())
+        return sum(-(-len(lengths) // self._batch_size) * self._batch_size for lengths in self._lengths.values())
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        batches, before = [], 0
-        for each in self._lengths.values():
-            order = get_length_grouped_indices(each, self._batch_size, generator=generator)
+        batches, first = [], 0
+        for lengths in self._lengths.values():
+            order = get_length_grouped_indices(lengths, self._batch_size, generator=generator)
             for start in range(0, len(order), self._batch_size):
                 batch = order[start : start + self._batch_size]
                 filled = (batch + order * self._batch_size)[: self._batch_size]
-                batches.append([before + index for index in filled])
-            before += len(each)
+                batches.append([first + index for index in filled])
+            first += len(lengths)
         for number in torch.randperm(len(batches), generator=generator).tolist():
             yield from batches[number]
 
 
 class _MultiHeadTrainer(Trainer):
-    """Trains all heads, and has each judged by itself."""
+    """Trains all heads, and lets a trainer of its own evaluate each of them.
+
+    Attributes:
+        evaluators: Trainer by name of the head.
+        metrics: Metric of each head that counts for `METRIC`.
+    """
 
     control: transformers.TrainerControl
-    judges: Mapping[str, transformers.Trainer]
+    evaluators: Mapping[str, transformers.Trainer]
     metrics: Mapping[str, str]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return HeadBatchSampler(self.train_dataset.lengths, batch_size=self.args.train_batch_size, seed=self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for name, judge in self.judges.items():
-            found |= judge.evaluate(metric_key_prefix=f"eval_{name}")
-        found["eval_loss"] = statistics.fmean(found[f"eval_{name}_loss"] for name in self.judges)
-        found[f"eval_{METRIC}"] = statistics.fmean(found[f"eval_{name}_{self.metrics[name]}"] for name in self.judges)
-        self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+        """Return the metrics of all heads, with the name of the head in theirs, and the means of loss and metric."""
+        values: dict[str, float] = {}
+        for name, evaluator in self.evaluators.items():
+            values |= evaluator.evaluate(metric_key_prefix=f"eval_{name}")
+        values["eval_loss"] = statistics.fmean(values[f"eval_{name}_loss"] for name in self.evaluators)
+        values[f"eval_{METRIC}"] = statistics.fmean(
+            values[f"eval_{name}_{self.metrics[name]}"] for name in self.evaluators
+        )
+        self.log(values)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        return values
 
 
 @dataclass(frozen=True)
-class _OneHead:
-    """Rows of one head to its batch."""
+class _MultiHeadCollator:
+    """Makes a batch of rows of one head."""
 
     collator: Collator
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         (head,) = {row["head"] for row in rows}
-        return {"head": head, **self.collator([{k: v for k, v in row.items() if k != "head"} for row in rows])}
-
-
-def _trainer(
-    networks: Mapping[str, Any],
-    prepared: Mapping[str, Prepared],
-    encoded: Mapping[str, Mapping[str, datasets.Dataset]],
-    *,
-    arguments: transformers.TrainingArguments,
-    patience: int | None,
-) -> _MultiHeadTrainer:
-    share_encoder(list(networks.values()))
-    collator = Collator(next(iter(prepared.values())).pretrained.saved_tokenizer.pad_token_id)
-    judges = {
-        name: make_trainer(
-            network,
-            arguments=arguments,
-            collator=collator,
-            train=encoded[name]["train"],
-            validation=encoded[name]["validation"],
-            measure=functools.partial(_measure, prepared[name]),
-        )
-        for name, network in networks.items()
-    }
-    trainer: _MultiHeadTrainer = make_trainer(
-        MultiHeadModel(networks),
-        # safetensors refuses weights that are shared; a batch leaves the other heads without gradients.
-        arguments=dataclasses.replace(arguments, save_safetensors=False, ddp_find_unused_parameters=True),
-        patience=patience,
-        collator=_OneHead(collator),
-        train=RowsOfHeads({name: splits["train"] for name, splits in encoded.items()}),
-        validation=RowsOfHeads({name: splits["validation"] for name, splits in encoded.items()}),
-        trainer_class=_MultiHeadTrainer,
-    )
-    trainer.judges = judges
-    trainer.metrics = {name: each.task.metric for name, each in prepared.items()}
-    return trainer
-
-
-def _measure(prepared: Prepared, found: Any) -> Mapping[str, float]:
-    return prepared.scores(found, "validation").metrics
+        inputs = [{name: value for name, value in row.items() if name != "head"} for row in rows]
+        return {"head": head, **self.collator(inputs)}

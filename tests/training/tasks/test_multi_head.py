@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import DatasetError, InputError, OutputExistsError
+from encort.training.prepare import HeadData
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.multi_head import HeadBatchSampler, HeadData, train_multi_head
+from encort.training.tasks.multi_head import HeadBatchSampler, train_multi_head
 from encort.training.tasks.sentence_embedding import SentenceEmbedding
 from encort.training.tasks.text_classification import TextClassification
 from encort.training.tasks.token_classification import TokenClassification
@@ -152,9 +153,9 @@ def test_a_head_is_a_name_a_task_and_files(head, given):
     [
         (["--column", "text=said"], "--column 'text=said' is not HEAD.ROLE=NAME, such as intents.text=message"),
         (["--column", "intents.text"], "--column 'intents.text' is not HEAD.ROLE=NAME"),
-        (["--column", "intent.text=said"], "of the head 'intent', but the heads are: intents$"),
+        (["--column", "intent.text=said"], "names the head 'intent', but the heads are: intents$"),
         (["--header", "intents"], "--header 'intents' is not HEAD=NAMES, such as intents=text,label"),
-        (["--header", "text=label,text"], "of the head 'text', but the heads are: intents$"),
+        (["--header", "text=label,text"], "names the head 'text', but the heads are: intents$"),
         (["--head", INTENTS], "two --head have the same name"),
     ],
 )
@@ -252,5 +253,5 @@ def test_with_other_heads_it_does_not_go_on(train):
     train("both", stop_at=EPOCH + 1)
     other = dataclasses.replace(train.heads["intents"], columns={"text": "text"})
     for heads in ({**train.heads, "intents": other}, dict(reversed(train.heads.items()))):
-        with pytest.raises(InputError, match=r"begun otherwise: heads \[.*\] became \["):
+        with pytest.raises(InputError, match=r"plan has changed: heads \[.*\] became \["):
             train("both", heads=heads, resume=True)
