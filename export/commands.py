@@ -33,8 +33,14 @@ _FOLDER = click.Path(path_type=Path)
     help="Make only these; else all for CPUs that the model allows.",
 )
 @click.option("--calibration", type=_FOLDER, help="Texts as they will be served, a few hundred, for int8.")
-@click.option("--column", help="Column of those texts; otherwise text, and text_pair where there is one.")
-@click.option("--evaluation", type=_FOLDER, help="Labelled data: take the fastest graph that loses little on it.")
+@click.option("--column", help="Column of the calibration texts; else text, and text_pair where there is one.")
+@click.option(
+    "--evaluation",
+    type=_FOLDER,
+    help="Labelled data, in any form that encort train reads: take the fastest graph that loses little on it.",
+)
+@click.option("--evaluation-column", "columns", multiple=True, help="ROLE=NAME of its column, such as text=message.")
+@click.option("--evaluation-header", "header", help="Names of its columns, by commas, if the file lacks them.")
 @click.option("--max-drop", type=float, default=0.5, help="Points of the metric that int8 may lose on it.")
 @click.option("--weight-bits", type=click.Choice(["7", "8"]), help="Of int8: 8 with VNNI, 7 without; else this CPU's.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
@@ -45,6 +51,8 @@ def export(
     variants: tuple[str, ...],
     calibration: Path | None,
     column: str | None,
+    columns: tuple[str, ...],
+    header: str | None,
     weight_bits: str | None,
     **options: Any,
 ) -> None:
@@ -61,6 +69,7 @@ def export(
     from encort.export.variants import VariantKind
     from encort.runtime.bundle.manifest import Pooling
     from encort.runtime.cli.readers import read_texts
+    from encort.runtime.common.labelled_rows import parse_columns, parse_header
 
     bundle = export_bundle(
         checkpoints,
@@ -68,6 +77,8 @@ def export(
         pooling=None if pooling is None else Pooling(pooling),
         variants=[VariantKind(name) for name in variants] or None,
         calibration=None if calibration is None else list(read_texts((), calibration, column)),
+        evaluation_columns=parse_columns(columns, option="--evaluation-column"),
+        evaluation_header=None if header is None else parse_header(header),
         weight_bits=None if weight_bits is None else int(weight_bits),
         progress=True,
         **options,

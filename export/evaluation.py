@@ -1,26 +1,43 @@
-"""Labelled data, and what a loaded bundle scores on it: the metric of each task, in percent, more is better."""
+"""Read labelled data of one task, and score a loaded bundle on it.
 
-import functools
+Rows are read by the parser that training uses, `runtime/common/labelled_rows`: every file that can be trained on can be
+evaluated with the same options.
+"""
+
 import math
-import string
-from collections import Counter
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
+from encort.export.metrics import METRICS, SpanKey
 from encort.runtime.bundle.manifest import HeadInfo, Task
-from encort.runtime.common.corpora import text_of_tokens
 from encort.runtime.common.errors import DatasetError, InputError
-from encort.runtime.common.tables import Row, read_rows
+from encort.runtime.common.labelled_cells import FOLLOWS, RowError
+from encort.runtime.common.labelled_rows import (
+    ANSWER_TEXTS,
+    MULTI_LABEL_CLASSIFICATION,
+    NEXT_SENTENCE,
+    SENTENCE_PAIRS,
+    TEXT_CLASSIFICATION,
+    TEXT_REGRESSION,
+    Example,
+    Problems,
+    RowSchema,
+    check_roles,
+    find_columns,
+    token_classification,
+    values_by_role,
+)
+from encort.runtime.common.tables import read_column_names, read_rows
 from encort.runtime.model import Model
 from encort.runtime.tasks.spans import Word, spans_of_tags
 from encort.runtime.text.token_batch import Text
 
-LEAST_EXAMPLES = 10
+MIN_EXAMPLES = 10
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,10 +45,10 @@ class Evaluation:
     """Labelled examples of one task.
 
     Attributes:
-        task: Of the head that they are for.
-        metric: What is measured.
+        task: Task of the head that they are for.
+        metric: Name of the metric; a key of `METRICS`.
         inputs: Texts or pairs.
-        labels: What is right for each: a label, labels, a number, spans or answers.
+        labels: Right answer of each input, in the form that the metric takes.
     """
 
     task: Task
@@ -40,195 +57,171 @@ class Evaluation:
     labels: Sequence[Any]
 
     @classmethod
-    def read(cls, file: Path, head: HeadInfo | None) -> "Evaluation":
-        """Read labelled data for a head; without one, pairs of texts with a similarity.
+    def read(
+        cls,
+        file: Path,
+        head: HeadInfo | None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        header: Sequence[str] | None = None,
+    ) -> "Evaluation":
+        """Read labelled data for a head; without one, pairs of texts for sentence embeddings.
 
-        | task | columns |
+        | task | roles, and the names that their columns have by convention |
         |---|---|
-        | classification | `text`, where it has two `text_pair`, and `label_text` or `label` |
-        | multi-label | `text`, and `labels`, a list |
-        | regression, embeddings | `text`, `text_pair`, and `score` or `label` |
-        | token classification | `tokens` and `tags`, lists; or a .conll file |
-        | question answering | `question`, `context` and `answers`; or SQuAD's .json |
+        | classification | text, text_pair if there is a second text, label: `label_text` or `label` |
+        | multi-label | text, text_pair, label: `labels` or `label`, a list or names separated by a bar |
+        | regression | text, text_pair, label: `score` or `label` |
+        | next sentence | text, text_pair, label: `label`, which is 1 or `is_next`, 0 or `not_next`, -1 if unknown |
+        | embeddings | text, text_pair, label: `score` or `label`; without it, all pairs are alike |
+        | token classification | tokens: `tokens` or `words`, label: `tags`, `ner_tags` or `labels`; or a .conll file |
+        | question answering | question, context, label: `answers` or `answer`; or SQuAD's .json |
+
+        Args:
+            file: A file that `read_rows` can read.
+            head: Head that the data is for.
+            columns: Names of columns by role, such as `{"text": "message"}`, in place of the conventions.
+            header: Names of the columns, for a .csv or .tsv file that does not begin with them.
 
         Raises:
-            DatasetError: The file is not such a table, or has too few examples, or labels that the head lacks.
+            DatasetError: The file cannot be used; everything that is wrong with its rows is listed.
         """
-        task = Task.FEATURE_EXTRACTION if head is None else head.task
-        metric, read, _ = _TASKS[task]
-        if head is not None and not head.tags_words:
-            read = functools.partial(_tagged, characters=True)
+        kind, problems = _kind_of(head), Problems(use="evaluated", option="--evaluation-column")
         try:
-            examples = [read(row, f"{file}, example {number}") for number, row in enumerate(read_rows(file), start=1)]
+            examples = _read_examples(file, kind.schema, problems, asked=columns or {}, header=header)
         except InputError as error:
             raise DatasetError(str(error)) from error
-        except (KeyError, TypeError) as error:
-            raise DatasetError(f"{file} does not hold examples for {task}: {error}") from error
-        if len(examples) < LEAST_EXAMPLES:
-            raise DatasetError(f"{file} has {len(examples)} labelled examples; at least {LEAST_EXAMPLES} are needed")
-        inputs, labels = zip(*examples, strict=True)
-        evaluation = cls(task=task, metric=metric, inputs=inputs, labels=labels)
-        if head is not None and task in _NAMES:
-            _check_labels(file, evaluation, head)
-        return evaluation
+        if kind is _SCORED_PAIRS and examples and examples[0]["label"] is None:
+            kind = _ALIKE_PAIRS
+        labelled = [(_input_of(example), kind.label(example)) for example in examples]
+        known = [(text, label) for text, label in labelled if label is not None]
+        if head is not None:
+            _check_labels(file, {name for _, label in known for name in kind.names(label)}, head, problems)
+        problems.check()
+        if len(known) < MIN_EXAMPLES:
+            raise DatasetError(f"{file} has {len(known)} labelled examples; at least {MIN_EXAMPLES} are needed")
+        inputs, labels = zip(*known, strict=True)
+        return cls(
+            task=Task.FEATURE_EXTRACTION if head is None else head.task,
+            metric=kind.metric,
+            inputs=inputs,
+            labels=labels,
+        )
 
     def texts(self, count: int) -> list[Text]:
-        """At most `count` inputs as they are served, evenly from all: for embeddings single texts, else as they are."""
+        """Return at most `count` inputs, evenly from all, as they are served: single texts for embeddings."""
         served: Sequence[Text] = self.inputs
         if self.task is Task.FEATURE_EXTRACTION:
             served = [text for pair in self.inputs for text in pair]
         return [served[index] for index in np.unique(np.linspace(0, len(served) - 1, count).astype(int))]
 
     def score(self, model: Model) -> float:
-        """The metric of a bundle's first head, in percent.
+        """Return the metric of a bundle's first head, in percent.
 
         Raises:
-            DatasetError: It is not defined, as a correlation with labels that are all alike.
+            DatasetError: The metric is not defined, such as a correlation with labels that are all alike.
         """
-        _, _, measure = _TASKS[self.task]
-        metric = 100 * measure(model, self.inputs, self.labels)
+        metric = 100 * METRICS[self.metric](model, self.inputs, self.labels)
         if not math.isfinite(metric):
             raise DatasetError(f"{self.metric} of the labelled data is not defined: its labels are all alike")
         return metric
 
 
-def _check_labels(file: Path, evaluation: Evaluation, head: HeadInfo) -> None:
-    names = _NAMES[head.task]
-    found = {name for label in evaluation.labels for name in names(label)}
-    known = {Word(label, 1.0, 0, 0).label for label in head.labels} if names is _span_names else set(head.labels)
-    if unknown := sorted(found - known):
-        raise DatasetError(f"{file} has labels that the model lacks: {', '.join(unknown[:5])}")
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """How one kind of labelled data is read and measured.
+
+    Attributes:
+        metric: Name of the metric.
+        schema: Rows of the file.
+        label: Right answer of an example, in the form that the metric takes; None if it is unknown.
+        names: Names of labels in a right answer, which the head must have.
+    """
+
+    metric: str
+    schema: RowSchema
+    label: Callable[[Example], Any] = operator.itemgetter("label")
+    names: Callable[[Any], Iterable[str]] = lambda _: ()
 
 
-def _cell(row: Row, place: str, *names: str) -> Any:
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise InputError(f"{place} has no {' or '.join(names)}; it has: {', '.join(map(str, row))}")
+def _kind_of(head: HeadInfo | None) -> _Kind:
+    if head is None:
+        return _SCORED_PAIRS
+    if head.task is Task.TOKEN_CLASSIFICATION:
+        # A head that was trained elsewhere may have any scheme of tags; whether it has these is checked by their names.
+        schema = token_classification(characters=not head.tags_words, any_scheme=True)
+        return _Kind(metric="span F1", schema=schema, label=_spans_of, names=lambda spans: (span[0] for span in spans))
+    if head.task is Task.NEXT_SENTENCE_PREDICTION:
+        names = {FOLLOWS[label.lower()]: label for label in head.labels if label.lower() in FOLLOWS}
+        if {0, 1} <= names.keys():
+            return _Kind(metric="accuracy", schema=NEXT_SENTENCE, label=lambda example: names.get(example["label"]))
+    return _KINDS[head.task]
 
 
-def _strings(row: Row, place: str, name: str) -> list[str]:
-    values = _cell(row, place, name)
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise InputError(f"{place}: {name} holds {values!r}, expected a list of texts")
-    return values
+def _read_examples(
+    file: Path,
+    schema: RowSchema,
+    problems: Problems,
+    *,
+    asked: Mapping[str, str],
+    header: Sequence[str] | None,
+) -> list[Example]:
+    """Return the examples of the rows that are right; add what is wrong with the others to the problems.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    check_roles(schema, asked, problems)
+    names = find_columns(str(file), read_column_names(file, header=header), schema, problems, asked=asked)
+    if names is None:
+        return []
+    examples = []
+    for number, row in enumerate(read_rows(file, header=header), start=1):
+        values = values_by_role(row, names)
+        if values.get("text_pair") is None:  # a row may be a single text where others are pairs
+            values.pop("text_pair", None)
+        try:
+            examples.append(schema.parse(values))
+        except RowError as error:
+            problems.add_row(str(file), number, *error.args)
+    return examples
 
 
-def _text(row: Row, place: str) -> Text:
-    text = str(_cell(row, place, "text"))
-    return (text, str(row["text_pair"])) if row.get("text_pair") is not None else text
+def _check_labels(file: Path, names: set[str], head: HeadInfo, problems: Problems) -> None:
+    """Add the labels that the head lacks to the problems."""
+    labels = set(head.labels)
+    if head.task is Task.TOKEN_CLASSIFICATION:
+        labels = {Word(label, 1.0, 0, 0).label for label in labels}
+    if unknown := sorted(names - labels):
+        problems.add(f"{file} has labels that the model lacks: {', '.join(unknown[:5])}")
 
 
-def _classified(row: Row, place: str) -> tuple[Text, str]:
-    return _text(row, place), str(_cell(row, place, "label_text", "label"))
+def _input_of(example: Example) -> Text:
+    if "question" in example:
+        return example["question"], example["context"]
+    pair = example.get("text_pair")
+    return example["text"] if pair is None else (example["text"], pair)
 
 
-def _multi_labelled(row: Row, place: str) -> tuple[Text, frozenset[str]]:
-    return _text(row, place), frozenset(_strings(row, place, "labels"))
+def _spans_of(example: Example) -> frozenset[SpanKey]:
+    spans = spans_of_tags(example["text"], example["starts"], example["ends"], example["label"])
+    return frozenset((span.label, span.start, span.end) for span in spans)
 
 
-def _scored(row: Row, place: str) -> tuple[Text, float]:
-    value = _cell(row, place, "score", "label")
-    try:
-        score = float(value)
-    except (TypeError, ValueError):
-        score = math.nan
-    if not math.isfinite(score):
-        raise InputError(f"{place}: the score is {value!r}, expected a number")
-    return _text(row, place), score
+_SCORED_PAIRS = _Kind(metric="Spearman of cosines", schema=SENTENCE_PAIRS)
+_ALIKE_PAIRS = _Kind(metric="accuracy at 1", schema=SENTENCE_PAIRS, label=operator.itemgetter("text_pair"))
 
-
-def _paired(row: Row, place: str) -> tuple[Text, float]:
-    _cell(row, place, "text_pair")
-    return _scored(row, place)
-
-
-def _tagged(row: Row, place: str, *, characters: bool = False) -> tuple[Text, frozenset[tuple[str, int, int]]]:
-    tokens, tags = _strings(row, place, "tokens"), _strings(row, place, "tags")
-    if len(tokens) != len(tags):
-        raise InputError(f"{place} has {len(tokens)} tokens and {len(tags)} tags")
-    text, starts = text_of_tokens(tokens, characters=characters)
-    ends = [start + len(token) for start, token in zip(starts, tokens, strict=True)]
-    return text, frozenset((span.label, span.start, span.end) for span in spans_of_tags(text, starts, ends, tags))
-
-
-def _asked(row: Row, place: str) -> tuple[Text, list[str]]:
-    answers = _cell(row, place, "answers")
-    # SQuAD's own form, a list, or the only one.
-    answers = answers if isinstance(answers, dict) else {"text": [answers] if isinstance(answers, str) else answers}
-    return (str(_cell(row, place, "question")), str(_cell(row, place, "context"))), _strings(answers, place, "text")
-
-
-def _accuracy(model: Model, inputs: Sequence[Text], labels: Sequence[str]) -> float:
-    found = model.classify(inputs)
-    return float(np.mean([result.label == label for result, label in zip(found, labels, strict=True)]))
-
-
-def _label_f1(model: Model, inputs: Sequence[Text], labels: Sequence[frozenset[str]]) -> float:
-    return _micro_f1([set(result.above()) for result in model.classify(inputs)], labels)
-
-
-def _span_f1(model: Model, inputs: Sequence[Text], labels: Sequence[frozenset[tuple[str, int, int]]]) -> float:
-    found = model.tag(inputs)
-    return _micro_f1([{(span.label, span.start, span.end) for span in spans} for spans in found], labels)
-
-
-def _micro_f1(found: Iterable[set[Any]], expected: Iterable[frozenset[Any]]) -> float:
-    pairs = list(zip(found, expected, strict=True))
-    right, total = sum(len(a & b) for a, b in pairs), sum(len(a) + len(b) for a, b in pairs)
-    return 2 * right / total if total else 1.0
-
-
-def _spearman(model: Model, inputs: Sequence[Text], labels: Sequence[float]) -> float:
-    return float(spearmanr(model.score(inputs), labels)[0])
-
-
-def _similarity_spearman(model: Model, inputs: Sequence[tuple[str, str]], labels: Sequence[float]) -> float:
-    first, second = (model.embed([pair[side] for pair in inputs]) for side in (0, 1))
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return float(spearmanr((first * second).sum(axis=1) / norms, labels)[0])
-
-
-def _answer_f1(model: Model, inputs: Sequence[Text], labels: Sequence[Sequence[str]]) -> float:
-    """As SQuAD has it (Rajpurkar et al. 2016): words in common with the nearest of the right answers."""
-    scores = []
-    for found, expected in zip(model.answer(inputs), labels, strict=True):
-        words = _answer_words(found[0].text if found else "")
-        scores.append(max((_overlap(words, _answer_words(answer)) for answer in expected), default=float(not words)))
-    return float(np.mean(scores))
-
-
-def _overlap(found: list[str], expected: list[str]) -> float:
-    if not found or not expected:
-        return float(found == expected)
-    common = sum((Counter(found) & Counter(expected)).values())
-    return 2 * common / (len(found) + len(expected))
-
-
-def _answer_words(text: str) -> list[str]:
-    kept = "".join(character for character in text.lower() if character not in string.punctuation)
-    return [word for word in kept.split() if word not in ("a", "an", "the")]
-
-
-def _span_names(spans: Iterable[tuple[str, int, int]]) -> Iterable[str]:
-    return (label for label, _, _ in spans)
-
-
-_NAMES: Mapping[Task, Callable[[Any], Iterable[str]]] = {
-    Task.TEXT_CLASSIFICATION: lambda label: [label],
-    Task.NEXT_SENTENCE_PREDICTION: lambda label: [label],
-    Task.MULTI_LABEL_CLASSIFICATION: lambda labels: labels,
-    Task.TOKEN_CLASSIFICATION: _span_names,
+_CLASSES = _Kind(metric="accuracy", schema=TEXT_CLASSIFICATION, names=lambda label: [label])
+_KINDS: Mapping[Task, _Kind] = {
+    Task.TEXT_CLASSIFICATION: _CLASSES,
+    # For a head whose labels do not say which of them means that the second text follows: its own names.
+    Task.NEXT_SENTENCE_PREDICTION: _CLASSES,
+    Task.MULTI_LABEL_CLASSIFICATION: _Kind(
+        metric="micro F1",
+        schema=MULTI_LABEL_CLASSIFICATION,
+        label=lambda example: frozenset(example["label"]),
+        names=lambda labels: labels,
+    ),
+    Task.TEXT_REGRESSION: _Kind(metric="Spearman", schema=TEXT_REGRESSION),
+    Task.QUESTION_ANSWERING: _Kind(metric="answer F1", schema=ANSWER_TEXTS),
 }
-"""The names of labels in what is right for one example."""
-
-_TASKS: Mapping[Task, tuple[str, Callable[[Row, str], tuple[Text, Any]], Callable[..., float]]] = {
-    Task.FEATURE_EXTRACTION: ("Spearman of cosines", _paired, _similarity_spearman),
-    Task.TEXT_CLASSIFICATION: ("accuracy", _classified, _accuracy),
-    Task.NEXT_SENTENCE_PREDICTION: ("accuracy", _classified, _accuracy),
-    Task.MULTI_LABEL_CLASSIFICATION: ("micro F1", _multi_labelled, _label_f1),
-    Task.TEXT_REGRESSION: ("Spearman", _scored, _spearman),
-    Task.TOKEN_CLASSIFICATION: ("span F1", _tagged, _span_f1),
-    Task.QUESTION_ANSWERING: ("answer F1", _asked, _answer_f1),
-}
-"""Name of the metric, how an example is read, how it is measured."""

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +51,8 @@ def export_bundle(
     variants: Collection[VariantKind] | None = None,
     calibration: Sequence[Text] | None = None,
     evaluation: str | Path | None = None,
+    evaluation_columns: Mapping[str, str] | None = None,
+    evaluation_header: Sequence[str] | None = None,
     max_drop: float = 0.5,
     weight_bits: int | None = None,
     overwrite: bool = False,
@@ -70,8 +72,11 @@ def export_bundle(
         variants: Graphs to make; None makes all that the model allows.
         calibration: Texts or pairs as they will be served, a few hundred, that 8-bit ranges are chosen on; None takes
             fifty built-in ones.
-        evaluation: File of labelled data; then the fastest graph that loses at most `max_drop` becomes the bundle's
-            first choice, and what was tried is kept in `search.json`, `search.md` and `search.svg`.
+        evaluation: File of labelled data, as `encort train` reads it. The fastest graph that loses at most `max_drop`
+            becomes the bundle's first choice; what was tried is kept in `search.json`, `search.md` and `search.svg`.
+        evaluation_columns: Names of its columns by role, such as `{"text": "message"}`, in place of the conventions;
+            see `Evaluation.read`.
+        evaluation_header: Names of its columns, for a .csv or .tsv file that does not begin with them.
         max_drop: Points of the task's metric that 8 bits may lose.
         weight_bits: Of 8-bit graphs: 8 for processors with VNNI, 7 for those without; None takes this one's.
         overwrite: Replace an earlier bundle.
@@ -102,11 +107,22 @@ def export_bundle(
         raise InputError("calibration, evaluation and weight bits are for an 8-bit graph, and none will be made")
     if evaluation is not None and len(trained.heads) > 1:
         raise InputError("labelled data of one head cannot choose a graph for all; export without --evaluation")
+    if evaluation is None and (evaluation_columns or evaluation_header):
+        raise InputError("--evaluation-column and --evaluation-header are for labelled data; give it with --evaluation")
     wanted = _Wanted(
         kinds=kinds,
         is_explicit=variants is not None,
         calibration=calibration,
-        evaluation=None if evaluation is None else Evaluation.read(Path(evaluation), next(iter(trained.heads), None)),
+        evaluation=(
+            None
+            if evaluation is None
+            else Evaluation.read(
+                Path(evaluation),
+                next(iter(trained.heads), None),
+                columns=evaluation_columns,
+                header=evaluation_header,
+            )
+        ),
         max_drop=max_drop,
         weight_bits=weight_bits or (8 if has_instruction_set(VNNI) else 7),
         progress=progress,

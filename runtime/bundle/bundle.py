@@ -4,7 +4,6 @@ Reading never runs code from the folder, never touches the network and never fol
 file's hash is checked whenever the file is asked for, so that loading one variant does not read the others.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from encort.runtime.common.errors import (
     DeviceError,
     VariantNotFoundError,
 )
+from encort.runtime.common.folders import sha256
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,6 @@ class Bundle:
 def runs_here(variant: Variant) -> bool:
     """Whether this processor has the instruction set that the variant was made for."""
     return variant.instruction_set is None or has_instruction_set(variant.instruction_set)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:

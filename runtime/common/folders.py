@@ -1,12 +1,19 @@
-"""Folders that are there whole or not at all."""
+"""Write folders that are complete or absent, and hash files."""
 
 import contextlib
+import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from encort.runtime.common.errors import OutputExistsError
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def is_missing_folder(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Rows to checked examples, by columns whose names are found by convention."""
+"""Make checked examples of labelled rows, memory-mapped from the cache of `datasets`."""
 
 import functools
 import hashlib
@@ -15,48 +15,28 @@ import datasets
 import numpy as np
 
 from encort.runtime.common.errors import DatasetError, EncortError, InputError
-from encort.runtime.common.tables import Row
-from encort.training.data.cells import RowError
-from encort.training.data.problems import Problems
+from encort.runtime.common.labelled_cells import RowError
+from encort.runtime.common.labelled_rows import Example, Problems, RowSchema, find_columns, values_by_role
 from encort.training.data.sources import Source
 
-Example = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of a table, and what it may be called.
-
-    Attributes:
-        role: What it is for a task.
-        names: What it is called by convention, the best name first.
-        optional: Examples can do without it.
-        or_the_rest: The only column that has no other role will do.
-    """
-
-    role: str
-    names: Sequence[str]
-    optional: bool = False
-    or_the_rest: bool = False
+MIN_ROWS_TO_HOLD_BACK = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """What the examples of a task are.
+    """The examples of a task.
 
     Attributes:
-        columns: That are read.
-        features: Of an example.
-        example: An example from the values of a row by role; raises `RowError`.
+        rows: Columns of the labelled rows, and how an example is made of a row.
+        features: Columns and types of the examples in the cache.
     """
 
-    columns: Sequence[Column]
+    rows: RowSchema
     features: datasets.Features
-    example: Callable[[Mapping[str, Any]], Example]
 
     @property
-    def nothing(self) -> Example:
-        """In place of an example, where there is a problem."""
+    def empty_example(self) -> Example:
+        """Placeholder for a row that has a problem."""
         return dict.fromkeys(self.features)
 
 
@@ -65,10 +45,10 @@ class Examples:
     """Checked examples of every split.
 
     Attributes:
-        train: To learn from.
-        validation: To choose the best weights by.
-        test: To report on.
-        labels: Names, in the order of the logits.
+        train: Examples to learn from.
+        validation: Examples that choose the best weights.
+        test: Examples for the report, if there are any.
+        labels: Names of the labels, in the order of the logits.
     """
 
     train: datasets.Dataset
@@ -78,100 +58,81 @@ class Examples:
 
     @property
     def splits(self) -> dict[str, datasets.Dataset]:
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: rows for name, rows in found.items() if rows is not None}
+        """The splits that there are, by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in splits.items() if rows is not None}
 
 
-def find_columns(
+def find_source_columns(
     source: Source, schema: Schema, problems: Problems, *, asked: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """Names of a source's columns by role.
+    """Return the names of a source's columns by role.
 
     Args:
-        problems: Columns that are not there are added to them.
-        asked: Names of columns by role, instead of the conventions.
+        source: Source whose rows are to be read.
+        schema: Columns that are looked for.
+        problems: Columns that are missing, and files that cannot be read, are added to it.
+        asked: Names of columns by role that the user gave; they replace the conventions.
 
     Returns:
-        None where there is nothing that could be checked further.
+        None if the source cannot be read any further.
     """
     try:
-        have = source.column_names()
+        available = source.column_names()
     except InputError as error:
         problems.add(str(error))
         return None
-    if not have:
-        problems.add(f"{source.name} has no rows")
-        return None
-    found: dict[str, str] = {}
-    missing = []
-    for column in schema.columns:
-        wanted = [asked[column.role]] if column.role in asked else column.names
-        rest = [name for name in have if name not in found.values()]
-        match = next((name for name in wanted if name in have), None)
-        if match is None and column.or_the_rest and column.role not in asked and len(rest) == 1:
-            match = rest[0]
-        if match is not None:
-            found[column.role] = match
-        elif not column.optional or column.role in asked:
-            missing.append(f"{' or '.join(map(repr, wanted))} (--column {column.role}=NAME)")
-    if missing:
-        problems.add(f"{source.name} has no column {', nor '.join(missing)}; it has: {', '.join(have)}")
-    return None if missing else found
-
-
-def check_roles(schema: Schema, asked: Mapping[str, str], problems: Problems) -> None:
-    roles = [column.role for column in schema.columns]
-    for role in asked:
-        if role not in roles:
-            problems.add(f"--column {role}=...: this task has no such column, but {', '.join(roles)}")
+    return find_columns(source.name, available, schema.rows, problems, asked=asked)
 
 
 def read_examples(
     source: Source, schema: Schema, problems: Problems, *, names: Mapping[str, str], key: str
 ) -> datasets.Dataset | None:
-    """Examples of one split, memory-mapped from the cache of `datasets`.
+    """Return the examples of one split, memory-mapped from the cache of `datasets`.
 
     Args:
-        problems: Rows that are no examples are added to them.
-        names: Of columns by role.
-        key: Another one where the same rows are other examples.
+        source: Source of the rows.
+        schema: How an example is made of a row.
+        problems: Rows that are no examples are added to it.
+        names: Names of the columns by role.
+        key: Part of the cache key; it must differ where the same rows become other examples.
 
     Returns:
-        None where the source could not be read to its end.
+        None if the source could not be read to its end.
     """
     try:
-        rows = _converted(source, schema, names, key)
+        rows = _read_cached(source, schema, names, key)
     except datasets.exceptions.DatasetGenerationError as error:  # hides what the reader said
         if not isinstance(error.__cause__, EncortError):
             raise
         problems.add(str(error.__cause__))
         return None
-    for number, found in enumerate(rows["problems"], start=1):
-        for problem in found:
-            problems.add_row(source, problem, number)
+    for number, problems_of_row in enumerate(rows["problems"], start=1):
+        problems.add_row(source.name, number, *problems_of_row)
     return rows.remove_columns("problems")
 
 
-def by_role(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
-    return {role: row.get(name) for role, name in names.items()}
-
-
 def hold_back(rows: datasets.Dataset, share: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Rows to train on and rows to validate by.
+    """Split rows into those to train on and those to validate on.
 
-    Of every label alike, where there are rows enough; questions of one context stay together.
+    Each label gives its share, where there are enough rows. All questions about one context stay together.
+
+    Args:
+        rows: Examples of the training split.
+        share: Share of the rows to hold back.
+        seed: Seed of the choice.
 
     Raises:
         DatasetError: There are too few rows.
     """
-    if len(rows) < 10:
+    if len(rows) < MIN_ROWS_TO_HOLD_BACK:
         raise DatasetError(f"{len(rows)} rows are too few to hold some back for validation; pass --validation")
     if "context" in rows.features:
         contexts = np.random.default_rng(seed).permutation(sorted(set(rows["context"])))
-        kept_back = set(contexts[: math.ceil(share * len(contexts))])
-        is_back = np.array([context in kept_back for context in rows["context"]])
-        if not is_back.all():
-            return rows.select(np.flatnonzero(~is_back)), rows.select(np.flatnonzero(is_back))
+        held_back = set(contexts[: math.ceil(share * len(contexts))])
+        is_held_back = np.array([context in held_back for context in rows["context"]])
+        if not is_held_back.all():
+            return rows.select(np.flatnonzero(~is_held_back)), rows.select(np.flatnonzero(is_held_back))
     label = rows.features["label"]
     if isinstance(label, datasets.Value) and label.dtype == "string":
         counts = Counter(rows["label"])
@@ -183,50 +144,58 @@ def hold_back(rows: datasets.Dataset, share: float, seed: int) -> tuple[datasets
     return parts["train"], parts["test"]
 
 
-def sorted_labels(names: Sequence[str]) -> list[str]:
-    """By name; by value if all are whole numbers."""
-    numeric = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(set(names), key=int if numeric else None)
+def sort_labels(names: Sequence[str]) -> list[str]:
+    """Return the distinct names, sorted; by value if all are whole numbers."""
+    are_numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    return sorted(set(names), key=int if are_numbers else None)
 
 
 def check_labels(
-    rows: datasets.Dataset | None, source: Source, labels: Sequence[str], problems: Problems, of: Callable[[Any], Any]
+    rows: datasets.Dataset,
+    source: Source,
+    labels: Sequence[str],
+    problems: Problems,
+    names_of: Callable[[Any], Sequence[str]],
 ) -> None:
-    """Labels that the training data does not have.
+    """Add the labels that the training data lacks to the problems.
 
     Args:
-        of: The labels of a value in the column `label`.
+        rows: Examples of another split.
+        source: Source of these examples.
+        labels: Labels of the training data.
+        problems: Problems to add to.
+        names_of: Gives the names of labels in a value of the column `label`.
     """
     known = set(labels)
-    for number, value in enumerate([] if rows is None else rows["label"], start=1):
-        for label in of(value):
+    for number, value in enumerate(rows["label"], start=1):
+        for label in names_of(value):
             if label not in known:
-                problems.add_row(source, f"label {label!r} is not in the training data", number)
+                problems.add_row(source.name, number, f"label {label!r} is not in the training data")
 
 
-def _converted(source: Source, schema: Schema, names: Mapping[str, str], key: str) -> datasets.Dataset:
+def _read_cached(source: Source, schema: Schema, names: Mapping[str, str], key: str) -> datasets.Dataset:
     features = datasets.Features({**schema.features, "problems": datasets.List(datasets.Value("string"))})
     content = f"{key} {source.version} {sorted(names.items())} {source.header} {code_version()}"
-    found: datasets.Dataset = datasets.Dataset.from_generator(
+    rows: datasets.Dataset = datasets.Dataset.from_generator(
         _generate,
         features=features,
         gen_kwargs={"source": source, "schema": schema, "names": dict(names)},
         fingerprint=hashlib.sha256(content.encode()).hexdigest()[:16],
     )
-    return found
+    return rows
 
 
 def _generate(source: Source, schema: Schema, names: Mapping[str, str]) -> Iterator[Example]:
     for row in source.rows():
         try:
-            yield {**schema.example(by_role(row, names)), "problems": []}
+            yield {**schema.rows.parse(values_by_role(row, names)), "problems": []}
         except RowError as error:
-            yield {**schema.nothing, "problems": list(error.args)}
+            yield {**schema.empty_example, "problems": list(error.args)}
 
 
 @functools.cache
 def code_version() -> str:
-    """Another one for other code, so that nothing is taken from the cache that this code would not make."""
+    """Return a hash of the code that makes examples, so that the cache never gives what other code has made."""
     hashed = hashlib.sha256(version("tokenizers").encode())
     for room in ("training", "runtime"):
         for file in sorted(Path(str(find_spec(f"encort.{room}").origin)).parent.rglob("*.py")):  # type: ignore[union-attr]

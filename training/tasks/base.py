@@ -1,4 +1,4 @@
-"""What a task must know to be trained; `train` and `fit` do the rest."""
+"""The interface of a task; `train` and `fit` do what is the same for all tasks."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.labelled_rows import Problems
 from encort.training.data.examples import Examples, Schema
-from encort.training.data.problems import Problems
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained
 from encort.training.settings import default_learning_rate
@@ -22,13 +22,14 @@ from encort.training.tasks.dual_encoder import DualEncoderConfig
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
-    """How good a network is on one split.
+    """Scores of a network on one split.
 
     Attributes:
-        metrics: By name, as fractions.
+        metrics: Metrics by name, as fractions.
         by_label: `precision`, `recall`, `f1-score` and `support` of every label, by its name.
-        confusion: `(labels, labels)` int64, right labels down, found ones across; None where there is no such thing.
-        confusion_labels: Names of its rows and columns; none where they are those of the logits.
+        confusion: `(labels, labels)` int64, one row per right label, one column per predicted label; None where the
+            task has no confusion matrix.
+        confusion_labels: Names of its rows and columns; empty if they are the labels of the logits.
     """
 
     metrics: Mapping[str, float]
@@ -37,18 +38,18 @@ class Scores:
     confusion_labels: Sequence[str] = ()
 
 
-def precision_and_recall(both: float, support: float, found: float) -> dict[str, float]:
-    """Of a label.
+def precision_and_recall(hits: float, support: float, predicted: float) -> dict[str, float]:
+    """Return the scores of one label from its counts.
 
     Args:
-        both: How often it is right and was found.
+        hits: How often it was predicted and right.
         support: How often it is right.
-        found: How often it was found.
+        predicted: How often it was predicted.
     """
     return {
-        "precision": float(both / found) if found else 0.0,
-        "recall": float(both / support) if support else 0.0,
-        "f1-score": float(2 * both / (support + found)) if support + found else 0.0,
+        "precision": float(hits / predicted) if predicted else 0.0,
+        "recall": float(hits / support) if support else 0.0,
+        "f1-score": float(2 * hits / (support + predicted)) if support + predicted else 0.0,
         "support": float(support),
     }
 
@@ -57,19 +58,19 @@ class TrainingTask(ABC):
     """One kind of labelled data, and the head that learns from it.
 
     Attributes:
-        name: Of the command.
-        metric: That chooses the best weights, more is better.
-        schema: Of its examples; what is to be learned is in the column `label`.
+        name: Name of the command.
+        metric: Metric that chooses the best weights; more is better.
+        defaults: Settings that suit this task better than the general ones.
+        learning_rate_at_768: Learning rate of an encoder as wide as BERT-base; see `default_learning_rate`.
+        shares_encoder: Whether its head can stand beside others on one encoder.
+        schema: Examples of the task; the column `label` is what is learned.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Settings that are better for this task than the usual ones."""
     learning_rate_at_768: ClassVar[float] = 5e-5
-    """For an encoder as wide as BERT-base; see `default_learning_rate`."""
     shares_encoder: ClassVar[bool] = True
-    """Whether its head can stand beside others on one encoder."""
 
     def labels(
         self,
@@ -77,31 +78,42 @@ class TrainingTask(ABC):
         sources: Mapping[str, Source],
         problems: Problems,
     ) -> list[str]:
-        """Names in the order of the logits; what is wrong with them is added to the problems."""
+        """Return the names of the labels in the order of the logits, and add what is wrong with them to the problems.
+
+        Args:
+            splits: Examples by split, `train` among them.
+            sources: Sources by split, for messages.
+            problems: Problems to add to.
+        """
         return []
 
     def learning_rate(self, pretrained: Pretrained) -> float:
-        """For those who set none."""
+        """Return the learning rate for users who set none."""
         return default_learning_rate(pretrained.config.hidden_size, at_768=self.learning_rate_at_768)
 
     @property
     @abstractmethod
-    def schema(self) -> Schema: ...
+    def schema(self) -> Schema:
+        """The examples of the task."""
 
     @property
     def key(self) -> str:
-        """Another one where the same rows become other inputs."""
+        """Key of the cache; it differs where the same rows become other inputs."""
         return self.name
 
     def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TrainingTask":
-        """The task as these training rows, by role, want it."""
+        """Return the task as the training rows need it.
+
+        Args:
+            rows: Values by role of every row, not checked.
+        """
         return self
 
     def check_model(self, pretrained: Pretrained) -> None:
-        """Refuse a model of which no encoder for this head can be made.
+        """Refuse a model that cannot carry this head.
 
         Raises:
-            CheckpointError: It is such a one.
+            CheckpointError: The model is a dual encoder, and the task is another one.
         """
         if isinstance(pretrained.config, DualEncoderConfig):
             raise CheckpointError(
@@ -109,35 +121,43 @@ class TrainingTask(ABC):
             )
 
     def check_lengths(self, rows: datasets.Dataset, source: Source, pretrained: Pretrained, problems: Problems) -> None:
-        """Add inputs that this model cannot read to the problems."""
+        """Add the inputs that this model cannot read to the problems."""
         return
 
     def counts(self, rows: datasets.Dataset) -> Counter[str]:
-        """Examples of every label."""
+        """Return the number of examples of each label; empty where there are no labels."""
         return Counter()
 
     @abstractmethod
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
-        """The encoder with a head for these examples, whose `forward` gives a loss."""
+        """Return the encoder with a head for these examples; its `forward` gives a loss."""
 
     @abstractmethod
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        """Inputs of the network and `labels`, a column each, for some of the examples."""
+        """Return the inputs of the network and `labels` for some examples, one list per column.
+
+        Args:
+            rows: Examples, one sequence per column.
+            pretrained: Tokenizer and settings.
+            examples: All examples, for the order of the labels.
+        """
 
     @abstractmethod
     def scores(
-        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+        self, outputs: Any, targets: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
-        """Metrics of what the network gave for a split.
+        """Return the scores of the network on a split.
 
         Args:
-            found: Its outputs but the loss, padded with -100.
-            expected: The labels that it was given, padded alike.
-            rows: The split's examples.
+            outputs: Outputs of the network without the loss, padded with -100.
+            targets: Labels that it was given, padded likewise.
+            rows: Examples of the split.
+            pretrained: Tokenizer and settings.
+            examples: All examples, for the order of the labels.
         """
 
     def save(self, network: Any, folder: Path) -> None:
-        """Write the checkpoint's weights and settings."""
+        """Write the weights and settings of the checkpoint."""
         network.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The next-sentence model of two encoders: one reads (first, second), the other (second, first)."""
+"""The next-sentence model of two encoders: one reads (first, second), the other reads (second, first)."""
 
 from typing import Any, Self
 
@@ -22,18 +22,19 @@ class DualEncoderConfig(transformers.PretrainedConfig):  # type: ignore[misc] # 
 
     @property
     def hidden_size(self) -> int:
-        """Width of an encoder, as settings of one have it."""
+        """Width of one encoder, under the name that settings of a single encoder have."""
         return int(self.encoder1.hidden_size)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings as `config.json` holds them, those of both encoders inside."""
         encoders = {"encoder1": self.encoder1.to_dict(), "encoder2": self.encoder2.to_dict()}
         return {**super().to_dict(), **encoders}
 
 
 class DualEncoderForNextSentence(transformers.PreTrainedModel):  # type: ignore[misc] # untyped
-    """The two pooled vectors side by side, `(batch, 2 * hidden)`, and a linear layer to two logits.
+    """Two encoders and a linear layer from their pooled vectors, side by side `(batch, 2 * hidden)`, to two logits.
 
-    A checkpoint of it has the weights `encoder1.*`, `encoder2.*` and `classifier.*`; `encort export` makes one graph.
+    A checkpoint has the weights `encoder1.*`, `encoder2.*` and `classifier.*`; `encort export` makes one graph of it.
     """
 
     config_class = DualEncoderConfig
@@ -47,14 +48,14 @@ class DualEncoderForNextSentence(transformers.PreTrainedModel):  # type: ignore[
 
     @classmethod
     def from_encoder(cls, encoder: transformers.BertModel, **settings: Any) -> Self:
-        """Both encoders begin with the weights of a pretrained BERT; the linear layer is new."""
+        """Make a model whose encoders both start with the weights of a pretrained BERT; the linear layer is new."""
         model = cls(DualEncoderConfig(encoder.config.to_dict(), **settings))
-        for each in (model.encoder1, model.encoder2):
-            each.load_state_dict(encoder.state_dict())
+        for part in (model.encoder1, model.encoder2):
+            part.load_state_dict(encoder.state_dict())
         return model
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """Of the linear layer; the encoders have drawn their own."""
+        """Initialize the linear layer; each encoder has initialized itself."""
         if module is self.classifier:
             self.classifier.weight.data.normal_(0.0, self.config.encoder1.initializer_range)
             self.classifier.bias.data.zero_()
@@ -68,29 +69,31 @@ class DualEncoderForNextSentence(transformers.PreTrainedModel):  # type: ignore[
         reversed_token_type_ids: torch.Tensor,
         labels: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput:
-        """Logits, `(batch, 2)` float32.
+        """Return the logits, `(batch, 2)` float32, and with labels the loss.
 
         Args:
-            input_ids: Of (first, second), `(batch, sequence)` int64, as the next two.
-            attention_mask: Of both, since a pair has as many tokens in either order.
-            reversed_input_ids: Of (second, first), as the last.
+            input_ids: Tokens of (first, second), `(batch, sequence)` int64.
+            token_type_ids: Types of these tokens, `(batch, sequence)` int64.
+            attention_mask: Mask for both orders, `(batch, sequence)` int64: a pair has as many tokens in either order.
+            reversed_input_ids: Tokens of (second, first), `(batch, sequence)` int64.
+            reversed_token_type_ids: Types of these tokens, `(batch, sequence)` int64.
             labels: `(batch,)` int64; the loss ignores those below 0.
         """
         first = self.encoder1(input_ids, attention_mask, token_type_ids).pooler_output
         second = self.encoder2(reversed_input_ids, attention_mask, reversed_token_type_ids).pooler_output
         logits = self.classifier(torch.cat([first, second], dim=1))
-        loss = None if labels is None else _loss(logits, labels)
+        loss = None if labels is None else _mean_loss(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mean over the known labels; 0 without any, where torch's own is not a number."""
+def _mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the known labels; 0 if there is none, where torch's own mean is NaN."""
     total = cross_entropy(logits, labels.clamp(min=-1), ignore_index=-1, reduction="sum")
     return total / (labels >= 0).sum().clamp(min=1)
 
 
 def encoder_configs(config: Any) -> list[Any]:
-    """Settings of every encoder of a checkpoint with these settings."""
+    """Return the settings of each encoder of a checkpoint."""
     return [config.encoder1, config.encoder2] if isinstance(config, DualEncoderConfig) else [config]
 
 

@@ -1,6 +1,5 @@
-"""Pairs of texts, and whether the second follows the first: BERT's own head, or two encoders."""
+"""Next-sentence prediction: whether the second text of a pair follows the first; by BERT's head or by two encoders."""
 
-import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +10,9 @@ import transformers
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.labelled_rows import NEXT_SENTENCE, Problems
 from encort.runtime.text.token_batch import Text
-from encort.training.data.cells import RowError, label_cell, read_cells, text_cell
-from encort.training.data.examples import Column, Examples, Schema
-from encort.training.data.problems import Problems
+from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
@@ -22,28 +20,20 @@ from encort.training.tasks.base import Scores, TrainingTask
 from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 from encort.training.tasks.text_classification import label_settings
 
-FOLLOWS = {"1": 1, "true": 1, "is_next": 1, "0": 0, "false": 0, "not_next": 0, "-1": -1}
-"""What a label may be, and whether the second text follows; -1 is unknown, and not learned from."""
-
-
-def follows_cell(values: Mapping[str, Any], role: str) -> int:
-    label = label_cell(values, role).lower()
-    if label not in FOLLOWS:
-        raise RowError(f"{role} is none of {', '.join(FOLLOWS)}")
-    return FOLLOWS[label]
-
 
 class NextSentencePrediction(TrainingTask):
-    """BERT's next-sentence head, whose first label is that the second text follows."""
+    """BERT's own next-sentence head; its first logit says that the second text follows.
+
+    Attributes:
+        names: Names of the logits.
+        column_of: Logit of each label, 1 for a text that follows and 0 for one that does not. Pairs with other labels
+            are unknown, and are not learned from.
+    """
 
     name = "next-sentence-prediction"
     metric = "accuracy"
     schema = Schema(
-        columns=[
-            Column(role="text", names=["text"]),
-            Column(role="text_pair", names=["text_pair"]),
-            Column(role="label", names=["label"], or_the_rest=True),
-        ],
+        rows=NEXT_SENTENCE,
         features=datasets.Features(
             {
                 "text": datasets.Value("string"),
@@ -51,56 +41,57 @@ class NextSentencePrediction(TrainingTask):
                 "label": datasets.Value("int64"),
             }
         ),
-        example=functools.partial(read_cells, text=text_cell, text_pair=text_cell, label=follows_cell),
     )
     names: Sequence[str] = ("is_next", "not_next")
     column_of: Mapping[int, int] = {1: 0, 0: 1}
-    """The logit of each label."""
 
     def labels(
         self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems
     ) -> list[str]:
-        found = {split: set(rows.unique("label")) for split, rows in splits.items()}
-        if not {0, 1} <= found["train"]:
+        """Return the names of the logits; see `TrainingTask`."""
+        labels_by_split = {split: set(rows.unique("label")) for split, rows in splits.items()}
+        if not {0, 1} <= labels_by_split["train"]:
             problems.add(f"{sources['train'].name} has no pairs of both kinds, labelled 1 and 0")
-        problems.other += [
-            f"{sources[split].name} has no pairs whose label is known"
-            for split, labels in found.items()
-            if split != "train" and not {0, 1} & labels
-        ]
+        for split, labels in labels_by_split.items():
+            if split != "train" and not {0, 1} & labels:
+                problems.add(f"{sources[split].name} has no pairs whose label is known")
         return [*self.names]
 
     def counts(self, rows: datasets.Dataset) -> Counter[str]:
+        """Return the number of known pairs of each label."""
         return Counter(self.names[self.column_of[label]] for label in rows["label"] if label in (0, 1))
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        """Return the encoder with the next-sentence head of transformers."""
         return pretrained.network(transformers.AutoModelForNextSentencePrediction, **label_settings(examples.labels))
 
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        pairs, labels = self._known(rows)
+        """Return the inputs and labels of the known pairs; see `TrainingTask`."""
+        pairs, labels = self._known_pairs(rows)
         return {**pretrained.inputs(pairs), "labels": labels}
 
     def scores(
-        self, found: Any, expected: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+        self, outputs: Any, targets: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
-        best = found.argmax(axis=1)
+        """Return accuracy and confusion matrix over the known pairs; see `TrainingTask`."""
+        predicted = outputs.argmax(axis=1)
         return Scores(
-            metrics={"accuracy": float(accuracy_score(expected, best))},
-            confusion=confusion_matrix(expected, best, labels=np.arange(2)),
+            metrics={"accuracy": float(accuracy_score(targets, predicted))},
+            confusion=confusion_matrix(targets, predicted, labels=np.arange(2)),
         )
 
-    def _known(self, rows: Mapping[str, Sequence[Any]]) -> tuple[list[Text], list[int]]:
-        """Pairs whose label is known, with the columns of their logits."""
+    def _known_pairs(self, rows: Mapping[str, Sequence[Any]]) -> tuple[list[Text], list[int]]:
+        """Return the pairs whose label is known, and the column of the right logit of each."""
         known = [row for row in zip(rows["text"], rows["text_pair"], rows["label"], strict=True) if row[2] in (0, 1)]
         return [(first, second) for first, second, _ in known], [self.column_of[label] for *_, label in known]
 
 
 class DualEncoderTask(NextSentencePrediction):
-    """Two encoders, one for each order of the texts, and a linear layer on both of their pooled vectors.
+    """Two encoders, one for each order of the texts, and a linear layer on their pooled vectors.
 
-    Both begin with the weights of a BERT, or go on from those of an earlier model of two encoders.
+    Both start with the weights of one BERT, or with those of an earlier dual encoder.
     """
 
     name = "dual-encoder"
@@ -109,10 +100,16 @@ class DualEncoderTask(NextSentencePrediction):
     shares_encoder = False
 
     def check_model(self, pretrained: Pretrained) -> None:
+        """Refuse a model that is neither a BERT nor a dual encoder.
+
+        Raises:
+            CheckpointError: The model has another architecture.
+        """
         if pretrained.config.model_type not in ("bert", DualEncoderConfig.model_type):
             raise CheckpointError(f"{pretrained.name} is no BERT, of which a model of two encoders is made")
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
+        """Return both encoders with the linear layer."""
         if isinstance(pretrained.config, DualEncoderConfig):
             return super().network(pretrained, examples)
         settings = label_settings(examples.labels)
@@ -123,9 +120,10 @@ class DualEncoderTask(NextSentencePrediction):
     def encode(
         self, rows: Mapping[str, Sequence[Any]], pretrained: Pretrained, examples: Examples
     ) -> dict[str, list[Any]]:
-        pairs, labels = self._known(rows)
+        """Return the inputs of both encoders and the labels; see `TrainingTask`."""
+        pairs, labels = self._known_pairs(rows)
         batch = pretrained.tokenizer(pairs, reverse=True, all_cores=True)
         assert batch.reversed is not None
-        exchanged = token_columns(batch.reversed, has_types=True, prefix="reversed_")
-        del exchanged["reversed_attention_mask"]  # a pair has as many tokens in either order
-        return {**token_columns(batch, has_types=True), **exchanged, "labels": labels}
+        reversed_columns = token_columns(batch.reversed, has_types=True, prefix="reversed_")
+        del reversed_columns["reversed_attention_mask"]  # a pair has as many tokens in either order
+        return {**token_columns(batch, has_types=True), **reversed_columns, "labels": labels}
