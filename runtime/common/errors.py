@@ -1,29 +1,29 @@
 """Every error that encort raises, in one tree.
 
     EncortError                         exit code 1
-    ├── InputError (ValueError)                  3   texts or options that cannot be used
+    ├── InputError (ValueError)                  3   a text or an option cannot be used
     │   ├── InputTypeError (TypeError)           3   not a text, not a list of texts
     │   └── InputTooLongError                    4   over the limit, with overflow="error"
-    ├── BundleError (ValueError)                10   a folder that is not a usable bundle
+    ├── BundleError (ValueError)                10   the folder is not a usable bundle
     │   ├── BundleFileMissingError (FileNotFoundError)  11
     │   ├── BundleFileChangedError              12   a hash or a graph differs from the manifest
-    │   ├── BundleVersionError                  13   a format that this encort does not know
-    │   ├── BundlePathError                     14   a path that leaves the folder
-    │   └── VariantNotFoundError (LookupError)  15   no variant of this device and precision
+    │   ├── BundleVersionError                  13   a format that this encort does not read
+    │   ├── BundlePathError                     14   a path outside of the folder
+    │   └── VariantNotFoundError (LookupError)  15   no variant for this device and precision
     ├── WrongTaskError (TypeError)              16   the bundle has no head for this call
-    ├── DeviceError (RuntimeError)              20   the device or its library cannot be had
+    ├── DeviceError (RuntimeError)              20   the device or its library is not available
     ├── ModelClosedError (RuntimeError)         21
     ├── OverloadedError (RuntimeError)          22   the queue of a service is full
-    ├── DeadlineError (TimeoutError)            23   no result in the time that was given
-    ├── WorkerDiedError (RuntimeError)          24   a service lost a worker, and with it what it had queued
-    ├── CheckpointError (ValueError)            30   a checkpoint that cannot be exported or trained
-    ├── FidelityError (ArithmeticError)         31   results differ from the model that was trained
-    ├── DatasetError (ValueError)               40   training data that cannot be used
-    ├── OutputExistsError (FileExistsError)     41   a folder that would be overwritten
-    └── MissingExtraError (ImportError)         50   an optional dependency is not installed
+    ├── DeadlineError (TimeoutError)            23   no result within timeout_s
+    ├── WorkerDiedError (RuntimeError)          24   a worker of a service died, with its queue
+    ├── CheckpointError (ValueError)            30   a checkpoint cannot be exported or trained
+    ├── FidelityError (ArithmeticError)         31   results differ from the trained model
+    ├── DatasetError (ValueError)               40   labelled data cannot be used
+    ├── OutputExistsError (FileExistsError)     41   a folder would be overwritten
+    └── MissingExtraError (ImportError)         50   an optional package is not installed
 
-The second parent is the builtin that a caller would catch. The CLI prints the message and exits with the
-code; usage errors exit with 2, as click has it.
+The second parent is the builtin that a caller would catch. The command line prints the message and exits with the code.
+Usage errors exit with 2, as click does.
 """
 
 __all__ = [
@@ -52,89 +52,131 @@ __all__ = [
 
 
 class EncortError(Exception):
-    """Parent of every error that encort raises on purpose."""
+    """Parent of every error that encort raises on purpose.
+
+    Attributes:
+        exit_code: Exit code of the command line.
+    """
 
     exit_code = 1
 
 
 class InputError(EncortError, ValueError):
+    """A text or an option cannot be used."""
+
     exit_code = 3
 
 
 class InputTypeError(InputError, TypeError):
+    """An input has the wrong type: it is not a text, or not a list of texts."""
+
     exit_code = 3
 
 
 class InputTooLongError(InputError):
+    """A text is longer than the model's limit, and `overflow` is `"error"`."""
+
     exit_code = 4
 
 
 class BundleError(EncortError, ValueError):
+    """A folder is not a usable bundle."""
+
     exit_code = 10
 
 
 class BundleFileMissingError(BundleError, FileNotFoundError):
+    """A file of the bundle is missing."""
+
     exit_code = 11
 
 
 class BundleFileChangedError(BundleError):
+    """A file of the bundle, or its graph, differs from the manifest."""
+
     exit_code = 12
 
 
 class BundleVersionError(BundleError):
+    """The bundle has a format version that this encort does not read."""
+
     exit_code = 13
 
 
 class BundlePathError(BundleError):
+    """The bundle names a path outside of its folder."""
+
     exit_code = 14
 
 
 class VariantNotFoundError(BundleError, LookupError):
+    """The bundle has no variant for the device and the precision."""
+
     exit_code = 15
 
 
 class WrongTaskError(EncortError, TypeError):
+    """The bundle has no head for the call."""
+
     exit_code = 16
 
 
 class DeviceError(EncortError, RuntimeError):
+    """A device, or the library that it needs, is not available."""
+
     exit_code = 20
 
 
 class ModelClosedError(EncortError, RuntimeError):
+    """The model or its service was closed."""
+
     exit_code = 21
 
 
 class OverloadedError(EncortError, RuntimeError):
+    """The queue of a service is full."""
+
     exit_code = 22
 
 
 class DeadlineError(EncortError, TimeoutError):
+    """There was no result within `timeout_s`."""
+
     exit_code = 23
 
 
 class WorkerDiedError(EncortError, RuntimeError):
+    """A worker of a service died, and all requests in the queue failed with it."""
+
     exit_code = 24
 
 
 class CheckpointError(EncortError, ValueError):
+    """A checkpoint cannot be exported or trained."""
+
     exit_code = 30
 
 
 class FidelityError(EncortError, ArithmeticError):
+    """Results differ from the trained model by more than the tolerance."""
+
     exit_code = 31
 
 
 class DatasetError(EncortError, ValueError):
+    """Labelled data cannot be used."""
+
     exit_code = 40
 
 
 class OutputExistsError(EncortError, FileExistsError):
+    """The output exists and would be overwritten."""
+
     exit_code = 41
 
 
 class MissingExtraError(EncortError, ImportError):
-    """An optional dependency is not installed.
+    """An optional package is not installed.
 
     >>> str(MissingExtraError("encort export", extra="export"))
     'encort export needs more packages: pip install "encort[export]"'
@@ -147,7 +189,7 @@ class MissingExtraError(EncortError, ImportError):
         self._arguments = (what, extra)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions pickle their message, which is not what this one is made from.
+        # By default an exception is unpickled from its message, but this one is made from other arguments.
         return _missing_extra, self._arguments
 
 
