@@ -1,5 +1,5 @@
 """From arrays to results.
 
-In reading order: `specs` says what each task needs and gives, `results` are the types that users see, `spans` and
-`answers` find parts of a text.
+In reading order: `specs` says which outputs each task needs and what it makes of them; `results` are the types that
+users see; `classification`, `spans` and `answers` make them.
 """

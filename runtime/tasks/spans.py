@@ -1,56 +1,79 @@
-"""Token tags to spans of the text."""
+"""From tags of tokens to spans of a text."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.tasks.results import Matches, Span, counted, end_of_mark, softmax
+from encort.runtime.tasks.classification import softmax
+from encort.runtime.tasks.results import Matches, Span
 from encort.runtime.text.token_batch import TokenBatch
 
 OUTSIDE = "O"
+"""Tag of a word that is in no span."""
+
+Item = TypeVar("Item")
 
 
 def spans(
     logits: FloatArray, labels: Sequence[str], batch: TokenBatch, *, tags_words: bool = True
 ) -> list[Matches[Span]]:
-    """Spans of every text, in reading order.
+    """Return the spans of every text, in reading order.
 
-    A word has the tag of its first token, as it had in training. Words side by side with one label are one span,
-    unless a tag begins with `B-`.
+    A word has the tag of its first token, as in training. Neighbouring words with the same label make one span, unless
+    the second tag begins with `B-`.
 
     Args:
         logits: `(tokens, labels)` float32.
         labels: Tags, with the prefixes `B-` and `I-` or without; `O` is outside of every span.
-        batch: Texts, not pairs, with the places of their tokens.
-        tags_words: Otherwise every token is a word of its own.
+        batch: Texts, not pairs, with the offsets of their tokens.
+        tags_words: Whether a word has one tag. Otherwise every token has its own.
     """
     scores = softmax(logits)
     words = (_words(scores, labels, batch, index, tags_words=tags_words) for index in range(len(batch.texts)))
-    found = (merge(tagged, str(text)) for tagged, text in zip(words, batch.texts, strict=True))
-    return counted(found, batch)
+    return matches_per_text((merge(tagged, str(text)) for tagged, text in zip(words, batch.texts, strict=True)), batch)
 
 
 def merge(words: Iterable["Word"], text: str) -> list[Span]:
-    """Spans of a text from the tags of its words, in reading order."""
+    """Return the spans that the tagged words of a text make, in reading order."""
     return [_span(run, text) for run in _runs(words)]
 
 
 def spans_of_tags(text: str, starts: Sequence[int], ends: Sequence[int], tags: Sequence[str]) -> list[Span]:
-    """Spans of a text whose words were tagged by hand.
+    """Return the spans of a text whose words were tagged by hand.
 
     Args:
-        starts: Where in the text each word begins.
-        ends: Where it ends.
+        text: The text.
+        starts: Offset of the first character of each word.
+        ends: Offset behind the last character of each word.
+        tags: Tag of each word.
     """
     tagged = zip(tags, starts, ends, strict=True)
     return merge((Word(tag, 1.0, start, end) for tag, start, end in tagged if text[start:end].strip()), text)
 
 
+def matches_per_text(items: Iterable[Iterable[Item]], batch: TokenBatch) -> list[Matches[Item]]:
+    """Return the items of each text with the number of tokens that were read of it."""
+    counts = zip(batch.lengths.tolist(), batch.truncated.tolist(), strict=True)
+    return [
+        Matches(found, tokens=tokens, truncated=truncated)
+        for found, (tokens, truncated) in zip(items, counts, strict=True)
+    ]
+
+
+def end_behind_marks(text: str, end: int) -> int:
+    """Return the end of a part of a text, moved behind combining marks, which a tokenizer may drop."""
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    return end
+
+
 @dataclass(frozen=True)
 class Word:
-    """A word's tag, its probability, and its place in the text."""
+    """Tag of a word, the probability of the tag, and the offsets of the word in its text."""
 
     tag: str
     score: float
@@ -59,13 +82,14 @@ class Word:
 
     @property
     def label(self) -> str:
+        """The tag without its prefix."""
         return self.tag[2:] if self.tag[:2] in ("B-", "I-") else self.tag
 
 
 def _words(
     scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int, *, tags_words: bool
 ) -> Iterator[Word]:
-    """The words of one text with the tags of their first tokens."""
+    """Yield the words of one text with the tags of their first tokens."""
     assert batch.offsets is not None
     tokens = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
     words, starts, ends = batch.offsets.words[tokens], batch.offsets.starts[tokens], batch.offsets.ends[tokens]
@@ -75,8 +99,8 @@ def _words(
     lasts = np.flatnonzero((words >= 0) & (np.diff(words, append=-1) != 0))
     text = str(batch.texts[index])
     for first, last in zip(firsts, lasts, strict=True):
-        start, end = int(starts[first]), end_of_mark(text, int(ends[last]))
-        # To some tokenizers white space is a word, or a part of the word behind it.
+        start, end = int(starts[first]), end_behind_marks(text, int(ends[last]))
+        # For some tokenizers white space is a word of its own, or a part of the word behind it.
         start += len(text[start:end]) - len(text[start:end].lstrip())
         if start < end:
             row = scores[tokens][first]
@@ -85,7 +109,7 @@ def _words(
 
 
 def _runs(words: Iterable[Word]) -> list[list[Word]]:
-    """Neighbouring words that make one span each."""
+    """Group neighbouring words that make one span."""
     runs: list[list[Word]] = []
     before = OUTSIDE
     for word in words:

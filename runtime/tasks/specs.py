@@ -1,4 +1,4 @@
-"""The tasks: what each asks of the graph, and how its results come out of the arrays."""
+"""The tasks: which outputs of the graph each needs, and how results are made of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import InputTypeError, WrongTaskError
 from encort.runtime.tasks.answers import answers
-from encort.runtime.tasks.results import Answer, Classification, Matches, Span, classifications, sigmoid, softmax
+from encort.runtime.tasks.classification import classifications, sigmoid, softmax
+from encort.runtime.tasks.results import Answer, Classification, Matches, Span
 from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
@@ -20,10 +21,11 @@ from encort.runtime.text.windows import Overflow, merge_windows
 Results = TypeVar("Results", bound=Sequence[Any] | FloatArray)
 
 CLASSIFIERS = tuple(task for task in Task if task.is_classification)
+"""Tasks of heads that `classify` can use."""
 
 
 def _check_nothing(_: TokenBatch) -> None:
-    """Any text, pair or token ids will do."""
+    """Accept every input."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class TaskSpec(Generic[Results]):
     """One task with its options.
 
     Attributes:
-        outputs: Of the graph, that it needs.
-        postprocess: Results, one a text, from those outputs; for text `i` of the batch, row `i`.
-        tokenwise: The outputs have a row a token.
-        normalize: The outputs have length 1.
-        check: Refuses inputs that are not for this task.
-        overflow: What becomes of too long inputs, if the caller does not say.
+        outputs: Names of the outputs of the graph that the task needs.
+        postprocess: Makes one result per text of these outputs, in the order of the texts.
+        tokenwise: Whether the outputs have one row per token.
+        normalize: Whether the outputs have length 1.
+        check: Refuses inputs that the task cannot use.
+        overflow: Policy for inputs over the limit, if the caller gives none.
     """
 
     outputs: Sequence[str]
@@ -47,17 +49,24 @@ class TaskSpec(Generic[Results]):
     overflow: Overflow = "truncate"
 
     def finish(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
-        """Results from the graph's outputs, windows of one text as one."""
+        """Return the results, after the windows of each text were merged.
+
+        Args:
+            batch: The batch that was run.
+            arrays: `outputs`, as `Engine.run` returns them.
+        """
         whole, merged = merge_windows(batch, arrays, tokenwise=self.tokenwise, normalize=self.normalize)
         return self.postprocess(whole, merged)
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """What one variant of a bundle can be asked for.
+    """The tasks of one variant of a bundle.
 
     Attributes:
-        folder: Of the bundle, for messages.
+        folder: Folder of the bundle, for messages.
+        manifest: Manifest of the bundle.
+        variant: The variant that is served.
     """
 
     folder: Path
@@ -65,7 +74,7 @@ class Tasks:
     variant: Variant
 
     def head(self, name: str | None, *tasks: Task) -> HeadInfo:
-        """The head of that name; without a name the first, for one of the tasks if any are given.
+        """Return the head with this name; without a name the first head, for one of the tasks if any are given.
 
         Raises:
             WrongTaskError: The bundle has no such head.
@@ -79,10 +88,10 @@ class Tasks:
         raise WrongTaskError(f"{self.folder} has no {wanted}{purpose}; its heads: {have}")
 
     def embedding_output(self, output: str) -> str:
-        """The name, if the graph has it.
+        """Return the name of an output, if the graph has it.
 
         Raises:
-            WrongTaskError: It does not.
+            WrongTaskError: The graph has no such output.
         """
         if output not in self.variant.outputs:
             raise WrongTaskError(
@@ -92,6 +101,7 @@ class Tasks:
         return output
 
     def embed(self) -> TaskSpec[FloatArray]:
+        """Return the spec of `Model.embed`."""
         embedding = self.manifest.embedding
         return TaskSpec(
             outputs=[self.embedding_output(SENTENCE_EMBEDDING)],
@@ -100,6 +110,7 @@ class Tasks:
         )
 
     def embed_tokens(self) -> TaskSpec[list[FloatArray]]:
+        """Return the spec of `Model.embed_tokens`."""
         return TaskSpec(
             outputs=[self.embedding_output(LAST_HIDDEN_STATE)],
             postprocess=lambda batch, arrays: np.split(arrays[0], batch.cu_seqlens[1:-1]) if len(batch) else [],
@@ -107,18 +118,23 @@ class Tasks:
         )
 
     def classify(self, head: str | None) -> TaskSpec[list[Classification]]:
+        """Return the spec of `Model.classify`."""
         chosen = self.head(head, *CLASSIFIERS)
-        scale = sigmoid if chosen.task is Task.MULTI_LABEL_CLASSIFICATION else softmax
+        probabilities = sigmoid if chosen.task is Task.MULTI_LABEL_CLASSIFICATION else softmax
         return TaskSpec(
             outputs=chosen.outputs,
-            postprocess=lambda batch, arrays: classifications(arrays[0], chosen.labels, batch, scale=scale),
+            postprocess=lambda batch, arrays: classifications(
+                arrays[0], chosen.labels, batch, probabilities=probabilities
+            ),
         )
 
     def score(self, head: str | None) -> TaskSpec[FloatArray]:
+        """Return the spec of `Model.score`."""
         chosen = self.head(head, Task.TEXT_REGRESSION)
         return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: arrays[0][:, 0])
 
     def tag(self, head: str | None) -> TaskSpec[list[Matches[Span]]]:
+        """Return the spec of `Model.tag`."""
         chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
         return TaskSpec(
             outputs=chosen.outputs,
@@ -128,6 +144,7 @@ class Tasks:
         )
 
     def answer(self, head: str | None, *, n_best: int = 1) -> TaskSpec[list[Matches[Answer]]]:
+        """Return the spec of `Model.answer`."""
         chosen = self.head(head, Task.QUESTION_ANSWERING)
         check_whole("n_best", n_best, least=1)
         return TaskSpec(
@@ -139,7 +156,7 @@ class Tasks:
         )
 
     def predict(self) -> TaskSpec[Any]:
-        """Whatever the first head is for; embeddings where there is none."""
+        """Return the spec for the first head of the bundle; for embeddings if it has no head."""
         task = self.manifest.task
         if task in CLASSIFIERS:
             return self.classify(None)
@@ -153,18 +170,18 @@ class Tasks:
 
 
 def _check_singles(batch: TokenBatch) -> None:
-    _check_places(batch)
+    _check_offsets(batch)
     if any(isinstance(text, tuple) for text in batch.texts):
         raise InputTypeError("pairs cannot be tagged; give single texts")
 
 
 def _check_pairs(batch: TokenBatch) -> None:
-    _check_places(batch)
+    _check_offsets(batch)
     if any(isinstance(text, str) for text in batch.texts):
         raise InputTypeError("each input must be a pair of question and context")
 
 
-def _check_places(batch: TokenBatch) -> None:
-    """It must be known where in their texts the tokens stand."""
+def _check_offsets(batch: TokenBatch) -> None:
+    """Refuse a batch that lacks the offsets of its tokens."""
     if batch.offsets is None or len(batch.texts) != len(batch.truncated_texts):
-        raise InputTypeError("the batch does not say where its tokens stand; tokenize texts with this model")
+        raise InputTypeError("the batch lacks the offsets of its tokens; tokenize texts with this model")

@@ -314,7 +314,7 @@ def test_many_texts_in_windows_keep_their_order(load, monkeypatch):
 def test_token_ids_cannot_be_tagged_or_answered(load):
     for head, ask in (("token-classification", "tag"), ("question-answering", "answer")):
         _, model = load(head)
-        with pytest.raises(InputTypeError, match="does not say where its tokens stand"):
+        with pytest.raises(InputTypeError, match="lacks the offsets of its tokens"):
             getattr(model, ask)([[2, 7, 8, 3]])
 
 

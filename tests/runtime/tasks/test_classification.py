@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from encort.runtime.tasks.results import classifications, softmax
+from encort.runtime.tasks.classification import classifications, softmax
 from encort.runtime.text.token_batch import TokenBatch
 
 
@@ -20,7 +20,7 @@ def batch(lengths, truncated):
 @pytest.fixture
 def results():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.05, 0.05, 0.9]], np.float32))
-    return classifications(logits, ["a", "b", "c"], batch([4, 9], [False, True]), scale=softmax)
+    return classifications(logits, ["a", "b", "c"], batch([4, 9], [False, True]), probabilities=softmax)
 
 
 def test_the_most_probable_label_wins(results):
@@ -48,7 +48,7 @@ def test_results_are_frozen(results):
 
 
 def test_no_logits_give_no_results():
-    assert classifications(np.empty((0, 3), np.float32), ["a", "b", "c"], batch([], []), scale=softmax) == []
+    assert classifications(np.empty((0, 3), np.float32), ["a", "b", "c"], batch([], []), probabilities=softmax) == []
 
 
 def test_softmax_is_the_formula():
