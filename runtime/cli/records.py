@@ -53,7 +53,7 @@ def _asked(model: Model, head: str | None, all_scores: bool, n_best: int | None)
 
 
 def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
-    counts = zip(batch.tokens_of_texts.tolist(), batch.truncated_texts.tolist(), strict=True)
+    counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
     return [
         {**record, "tokens": tokens, "truncated": truncated}
         for record, (tokens, truncated) in zip(records, counts, strict=True)

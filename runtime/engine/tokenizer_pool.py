@@ -10,7 +10,7 @@ from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.pending import prefetch
-from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, joined
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, concatenate_batches
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import check_texts, is_token_ids
 from encort.runtime.text.windows import Overflow
@@ -114,7 +114,7 @@ class _PendingBatch:
 
     def result(self) -> TokenBatch:
         """Wait for all parts and return them as one batch."""
-        return joined([future.result() for future in self._futures], self._texts)
+        return concatenate_batches([future.result() for future in self._futures], self._texts)
 
     def cancel(self) -> None:
         """Tokenize no more parts."""

@@ -18,7 +18,7 @@ from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedE
 from encort.runtime.engine.engine import Engine
 from encort.runtime.serving.requests import Arrays, Request, Row
 from encort.runtime.serving.row_queue import RowQueue
-from encort.runtime.text.token_batch import TokenBatch, padded
+from encort.runtime.text.token_batch import TokenBatch, pad_rows
 
 
 class Scheduler:
@@ -93,7 +93,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def _start_workers(self) -> None:
-        """Start a worker for each queued row, as far as the engine has slots. Workers that run are busy with other rows."""
+        """Start a worker for each queued row, as far as the engine has slots: workers that run are busy."""
         with self._changed:
             rows = len(self._queue)
         try:
@@ -171,7 +171,7 @@ class Scheduler:
         alone = self._engine.is_idle and self._queue.is_empty
         outputs = rows[0].outputs
         try:
-            arrays = self._engine.run_micro_batch(padded([row.inputs for row in rows]), outputs, alone=alone)
+            arrays = self._engine.run_micro_batch(pad_rows([row.inputs for row in rows]), outputs, alone=alone)
         except Exception as error:  # of these rows only; the next micro-batch may succeed
             for row in rows:
                 self._finish(row, error)

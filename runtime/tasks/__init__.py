@@ -1,5 +1,8 @@
 """From arrays to results.
 
-In reading order: `specs` says which outputs each task needs and what it makes of them; `results` are the types that
-users see; `classification`, `spans` and `answers` make them.
+Reading order:
+
+1. `results`: the types that users see.
+2. `specs`: for each task, the outputs of the graph that it needs, and how results are made of them.
+3. `classification`, `spans`, `answers`: make the results.
 """

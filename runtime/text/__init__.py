@@ -1,5 +1,9 @@
 """From texts to token ids.
 
-In reading order: `validation` checks what a caller gives, `tokenizer` makes token ids of it, `windows` cuts what is
-too long, and `token_batch` is the ragged result.
+Reading order:
+
+1. `token_batch`: the result, ragged token ids of many texts.
+2. `validation`: checks of the inputs.
+3. `tokenizer`: makes token ids of them.
+4. `windows`: cuts inputs over the limit, and merges the results of windows.
 """

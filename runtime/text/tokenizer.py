@@ -1,4 +1,4 @@
-"""Texts to token ids, by the bundle's own `tokenizer.json`."""
+"""From texts to token ids, with the bundle's own `tokenizer.json`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,33 @@ from encort.runtime.common.arrays import BoolArray, Int64Array
 from encort.runtime.common.checks import check_choice, check_whole
 from encort.runtime.common.errors import BundleError, InputError, InputTooLongError, InputTypeError
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, TokenOffsets, Windows
-from encort.runtime.text.validation import check_texts, is_token_ids, token_ids
+from encort.runtime.text.validation import check_texts, checked_token_ids, is_token_ids
 from encort.runtime.text.windows import Overflow, cut_longest, cut_windows
 
 LIMIT = 2**20
-"""More tokens than any encoder reads; a larger limit in a manifest is a mistake."""
+"""More tokens than any encoder reads: a larger `max_length` in a manifest is a mistake."""
 
 _CHARACTERS = 16
-"""Characters a token of the limit that are read first of a long text; prose has four or five a token."""
+"""Characters per token that are read first of a long text. Prose has four or five characters per token."""
 _PAIR = 2**16
-"""Characters of each text of a pair that are read at least, to know which text is longer."""
-_WORDS_TO_SPARE = 16
-"""Words at the end of such a part that are not relied on: what follows might change them."""
+"""Least number of characters that are read of each text of a pair, to know which text is longer."""
+_UNSTABLE_WORDS = 16
+"""Words at the end of a cut text whose tokens may differ in the whole text."""
 
 
 class Tokenizer:
-    """The tokenizer of a bundle; one object serves any number of threads."""
+    """The tokenizer of a bundle. Any number of threads may call it."""
 
     def __init__(self, file: Path, *, max_length: int) -> None:
+        """Read a tokenizer.
+
+        Args:
+            file: `tokenizer.json` of the tokenizers library.
+            max_length: Most tokens of an input, special tokens included.
+
+        Raises:
+            BundleError: The file is not a tokenizer, or `max_length` makes no sense for it.
+        """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises bare Exception
@@ -54,28 +63,28 @@ class Tokenizer:
         reverse: bool = False,
         all_cores: bool = False,
     ) -> TokenBatch:
-        """Tokenize texts or pairs of texts, special tokens included; token ids are taken as they are.
+        """Tokenize texts or pairs of texts, special tokens included. Token ids are taken as they are.
 
         Args:
             texts: Each a str, or a tuple of two str for a pair; or token ids for all of them.
-            overflow: `TRUNCATE` cuts at the limit (a pair: the longer text first) and sets `truncated`; `WINDOW`
-                makes overlapping windows over a text, over the second text of a pair.
-            stride: Tokens that neighbouring windows share; None takes a quarter of a window, 128 at most.
+            overflow: `"truncate"` cuts at the limit, of a pair the longer text first, and sets `truncated`. `"error"`
+                refuses the text. `"window"` makes overlapping windows over a text, or over the second text of a pair.
+            stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
             first: Number of the first text, for messages about a part of many.
-            return_offsets: Also find where the tokens stand in their texts.
-            reverse: Also tokenize every pair with its texts exchanged.
-            all_cores: Let the library use every core that the process may use, which it does for many texts at a
-                time; otherwise they are given one by one.
+            return_offsets: Whether to return the offsets of the tokens in their texts.
+            reverse: Whether to tokenize every pair with its texts swapped, too.
+            all_cores: Whether the tokenizers library may use all cores of the process, which it does for many texts at
+                a time. Otherwise it gets one text at a time.
 
         Raises:
             InputTypeError: `texts` is not a sequence of str or pairs of str, or of pairs with `reverse`.
             InputError: A text holds an unpaired surrogate, so it is not Unicode; an id is not in the vocabulary.
-            InputTooLongError: A text passes the limit, with `overflow=ERROR`.
+            InputTooLongError: A text is longer than the limit, with `overflow="error"`.
         """
         if is_token_ids(texts) and reverse:
             raise InputTypeError("this model reads pairs in either order; give pairs of texts, not token ids")
         if is_token_ids(texts):
-            return self._given(texts, first)
+            return self._from_token_ids(texts, first)
         texts = cast("Sequence[Text]", texts)
         check_texts(texts, first=first)
         check_choice("overflow", overflow, get_args(Overflow))
@@ -84,8 +93,8 @@ class Tokenizer:
         if stride is not None:
             check_whole("stride", stride, least=0)
         encode = self._tokenizer.encode_batch if return_offsets else self._tokenizer.encode_batch_fast
-        read = [text if overflow == "window" else self._beginning(text) for text in texts]
-        encodings: list[Any] = encode(read) if all_cores else [encode([text])[0] for text in read]
+        prefixes = [text if overflow == "window" else self._beginning(text) for text in texts]
+        encodings: list[Any] = encode(prefixes) if all_cores else [encode([text])[0] for text in prefixes]
         rows = [
             row
             for index, encoding in enumerate(encodings)
@@ -99,11 +108,11 @@ class Tokenizer:
             texts=tuple(texts),  # the caller may change a list
             offsets=_offsets(rows) if return_offsets else None,
             windows=_windows(rows) if len(rows) > len(encodings) else None,
-            reversed=self(_exchanged(texts, first), all_cores=all_cores) if reverse else None,
+            reversed=self(_swapped(texts, first), all_cores=all_cores) if reverse else None,
         )
 
     def _beginning(self, text: Text) -> Text:
-        """As much of a text as can matter: of ten million characters, a model reads a few thousand."""
+        """Return as much of a text as can matter: of ten million characters, a model reads a few thousand."""
         size = _CHARACTERS * self._max_length
         if isinstance(text, str):
             return self._beginning_of_one(text, size)
@@ -114,7 +123,7 @@ class Tokenizer:
     def _beginning_of_one(self, text: str, size: int) -> str:
         while size < len(text):
             words = self._tokenizer.encode_batch([text[:size]], add_special_tokens=False)[0].word_ids
-            if len(words) > self._max_length and words[self._max_length] + _WORDS_TO_SPARE <= words[-1]:
+            if len(words) > self._max_length and words[self._max_length] + _UNSTABLE_WORDS <= words[-1]:
                 return text[:size]
             size *= 8
         return text
@@ -122,7 +131,7 @@ class Tokenizer:
     def _rows(
         self, index: int, encoding: Any, *, overflow: Overflow, stride: int | None, number: int
     ) -> "Iterator[_Row]":
-        """The rows that the model reads of one text: one, or several windows."""
+        """Yield the rows that the model reads of one text: one row, or several windows."""
         if len(encoding) <= self._max_length:
             yield _Row(index, encoding)
             return
@@ -143,12 +152,12 @@ class Tokenizer:
             yield _Row(index, encoding, kept, own)
 
     @cached_property
-    def _ids(self) -> int:
-        """Ids of the vocabulary: from 0 to one below this number."""
+    def _vocabulary_size(self) -> int:
+        """Size of the vocabulary: ids are from 0 to one below it."""
         return 1 + int(max(self._tokenizer.get_vocab().values()))
 
-    def _given(self, texts: Sequence[TokenIds], first: int) -> TokenBatch:
-        rows = token_ids(texts, size=self._ids, limit=self._max_length, first=first)
+    def _from_token_ids(self, texts: Sequence[TokenIds], first: int) -> TokenBatch:
+        rows = checked_token_ids(texts, size=self._vocabulary_size, limit=self._max_length, first=first)
         ids = _flat(rows)
         return TokenBatch(
             ids=ids,
@@ -160,12 +169,14 @@ class Tokenizer:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """One row of a batch: an encoding, or the tokens of it that are kept.
+    """One row of a batch: all tokens of an encoding, or some of them.
 
     Attributes:
-        text: Number of its text.
-        kept: None for all.
-        own: Which of the kept tokens count in this row; None for all.
+        text: Number of the text.
+        encoding: Encoding of the tokenizers library.
+        kept: Positions of the tokens in this row; None for all.
+        own: Which of these tokens count in this row; None for all.
+        is_truncated: Whether tokens were cut off.
     """
 
     text: int
@@ -178,6 +189,7 @@ class _Row:
         return len(self.encoding) if self.kept is None else len(self.kept)
 
     def pick(self, values: list[int]) -> Iterable[int]:
+        """Return the values of the tokens in this row."""
         return values if self.kept is None else np.array(values)[self.kept]
 
 
@@ -196,7 +208,7 @@ def _windows(rows: Sequence[_Row]) -> Windows:
 
 
 def _sequences(encoding: Any) -> Int64Array:
-    """0 or 1 for the tokens of the first and second text, -1 for special tokens."""
+    """Return 0 or 1 for the tokens of the first and second text, -1 for special tokens."""
     return np.array([-1 if part is None else part for part in encoding.sequence_ids], np.int64)
 
 
@@ -204,7 +216,7 @@ def _flat(rows: Iterable[Iterable[int]]) -> Int64Array:
     return np.fromiter(chain.from_iterable(rows), np.int64)
 
 
-def _exchanged(texts: Sequence[Text], first: int) -> list[Text]:
+def _swapped(texts: Sequence[Text], first: int) -> list[Text]:
     for index, text in enumerate(texts, start=first):
         if isinstance(text, str):
             raise InputTypeError(f"text {index}: this model compares two texts, so each input must be a pair")

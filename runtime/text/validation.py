@@ -1,4 +1,4 @@
-"""What a caller may give: texts, pairs of texts, or token ids."""
+"""Checks of inputs: texts, pairs of texts, or token ids."""
 
 from collections.abc import Sequence
 from typing import Any, TypeGuard
@@ -10,14 +10,15 @@ from encort.runtime.text.token_batch import TokenIds
 
 
 def check_texts(texts: object, *, first: int = 0) -> None:
-    """Refuse what is not a sequence of texts, before the model has done any work.
+    """Refuse inputs that are not a sequence of texts or pairs, before the model does any work.
 
     Args:
+        texts: Inputs of a caller.
         first: Number of the first text, for messages about a part of many.
 
     Raises:
-        InputTypeError: Not a sequence, one bare text, or an item that is neither text nor pair.
-        InputError: An unpaired surrogate, as `surrogateescape` leaves it for undecodable bytes.
+        InputTypeError: It is not a sequence, it is one bare text, or an item is neither a text nor a pair.
+        InputError: A text has an unpaired surrogate, as `surrogateescape` leaves it for undecodable bytes.
     """
     if isinstance(texts, str | bytes):
         raise InputTypeError(f"expected a list of texts, got one {type(texts).__name__}: put it in a list")
@@ -34,24 +35,25 @@ def check_texts(texts: object, *, first: int = 0) -> None:
 
 
 def is_token_ids(texts: object) -> TypeGuard[Sequence[TokenIds]]:
-    """Whether these are token ids in place of texts: the first item is a list or an array of integers."""
+    """Return whether inputs are token ids: the first item is a list or an array of integers."""
     if not isinstance(texts, Sequence) or isinstance(texts, str | bytes) or not texts:
         return False
     return _integers(texts[0]) is not None
 
 
-def token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first: int = 0) -> list[list[int]]:
-    """Token ids that were given in place of texts, checked.
+def checked_token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first: int = 0) -> list[list[int]]:
+    """Return token ids that were given in place of texts, after checking them.
 
     Args:
-        size: Tokens of the vocabulary.
+        texts: Token ids of each input.
+        size: Number of tokens in the vocabulary.
         limit: Most tokens of an input.
-        first: Number of the first text, for messages about a part of many.
+        first: Number of the first input, for messages about a part of many.
 
     Raises:
         InputTypeError: An item is not a list of integers.
-        InputError: An id is not in the vocabulary, or there are none.
-        InputTooLongError: There are too many; ids are taken as they are.
+        InputError: An id is not in the vocabulary, or an input has no ids.
+        InputTooLongError: An input has too many ids: token ids are never cut.
     """
     rows = []
     for index, item in enumerate(texts, start=first):

@@ -1,4 +1,4 @@
-"""Inputs over the limit: cut, or as overlapping windows of which one result is made."""
+"""Inputs over the limit: truncated, or read in overlapping windows whose results are merged."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,14 +11,17 @@ from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.text.token_batch import TokenBatch
 
 Overflow = Literal["truncate", "error", "window"]
-"""What happens to an input that is longer than the limit."""
+"""Policy for an input over the limit: cut it, refuse it, or read it whole in overlapping windows."""
 
 
 def cut_longest(sequences: Int64Array, *, limit: int) -> Int64Array:
-    """Tokens that are kept of an input over the limit: the longer text of a pair is cut first, then both to halves.
+    """Return the positions of the tokens that are kept of an input over the limit.
+
+    Of a pair, the longer text is cut first, then both texts to equal lengths.
 
     Args:
-        sequences: `(tokens,)` int64, 0 or 1 for the first and second text of a pair, -1 for special tokens.
+        sequences: `(tokens,)` int64: 0 for the first text of a pair, 1 for the second, -1 for special tokens.
+        limit: Most tokens that are kept.
     """
     first, second = np.flatnonzero(sequences == 0), np.flatnonzero(sequences == 1)
     room = max(0, limit - (len(sequences) - len(first) - len(second)))
@@ -28,19 +31,19 @@ def cut_longest(sequences: Int64Array, *, limit: int) -> Int64Array:
 
 
 def cut_windows(sequences: Int64Array, *, limit: int, stride: int | None) -> list[tuple[Int64Array, BoolArray]]:
-    """Windows over a text, or over the second text of a pair; what stands around it is in each of them.
+    """Return windows over a text, or over the second text of a pair. All other tokens are in every window.
 
     Args:
-        sequences: As for `cut_longest`.
+        sequences: See `cut_longest`.
         limit: Most tokens of a window.
-        stride: Tokens that neighbouring windows share; None takes a quarter of what is cut, 128 at most.
+        stride: Tokens that neighbouring windows share; None: a quarter of the windowed part, at most 128.
 
     Returns:
-        For every window, which tokens it holds, and which of them count in it: of the shared ones the first half in
-        the window before, the second half in the one after, where they have more neighbours.
+        For every window, the positions of its tokens, and which of them count in it. Of the shared tokens, the first
+        half counts in the earlier window and the second half in the later one, where they have more neighbours.
 
     Raises:
-        InputTooLongError: Beside what stands around there is no room for such windows.
+        InputTooLongError: The other tokens leave no room for such windows.
     """
     body = np.flatnonzero(sequences == sequences.max())
     room = max(0, limit - len(sequences) + len(body))
@@ -63,18 +66,24 @@ def cut_windows(sequences: Int64Array, *, limit: int, stride: int | None) -> lis
 def merge_windows(
     batch: TokenBatch, arrays: Sequence[FloatArray], *, tokenwise: bool, normalize: bool = False
 ) -> tuple[TokenBatch, list[FloatArray]]:
-    """A row a text out of rows of windows; a batch without windows as it is.
+    """Merge the rows of windows into one row per text. A batch without windows stays as it is.
+
+    The value of a token comes from the window where the token counts. The value of a text is the mean over its windows,
+    weighted by the tokens that count there.
 
     Args:
-        arrays: Outputs of a graph, each `(rows, ...)` or with `tokenwise` `(tokens, ...)` float32. The value of a
-            token is taken from the window where it counts; that of a text is the mean over its windows, weighted by
-            the tokens that count there.
-        normalize: Give the means the length 1.
+        batch: The batch that was run.
+        arrays: Outputs of the graph, each `(rows, ...)`, or `(tokens, ...)` with `tokenwise`, float32.
+        tokenwise: Whether the outputs have one row per token.
+        normalize: Whether to scale the means to length 1.
+
+    Returns:
+        The batch with one row per text, and its outputs.
     """
     windows = batch.windows
     if windows is None:
         return batch, list(arrays)
-    lengths = batch.tokens_of_texts
+    lengths = batch.tokens_per_text
     whole = TokenBatch(
         ids=batch.ids[windows.own],
         type_ids=batch.type_ids[windows.own],
@@ -85,10 +94,10 @@ def merge_windows(
     )
     if tokenwise:
         return whole, [array[windows.own] for array in arrays]
-    counted = np.add.reduceat(windows.own, batch.cu_seqlens[:-1], dtype=np.int64)
-    weights = (counted / lengths[windows.texts]).astype(np.float32)
-    firsts = np.flatnonzero(np.diff(windows.texts, prepend=-1))
-    means = [np.add.reduceat(array * weights[:, None], firsts, axis=0) for array in arrays]
+    own_tokens = np.add.reduceat(windows.own, batch.cu_seqlens[:-1], dtype=np.int64)
+    weights = (own_tokens / lengths[windows.texts]).astype(np.float32)
+    first_rows = np.flatnonzero(np.diff(windows.texts, prepend=-1))
+    means = [np.add.reduceat(array * weights[:, None], first_rows, axis=0) for array in arrays]
     if normalize:
         means = [mean / np.linalg.norm(mean, axis=1, keepdims=True) for mean in means]
     return whole, means

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from encort.runtime.text.token_batch import TokenBatch, TokenOffsets, Windows, joined
+from encort.runtime.text.token_batch import TokenBatch, TokenOffsets, Windows, concatenate_batches
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def places_of(batch):
 
 def test_joined_batches_lie_one_after_the_other(batch):
     other = dataclasses.replace(batch, ids=batch.ids + 10, truncated=~batch.truncated)
-    together = joined([batch, other], ["a", "b", "c"] * 2)
+    together = concatenate_batches([batch, other], ["a", "b", "c"] * 2)
     assert together.cu_seqlens.tolist() == [0, 3, 5, 8, 11, 13, 16]
     for name in ("ids", "type_ids", "truncated"):
         assert getattr(together, name).tolist() == getattr(batch, name).tolist() + getattr(other, name).tolist()
@@ -81,8 +81,8 @@ def test_joined_batches_lie_one_after_the_other(batch):
 
 def test_joined_batches_keep_places_and_exchanged_pairs(batch):
     exchanged = dataclasses.replace(batch, ids=batch.ids + 10, texts=("x", "y", "z"))
-    full = dataclasses.replace(batch, return_offsets=places_of(batch), reversed=exchanged)
-    together = joined([full, full], ["a", "b", "c"] * 2)
+    full = dataclasses.replace(batch, offsets=places_of(batch), reversed=exchanged)
+    together = concatenate_batches([full, full], ["a", "b", "c"] * 2)
     for name, values in vars(full.offsets).items():
         assert getattr(together.offsets, name).tolist() == values.tolist() * 2
     assert together.reversed.ids.tolist() == exchanged.ids.tolist() * 2
@@ -92,7 +92,7 @@ def test_joined_batches_keep_places_and_exchanged_pairs(batch):
 def test_joined_windows_count_the_texts_of_the_batches_before(batch):
     own = np.array([True, True, False, False, True, True, True, True])
     windows = dataclasses.replace(batch, windows=Windows(texts=np.array([0, 0, 1]), own=own))
-    together = joined([windows, batch, windows], list("abcdefg"))
+    together = concatenate_batches([windows, batch, windows], list("abcdefg"))
     assert together.windows.texts.tolist() == [0, 0, 1, 2, 3, 4, 5, 5, 6]
     assert together.windows.own.tolist() == [*own.tolist(), *[True] * 8, *own.tolist()]
-    assert together.tokens_of_texts.tolist() == [3, 3, 3, 2, 3, 3, 3]
+    assert together.tokens_per_text.tolist() == [3, 3, 3, 2, 3, 3, 3]

@@ -218,7 +218,7 @@ def test_a_long_text_is_read_in_windows(tokenize, wide):
     assert batch.truncated.tolist() == [False] * 4
     assert batch.windows.texts.tolist() == [0] * 4
     assert batch.ids[batch.windows.own].tolist() == ids
-    assert batch.tokens_of_texts.tolist() == [42]
+    assert batch.tokens_per_text.tolist() == [42]
     assert batch.truncated_texts.tolist() == [False]
 
 
@@ -243,7 +243,7 @@ def test_windows_say_of_which_text_they_are(tokenize):
     texts = ["hello", text_of(20), "", ("my", text_of(20)), text_of(14), text_of(15)]
     batch = tokenize(texts, overflow="window", stride=0)
     assert batch.windows.texts.tolist() == [0, 1, 1, 2, 3, 3, 4, 5, 5]
-    assert batch.tokens_of_texts.tolist() == [3, 22, 2, 24, 16, 17]
+    assert batch.tokens_per_text.tolist() == [3, 22, 2, 24, 16, 17]
     assert batch.truncated_texts.tolist() == [False] * 6
     assert list(batch.texts) == texts
 
@@ -278,7 +278,7 @@ def test_every_token_of_every_text_counts_once_and_stands_where_it_stood(tokeniz
     assert not batch.truncated.any()
     assert batch.ids[own].tolist() == whole.ids.tolist()
     assert batch.type_ids[own].tolist() == whole.type_ids.tolist()
-    assert batch.tokens_of_texts.tolist() == whole.lengths.tolist()
+    assert batch.tokens_per_text.tolist() == whole.lengths.tolist()
     for name in ("starts", "ends", "words", "sequences"):
         assert getattr(batch.offsets, name)[own].tolist() == getattr(whole.offsets, name).tolist()
 

@@ -43,7 +43,7 @@ def library(template):
     tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<s>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=["<s>", "$A", "</s>"], attention=TEMPLATES[template], special_tokens=list(SPECIAL.items())
+        single=["<s>", "$A", "</s>"], pair=TEMPLATES[template], special_tokens=list(SPECIAL.items())
     )
     return tokenizer
 
@@ -250,7 +250,7 @@ def test_tokens_of_windows_become_those_of_their_texts(counts, stride):
     values = (batch.ids + np.where(batch.windows.own, 0, 1_000_000)).astype(np.float32)
     whole, (merged, columns) = merge_windows(batch, [values, np.stack([values, -values], 1)], tokenwise=True)
     lengths = [count + 2 for count in counts]
-    assert batch.tokens_of_texts.tolist() == whole.lengths.tolist() == lengths
+    assert batch.tokens_per_text.tolist() == whole.lengths.tolist() == lengths
     assert merged.tolist() == whole.ids.tolist() == list(range(sum(lengths)))
     assert columns.tolist() == [[token, -token] for token in whole.ids.tolist()]
     assert whole.type_ids.tolist() == (whole.ids % 2).tolist()
