@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder, sha256
 from encort.runtime.text.token_batch import Text
@@ -67,7 +68,7 @@ class Pretrained:
         encoders = encoder_configs(config)
         for encoder in encoders:
             _change(name, encoder, config_changes or {}, from_scratch=from_scratch)
-            _check_vocabulary(name, encoder, saved_tokenizer)
+            _check_tokenizer(name, encoder, saved_tokenizer)
             if settings.dropout is not None:
                 _set_dropout(encoder, settings.dropout)
         max_length = min(_max_length(name, encoder, saved_tokenizer, settings.max_length) for encoder in encoders)
@@ -196,14 +197,10 @@ def _set_dropout(config: Any, dropout: float) -> None:
             setattr(config, name, dropout)
 
 
-def _check_vocabulary(name: str, config: Any, tokenizer: Any) -> None:
+def _check_tokenizer(name: str, config: Any, tokenizer: Any) -> None:
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise CheckpointError(f"{name} has no fast tokenizer with a padding token; encort needs a tokenizer.json")
-    if len(tokenizer) > config.vocab_size:
-        raise CheckpointError(
-            f"{name}: the tokenizer has {len(tokenizer)} tokens, the model embeds {config.vocab_size}; "
-            "they do not belong together"
-        )
+    check_vocabulary(name, tokens=len(tokenizer), embeddings=config.vocab_size)
     if config.pad_token_id not in (None, tokenizer.pad_token_id):
         raise CheckpointError(
             f"{name}: the tokenizer pads with token {tokenizer.pad_token_id}, the model with {config.pad_token_id}; "

@@ -1,4 +1,4 @@
-"""Checks of options: closed sets and numbers."""
+"""Checks of options (closed sets and numbers), and of a vocabulary."""
 
 import numbers
 import operator
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import SupportsIndex, TypeVar
 
-from encort.runtime.common.errors import InputError, InputTypeError
+from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -67,3 +67,20 @@ def check_number(name: str, value: object) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputTypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_vocabulary(name: str, *, tokens: int, embeddings: int) -> None:
+    """Refuse a model whose tokenizer has tokens that the model does not embed.
+
+    Args:
+        name: Name of the model, for the message.
+        tokens: Number of tokens of the tokenizer.
+        embeddings: Number of tokens that the model embeds.
+
+    Raises:
+        CheckpointError: The tokenizer has more tokens.
+    """
+    if tokens > embeddings:
+        raise CheckpointError(
+            f"{name}: the tokenizer has {tokens} tokens, the model embeds {embeddings}; they do not belong together"
+        )

@@ -1,4 +1,4 @@
-"""Help comes at once, for every command."""
+"""Every command shows its help without loading heavy packages."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ SCREENS = [[], *([name] for name in COMMANDS), ["train", "text-classification"]]
 
 
 @pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: " ".join(screen) or "encort")
-def test_help_loads_nothing_heavy(screen):
+def test_help_imports_no_heavy_package(screen: list[str]) -> None:
     code = (
         "import sys; from encort.runtime.cli.main import main\n"
         "try: main()\n"
@@ -22,10 +22,10 @@ def test_help_loads_nothing_heavy(screen):
     done = subprocess.run([sys.executable, "-c", code, *screen, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage:")
-    assert "\\b" not in done.stdout  # click's mark for examples, not understood
+    assert "\\b" not in done.stdout  # click's mark for examples, which it must not print
 
 
-def test_the_listing_has_every_command_and_its_line():
+def test_the_listing_has_every_command_with_its_help_line() -> None:
     from click.testing import CliRunner
 
     from encort.runtime.cli.main import group
@@ -36,7 +36,7 @@ def test_the_listing_has_every_command_and_its_line():
         assert line in listing
 
 
-def test_an_unknown_command_is_a_usage_error():
+def test_an_unknown_command_is_a_usage_error() -> None:
     done = subprocess.run([sys.executable, "-m", "encort", "serv"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What the tests of this room share: tables on disk, a tiny encoder, one training run."""
+"""Shared by the tests of training: tables on disk, a tiny encoder, and training runs that take a second."""
 
 import csv
 import json
@@ -22,8 +22,8 @@ FILLERS = ["", " is", " the", " my", " in", " a", " now", " 1", " 2", " !"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tables are cached in a folder that goes away; few cores are shared by few threads."""
+def _isolate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Cache tables in a temporary folder, and use one thread, since tests share few cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +36,7 @@ def _quiet_and_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """`write(name, content)`: a file of these characters or bytes."""
+    """Return `write(name, content)`, which writes a file of these characters or bytes."""
 
     def write_file(name: str, content: str | bytes) -> Path:
         file = tmp_path / name
@@ -48,19 +48,20 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def save_table(file: Path, rows: Sequence[tuple[str, str]]) -> Path:
+    """Write a CSV file of texts with labels."""
     with file.open("w", encoding="utf-8", newline="") as target:
         csv.writer(target).writerows([("text", "label"), *rows])
     return file
 
 
 def separable(fillers: Sequence[str]) -> list[tuple[str, str]]:
-    """Texts whose label any encoder can see."""
+    """Return texts whose label any encoder can learn."""
     return [(f"{text}{filler}", label) for filler in fillers for label, text in TOPICS.items()]
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """120 rows to train on and 12 to choose the best epoch by."""
+    """Return files with 120 rows to train on and 12 rows to validate on."""
     folder = tmp_path_factory.mktemp("tables")
     train = save_table(folder / "train.csv", 4 * separable(FILLERS))
     return train, save_table(folder / "validation.csv", separable([" ?", " ok", " 7", " b"]))
@@ -79,7 +80,7 @@ def tiny_encoder(make_checkpoint: Callable[..., Path]) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """A training that ended well, and the trainer that did it."""
+    """A finished training, with its trainer."""
 
     report: TrainingReport
     folder: Path
@@ -98,11 +99,11 @@ class Run:
 def train_tiny(
     tables: tuple[Path, Path], tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Run]:
-    """`train_tiny(task=, model=, train=, ..., **settings)`: one training run that takes a second.
+    """Return `train_tiny(task=, model=, train=, ..., **settings)`, a training run that takes a second.
 
-    Without `train` it learns the text classification of `tables`. What is no setting is handed to `train` as it is.
+    Without `train`, it learns to classify the texts of `tables`. Options that are no settings are arguments of `train`.
     """
-    settings_of_a_run = {field.name for field in fields(TrainingSettings)}
+    setting_names = {field.name for field in fields(TrainingSettings)}
 
     def train(
         *,
@@ -112,14 +113,14 @@ def train_tiny(
         output: Path | None = None,
         **options: Any,
     ) -> Run:
-        seen, original = [], transformers.Trainer.train
+        trainers, original = [], transformers.Trainer.train
 
         def remember(trainer: transformers.Trainer, **how: Any) -> Any:
-            seen.append(trainer)
+            trainers.append(trainer)
             return original(trainer, **how)
 
         folder = output or tmp_path_factory.mktemp("trained") / "checkpoint"
-        settings = {name: options.pop(name) for name in settings_of_a_run & options.keys()}
+        settings = {name: options.pop(name) for name in setting_names & options.keys()}
         if train is None:
             train, options = tables[0], {"validation": tables[1], **options}
         with pytest.MonkeyPatch.context() as patch:
@@ -132,23 +133,23 @@ def train_tiny(
                 settings=TrainingSettings(**{"epochs": 3, "batch_size": 4, "learning_rate": 5e-3, **settings}),
                 **options,
             )
-        return Run(report, folder, seen[0])
+        return Run(report, folder, trainers[0])
 
     return train
 
 
 @pytest.fixture(scope="session")
 def trained(train_tiny: Callable[..., Run]) -> Run:
-    """The run that most tests look at. Shared: copy its folder before changing it."""
+    """Train the run that most tests look at. Shared: copy its folder before you change it."""
     return train_tiny(weight_decay=0.02, warmup_ratio=0.2, dropout=0.05, seed=3)
 
 
 @pytest.fixture(scope="session")
 def trained_labels(train_tiny: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that learned which topics are in a text: none, one or two of them. Shared, as all runs."""
+    """Train a run that knows which topics are in a text: none, one or two. Shared: copy before you change it."""
     folder = tmp_path_factory.mktemp("labels")
-    chosen = [[], *([label] for label in TOPICS), ["card_lost", "greeting"], ["change_pin", "greeting"]]
-    rows = [(" ".join(["the", *(TOPICS[label] for label in labels)]), labels) for labels in chosen]
+    label_sets = [[], *([label] for label in TOPICS), ["card_lost", "greeting"], ["change_pin", "greeting"]]
+    rows = [(" ".join(["the", *(TOPICS[label] for label in labels)]), labels) for labels in label_sets]
     train, validation = folder / "train.csv", folder / "validation.jsonl"
     save_table(train, [(f"{text}{filler}", "|".join(labels)) for filler in 4 * FILLERS for text, labels in rows])
     lines = [json.dumps({"text": f"{text} ?", "labels": labels}) + "\n" for text, labels in rows]
@@ -158,7 +159,7 @@ def trained_labels(train_tiny: Callable[..., Run], tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def trained_scores(train_tiny: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that learned to rate each topic: -2, 1 and 4. Shared, as all runs."""
+    """Train a run that scores each topic: -2, 1 and 4. Shared: copy before you change it."""
     folder = tmp_path_factory.mktemp("scores")
     scores = dict(zip(TOPICS, ("-2", "1.0", "4"), strict=True))
     files = [

@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from encort.runtime.cli.main import group, main
 from encort.runtime.common.errors import CheckpointError, DatasetError, InputError, MissingExtraError, OutputExistsError
@@ -21,22 +23,22 @@ from encort.training.tasks.base import TrainingTask
 ROOT = Path(__file__).parents[2]
 
 
-def train(*arguments, task="text-classification"):
-    """Run the command in this process; an error of encort's own is raised."""
+def train(*arguments: Any, task: str = "text-classification") -> Result:
+    """Run the command in this process. Its exceptions are raised, but for exits."""
     result = CliRunner().invoke(group, ["train", task, *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
 
 
-def run_train(*arguments):
+def run_train(*arguments: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "encort", "train", "text-classification", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
 @pytest.fixture
-def arguments(tiny_encoder, tables, tmp_path):
-    """Everything that must be given."""
+def arguments(tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path) -> list[Any]:
+    """Return the required options."""
     return ["--model", tiny_encoder, "--train", tables[0], "--output", tmp_path / "checkpoint"]
 
 
@@ -44,7 +46,7 @@ def arguments(tiny_encoder, tables, tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_tells_its_options(task):
+def test_help_lists_every_option(task: str) -> None:
     result = train("--help", task=task)
     assert result.exit_code == 0
     assert TASKS[task][1] in result.output
@@ -53,7 +55,7 @@ def test_every_task_tells_its_options(task):
     assert options >= {"model", "from-scratch", "train", "validation", "test", "column", "header", "output", "resume"}
 
 
-def test_the_listing_has_every_task_and_its_line():
+def test_the_listing_has_every_task_with_its_help_line() -> None:
     listing = " ".join(CliRunner().invoke(group, ["train", "--help"], terminal_width=200).output.split())
     for name, (_, line) in TASKS.items():
         assert name in listing
@@ -61,23 +63,23 @@ def test_the_listing_has_every_task_and_its_line():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_has_its_home(task):
+def test_every_command_has_the_class_of_its_task(task: str) -> None:
     module, name = TASKS[task][0].split(":")
-    found = getattr(import_module(f"encort.training.tasks.{module}"), name)()
-    assert isinstance(found, TrainingTask)
-    assert found.name == task
-    assert found.metric
+    made = getattr(import_module(f"encort.training.tasks.{module}"), name)()
+    assert isinstance(made, TrainingTask)
+    assert made.name == task
+    assert made.metric
 
 
-# What the options become.
+# What reaches `train`.
 
 
 @pytest.fixture
-def given(monkeypatch):
-    """`given(*arguments, task=)`: what the command hands to `train`; nothing is trained."""
-    seen = {}
+def given(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Return `given(*arguments, task=)`, the arguments with which the command calls `train`. Nothing is trained."""
+    seen: dict[str, Any] = {}
 
-    def remember(task, **options):
+    def remember(task: TrainingTask, **options: Any) -> TrainingReport:
         seen.update(options, task=task)
         return TrainingReport(
             task=task.name,
@@ -94,7 +96,7 @@ def given(monkeypatch):
             settings=options["settings"],
         )
 
-    def run(*arguments, task="text-classification"):
+    def run(*arguments: Any, task: str = "text-classification") -> dict[str, Any]:
         result = train("--model", "m", "--train", "t.csv", "--output", "o", *arguments, task=task)
         assert result.exit_code == 0, result.output
         return {**seen, "stdout": result.stdout}
@@ -103,7 +105,7 @@ def given(monkeypatch):
     return run
 
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "epochs": 1,
     "batch_size": 30,
     "gradient_accumulation": 3,
@@ -120,47 +122,47 @@ OPTIONS = {
 }
 
 
-def flags(options):
+def flags(options: Any) -> Iterator[Any]:
     for name, value in options.items():
         yield from [f"--no-{name}"] if value is False else [f"--{name.replace('_', '-')}", value]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_options_reach_the_settings(task, given):
-    found = given(*flags(OPTIONS), task=task)
-    assert found["settings"] == TrainingSettings(**OPTIONS)
+def test_options_reach_the_settings(task: str, given: Callable[..., dict[str, Any]]) -> None:
+    received = given(*flags(OPTIONS), task=task)
+    assert received["settings"] == TrainingSettings(**OPTIONS)
     assert OPTIONS.keys() == {field.name for field in dataclasses.fields(TrainingSettings)}
-    assert type(found["task"]).__name__ == TASKS[task][0].split(":")[1]
+    assert type(received["task"]).__name__ == TASKS[task][0].split(":")[1]
 
 
-def test_what_is_not_given_is_as_the_settings_have_it(given):
-    found = given()
-    assert found["settings"] == TrainingSettings()
-    assert (found["validation"], found["test"], found["header"], found["columns"]) == (None, None, None, {})
-    assert (found["from_scratch"], found["overwrite"], found["resume"]) == (False, False, False)
-    assert (found["model"], found["train"], found["output"]) == ("m", "t.csv", "o")
-    assert not found["config_changes"]
+def test_options_that_are_not_given_keep_their_defaults(given: Callable[..., dict[str, Any]]) -> None:
+    received = given()
+    assert received["settings"] == TrainingSettings()
+    assert (received["validation"], received["test"], received["header"], received["columns"]) == (None, None, None, {})
+    assert (received["from_scratch"], received["overwrite"], received["resume"]) == (False, False, False)
+    assert (received["model"], received["train"], received["output"]) == ("m", "t.csv", "o")
+    assert not received["config_changes"]
 
 
-def test_data_and_output_options_are_handed_on(given):
-    found = given(
+def test_data_and_output_options_reach_train(given: Callable[..., dict[str, Any]]) -> None:
+    received = given(
         *("--validation", "v.csv", "--test", "folder", "--header", "id,said,meant"),
         *("--column", "text=said", "--column", "label=meant=x"),
         *("--from-scratch", "--overwrite", "--resume", "--bf16"),
     )
-    assert (found["validation"], found["test"]) == ("v.csv", "folder")
-    assert found["header"] == ["id", "said", "meant"]
-    assert found["columns"] == {"text": "said", "label": "meant=x"}
-    assert (found["from_scratch"], found["overwrite"], found["resume"]) == (True, True, True)
-    assert found["settings"].bf16 is True
+    assert (received["validation"], received["test"]) == ("v.csv", "folder")
+    assert received["header"] == ["id", "said", "meant"]
+    assert received["columns"] == {"text": "said", "label": "meant=x"}
+    assert (received["from_scratch"], received["overwrite"], received["resume"]) == (True, True, True)
+    assert received["settings"].bf16 is True
 
 
-def test_settings_of_new_weights_are_json_or_text(given):
-    found = given("--set", "num_hidden_layers=2", "--set", "hidden_act=relu", "--set", "tie=true")
-    assert found["config_changes"] == {"num_hidden_layers": 2, "hidden_act": "relu", "tie": True}
+def test_values_of_set_are_json_or_text(given: Callable[..., dict[str, Any]]) -> None:
+    received = given("--set", "num_hidden_layers=2", "--set", "hidden_act=relu", "--set", "tie=true")
+    assert received["config_changes"] == {"num_hidden_layers": 2, "hidden_act": "relu", "tie": True}
 
 
-def test_stdout_is_the_summary_on_one_line(given):
+def test_stdout_is_the_summary_on_one_line(given: Callable[..., dict[str, Any]]) -> None:
     stdout = given()["stdout"]
     assert stdout.count("\n") == 1
     assert json.loads(stdout) == {
@@ -173,7 +175,9 @@ def test_stdout_is_the_summary_on_one_line(given):
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
-def test_of_several_processes_one_speaks(rank, lines, given, monkeypatch):
+def test_only_the_first_process_prints_the_summary(
+    rank: str, lines: int, given: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", rank)
     assert given()["stdout"].count("\n") == lines
 
@@ -181,7 +185,7 @@ def test_of_several_processes_one_speaks(rank, lines, given, monkeypatch):
 # Whole runs.
 
 
-def test_stdout_is_one_json_object(arguments, tables, tmp_path):
+def test_stdout_is_one_json_object(arguments: list[Any], tables: tuple[Path, Path], tmp_path: Path) -> None:
     finished = run_train(*arguments, "--validation", tables[1], "--test", tables[1], "--epochs", 1, "--batch-size", 20)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("\n") == 1
@@ -193,7 +197,7 @@ def test_stdout_is_one_json_object(arguments, tables, tmp_path):
     assert report["checkpoint"] == str(tmp_path / "checkpoint")
 
 
-def test_stdout_stays_one_json_object_when_transformers_is_told_to_be_quiet(arguments):
+def test_stdout_is_one_json_object_when_transformers_logs_only_errors(arguments: list[Any]) -> None:
     transformers.logging.set_verbosity_error()
     try:
         assert json.loads(train(*arguments, "--epochs", 1, "--batch-size", 20).stdout)["rows"]["train"] == 108
@@ -201,7 +205,7 @@ def test_stdout_stays_one_json_object_when_transformers_is_told_to_be_quiet(argu
         transformers.logging.set_verbosity_warning()
 
 
-def test_a_schedule_is_trained_with(arguments, tables, tmp_path):
+def test_a_schedule_reaches_the_report(arguments: list[Any], tables: tuple[Path, Path], tmp_path: Path) -> None:
     train(*arguments, "--validation", tables[1], "--epochs", 1, "--batch-size", 40, "--schedule", "cosine")
     assert json.loads((tmp_path / "checkpoint" / "training.json").read_text())["settings"]["schedule"] == "cosine"
 
@@ -209,45 +213,47 @@ def test_a_schedule_is_trained_with(arguments, tables, tmp_path):
 # Errors.
 
 
-def test_an_error_is_one_line_on_stderr_and_an_exit_code(arguments, tmp_path, monkeypatch, capsys):
+def test_an_error_is_one_line_on_stderr_and_an_exit_code(
+    arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     missing = tmp_path / "missing.csv"
     command = ["encort", "train", "text-classification", *arguments, "--train", missing]
     monkeypatch.setattr(sys, "argv", list(map(str, command)))
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         main()
-    assert ended.value.code == DatasetError.exit_code
+    assert exit_info.value.code == DatasetError.exit_code
     assert capsys.readouterr() == ("", f"encort: there is no file {missing}\n")
 
 
-def test_an_existing_output_needs_overwrite(arguments, trained):
+def test_an_existing_output_needs_overwrite(arguments: list[Any], trained: Any) -> None:
     with pytest.raises(OutputExistsError, match="--overwrite"):
         train(*arguments, "--output", trained.folder)
 
 
-def test_settings_out_of_range_are_all_listed(arguments):
+def test_settings_out_of_range_are_all_listed(arguments: list[Any]) -> None:
     with pytest.raises(InputError, match=r"epochs must be .*; dropout must be"):
         train(*arguments, "--epochs", 0, "--dropout", 2)
 
 
-def test_an_unknown_schedule_is_wrong_usage(arguments):
+def test_an_unknown_schedule_is_wrong_usage(arguments: list[Any]) -> None:
     result = train(*arguments, "--schedule", "steps")
     assert result.exit_code == 2
     assert "'linear', 'cosine', 'constant_with_warmup'" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--column", "--set"])
-def test_what_is_no_pair_is_refused_with_an_example(option, arguments):
+def test_an_option_without_an_equals_sign_is_refused_with_an_example(option: str, arguments: list[Any]) -> None:
     with pytest.raises(InputError, match=rf"{option} 'words' is not \w+=\w+, such as \w+=\w+"):
         train(*arguments, option, "words")
 
 
-def test_other_settings_for_given_weights_are_refused(arguments):
+def test_model_settings_of_loaded_weights_cannot_be_changed(arguments: list[Any]) -> None:
     with pytest.raises(CheckpointError, match="pass --from-scratch"):
         train(*arguments, "--set", "num_hidden_layers=2")
 
 
 @pytest.mark.parametrize("missing", ["--model", "--train", "--output"])
-def test_wrong_usage_exits_with_2(missing, arguments):
+def test_a_missing_option_exits_with_2(missing: str, arguments: list[Any]) -> None:
     index = arguments.index(missing)
     result = train(*arguments[:index], *arguments[index + 2 :])
     assert result.exit_code == 2
@@ -257,17 +263,19 @@ def test_wrong_usage_exits_with_2(missing, arguments):
 # Packages.
 
 
-def test_without_its_packages_it_gives_the_pip_command(arguments, monkeypatch):
+def test_missing_packages_are_refused_with_the_pip_command(
+    arguments: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("encort.runtime.common.extras.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r'encort train needs.*pip install "encort\[train\]"'):
         train(*arguments)
 
 
-def test_the_extra_has_what_the_room_imports():
+def test_the_train_extra_installs_every_imported_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["train"]]
-    installed = {re.split(r"[^\w-]", each)[0].replace("scikit-learn", "sklearn") for each in required}
+    installed = {re.split(r"[^\w-]", requirement)[0].replace("scikit-learn", "sklearn") for requirement in required}
     text = "\n".join(file.read_text() for file in (ROOT / "training").rglob("*.py"))
     imported = set(re.findall(r"^ *(?:import|from) (\w+)", text, re.MULTILINE)) - set(sys.stdlib_module_names)
-    # scikit-learn brings scipy.
+    # scikit-learn installs scipy.
     assert imported - {"encort", "scipy"} <= installed

@@ -1,4 +1,7 @@
 import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,8 @@ from encort.runtime.bundle.manifest import Task
 TEXTS = ["my card is lost", "hello", "change the pin", "안녕하세요", "the pin of my card is lost now " * 20, ""]
 
 
-def logits(folder):
-    """What transformers makes of the texts."""
+def logits(folder: Path) -> torch.Tensor:
+    """Return the logits of transformers for the texts."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.inference_mode():
@@ -21,18 +24,18 @@ def logits(folder):
 
 
 @pytest.fixture
-def serve(tmp_path):
-    """`serve(folder)`: a served model of what was trained."""
+def serve(tmp_path: Path) -> Iterator[Callable[[Path], encort.Model]]:
+    """Return `serve(folder)`, which exports a checkpoint and loads the bundle."""
     with contextlib.ExitStack() as opened:
 
-        def start(folder):
+        def start(folder: Path) -> encort.Model:
             export_bundle(folder, tmp_path / "trained.bundle", variants=["fp32"])
             return opened.enter_context(encort.load(tmp_path / "trained.bundle"))
 
         yield start
 
 
-def test_classes_that_were_trained_are_served(trained, serve):
+def test_trained_classes_are_served(trained: Any, serve: Callable[[Path], encort.Model]) -> None:
     served = serve(trained.folder)
     results = served.classify(TEXTS)
     assert served.manifest.heads[0].labels == trained.report.labels
@@ -42,7 +45,7 @@ def test_classes_that_were_trained_are_served(trained, serve):
     assert [result.label for result in results[:3]] == ["card_lost", "greeting", "change_pin"]
 
 
-def test_several_labels_that_were_trained_are_served(trained_labels, serve):
+def test_trained_labels_are_served(trained_labels: Any, serve: Callable[[Path], encort.Model]) -> None:
     served = serve(trained_labels.folder)
     results = served.classify(TEXTS)
     assert served.manifest.task is Task.MULTI_LABEL_CLASSIFICATION
@@ -51,8 +54,8 @@ def test_several_labels_that_were_trained_are_served(trained_labels, serve):
     assert [list(result.scores) for result in results] == [trained_labels.report.labels] * len(TEXTS)
 
 
-def test_numbers_that_were_trained_are_served(trained_scores, serve):
+def test_trained_numbers_are_served(trained_scores: Any, serve: Callable[[Path], encort.Model]) -> None:
     scores = serve(trained_scores.folder).score(TEXTS)
     np.testing.assert_allclose(scores, logits(trained_scores.folder)[:, 0].numpy(), rtol=0, atol=1e-5)
-    assert scores[0] < 0  # a number, not a probability
+    assert scores[0] < 0  # not a probability
     assert scores[1] > 1

@@ -1,17 +1,21 @@
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from encort.training.fit import training_arguments
-from encort.training.settings import TrainingSettings
+from encort.training.settings import SCHEDULES, TrainingSettings
 
 
 @pytest.fixture
-def arguments(tmp_path):
-    """`arguments(**settings)`: what transformers is told."""
+def arguments(tmp_path: Path) -> Callable[..., transformers.TrainingArguments]:
+    """Return `arguments(**settings)`, the training arguments of transformers."""
 
-    def make(**settings):
+    def make(**settings: Any) -> transformers.TrainingArguments:
         return training_arguments(
             TrainingSettings(**{"learning_rate": 1e-4, **settings}), metric="f1", folder=tmp_path / "state"
         )
@@ -19,7 +23,9 @@ def arguments(tmp_path):
     return make
 
 
-def test_a_training_does_not_inherit_the_precision_of_another(arguments):
+def test_a_training_does_not_inherit_the_precision_of_another(
+    arguments: Callable[..., transformers.TrainingArguments],
+) -> None:
     arguments(bf16=True)
     arguments(bf16=False)
     assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
@@ -39,29 +45,38 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("setting", "name", "value"), [(key, *pair) for key, pair in NAMES.items()])
-def test_transformers_is_told_every_setting(setting, name, value, arguments):
+def test_every_setting_reaches_transformers(
+    setting: str, name: str, value: Any, arguments: Callable[..., transformers.TrainingArguments]
+) -> None:
     assert getattr(arguments(**{setting: value}), name) == value != getattr(arguments(), name)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
-def test_a_schedule_may_be_given_by_its_name(schedule, arguments):
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_transformers_knows_every_schedule(
+    schedule: str, arguments: Callable[..., transformers.TrainingArguments]
+) -> None:
     assert arguments(schedule=schedule).lr_scheduler_type == schedule
 
 
-def test_the_best_weights_are_chosen_by_the_tasks_metric(arguments):
-    found = arguments()
-    assert (found.metric_for_best_model, found.greater_is_better, found.load_best_model_at_end) == ("f1", True, True)
+def test_the_metric_of_the_task_chooses_the_best_weights(
+    arguments: Callable[..., transformers.TrainingArguments],
+) -> None:
+    chosen = arguments()
+    assert (chosen.metric_for_best_model, chosen.greater_is_better) == ("f1", True)
+    assert chosen.load_best_model_at_end
 
 
-@pytest.mark.parametrize(("save_steps", "when"), [(None, "epoch"), (11, "steps")])
-def test_it_is_measured_as_often_as_it_is_saved(save_steps, when, arguments):
-    found = arguments(save_steps=save_steps)
-    assert (found.eval_strategy, found.save_strategy) == (when, when)
-    assert found.eval_steps == save_steps
+@pytest.mark.parametrize(("save_steps", "strategy"), [(None, "epoch"), (11, "steps")])
+def test_evaluations_are_as_frequent_as_saves(
+    save_steps: int | None, strategy: str, arguments: Callable[..., transformers.TrainingArguments]
+) -> None:
+    chosen = arguments(save_steps=save_steps)
+    assert (chosen.eval_strategy, chosen.save_strategy) == (strategy, strategy)
+    assert chosen.eval_steps == save_steps
 
 
 @pytest.mark.parametrize(
-    ("has_gpu", "asked", "computed"),
+    ("has_gpu", "asked", "expected"),
     [
         (True, None, True),
         (True, False, False),
@@ -69,11 +84,17 @@ def test_it_is_measured_as_often_as_it_is_saved(save_steps, when, arguments):
         (False, False, False),
     ],
 )
-def test_bfloat16_is_where_a_gpu_has_it_unless_told_otherwise(has_gpu, asked, computed, arguments, monkeypatch):
+def test_bfloat16_is_the_default_on_gpus_that_support_it(
+    has_gpu: bool,
+    asked: bool | None,
+    expected: bool,
+    arguments: Callable[..., transformers.TrainingArguments],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if has_gpu:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
         monkeypatch.setattr("transformers.TrainingArguments._setup_devices", torch.device("cpu"))
     elif torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert arguments(bf16=asked).bf16 is computed
+    assert arguments(bf16=asked).bf16 is expected

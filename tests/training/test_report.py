@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -32,10 +35,10 @@ WITHOUT_LABELS = dataclasses.replace(REPORT, labels=[], label_counts={}, by_labe
 
 
 @pytest.fixture
-def written(tmp_path):
-    """`written(report)`: the folder."""
+def written(tmp_path: Path) -> Callable[..., Path]:
+    """Return `written(report)`, which writes the report and returns the folder."""
 
-    def write(report=REPORT):
+    def write(report: TrainingReport = REPORT) -> Path:
         write_report(report, tmp_path)
         return tmp_path
 
@@ -43,23 +46,25 @@ def written(tmp_path):
 
 
 @pytest.fixture
-def tables(written):
-    """`tables(report)`: the tables of the page by the heading that they stand below."""
+def tables(written: Callable[..., Path]) -> Callable[..., dict[str, list[list[str]]]]:
+    """Return `tables(report)`, the tables of the page by the heading above them."""
 
-    def read(report=REPORT):
-        page, found, heading = (written(report) / "training.md").read_text(encoding="utf-8"), {}, ""
+    def read(report: TrainingReport = REPORT) -> dict[str, list[list[str]]]:
+        page = (written(report) / "training.md").read_text(encoding="utf-8")
+        lines_by_heading: dict[str, list[list[str]]] = {}
+        heading = ""
         for line in page.splitlines():
             if line.startswith("#"):
                 heading = line.lstrip("# ")
             elif line.startswith("|"):
-                found.setdefault(heading, []).append(line.strip("| ").split(" | "))
-        return {name: [rows[0], *rows[2:]] for name, rows in found.items()}
+                lines_by_heading.setdefault(heading, []).append(line.strip("| ").split(" | "))
+        return {name: [rows[0], *rows[2:]] for name, rows in lines_by_heading.items()}
 
     return read
 
 
-def labelled(*labels, confusion=None):
-    """A report of these labels."""
+def labelled(*labels: str, confusion: Any = None) -> TrainingReport:
+    """Return a report with these labels."""
     rows = (np.eye(len(labels), dtype=int) if confusion is None else np.array(confusion)).tolist()
     return dataclasses.replace(
         REPORT,
@@ -70,10 +75,10 @@ def labelled(*labels, confusion=None):
     )
 
 
-# For programs.
+# The JSON file.
 
 
-def test_the_file_has_everything(written):
+def test_the_json_file_has_every_field(written: Callable[..., Path]) -> None:
     content = json.loads((written() / "training.json").read_text(encoding="utf-8"))
     assert content == json.loads(json.dumps(dataclasses.asdict(REPORT)))
     assert content.keys() == {field.name for field in dataclasses.fields(TrainingReport)}
@@ -81,7 +86,7 @@ def test_the_file_has_everything(written):
     assert content["settings"]["schedule"] == "linear"
 
 
-def test_the_summary_fits_on_a_line():
+def test_the_summary_has_the_most_important_values() -> None:
     assert REPORT.summary == {
         "checkpoint": "out",
         "metrics": REPORT.metrics,
@@ -90,22 +95,22 @@ def test_the_summary_fits_on_a_line():
     }
 
 
-def test_labels_are_written_as_they_are(written):
+def test_labels_of_other_scripts_are_not_escaped(written: Callable[..., Path]) -> None:
     folder = written(labelled("분실", "변경"))
     for name in ("training.json", "training.md"):
         assert "분실" in (folder / name).read_text(encoding="utf-8")
 
 
-# For people.
+# The page.
 
 
-def test_the_page_begins_with_what_it_is(written):
+def test_the_page_starts_with_the_task_and_the_model(written: Callable[..., Path]) -> None:
     lines = (written() / "training.md").read_text().splitlines()
     assert lines[0] == "# text-classification, from some/encoder"
     assert "Trained on 90 examples in 61 s." in lines
 
 
-def test_every_split_has_its_metrics(tables):
+def test_every_split_has_its_metrics(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert tables()["text-classification, from some/encoder"] == [
         ["split", "examples", "accuracy", "macro_f1"],
         ["validation", "6", "50.00 %", "25.00 %"],
@@ -113,7 +118,7 @@ def test_every_split_has_its_metrics(tables):
     ]
 
 
-def test_every_label_of_the_last_split_has_its_scores(tables):
+def test_every_label_of_the_last_split_has_its_scores(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert tables()["Labels (test)"] == [
         ["label", "precision", "recall", "F1", "examples"],
         ["a", "50.0 %", "66.7 %", "57.1 %", "3"],
@@ -122,7 +127,7 @@ def test_every_label_of_the_last_split_has_its_scores(tables):
     ]
 
 
-def test_the_most_frequent_mistakes_come_first(tables):
+def test_the_most_frequent_mistakes_come_first(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert tables()["Most frequent mistakes (test)"] == [
         ["right", "predicted", "examples"],
         ["b", "a", "5"],
@@ -131,7 +136,7 @@ def test_the_most_frequent_mistakes_come_first(tables):
     ]
 
 
-def test_ten_mistakes_are_enough(tables):
+def test_at_most_ten_mistakes_are_shown(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     report = labelled(*(str(label) for label in range(8)), confusion=np.arange(64).reshape(8, 8))
     rows = tables(report)["Most frequent mistakes (test)"][1:]
     assert rows == [["7", str(column), str(56 + column)] for column in (6, 5, 4, 3, 2, 1, 0)] + [
@@ -139,76 +144,78 @@ def test_ten_mistakes_are_enough(tables):
     ]
 
 
-def test_labels_are_counted_most_frequent_first(tables):
+def test_label_counts_are_sorted_by_frequency(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert tables()["Training examples of each label"][1:] == [["b", "50"], ["c", "30"], ["a", "10"]]
 
 
-def test_every_setting_is_told(tables):
+def test_the_page_has_every_setting(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     settings = {name: str(value) for name, value in dataclasses.asdict(REPORT.settings).items()}
     assert dict(tables()["Settings"][1:]) == settings
     assert settings["patience"] == "2"
 
 
-def test_a_task_without_labels_has_no_tables_of_them(written, tables):
+def test_a_task_without_labels_has_no_label_tables(
+    written: Callable[..., Path], tables: Callable[..., dict[str, list[list[str]]]]
+) -> None:
     assert list(tables(WITHOUT_LABELS)) == ["text-classification, from some/encoder", "Settings"]
     names = {file.name for file in written(WITHOUT_LABELS).iterdir()}
     assert names == {"training.json", "training.md", "loss.svg"}
 
 
-def test_bars_in_a_label_do_not_break_the_table(tables):
+def test_bars_in_a_label_do_not_break_the_table(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert tables(labelled("a|b", "c"))["Labels (test)"][1][0] == "a&#124;b"
 
 
-def test_lines_in_a_label_do_not_break_the_table(tables):
+def test_line_breaks_in_a_label_do_not_break_the_table(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert len(tables(labelled("a\nb", "c"))["Labels (test)"][1]) == 5
 
 
-# Pictures.
+# The pictures.
 
 
-def texts_of(file):
-    """What can be read in a picture, by whoever has the letters."""
+def texts_of(file: Path) -> list[str | None]:
+    """Return the texts in a picture."""
     return [element.text for element in ElementTree.parse(file).iter() if element.tag.endswith("}text")]
 
 
-def test_the_page_shows_its_pictures(written):
+def test_every_picture_of_the_page_exists(written: Callable[..., Path]) -> None:
     folder = written()
     for name in re.findall(r"!\[\w+\]\((.*)\)", (folder / "training.md").read_text()):
         assert ElementTree.parse(folder / name).getroot().tag.endswith("svg")
     assert {file.name for file in folder.iterdir()} == {"training.json", "training.md", "loss.svg", "confusion.svg"}
 
 
-def test_the_loss_has_its_axes_and_both_curves(written):
+def test_the_loss_picture_names_its_axes_and_both_curves(written: Callable[..., Path]) -> None:
     assert {"epoch", "loss", "training", "validation"} <= set(texts_of(written() / "loss.svg"))
 
 
-def test_a_training_that_was_never_measured_has_a_picture_all_the_same(written):
+def test_a_training_without_evaluations_has_a_loss_picture(written: Callable[..., Path]) -> None:
     report = dataclasses.replace(REPORT, history=[])
     assert ElementTree.parse(written(report) / "loss.svg").getroot().tag.endswith("svg")
 
 
-def test_labels_stand_beside_the_confusion_as_far_as_they_can_be_read(written):
+def test_the_confusion_picture_names_up_to_40_labels(written: Callable[..., Path]) -> None:
     few, many = ([f"label{number}" for number in range(count)] for count in (40, 41))
     shown = texts_of(written(labelled(*few)) / "confusion.svg")
     assert [shown.count(label) for label in few] == [2] * 40
     assert not set(texts_of(written(labelled(*many)) / "confusion.svg")) & set(many)
 
 
-def test_labels_that_never_stand_are_no_division_by_nothing(written):
+def test_a_label_without_examples_does_not_divide_by_zero(written: Callable[..., Path]) -> None:
     written(labelled("a", "b", confusion=[[2, 0], [0, 0]]))
 
 
-def test_dollars_in_labels_are_dollars(written):
+def test_dollar_signs_in_labels_are_not_math(written: Callable[..., Path]) -> None:
     shown = texts_of(written(labelled("$^$", "from $5 to $9")) / "confusion.svg")
     assert shown.count("$^$") == shown.count("from $5 to $9") == 2
 
 
 @pytest.mark.filterwarnings("error:Glyph:UserWarning")
 @pytest.mark.parametrize("label", ["분실", "紛失"])
-def test_labels_of_any_script_can_be_read_in_the_picture(label, written):
+def test_pictures_keep_labels_of_any_script_as_text(label: str, written: Callable[..., Path]) -> None:
     assert texts_of(written(labelled(label, "b")) / "confusion.svg").count(label) == 2
 
 
-def test_the_same_report_draws_the_same_pictures(written):
+def test_the_same_report_draws_the_same_pictures(written: Callable[..., Path]) -> None:
     first, again = ((written() / "confusion.svg").read_bytes() for _ in range(2))
     assert first == again

@@ -2,6 +2,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,30 +19,30 @@ from encort.training.tasks.token_classification import TokenClassification
 
 SETTINGS = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "seed": 3}
 EPOCH = 15
-"""Steps of one, of 120 rows."""
+"""Steps per epoch, with 120 rows."""
 
 
 class StoppedError(Exception):
-    """In place of a training that ends in the middle."""
+    """Stops a training in the middle."""
 
 
 @pytest.fixture
-def output(tmp_path):
+def output(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint"
 
 
 @pytest.fixture
-def unfinished(output):
+def unfinished(output: Path) -> Path:
     return unfinished_folder(output)
 
 
 @pytest.fixture
-def train(train_tiny, output):
-    """`train(stop_at=step, ...)`: a training that ends without a word when it comes to that step."""
+def train(train_tiny: Callable[..., Any], output: Path) -> Callable[..., Any]:
+    """Return `train(stop_at=step, ...)`, a training that stops before that step."""
 
-    def run(*, stop_at=None, **options):
+    def run(*, stop_at: int | None = None, **options: Any) -> Any:
         class Stop(transformers.TrainerCallback):
-            def on_step_begin(self, _args, state, _control, **_kwargs):
+            def on_step_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
                 if state.global_step == stop_at:
                     raise StoppedError
 
@@ -56,37 +59,37 @@ def train(train_tiny, output):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(train_tiny):
-    """The weights of a training that nothing stops, by how often it saves."""
-    found = {}
+def uninterrupted(train_tiny: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `uninterrupted(save_steps)`, a training that is not stopped; each is run once."""
+    runs: dict[int | None, Any] = {}
 
-    def run(save_steps=None):
-        if save_steps not in found:
-            found[save_steps] = train_tiny(**SETTINGS, save_steps=save_steps)
-        return found[save_steps]
+    def run(save_steps: int | None = None) -> Any:
+        if save_steps not in runs:
+            runs[save_steps] = train_tiny(**SETTINGS, save_steps=save_steps)
+        return runs[save_steps]
 
     return run
 
 
-def evaluations(run):
+def evaluations(run: Any) -> list[dict[str, float]]:
     return [entry for entry in run.report.history if "eval_loss" in entry]
 
 
-def assert_same(resumed, whole):
-    """The weights that are kept may be of an early epoch; the losses tell of every one."""
+def assert_same(resumed: Any, whole: Any) -> None:
+    """Compare the losses of all evaluations too, since the weights may be those of an early epoch."""
     assert resumed.weights == whole.weights
     assert resumed.report.metrics == whole.report.metrics
     losses = [{entry["step"]: entry["eval_loss"] for entry in evaluations(run)} for run in (resumed, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def saved_steps(folder):
-    """Of the states that were saved whole."""
+def saved_steps(folder: Path) -> list[int]:
+    """Return the steps of the complete states."""
     return sorted(int(file.parent.name.split("-")[1]) for file in folder.glob("checkpoint-*/trainer_state.json"))
 
 
-def kill_after_a_save(command, unfinished, step):
-    """-9, which nothing can be done about."""
+def kill_after_a_save(command: list[str], unfinished: Path, step: int) -> None:
+    """Kill the process with SIGKILL once it has saved this step."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 100
         while not any(saved >= step for saved in saved_steps(unfinished)):
@@ -100,9 +103,17 @@ def kill_after_a_save(command, unfinished, step):
 
 
 @pytest.mark.parametrize(("save_steps", "killed_after"), [(None, EPOCH), (7, 21)], ids=["epochs", "steps"])
-def test_a_killed_training_goes_on_as_if_nothing_had_been(
-    train, uninterrupted, tiny_encoder, tables, output, unfinished, monkeypatch, save_steps, killed_after
-):
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    train: Callable[..., Any],
+    uninterrupted: Callable[..., Any],
+    tiny_encoder: Path,
+    tables: tuple[Path, Path],
+    output: Path,
+    unfinished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_steps: int | None,
+    killed_after: int,
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = {"model": tiny_encoder, "train": tables[0], "validation": tables[1], "output": output, **SETTINGS}
     options |= {} if save_steps is None else {"save_steps": save_steps}
@@ -132,23 +143,25 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
         (23, 7),
     ],
 )
-def test_wherever_it_stops_the_weights_become_the_same(train, uninterrupted, stop_at, save_steps):
+def test_a_resumed_training_ends_with_the_same_weights(
+    train: Callable[..., Any], uninterrupted: Callable[..., Any], stop_at: int | None, save_steps: int | None
+) -> None:
     train(stop_at=stop_at, save_steps=save_steps)
     assert_same(train(save_steps=save_steps, resume=True), uninterrupted(save_steps))
 
 
-def test_it_may_stop_more_than_once(train, uninterrupted):
+def test_a_training_can_be_resumed_twice(train: Callable[..., Any], uninterrupted: Callable[..., Any]) -> None:
     train(stop_at=EPOCH + 1)
     train(stop_at=2 * EPOCH + 1, resume=True)
     assert_same(train(resume=True), uninterrupted())
 
 
-def test_what_was_done_before_the_last_save_is_not_done_again(train):
-    train(stop_at=3 * EPOCH + 5)  # the state of 3 epochs was saved
+def test_steps_before_the_last_save_are_not_repeated(train: Callable[..., Any]) -> None:
+    train(stop_at=3 * EPOCH + 5)  # after the save of the third epoch
     steps = []
 
     class Count(transformers.TrainerCallback):
-        def on_step_begin(self, _args, state, _control, **_kwargs):
+        def on_step_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
             steps.append(state.global_step)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -157,17 +170,21 @@ def test_what_was_done_before_the_last_save_is_not_done_again(train):
     assert steps == list(range(3 * EPOCH, 4 * EPOCH))
 
 
-def test_a_half_written_state_is_not_used(train, unfinished, uninterrupted):
+def test_an_incomplete_state_is_not_used(
+    train: Callable[..., Any], unfinished: Path, uninterrupted: Callable[..., Any]
+) -> None:
     train(stop_at=2 * EPOCH + 1)
-    last = unfinished / f"checkpoint-{2 * EPOCH}"
-    half = shutil.copytree(last, unfinished / f"checkpoint-{3 * EPOCH}")
-    (half / "trainer_state.json").unlink()
-    (half / "model.safetensors").write_bytes(b"half")
+    complete = unfinished / f"checkpoint-{2 * EPOCH}"
+    incomplete = shutil.copytree(complete, unfinished / f"checkpoint-{3 * EPOCH}")
+    (incomplete / "trainer_state.json").unlink()
+    (incomplete / "model.safetensors").write_bytes(b"half")
     assert_same(train(resume=True), uninterrupted())
     assert not unfinished.exists()
 
 
-def test_a_training_that_saved_nothing_whole_begins_anew(train, unfinished, uninterrupted):
+def test_a_training_without_a_complete_state_starts_anew(
+    train: Callable[..., Any], unfinished: Path, uninterrupted: Callable[..., Any]
+) -> None:
     train(stop_at=5)
     (unfinished / "checkpoint-3").mkdir()
     (unfinished / "checkpoint-3" / "model.safetensors").write_bytes(b"half")
@@ -175,11 +192,11 @@ def test_a_training_that_saved_nothing_whole_begins_anew(train, unfinished, unin
     assert not unfinished.exists()
 
 
-def test_without_anything_to_go_on_with_it_begins(train, uninterrupted):
+def test_resume_without_a_state_starts_anew(train: Callable[..., Any], uninterrupted: Callable[..., Any]) -> None:
     assert_same(train(resume=True), uninterrupted())
 
 
-def test_overwrite_begins_anew(train, unfinished):
+def test_overwrite_starts_anew(train: Callable[..., Any], unfinished: Path) -> None:
     train(stop_at=EPOCH + 1)
     run = train(overwrite=True, epochs=1, seed=8)
     assert run.weights == train(output=run.folder.with_name("other"), epochs=1, seed=8).weights
@@ -195,23 +212,31 @@ def test_overwrite_begins_anew(train, unfinished):
         ({"columns": {"text": "text"}}, r"columns \{\} became \{'text': 'text'\}"),
     ],
 )
-def test_with_other_settings_it_is_refused(train, tables, unfinished, changes, named):
+def test_resume_with_other_settings_is_refused(
+    train: Callable[..., Any], tables: tuple[Path, Path], unfinished: Path, changes: dict[str, Any], named: str
+) -> None:
     train(stop_at=EPOCH + 1)
     with pytest.raises(InputError, match=f"because its plan has changed: {named}.*--overwrite"):
         train(resume=True, train=tables[0], validation=tables[1], **changes)
     assert saved_steps(unfinished) == [EPOCH]
 
 
-def test_of_the_settings_only_those_that_changed_are_told(train):
+def test_the_error_names_only_the_changed_settings(train: Callable[..., Any]) -> None:
     train(stop_at=EPOCH + 1)
     with pytest.raises(InputError, match=r"learning_rate.* 0\.003 became 0\.004") as refused:
         train(resume=True, learning_rate=4e-3)
     assert "batch_size" not in str(refused.value)
 
 
-def test_other_data_or_another_task_or_model_are_refused(train, tables, unfinished, make_checkpoint, tmp_path):
+def test_resume_with_other_data_task_or_model_is_refused(
+    train: Callable[..., Any],
+    tables: tuple[Path, Path],
+    unfinished: Path,
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
     train(stop_at=EPOCH + 1)
-    other = shutil.copy(tables[0], tmp_path / "other.csv")
+    other = Path(shutil.copy(tables[0], tmp_path / "other.csv"))
     with other.open("a") as file:
         file.write("hello again,greeting\n")
     with pytest.raises(InputError, match=r"data \{'train': .* became \{'train': "):
@@ -227,7 +252,9 @@ def test_other_data_or_another_task_or_model_are_refused(train, tables, unfinish
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_model_that_changed_under_its_name_is_refused(name, train, tiny_encoder, make_checkpoint, tmp_path):
+def test_resume_with_a_model_whose_files_changed_is_refused(
+    name: str, train: Callable[..., Any], tiny_encoder: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     model = shutil.copytree(tiny_encoder, tmp_path / "model")
     train(stop_at=EPOCH + 1, model=model)
     small = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 48}
@@ -237,20 +264,26 @@ def test_a_model_that_changed_under_its_name_is_refused(name, train, tiny_encode
     assert "tokenizer" not in str(refused.value)
 
 
-def test_a_model_that_was_only_copied_over_is_the_same(train, tiny_encoder, tmp_path, uninterrupted):
+def test_resume_with_a_copied_model_is_accepted(
+    train: Callable[..., Any], tiny_encoder: Path, tmp_path: Path, uninterrupted: Callable[..., Any]
+) -> None:
     model = shutil.copytree(tiny_encoder, tmp_path / "model")
     train(stop_at=EPOCH + 1, model=model)
     shutil.copytree(tiny_encoder, model, dirs_exist_ok=True, copy_function=shutil.copyfile)
     assert_same(train(resume=True, model=model), uninterrupted())
 
 
-def test_the_same_data_under_another_name_is_the_same(train, tables, tmp_path, uninterrupted):
+def test_resume_with_moved_data_is_accepted(
+    train: Callable[..., Any], tables: tuple[Path, Path], tmp_path: Path, uninterrupted: Callable[..., Any]
+) -> None:
     train(stop_at=EPOCH + 1, train=tables[0], validation=tables[1])
     moved = shutil.copy(tables[0], tmp_path / "moved.csv")
     assert_same(train(resume=True, train=moved, validation=tables[1]), uninterrupted())
 
 
-def test_with_another_header_it_is_refused(train, tables, tmp_path):
+def test_resume_with_another_header_is_refused(
+    train: Callable[..., Any], tables: tuple[Path, Path], tmp_path: Path
+) -> None:
     file = tmp_path / "swapped.csv"
     file.write_text("".join(tables[0].read_text().splitlines(keepends=True)[1:]))
     train(stop_at=EPOCH + 1, train=file, header=["text", "label"])
@@ -258,7 +291,7 @@ def test_with_another_header_it_is_refused(train, tables, tmp_path):
         train(resume=True, train=file, header=["label", "text"])
 
 
-def test_a_finished_checkpoint_is_not_replaced_by_resume(train, output):
+def test_resume_does_not_replace_a_finished_checkpoint(train: Callable[..., Any], output: Path) -> None:
     train(epochs=1)
     before = (output / "model.safetensors").read_bytes()
     with pytest.raises(OutputExistsError, match="--overwrite"):
@@ -266,15 +299,19 @@ def test_a_finished_checkpoint_is_not_replaced_by_resume(train, output):
     assert (output / "model.safetensors").read_bytes() == before
 
 
-def test_a_training_that_replaces_a_checkpoint_can_go_on(train, output, uninterrupted):
+def test_a_training_that_overwrites_a_checkpoint_can_be_resumed(
+    train: Callable[..., Any], output: Path, uninterrupted: Callable[..., Any]
+) -> None:
     train(epochs=1, seed=8)
     before = (output / "model.safetensors").read_bytes()
     train(stop_at=EPOCH + 1, overwrite=True)
-    assert (output / "model.safetensors").read_bytes() == before, "the old one stays until the new one is whole"
+    assert (output / "model.safetensors").read_bytes() == before, (
+        "the old checkpoint stays until the new one is complete"
+    )
     assert_same(train(resume=True, overwrite=True), uninterrupted())
 
 
-def test_patience_stops_early(train, unfinished):
+def test_patience_stops_a_training_early(train: Callable[..., Any], unfinished: Path) -> None:
     run = train(epochs=20, patience=2)
     accuracies = [entry["eval_accuracy"] for entry in evaluations(run)]
     best = accuracies.index(max(accuracies))
@@ -283,17 +320,17 @@ def test_patience_stops_early(train, unfinished):
     assert not unfinished.exists()
 
 
-def test_patience_counts_on_after_a_stop(train, train_tiny):
+def test_patience_counts_evaluations_before_a_stop(train: Callable[..., Any], train_tiny: Callable[..., Any]) -> None:
     whole = train_tiny(**{**SETTINGS, "epochs": 20, "patience": 3})
     accuracies = [entry["eval_accuracy"] for entry in evaluations(whole)]
     best = accuracies.index(max(accuracies)) + 1
-    # Two evaluations that were no better have been.
+    # It stops after two of the three evaluations without a better one.
     train(stop_at=(best + 2) * EPOCH + 1, epochs=20, patience=3)
     resumed = train(resume=True, epochs=20, patience=3)
     assert len(evaluations(resumed)) == len(evaluations(whole))
 
 
-def test_more_steps_between_saves_than_there_are_save_once(train, unfinished):
+def test_a_training_shorter_than_save_steps_is_saved_once(train: Callable[..., Any], unfinished: Path) -> None:
     run = train(epochs=1, save_steps=1000)
     assert run.trainer.state.global_step == EPOCH
     assert run.report.metrics["validation"].keys() == {"accuracy", "macro_f1"}
@@ -301,13 +338,15 @@ def test_more_steps_between_saves_than_there_are_save_once(train, unfinished):
     assert not unfinished.exists()
 
 
-def weights(run):
+def weights(run: Any) -> dict[str, torch.Tensor]:
     return load_file(run.folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("task", ["text", "tokens", "pairs"])
-def test_two_batches_of_one_step_learn_as_one_of_both(train_tiny, write, task):
-    options = {"epochs": 2, "dropout": 0.0, "learning_rate": 1e-3}
+def test_accumulated_batches_learn_like_one_larger_batch(
+    train_tiny: Callable[..., Any], write: Callable[..., Path], task: str
+) -> None:
+    options: dict[str, Any] = {"epochs": 2, "dropout": 0.0, "learning_rate": 1e-3}
     if task == "tokens":
         table = write("words.conll", "".join(f"card\tB-A\n{letter}\tO\nis\tO\n\n" for letter in "abcdefghijklmnop"))
         options |= {"task": TokenClassification(), "train": table, "validation": table}
@@ -319,10 +358,10 @@ def test_two_batches_of_one_step_learn_as_one_of_both(train_tiny, write, task):
     parts = train_tiny(batch_size=4, gradient_accumulation=2, **options)
     assert parts.trainer.state.global_step == whole.trainer.state.global_step
     steps = [[entry for entry in run.report.history if "grad_norm" in entry] for run in (whole, parts)]
-    for left, right in zip(*steps, strict=True):
-        assert right["loss"] == pytest.approx(left["loss"], rel=1e-3)
-        assert right["grad_norm"] == pytest.approx(left["grad_norm"], rel=1e-2)
+    for step, accumulated in zip(*steps, strict=True):
+        assert accumulated["loss"] == pytest.approx(step["loss"], rel=1e-3)
+        assert accumulated["grad_norm"] == pytest.approx(step["grad_norm"], rel=1e-2)
     for name, tensor in weights(whole).items():
-        # A key's bias adds the same to all scores of a query, so that it has no gradient but noise.
+        # The bias of a key adds the same number to all scores of a query, so that its gradient is only noise.
         if not name.endswith("key.bias"):
             torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-3, rtol=0)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,6 @@ WRONG = {
     "max_length": [2, 0],
     "save_steps": [0],
     "patience": [0],
-    # numpy's generators take 32 bits.
     "seed": [-1, 2**32],
 }
 EDGES = {
@@ -39,55 +39,55 @@ EDGES = {
 }
 
 
-def pairs(table):
+def pairs(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
     return [(name, value) for name, values in table.items() for value in values]
 
 
 @pytest.mark.parametrize(("name", "value"), pairs(WRONG))
-def test_a_value_out_of_range_is_refused_by_name(name, value):
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"^{name} must be .*, got {value}$"):
         TrainingSettings(**{name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), pairs(EDGES))
-def test_the_edges_of_the_range_are_taken(name, value):
+def test_the_limits_of_a_range_are_accepted(name: str, value: Any) -> None:
     assert getattr(TrainingSettings(**{name: value}), name) == value
 
 
-def test_all_problems_are_listed_at_once():
+def test_all_problems_are_listed_at_once() -> None:
     with pytest.raises(InputError) as refusal:
         TrainingSettings(**{name: values[0] for name, values in WRONG.items()})
     assert [problem.split()[0] for problem in str(refusal.value).split("; ")] == list(WRONG)
 
 
-def test_every_setting_is_checked_here():
+def test_every_setting_has_a_test() -> None:
     assert EDGES.keys() == {field.name for field in dataclasses.fields(TrainingSettings)}
 
 
-def test_an_unknown_schedule_is_refused_with_the_known_ones():
+def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="one of linear, cosine, constant_with_warmup, got steps"):
         TrainingSettings(schedule="steps")
 
 
-def test_settings_come_back_from_json():
+def test_settings_survive_json() -> None:
     settings = TrainingSettings(schedule="cosine", patience=2)
     assert TrainingSettings(**json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
 
 
-def test_settings_cannot_be_given_by_position():
+def test_settings_cannot_be_given_by_position() -> None:
     with pytest.raises(TypeError):
         TrainingSettings(4)
 
 
 @pytest.mark.parametrize(("hidden", "rate"), [(768, 5e-5), (384, 2e-4), (1536, 1.25e-5), (24, 1e-3)])
-def test_narrower_encoders_learn_faster(hidden, rate):
+def test_narrower_encoders_get_a_higher_learning_rate(hidden: int, rate: float) -> None:
     assert default_learning_rate(hidden) == pytest.approx(rate)
 
 
-def test_some_tasks_learn_more_slowly():
+def test_a_task_can_lower_the_learning_rate() -> None:
     assert default_learning_rate(384, at_768=2.5e-5) == pytest.approx(1e-4)
 
 
-def test_a_learning_rate_that_was_set_is_kept():
+def test_a_learning_rate_of_the_user_is_kept() -> None:
     assert TrainingSettings(learning_rate=3e-4).with_learning_rate(1e-4).learning_rate == 3e-4
     assert TrainingSettings(epochs=7).with_learning_rate(1e-4) == TrainingSettings(epochs=7, learning_rate=1e-4)

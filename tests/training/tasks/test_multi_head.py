@@ -1,8 +1,11 @@
-"""Several heads learn together, and what they leave is one encoder in ordinary checkpoints."""
+"""Several heads are trained together. They share one encoder, and each gets an ordinary checkpoint."""
 
 import contextlib
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,38 +25,40 @@ from encort.training.tasks.token_classification import TokenClassification
 LENGTHS = {"intents": [3, 9, 4, 4, 8], "names": [5, 5, 7]}
 
 
-def drawn(epoch=0, seed=1):
+def drawn(epoch: int = 0, seed: int = 1) -> list[int]:
     sampler = HeadBatchSampler(LENGTHS, batch_size=2, seed=seed)
     sampler.set_epoch(epoch)
     assert len(list(sampler)) == len(sampler) == 10
     return list(sampler)
 
 
-def test_every_row_is_drawn_and_a_batch_is_of_one_head():
+def test_every_row_is_drawn_and_each_batch_has_one_head() -> None:
     rows = drawn()
     assert set(rows) == set(range(8))
     for start in range(0, len(rows), 2):
         assert len({row < 5 for row in rows[start : start + 2]}) == 1
 
 
-def test_the_order_is_that_of_the_seed_and_the_epoch():
+def test_seed_and_epoch_decide_the_order() -> None:
     assert drawn(epoch=1) == drawn(epoch=1)
     assert drawn(epoch=0) != drawn(epoch=1)
     assert drawn(seed=1) != drawn(seed=2)
 
 
 @pytest.fixture
-def names(write):
+def names(write: Callable[..., Path]) -> Path:
     return write("names.conll", "card\tB-THING\nmy\tO\n\nmy\tO\npin\tB-THING\n\n" * 10)
 
 
-def test_all_heads_learn_on_one_encoder(tiny_encoder, tables, names, tmp_path):
+def test_all_heads_learn_on_one_encoder(
+    tiny_encoder: Path, tables: tuple[Path, Path], names: Path, tmp_path: Path
+) -> None:
     heads = [f"intents=text-classification:{tables[0]},{tables[1]}", f"names=token-classification:{names}"]
     options = {"model": tiny_encoder, "output": tmp_path / "both", "epochs": 6, "batch-size": 4, "learning-rate": 5e-3}
     flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    found = CliRunner().invoke(group, ["train", "multi-head", "--head", heads[0], "--head", heads[1], *flags])
-    assert found.exception is None, found.exception
-    report = json.loads(found.stdout)
+    result = CliRunner().invoke(group, ["train", "multi-head", "--head", heads[0], "--head", heads[1], *flags])
+    assert result.exception is None, result.exception
+    report = json.loads(result.stdout)
     assert report["intents"]["metrics"]["validation"]["accuracy"] > 0.9
     assert report["names"]["metrics"]["validation"]["f1"] > 0.9
     first, second = (load_file(tmp_path / "both" / head / "model.safetensors") for head in ("intents", "names"))
@@ -65,7 +70,9 @@ def test_all_heads_learn_on_one_encoder(tiny_encoder, tables, names, tmp_path):
     assert not (tmp_path / "both.unfinished").exists()
 
 
-def test_the_problems_of_all_heads_are_told_at_once(tiny_encoder, write, tmp_path):
+def test_the_problems_of_all_heads_are_listed_at_once(
+    tiny_encoder: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
     table = write("bad.csv", "text,label\nhello,a\n,b\n")
     tags = write("bad.jsonl", '{"tokens": ["my"], "tags": []}\n')
     heads = {
@@ -76,7 +83,9 @@ def test_the_problems_of_all_heads_are_told_at_once(tiny_encoder, write, tmp_pat
         train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both", settings=TrainingSettings())
 
 
-def test_heads_that_cannot_share_an_encoder_are_refused(tiny_encoder, tables, tmp_path):
+def test_heads_that_cannot_share_an_encoder_are_refused(
+    tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
     intents = HeadData(task=TextClassification(), train=str(tables[0]))
     for heads, message in (
         ({"intents": intents}, "at least two"),
@@ -86,23 +95,23 @@ def test_heads_that_cannot_share_an_encoder_are_refused(tiny_encoder, tables, tm
             train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both")
 
 
-# The shell.
+# The command.
 
 
-def multi_head(*arguments):
-    """Run the command in this process; what it raises is raised."""
-    found = CliRunner().invoke(group, ["train", "multi-head", *map(str, arguments)])
-    if found.exception is not None:
-        raise found.exception
-    return json.loads(found.stdout)
+def multi_head(*arguments: Any) -> Any:
+    """Run the command in this process. Its exceptions are raised."""
+    result = CliRunner().invoke(group, ["train", "multi-head", *map(str, arguments)])
+    if result.exception is not None:
+        raise result.exception
+    return json.loads(result.stdout)
 
 
 @pytest.fixture
-def given(monkeypatch):
-    """`given(*arguments)`: the heads that the command hands on; nothing is trained."""
-    seen = {}
+def given(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, HeadData]]:
+    """Return `given(*arguments)`, the heads that the command passes on. Nothing is trained."""
+    seen: dict[str, HeadData] = {}
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         multi_head(*arguments, "--model", "m", "--output", "o")
         return seen
 
@@ -115,25 +124,25 @@ def given(monkeypatch):
 INTENTS = "intents=text-classification:hub/name:ko"
 
 
-def test_what_is_said_of_a_head_is_handed_on(given):
-    found = given(
+def test_options_of_a_head_reach_its_data(given: Callable[..., dict[str, HeadData]]) -> None:
+    heads = given(
         *("--head", f"{INTENTS},v.csv,t.csv", "--head", "names=token-classification:n.jsonl,,t.jsonl"),
         *("--column", "intents.text=said", "--column", "names.tokens=a.b=c", "--column", "intents.label=meant"),
         *("--header", "intents=id, said,meant"),
     )
-    assert list(found) == ["intents", "names"]
-    assert found["intents"] == HeadData(
-        task=found["intents"].task,
+    assert list(heads) == ["intents", "names"]
+    assert heads["intents"] == HeadData(
+        task=heads["intents"].task,
         train="hub/name:ko",
         validation="v.csv",
         test="t.csv",
         columns={"text": "said", "label": "meant"},
         header=["id", "said", "meant"],
     )
-    assert found["names"] == HeadData(
+    assert heads["names"] == HeadData(
         task=TokenClassification(), train="n.jsonl", test="t.jsonl", columns={"tokens": "a.b=c"}
     )
-    assert isinstance(found["intents"].task, TextClassification)
+    assert isinstance(heads["intents"].task, TextClassification)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +152,8 @@ def test_what_is_said_of_a_head_is_handed_on(given):
         *("a=text-classification:,v.csv", "a=text-classification:x.csv,v.csv,t.csv,more.csv"),
     ],
 )
-def test_a_head_is_a_name_a_task_and_files(head, given):
-    with pytest.raises(InputError, match=r"is not NAME=TASK:TRAIN\[,VALIDATION\[,TEST\]\], .* a task of: text-class"):
+def test_a_head_without_name_task_and_files_is_refused(head: str, given: Callable[..., dict[str, HeadData]]) -> None:
+    with pytest.raises(InputError, match=r"is not NAME=TASK:TRAIN\[,VALIDATION\[,TEST\]\], .* TASK one of: text-class"):
         given("--head", head)
 
 
@@ -159,65 +168,76 @@ def test_a_head_is_a_name_a_task_and_files(head, given):
         (["--head", INTENTS], "two --head have the same name"),
     ],
 )
-def test_what_is_of_no_head_is_refused(arguments, message, given):
+def test_options_of_an_unknown_head_are_refused(
+    arguments: Any, message: str, given: Callable[..., dict[str, HeadData]]
+) -> None:
     with pytest.raises(InputError, match=message):
         given("--head", INTENTS, *arguments)
 
 
-def test_columns_headers_and_test_splits_are_those_of_the_head(tiny_encoder, tables, names, write, tmp_path):
+def test_each_head_has_its_columns_header_and_test_split(
+    tiny_encoder: Path, tables: tuple[Path, Path], names: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
     rows = tables[1].read_text().splitlines(keepends=True)[1:]
     for split, count in (("train", 12), ("validation", 6), ("test", 9)):
         write(f"intents/{split}.csv", "".join(rows[:count]))
     tagged = names.read_text()
-    found = multi_head(
+    summary = multi_head(
         *("--head", f"intents=text-classification:{tmp_path / 'intents'}"),
         *("--header", "intents=said,meant", "--column", "intents.text=said", "--column", "intents.label=meant"),
         *("--head", f"names=token-classification:{names},{names},{write('test.conll', tagged + tagged)}"),
         *("--model", tiny_encoder, "--output", tmp_path / "both", "--epochs", 1),
     )
-    assert found["intents"]["rows"] == {"train": 12, "validation": 6, "test": 9}
-    assert found["names"]["rows"] == {"train": 20, "validation": 20, "test": 40}
+    assert summary["intents"]["rows"] == {"train": 12, "validation": 6, "test": 9}
+    assert summary["names"]["rows"] == {"train": 20, "validation": 20, "test": 40}
     for head in ("intents", "names"):
         report = json.loads((tmp_path / "both" / head / "training.json").read_text())
-        assert report["metrics"] == found[head]["metrics"]
+        assert report["metrics"] == summary[head]["metrics"]
         assert report["metrics"].keys() == {"validation", "test"}
-    # The same sentences twice over.
-    assert found["names"]["metrics"]["test"] == found["names"]["metrics"]["validation"]
+    # The test data has the same sentences twice.
+    assert summary["names"]["metrics"]["test"] == summary["names"]["metrics"]["validation"]
 
 
-# What was stopped.
+# Stop and resume.
 
 EPOCH = 18
-"""Steps of one: 15 of the intents, 3 of the names."""
+"""Steps per epoch: 15 of the intents, 3 of the names."""
 
 
 class StoppedError(Exception):
-    """In place of a training that ends in the middle."""
+    """Stops a training in the middle."""
 
 
 @pytest.fixture
-def train(tiny_encoder, tables, names, tmp_path):
-    """`train(output, stop_at=step, ...)`: ends without a word when it comes to that step."""
+def train(tiny_encoder: Path, tables: tuple[Path, Path], names: Path, tmp_path: Path) -> Any:
+    """Return `train(output, stop_at=step, ...)`, a training that stops before that step."""
     heads = {
         "intents": HeadData(task=TextClassification(), train=str(tables[0]), validation=str(tables[1])),
         "names": HeadData(task=TokenClassification(), train=str(names)),
     }
 
-    def run(output, *, stop_at=None, heads=heads, resume=False, **settings):
+    def run(
+        output: str,
+        *,
+        stop_at: int | None = None,
+        heads: Mapping[str, HeadData] = heads,
+        resume: bool = False,
+        **settings: Any,
+    ) -> Any:
         class Stop(transformers.TrainerCallback):
-            def on_step_begin(self, _args, state, _control, **_kwargs):
+            def on_step_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
                 run.steps.append(state.global_step)
                 if state.global_step == stop_at:
                     raise StoppedError
 
         run.steps = []
-        settings = TrainingSettings(**{"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "seed": 3, **settings})
+        chosen = TrainingSettings(**{"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "seed": 3, **settings})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("transformers.trainer.DEFAULT_CALLBACKS", [*transformers.trainer.DEFAULT_CALLBACKS, Stop])
             stopped = contextlib.nullcontext() if stop_at is None else pytest.raises(StoppedError)
             with stopped:
                 return train_multi_head(
-                    heads, model=tiny_encoder, output=tmp_path / output, settings=settings, resume=resume
+                    heads, model=tiny_encoder, output=tmp_path / output, settings=chosen, resume=resume
                 )
 
     run.heads = heads
@@ -227,9 +247,11 @@ def train(tiny_encoder, tables, names, tmp_path):
 @pytest.mark.parametrize(
     ("stop_at", "save_steps", "saved"),
     [(EPOCH, None, EPOCH), (2 * EPOCH + 5, None, 2 * EPOCH), (26, 7, 21)],
-    ids=["epoch", "amid", "steps"],
+    ids=["after an epoch", "within an epoch", "save steps"],
 )
-def test_wherever_it_stops_the_weights_become_the_same(stop_at, save_steps, saved, train, tmp_path):
+def test_a_resumed_training_ends_with_the_same_weights(
+    stop_at: int | None, save_steps: int | None, saved: int, train: Any, tmp_path: Path
+) -> None:
     whole = train("whole", save_steps=save_steps)
     train("both", save_steps=save_steps, stop_at=stop_at)
     assert not (tmp_path / "both").exists()
@@ -242,14 +264,14 @@ def test_wherever_it_stops_the_weights_become_the_same(stop_at, save_steps, save
         assert weights[0] == weights[1]
         assert report.metrics == whole[head].metrics
         losses = [
-            [entry["eval_loss"] for entry in each.history if "eval_loss" in entry] for each in (report, whole[head])
+            [entry["eval_loss"] for entry in run.history if "eval_loss" in entry] for run in (report, whole[head])
         ]
         assert len(losses[0]) == len(losses[1]) > 2
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert not (tmp_path / "both.unfinished").exists()
 
 
-def test_with_other_heads_it_does_not_go_on(train):
+def test_resume_with_other_heads_is_refused(train: Any) -> None:
     train("both", stop_at=EPOCH + 1)
     other = dataclasses.replace(train.heads["intents"], columns={"text": "text"})
     for heads in ({**train.heads, "intents": other}, dict(reversed(train.heads.items()))):
