@@ -1,9 +1,9 @@
-"""What is measured: `encort bench` for any bundle, a race against the peers, scripts for this project's own claims.
+"""Measure speed, memory and fidelity: of any bundle, of encort beside other systems, and for this project's decisions.
 
-Common ground: `machine` (what it was measured on), `timing` (in turn, medians, intervals), `results` (JSON).
-`encort bench`: `commands` → `bench`, from `inputs` → `eager`, `load`, `fresh`, `profile`, to `page`.
-The race: `race`, of `systems` (a file each in `peers`) on a `workload` and `models`; `tables` writes the tables of the
-documents from its results, `compare` holds two of them against each other. `gpu` races `torch_on_gpu` and checks
-`gpu_kinds`.
-`ways` and `eight_bits` print what docs/decisions quote.
+In reading order: `machine` describes the hardware and the versions, `timing` measures systems in turn and gives medians
+with intervals, `results` reads and writes results as JSON.
+
+`commands` is `encort bench`, which measures one bundle (folder `bundle`). Folder `race` races encort against the
+systems in `peers`, each in its own environment, and writes the tables of the documents. Folder `gpu` checks and times
+CUDA graphs. Folder `studies` has the scripts whose output docs/decisions quotes. Folder `results` has the results.
 """

@@ -1,4 +1,4 @@
-"""`encort bench`: what a bundle costs on this machine."""
+"""`encort bench`: measure a bundle on this machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,23 +17,23 @@ _FILE = click.Path(path_type=Path)
 @click.argument("bundle", type=_FILE)
 @click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1.")
 @click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16.")
-@click.option("--threads", type=click.IntRange(min=1), help="Cores to use; else all that this process may use.")
-@click.option("--input", "texts", type=_FILE, help="Texts to measure with; else the bundle's sample texts.")
+@click.option("--threads", type=click.IntRange(min=1), help="Cores to use; by default all that this process may use.")
+@click.option("--input", "texts", type=_FILE, help="Texts to measure with; by default the bundle's sample texts.")
 @click.option("--column", help="Column of a table of texts.")
 @click.option("--against", type=click.Choice(["eager"]), help="Measure eager PyTorch in turn.")
-@click.option("--checkpoint", help="For eager PyTorch; else what the bundle was made of.")
+@click.option("--checkpoint", help="Checkpoint for eager PyTorch; by default the one that was exported.")
 @click.option(
     "--rate",
     "rates",
     type=click.FloatRange(min=0, min_open=True),
     multiple=True,
-    help="Texts a second to offer; else some up to saturation.",
+    help="Texts per second to offer; by default several rates up to saturation.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=7, help="Of the whole workload.")
-@click.option("--profile", is_flag=True, help="Also add up where the runs' time goes, by operator.")
-@click.option("--output", "-o", type=_FILE, help="Keep the numbers as JSON.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, help="Rounds of the whole workload.")
+@click.option("--profile", is_flag=True, help="Also add up the time of each operator.")
+@click.option("--output", "-o", type=_FILE, help="Write the numbers as JSON.")
 @click.option("--html", "page", type=_FILE, help="Write a page with plots.")
-@click.option("--calibrate", is_flag=True, help="Only measure what runs cost, and keep it: loading plans by it.")
+@click.option("--calibrate", is_flag=True, help="Only measure the costs of runs and store them for later loads.")
 def bench(
     bundle: Path,
     device: "DeviceName",
@@ -50,7 +50,7 @@ def bench(
     page: Path | None,
     calibrate: bool,
 ) -> None:
-    """What BUNDLE costs on this machine: throughput, latency, load, a fresh process, memory.
+    """Measure BUNDLE on this machine: throughput, latency, load, cold start, memory.
 
     \b
     encort bench banking.bundle --against eager --html bench.html
@@ -64,7 +64,7 @@ def bench(
     if against is not None:
         require("encort bench --against eager", "export", "torch", "transformers", "safetensors")
     from encort.benchmarks.bundle.bench import measure_bundle
-    from encort.benchmarks.bundle.page import as_html, as_text
+    from encort.benchmarks.bundle.page import render_html, render_text
     from encort.benchmarks.results import save
 
     report = measure_bundle(
@@ -80,12 +80,12 @@ def bench(
         rounds=rounds,
         with_profile=profile,
     )
-    click.echo(as_text(report))
+    click.echo(render_text(report))
     if output is not None:
         save(report, output)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(as_html(report), encoding="utf-8")
+        page.write_text(render_html(report), encoding="utf-8")
 
 
 def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName") -> None:
@@ -93,4 +93,4 @@ def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName") -
 
     with load(bundle, device=device, precision=precision) as model:
         costs = model.calibrate()
-    click.echo(f"a run {1e3 * costs.run:.3f} ms, each token {1e6 * costs.token:.1f} us")
+    click.echo(f"{1e3 * costs.run:.3f} ms per run and {1e6 * costs.token:.1f} us per token")

@@ -1,4 +1,4 @@
-"""What a measurement was made on, and with."""
+"""The machine and the versions that a measurement was made with."""
 
 import datetime
 import os
@@ -13,8 +13,8 @@ from encort.runtime.common.extras import installed_versions
 from encort.runtime.engine.cores import available_cores
 
 _PACKAGES = ("encort", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "torch", "transformers")
-_WIDE = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-"""Instruction sets that decide how fast products are."""
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+"""Instruction sets that decide how fast matrix products are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,14 @@ class Machine:
     """Hardware and versions.
 
     Attributes:
-        cpu: Its name.
-        instruction_sets: Those of the processor that matter for products.
-        gpu: The one that was used; None without.
-        cores: That this process may use.
-        memory_gib: Of the machine.
-        versions: Of the installed packages that matter.
-        revision: Commit of encort, with `+changes` where the working tree has any; None outside of a checkout.
-        date: When, in UTC.
+        cpu: Name of the processor.
+        instruction_sets: Instruction sets of the processor that matter for matrix products.
+        cores: Cores that this process may use.
+        memory_gib: Memory of the machine.
+        versions: Versions of the installed packages that matter.
+        revision: Commit of encort, with `+changes` if the working tree has changes; None outside of a checkout.
+        date: Time of the measurement, in UTC.
+        gpu: Name of the GPU that was used; None without one.
     """
 
     cpu: str
@@ -45,11 +45,11 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """This one, now."""
+        """Describe this machine, now."""
         flags = cpu_flags()
         return cls(
             cpu=cpu_name(),
-            instruction_sets=[name for name in _WIDE if name in flags],
+            instruction_sets=[name for name in _INSTRUCTION_SETS if name in flags],
             cores=available_cores(),
             memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             system=platform.platform(),
@@ -63,7 +63,7 @@ class Machine:
 def _revision() -> str | None:
     here = Path(__file__).resolve().parent
     try:
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # fails where the repository is another's
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # fails in another project's repository
         commit = _git(here, "rev-parse", "--short", "HEAD")
         return f"{commit}+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,7 @@
-"""What was measured, as JSON: dated, with the machine, under benchmarks/results."""
+"""Results as JSON files, with date and machine; those of this project are in benchmarks/results.
+
+The names of the fields are those of the JSON files, so renaming one makes earlier files unreadable.
+"""
 
 import json
 import re
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from encort.benchmarks.bundle.report import BundleReport
 from encort.benchmarks.machine import Machine
 from encort.runtime.bundle.schema import from_plain
 from encort.runtime.common.errors import InputError
@@ -14,175 +18,22 @@ FOLDER = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """One way to run a workload: a precision of the bundle, or eager PyTorch.
-
-    Attributes:
-        seconds: For all texts, tokenization included, one a round.
-        cosine_mean: To eager PyTorch, as the bundle's certificate says; None for eager PyTorch itself.
-        cosine_min: The smallest.
-    """
-
-    name: str
-    seconds: list[float]
-    cosine_mean: float | None
-    cosine_min: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Of calls of one shape, one after the other, in milliseconds.
-
-    Attributes:
-        way: By its name.
-        calls: How many were timed; with few of them p99 is hardly more than the slowest.
-        texts: Of a call.
-        tokens: Of each text.
-    """
-
-    way: str
-    calls: int
-    texts: int
-    tokens: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What a service did under open-loop load.
-
-    Attributes:
-        offered: Texts a second that came.
-        served: Texts a second that were answered.
-        turned_away: Texts that the queue had no room for.
-        p50_ms: From when a text was due until its result; None if none was served.
-        queue_ms: Of it in the queue, on average.
-    """
-
-    offered: float
-    served: float
-    turned_away: int
-    p50_ms: float | None
-    p99_ms: float | None
-    queue_ms: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fresh:
-    """A new process, from its start to its first result.
-
-    Attributes:
-        way: By its name.
-        python_seconds: Until Python ran its first line.
-        import_seconds: Importing encort, numpy, onnxruntime and tokenizers; of eager PyTorch, torch and transformers.
-        load_seconds: `encort.load`: manifest, hashes, tokenizer, session.
-        first_seconds: The first text.
-        peak_mib_first: Most memory by then; None where the system does not tell.
-        peak_mib: Most memory after the whole workload.
-    """
-
-    way: str
-    python_seconds: float
-    import_seconds: float
-    load_seconds: float
-    first_seconds: float
-    peak_mib_first: float | None
-    peak_mib: float | None
-
-    @property
-    def seconds(self) -> float:
-        """From the start to the first result."""
-        return self.python_seconds + self.import_seconds + self.load_seconds + self.first_seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stages:
-    """Where the time of a workload goes on one core, in seconds.
-
-    Attributes:
-        tokenize: Texts to token ids.
-        run: In ONNX Runtime, for tokens that count.
-        padding: In ONNX Runtime, for padding, by its share of the tokens: an upper bound, since most of a graph may
-            leave it out.
-        rest: Planning, copying, results.
-    """
-
-    tokenize: float
-    run: float
-    padding: float
-    rest: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operator:
-    """One of ONNX Runtime's operators.
-
-    Attributes:
-        seconds: On one core, over the workload.
-        share: Of all operators.
-        calls: How often.
-    """
-
-    name: str
-    seconds: float
-    share: float
-    calls: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundleReport:
-    """What `encort bench` measured of one bundle.
-
-    Attributes:
-        device: That ran it.
-        precision: That latency, load, stages and fresh processes are of.
-        workload: Where the texts are from.
-        tokens: Of all texts, special ones included.
-        ways: In turn, with the same threads.
-        control: A product of numpy, in turn with them: how fast the machine was, one a round.
-        profile: None if it was not asked for.
-    """
-
-    kind: str = "bundle"
-    command: str
-    machine: Machine
-    threads: int
-    bundle: str
-    task: str
-    precision: str
-    workload: str
-    texts: int
-    tokens: int
-    ways: list[Way]
-    control: list[float]
-    latency: list[Latency]
-    load: list[Load]
-    fresh: list[Fresh]
-    stages: Stages
-    profile: list[Operator] | None
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one system of a race did.
+    """Everything that was measured of one system in a race.
 
     Attributes:
-        name: In tables.
-        key: Its peer and variant.
-        precision: Of its products.
-        versions: Of its packages.
-        seconds: For the workload, one a round; tokenization is included, but on GPUs.
-        grid: Median seconds of a call by its shape, one a round.
-        cosine_mean: Between its embeddings of the workload and those of eager PyTorch in float32.
-        cosine_min: The smallest.
-        spearman: On STS-B, in percent; None for random weights.
-        load_seconds: From the start of its process to its first embedding.
-        peak_mib: Most memory of its process.
-        error: Why it could not be measured.
+        name: Name of the system in tables.
+        key: Peer and variant, as `System.key`.
+        precision: Precision of the matrix products.
+        versions: Versions of the packages.
+        seconds: Seconds for the workload, one value per round; tokenization is included, except on GPUs.
+        grid: Median seconds of a call by its shape, one value per round.
+        cosine_mean: Mean cosine between its embeddings of the workload and those of eager PyTorch in float32.
+        cosine_min: Smallest cosine.
+        spearman: Spearman correlation on STS-B, in percent; None for random weights.
+        load_seconds: Seconds from the start of the process to its first embedding.
+        peak_mib: Peak memory of the process.
+        error: Why the system could not be measured; None if it could.
     """
 
     name: str
@@ -201,11 +52,13 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A number that decides whether results are right.
+    """A number with a bound that decides whether results are right.
 
     Attributes:
-        least: That it may be; None for any.
-        most: The same.
+        name: Meaning of the number.
+        found: The number.
+        least: Lower bound; None for none.
+        most: Upper bound; None for none.
     """
 
     name: str
@@ -214,23 +67,23 @@ class Check:
     most: float | None = None
 
     @property
-    def is_right(self) -> bool:
-        """NaN is not."""
+    def passed(self) -> bool:
+        """Whether the number is within its bounds; NaN is not."""
         return (self.least is None or self.found >= self.least) and (self.most is None or self.found <= self.most)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """One race.
+    """Result of one race.
 
     Attributes:
-        command: That ran it.
-        model: What all of them served.
-        workload: Where the texts are from.
-        tokens: Of all texts, special ones included.
-        limits: One large matrix product in each precision: `seconds` are those that the products of the workload
-            take at its speed.
-        checks: Of encort's results, beyond what the outcomes say.
+        command: Command that ran the race.
+        model: Model that all systems served.
+        workload: Source of the texts.
+        tokens: Tokens of all texts, special tokens included.
+        limits: One large matrix product in each precision. Their `seconds` are the time that all matrix products of the
+            workload would take at its speed.
+        checks: Further checks of encort's results.
     """
 
     kind: str = "race"
@@ -247,15 +100,18 @@ class Race:
 
     @property
     def file_name(self) -> str:
+        """Name of the result's file, from model, minute and machine."""
         machine = self.machine.gpu or self.machine.cpu
         model, where = (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in (self.model, machine))
         return f"race-{model}-{self.machine.date[:16].replace(':', '')}-{where}.json"
 
 
 KINDS = {"bundle": BundleReport, "race": Race}
+"""Types of results by the field `kind`."""
 
 
 def save(result: BundleReport | Race, file: Path) -> Path:
+    """Write a result, and return its file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
     return file
@@ -265,11 +121,11 @@ def read(file: Path) -> BundleReport | Race:
     """Read a result.
 
     Raises:
-        InputError: The file holds something else.
+        InputError: The file holds no result, or one of another version.
     """
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
-        found: BundleReport | Race = from_plain(KINDS[plain["kind"]], plain)
+        result: BundleReport | Race = from_plain(KINDS[plain["kind"]], plain)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} holds no result of this version's benchmarks: {error}") from error
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Seconds of things measured in turn, and what may be said of them."""
+"""Time systems in turn, and give medians with intervals of confidence."""
 
 import math
 import random
@@ -13,13 +13,12 @@ Measured = TypeVar("Measured")
 
 CONFIDENCE = 0.95
 ROUNDS = 7
-DRAWS = 2000
-"""Of the bootstrap."""
+BOOTSTRAP_DRAWS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A median over rounds, such as how many times as fast one system is as another, and its interval of confidence."""
+    """A median ratio and its interval of confidence, such as how many times as fast one system is as another."""
 
     median: float
     low: float
@@ -29,58 +28,71 @@ class Ratio:
         return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
 
 
-def in_turn(
-    ways: Mapping[str, Callable[[], Measured]], *, rounds: int, seed: int = 13, quiet: bool = False
+def measure_in_turn(
+    systems: Mapping[str, Callable[[], Measured]], *, rounds: int, seed: int = 13, quiet: bool = False
 ) -> dict[str, list[Measured]]:
-    """What each way gives, once a round; every round has all of them, in an order of its own.
+    """Measure every system once per round, in an order that is drawn for each round.
 
-    So a machine that slows down for a while slows all of them.
+    A machine that slows down for a while then slows down all systems.
 
     Args:
-        ways: By name; each measures itself.
-        quiet: Without a progress bar.
+        systems: By name; each measures itself.
+        rounds: Number of rounds.
+        seed: Seed of the orders.
+        quiet: Whether to show no progress bar.
+
+    Returns:
+        Results of each system by its name, one per round.
     """
-    order, draw = list(ways), random.Random(seed)  # noqa: S311 - no secret
-    found: dict[str, list[Measured]] = {name: [] for name in ways}
+    order, draw = list(systems), random.Random(seed)  # noqa: S311 - no secret
+    results: dict[str, list[Measured]] = {name: [] for name in systems}
     for _ in tqdm(range(rounds), desc="rounds", disable=quiet or None):
         draw.shuffle(order)
         for name in order:
-            found[name].append(ways[name]())
-    return found
+            results[name].append(systems[name]())
+    return results
 
 
-def speed(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
-    """How many times as fast as the baseline, by the ratios of each round.
+def speedup(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
+    """Return how many times as fast as the baseline a system is: the median of the ratios of the rounds.
 
-    >>> speed([1.0, 2.0, 1.0], [3.0, 6.0, 3.0])
+    >>> speedup([1.0, 2.0, 1.0], [3.0, 6.0, 3.0])
     Ratio(median=3.0, low=3.0, high=3.0)
+
+    Args:
+        seconds: Seconds of the system, one value per round.
+        baseline: Seconds of the baseline in the same rounds.
     """
-    return of_rounds([theirs / ours for ours, theirs in zip(seconds, baseline, strict=True)])
+    return median_of_rounds([theirs / ours for ours, theirs in zip(seconds, baseline, strict=True)])
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> Ratio:
-    """How many times as much the second numbers are, which come from a run of their own.
+    """Return the ratio of the medians of two separate runs, after to before.
 
-    The interval is of the ratio of medians, by the bootstrap; what differs from run to run is not in it.
+    The interval comes from the bootstrap. It does not contain what differs between two runs of the same program.
 
     >>> change([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(median=0.5, low=0.5, high=0.5)
     """
     draw = random.Random(13)  # noqa: S311 - no secret
-    medians = [[statistics.median(draw.choices(each, k=len(each))) for _ in range(DRAWS)] for each in (before, after)]
+    medians = [
+        [statistics.median(draw.choices(values, k=len(values))) for _ in range(BOOTSTRAP_DRAWS)]
+        for values in (before, after)
+    ]
     ratios = sorted(second / first for first, second in zip(*medians, strict=True))
-    outside = round(DRAWS * (1 - CONFIDENCE) / 2)
+    outside = round(BOOTSTRAP_DRAWS * (1 - CONFIDENCE) / 2)
     median = statistics.median(after) / statistics.median(before)
     return Ratio(median=median, low=ratios[outside], high=ratios[-1 - outside])
 
 
-def of_rounds(values: Sequence[float]) -> Ratio:
-    """The median, and between which of the values it lies with the confidence, whatever their distribution.
+def median_of_rounds(values: Sequence[float]) -> Ratio:
+    """Return the median, and the two values between which the true median lies with the confidence.
 
-    Of fewer than six values these are the least and the greatest, and the confidence is lower: 94 % of five, 75 % of
-    three (David and Nagaraja, Order Statistics, 7.1).
+    This holds for every distribution. With fewer than six values the interval goes from the least value to the
+    greatest, and the confidence is lower: 94 % for five values, 75 % for three (David and Nagaraja, Order Statistics,
+    7.1).
 
-    >>> of_rounds([5, 1, 4, 2, 3])
+    >>> median_of_rounds([5, 1, 4, 2, 3])
     Ratio(median=3, low=1, high=5)
     """
     ordered, count = sorted(values), len(values)

@@ -1,4 +1,4 @@
-"""`encort bench`: everything that is measured of one bundle, in one call."""
+"""Measure everything that `encort bench` reports of one bundle."""
 
 import shlex
 import statistics
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from encort.benchmarks.bundle.cold_start import fresh_eager, fresh_process
-from encort.benchmarks.bundle.inputs import Shaper, overflow_of, workload
+from encort.benchmarks.bundle.cold_start import measure_cold_start, measure_eager_cold_start
+from encort.benchmarks.bundle.inputs import TextCutter, serving_overflow, workload
 from encort.benchmarks.bundle.load import measure_load
 from encort.benchmarks.bundle.profile import profile
+from encort.benchmarks.bundle.report import BundleReport, ColdStart, Latency, Stages, Throughput
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.results import BundleReport, Fresh, Latency, Stages, Way
-from encort.benchmarks.timing import ROUNDS, in_turn
+from encort.benchmarks.timing import ROUNDS, measure_in_turn
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import PORTABLE, Device, Precision
 from encort.runtime.common.errors import InputError
@@ -27,17 +27,19 @@ from encort.runtime.options import DeviceName, PrecisionName
 from encort.runtime.text.token_batch import Text
 
 EAGER = "eager PyTorch"
-LENGTHS = (8, 32, 128)
-"""Tokens of a text, beside the bundle's limit."""
-CALL_TEXTS = (1, 8, 32)
+TEXT_TOKENS = (8, 32, 128)
+"""Tokens per text in timed calls; the bundle's limit is added."""
+TEXTS_PER_CALL = (1, 8, 32)
 CALLS = (5, 200)
-"""Least and most calls of a shape; as many as there is time for."""
+"""Least and most calls of one shape; within these, as many as `CALLS_SECONDS` allows."""
 CALLS_SECONDS = 2.0
 LOAD_SHARES = (0.25, 0.5, 0.75, 0.9, 1.1)
-"""Rates that are offered, as parts of what the bundle does of the workload at once."""
+"""Offered rates, as shares of the throughput of the whole workload."""
 LOAD_SECONDS = 5.0
-FRESH = 5
-_CONTROL = 1024
+COLD_STARTS = 5
+_CONTROL = "control"
+_CONTROL_SIZE = 1024
+"""Rows and columns of the matrices of the control."""
 
 Run = Callable[[Sequence[Text]], object]
 
@@ -59,40 +61,37 @@ def measure_bundle(
     """Measure a bundle on this machine.
 
     Args:
-        folder: The bundle.
+        folder: Folder of the bundle.
         device: See `encort.load`.
-        precision: Of load, stages and operators; the others are measured of every precision that runs here.
+        precision: Precision for load, stages and operators; the rest is measured with every precision that runs here.
         threads: Cores to use; None takes all that the process may use.
-        texts_file: Texts to measure with; None puts the bundle's sample texts together.
-        column: Of a table of texts.
-        eager: Measure eager PyTorch as well.
-        checkpoint: For it; None takes what the bundle was made of.
-        rates: Texts a second to offer; none takes some up to saturation.
-        rounds: Of the workload.
-        with_profile: Also find where the runs' time goes.
+        texts_file: Texts to measure with; None takes the bundle's sample texts.
+        column: Column of a table of texts.
+        eager: Whether to measure eager PyTorch too.
+        checkpoint: Checkpoint for eager PyTorch; None takes the one that was exported.
+        rates: Texts per second to offer; none takes some up to saturation.
+        rounds: Rounds of the whole workload.
+        with_profile: Whether to add up the time of each operator.
 
     Raises:
-        EncortError: See `encort.load`; or there are no texts.
-        InputError: Operators, or eager PyTorch, beside a GPU.
+        EncortError: The bundle cannot be loaded, see `encort.load`.
+        InputError: There are no texts, or operators or eager PyTorch were requested on a GPU.
     """
     if (with_profile or eager) and device.startswith(Device.CUDA):
         raise InputError("operators and eager PyTorch are measured on CPUs: leave --profile and --against out")
     bundle, threads = Bundle.open(folder), available_cores() if threads is None else threads
     texts = workload(bundle, texts_file, column)
-    with ExitStack() as opened:
-        model, models = _load_all(opened, bundle, device, precision, threads)
-        ways: dict[str, Run] = {name: each.predict for name, each in models.items()}
+    with ExitStack() as stack:
+        model, models = _load_all(stack, bundle, device, precision, threads)
+        systems: dict[str, Run] = {name: loaded.predict for name, loaded in models.items()}
         if eager:
             from encort.benchmarks.bundle.torch_baseline import Eager
 
-            ways[EAGER] = Eager(bundle, checkpoint, threads=threads)
-        for run in ways.values():
-            run(texts)
-        seconds = in_turn(
-            {name: partial(_seconds, run, texts) for name, run in ways.items()} | {"": _control}, rounds=rounds
-        )
-        best = statistics.median(seconds[_name(model)])
-        rates = rates or [share * len(texts) / best for share in LOAD_SHARES]
+            systems[EAGER] = Eager(bundle, checkpoint, threads=threads)
+        seconds = _time_workload(systems, texts, rounds=rounds)
+        texts_per_second = len(texts) / statistics.median(seconds[_name(model)])
+        cold_starts = _measure_cold_starts(folder, device, models, threads, texts, eager=eager, checkpoint=checkpoint)
+        rates = rates or [share * texts_per_second for share in LOAD_SHARES]
         return BundleReport(
             command=shlex.join(["encort", *sys.argv[1:]]),
             machine=Machine.here(),
@@ -103,57 +102,65 @@ def measure_bundle(
             precision=str(model.variant.precision),
             workload="the bundle's sample texts" if texts_file is None else texts_file.name,
             texts=len(texts),
-            tokens=int(model.tokenize(texts, overflow=overflow_of(bundle)).tokens_of_texts.sum()),
-            ways=[_way(models, name, seconds[name]) for name in ways],
-            control=seconds[""],
-            latency=list(_latency(ways, Shaper(bundle, texts))),
+            tokens=int(model.tokenize(texts, overflow=serving_overflow(bundle)).tokens_per_text.sum()),
+            ways=[_throughput(models, name, seconds[name]) for name in systems],
+            control=seconds[_CONTROL],
+            latency=list(_measure_latency(systems, TextCutter(bundle, texts))),
             load=[measure_load(model, texts, rate=rate, seconds=LOAD_SECONDS) for rate in rates],
-            fresh=list(_fresh(folder, device, models, threads, texts, eager=eager, checkpoint=checkpoint)),
-            stages=_stages(folder, device, model.variant.precision, texts),
+            fresh=list(cold_starts),
+            stages=_measure_stages(folder, device, model.variant.precision, texts),
             profile=profile(bundle, model.variant, texts) if with_profile else None,
         )
 
 
 def _load_all(
-    opened: ExitStack, bundle: Bundle, device: DeviceName, precision: PrecisionName | Precision, threads: int
+    stack: ExitStack, bundle: Bundle, device: DeviceName, precision: PrecisionName | Precision, threads: int
 ) -> tuple[Model, dict[str, Model]]:
-    """The model that was asked for, and all precisions that its device runs, by their names; it comes first."""
-    model = opened.enter_context(load(bundle.folder, device=device, precision=precision, threads=threads))
-    others = dict.fromkeys(
+    """Load the requested model and one for each other precision of its device; return it, and all of them by name."""
+    model = stack.enter_context(load(bundle.folder, device=device, precision=precision, threads=threads))
+    precisions = dict.fromkeys(
         variant.precision
         for variant in bundle.manifest.variants
         if variant.device is model.variant.device and variant.name != PORTABLE and runs_here(variant)
     )
     models = [model]
     models += [
-        opened.enter_context(load(bundle.folder, device=device, precision=each, threads=threads))
-        for each in others
-        if each != model.variant.precision
+        stack.enter_context(load(bundle.folder, device=device, precision=other, threads=threads))
+        for other in precisions
+        if other != model.variant.precision
     ]
-    for each in models:
-        each.warm_up()
-    return model, {_name(each): each for each in models}
+    for loaded in models:
+        loaded.warm_up()
+    return model, {_name(loaded): loaded for loaded in models}
 
 
 def _name(model: Model) -> str:
     return f"encort {model.variant.precision}"
 
 
+def _time_workload(systems: Mapping[str, Run], texts: Sequence[Text], *, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of all systems and of the control, one value per round, after a warm-up."""
+    for run in systems.values():
+        run(texts)
+    timed = {name: partial(_seconds, run, texts) for name, run in systems.items()}
+    return measure_in_turn(timed | {_CONTROL: _time_control}, rounds=rounds)
+
+
 def _seconds(run: Run, texts: Sequence[Text]) -> float:
-    begin = time.perf_counter()
+    start = time.perf_counter()
     run(texts)
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
-def _control() -> float:
-    matrix = np.ones((_CONTROL, _CONTROL), np.float32)
+def _time_control() -> float:
+    matrix = np.ones((_CONTROL_SIZE, _CONTROL_SIZE), np.float32)
     return statistics.median(_seconds(lambda _: matrix @ matrix, []) for _ in range(9))
 
 
-def _way(models: Mapping[str, Model], name: str, seconds: list[float]) -> Way:
-    """With what the certificate of the variant says."""
+def _throughput(models: Mapping[str, Model], name: str, seconds: list[float]) -> Throughput:
+    """Add the cosines from the certificate of the variant."""
     fidelity = models[name].variant.fidelity if name in models else None
-    return Way(
+    return Throughput(
         name=name,
         seconds=seconds,
         cosine_mean=None if fidelity is None else fidelity.mean_cosine,
@@ -161,43 +168,46 @@ def _way(models: Mapping[str, Model], name: str, seconds: list[float]) -> Way:
     )
 
 
-def _latency(ways: Mapping[str, Run], shaper: Shaper) -> Iterator[Latency]:
-    for texts in CALL_TEXTS:
-        for length in sorted({min(length, shaper.limit) for length in (*LENGTHS, shaper.limit)}):
-            call = [shaper(length)] * texts
-            for name, run in ways.items():
-                yield _of_calls(name, texts, shaper.tokens(call[0]), _calls(run, call))
+def _measure_latency(systems: Mapping[str, Run], cutter: TextCutter) -> Iterator[Latency]:
+    for texts in TEXTS_PER_CALL:
+        for tokens in sorted({min(tokens, cutter.limit) for tokens in (*TEXT_TOKENS, cutter.limit)}):
+            call = [cutter.cut(tokens)] * texts
+            for name, run in systems.items():
+                yield _latency(name, texts, cutter.count_tokens(call[0]), _time_calls(run, call))
 
 
-def _calls(run: Run, call: Sequence[Text]) -> list[float]:
-    """Seconds of calls one after the other, when a first one has been made."""
-    once = _seconds(run, call)
+def _time_calls(run: Run, call: Sequence[Text]) -> list[float]:
+    """Return the seconds of calls that were made one after the other, after a first one that is not counted."""
+    first = _seconds(run, call)
     least, most = CALLS
-    return [_seconds(run, call) for _ in range(min(most, max(least, int(CALLS_SECONDS / once))))]
+    return [_seconds(run, call) for _ in range(min(most, max(least, int(CALLS_SECONDS / first))))]
 
 
-def _of_calls(way: str, texts: int, tokens: int, seconds: Sequence[float]) -> Latency:
-    p50, p90, p99, most = (1e3 * np.percentile(seconds, [50, 90, 99, 100])).tolist()
+def _latency(system: str, texts: int, tokens: int, seconds: Sequence[float]) -> Latency:
+    p50, p90, p99, slowest = (1e3 * np.percentile(seconds, [50, 90, 99, 100])).tolist()
     return Latency(
-        way=way, calls=len(seconds), texts=texts, tokens=tokens, p50_ms=p50, p90_ms=p90, p99_ms=p99, max_ms=most
+        way=system, calls=len(seconds), texts=texts, tokens=tokens, p50_ms=p50, p90_ms=p90, p99_ms=p99, max_ms=slowest
     )
 
 
-def _stages(folder: Path, device: DeviceName, precision: PrecisionName | Precision, texts: Sequence[Text]) -> Stages:
-    """On one core, where nothing happens beside anything else."""
+def _measure_stages(
+    folder: Path, device: DeviceName, precision: PrecisionName | Precision, texts: Sequence[Text]
+) -> Stages:
+    """Measure on one core, where the stages do not overlap."""
     with load(folder, device=device, precision=precision, threads=1) as model:
         model.warm_up()
         before = model.stats()
-        took = _seconds(model.predict, texts)
+        total = _seconds(model.predict, texts)
         after = model.stats()
     run = after.run_seconds.sum - before.run_seconds.sum
     tokenize = after.tokenize_seconds.sum - before.tokenize_seconds.sum
     tokens, padding = after.tokens - before.tokens, after.padding - before.padding
-    wasted = run * padding / max(1, tokens + padding)
-    return Stages(tokenize=tokenize, run=run - wasted, padding=wasted, rest=max(0.0, took - run - tokenize))
+    padding_seconds = run * padding / max(1, tokens + padding)
+    rest = max(0.0, total - run - tokenize)
+    return Stages(tokenize=tokenize, run=run - padding_seconds, padding=padding_seconds, rest=rest)
 
 
-def _fresh(
+def _measure_cold_starts(
     folder: Path,
     device: DeviceName,
     models: Mapping[str, Model],
@@ -206,9 +216,9 @@ def _fresh(
     *,
     eager: bool,
     checkpoint: str | None,
-) -> Iterator[Fresh]:
-    for _ in range(FRESH):
+) -> Iterator[ColdStart]:
+    for _ in range(COLD_STARTS):
         for model in models.values():
-            yield fresh_process(folder, device, str(model.variant.precision), threads, texts)
+            yield measure_cold_start(folder, device, str(model.variant.precision), threads, texts)
         if eager:
-            yield fresh_eager(folder, checkpoint, threads, texts, name=EAGER)
+            yield measure_eager_cold_start(folder, checkpoint, threads, texts, name=EAGER)

@@ -1,4 +1,4 @@
-"""What a process pays that serves one text and ends: from its start to its first result, and how much memory."""
+"""Time and memory of a process that serves one text and ends: from its start to its first result."""
 
 import json
 import os
@@ -8,72 +8,89 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from encort.benchmarks.results import Fresh
+from encort.benchmarks.bundle.report import ColdStart
 from encort.runtime.common.errors import EncortError
 from encort.runtime.text.token_batch import Text
 
 _SCRIPT = """
 import json, pathlib, sys, time
-begin = time.time()
+started = time.time()
 {imports}
 imported = time.time()
-asked = json.load(sys.stdin)
-texts = [tuple(text) if isinstance(text, list) else text for text in asked.pop("texts")]
+request = json.load(sys.stdin)
+texts = [tuple(text) if isinstance(text, list) else text for text in request.pop("texts")]
 {load}
 loaded = time.time()
 run(texts[:1])
 first = time.time()
-def memory():
+def peak_mib():
     status = pathlib.Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
-at_first = memory()
+peak_mib_first = peak_mib()
 run(texts)
-print(json.dumps([begin, imported, loaded, first, at_first, memory()]))
+print(json.dumps([started, imported, loaded, first, peak_mib_first, peak_mib()]))
 """
-_OURS = {
+_ENCORT = {
     "imports": "from encort.runtime.model import load",
-    "load": 'run = load(asked.pop("bundle"), **asked).predict',
+    "load": 'run = load(request.pop("bundle"), **request).predict',
 }
 _EAGER = {
     "imports": (
         "from encort.benchmarks.bundle.torch_baseline import Eager\nfrom encort.runtime.bundle.bundle import Bundle"
     ),
-    "load": 'run = Eager(Bundle.open(asked.pop("bundle")), **asked)',
+    "load": 'run = Eager(Bundle.open(request.pop("bundle")), **request)',
 }
 
 
-def fresh_process(bundle: Path, device: str, precision: str, threads: int, texts: Sequence[Text]) -> Fresh:
-    """Start Python, load the bundle, run the first text; then all of them, to see how much memory they take."""
-    asked = {"bundle": str(bundle), "device": device, "precision": precision, "threads": threads, "texts": texts}
-    return _measured(_SCRIPT.format(**_OURS), asked, f"encort {precision}")
+def measure_cold_start(bundle: Path, device: str, precision: str, threads: int, texts: Sequence[Text]) -> ColdStart:
+    """Start Python, load the bundle and run the first text; then run all texts, to measure the peak memory.
+
+    Raises:
+        EncortError: The process failed.
+    """
+    request = {"bundle": str(bundle), "device": device, "precision": precision, "threads": threads, "texts": texts}
+    return _run(_SCRIPT.format(**_ENCORT), request, f"encort {precision}")
 
 
-def fresh_eager(bundle: Path, checkpoint: str | None, threads: int, texts: Sequence[Text], *, name: str) -> Fresh:
-    """The same of eager PyTorch."""
-    asked = {"bundle": str(bundle), "checkpoint": checkpoint, "threads": threads, "texts": texts}
-    return _measured(_SCRIPT.format(**_EAGER), asked, name)
+def measure_eager_cold_start(
+    bundle: Path, checkpoint: str | None, threads: int, texts: Sequence[Text], *, name: str
+) -> ColdStart:
+    """Start Python, load the checkpoint in eager PyTorch, and run the texts as `measure_cold_start` does.
+
+    Args:
+        bundle: Bundle whose tokenizer is used.
+        checkpoint: Folder or hub id; None takes the checkpoint that was exported.
+        threads: Threads of PyTorch.
+        texts: All texts of the workload.
+        name: Name of the system in the result.
+
+    Raises:
+        EncortError: The process failed.
+    """
+    request = {"bundle": str(bundle), "checkpoint": checkpoint, "threads": threads, "texts": texts}
+    return _run(_SCRIPT.format(**_EAGER), request, name)
 
 
-def _measured(script: str, asked: object, way: str) -> Fresh:
+def _run(script: str, request: object, system: str) -> ColdStart:
     start = time.time()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script],
-        input=json.dumps(asked),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     )
-    if done.returncode != 0:
-        raise EncortError(f"a new process failed that loads {way}: {done.stderr.strip().splitlines()[-1]}")
-    begin, imported, loaded, first, at_first, at_end = json.loads(done.stdout.splitlines()[-1])
-    return Fresh(
-        way=way,
-        python_seconds=begin - start,
-        import_seconds=imported - begin,
+    if process.returncode != 0:
+        raise EncortError(f"the process that loads {system} failed: {process.stderr.strip().splitlines()[-1]}")
+    started, imported, loaded, first, peak_mib_first, peak_mib = json.loads(process.stdout.splitlines()[-1])
+    return ColdStart(
+        way=system,
+        python_seconds=started - start,
+        import_seconds=imported - started,
         load_seconds=loaded - imported,
         first_seconds=first - loaded,
-        peak_mib_first=at_first,
-        peak_mib=at_end,
+        peak_mib_first=peak_mib_first,
+        peak_mib=peak_mib,
     )

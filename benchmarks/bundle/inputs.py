@@ -1,4 +1,4 @@
-"""What `encort bench` feeds a bundle: the user's texts, or the bundle's own sample texts put together."""
+"""Texts for `encort bench`: the user's, or longer ones made from the bundle's sample texts."""
 
 import random
 from collections.abc import Sequence
@@ -13,21 +13,22 @@ from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
 from encort.runtime.verification.golden import Golden
 
-_TOGETHER = 8
-"""Most sample texts that are put together."""
-_SHORT = 8
-"""So many of the shortest stand first in pairs, as questions do."""
+_MAX_JOINED = 8
+"""Most sample texts that are joined to one text."""
+_FIRST_TEXTS = 8
+"""Number of the shortest sample texts; they come first in pairs, as questions do."""
 
 
 def workload(bundle: Bundle, file: Path | None = None, column: str | None = None) -> list[Text]:
-    """Texts of mixed length, or pairs where the bundle reads pairs.
+    """Return texts of mixed length, or pairs if the bundle reads pairs.
 
     Args:
-        file: Of the user's; None puts neighbours among the bundle's sample texts together, from one to eight.
-        column: Of a table.
+        bundle: Bundle to measure.
+        file: The user's texts; None joins one to eight neighbours among the bundle's sample texts.
+        column: Column of a table.
 
     Raises:
-        InputError: There are none in the file.
+        InputError: The file has no texts.
     """
     if file is not None:
         texts = [text for text in read_texts((), file, column) if "".join(text).strip()]
@@ -37,19 +38,19 @@ def workload(bundle: Bundle, file: Path | None = None, column: str | None = None
     samples = Golden.load(bundle.path(GOLDEN_FILE)).texts
     parts = list(dict.fromkeys(part for text in samples for part in ((text,) if isinstance(text, str) else text)))
     joined = [
-        " ".join(parts[first : first + count])
-        for count in range(1, _TOGETHER + 1)
-        for first in range(len(parts) - count + 1)
+        " ".join(parts[start : start + count])
+        for count in range(1, _MAX_JOINED + 1)
+        for start in range(len(parts) - count + 1)
     ]
     random.Random(13).shuffle(joined)  # noqa: S311 - no secret
     if not _reads_pairs(bundle):
         return [*joined]
-    short = sorted(parts, key=len)[:_SHORT]
-    return [(short[index % len(short)], text) for index, text in enumerate(joined)]
+    shortest = sorted(parts, key=len)[:_FIRST_TEXTS]
+    return [(shortest[index % len(shortest)], text) for index, text in enumerate(joined)]
 
 
-def overflow_of(bundle: Bundle) -> Overflow:
-    """What becomes of texts over the limit when a bundle is served."""
+def serving_overflow(bundle: Bundle) -> Overflow:
+    """Return what serving does with texts over the limit: windows for questions, truncation otherwise."""
     return "window" if bundle.manifest.task is Task.QUESTION_ANSWERING else "truncate"
 
 
@@ -58,32 +59,39 @@ def _reads_pairs(bundle: Bundle) -> bool:
     return bundle.manifest.task in tasks or any(variant.reads_reversed for variant in bundle.manifest.variants)
 
 
-class Shaper:
-    """Cuts texts to a number of tokens."""
+class TextCutter:
+    """Makes texts with a given number of tokens.
+
+    Attributes:
+        limit: Most tokens of a text.
+    """
 
     def __init__(self, bundle: Bundle, texts: Sequence[Text]) -> None:
-        """Take texts to cut from; of a pair the second is cut."""
+        """Join the texts, to cut from; the first text of every pair stays whole."""
         self.limit = bundle.manifest.max_length
         self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=self.limit)
-        firsts = [text[0] for text in texts if isinstance(text, tuple)]
-        self._first = min(firsts, key=len) if firsts else None
+        first_texts = [text[0] for text in texts if isinstance(text, tuple)]
+        self._first_text = min(first_texts, key=len) if first_texts else None
         words = " ".join(text if isinstance(text, str) else text[1] for text in texts)
         while len(words.split()) < 2 * self.limit:
             words = f"{words} {words}"
         self._words = words
 
-    def __call__(self, tokens: int) -> Text:
-        """The shortest beginning of all texts that has so many tokens or more."""
+    def cut(self, tokens: int) -> Text:
+        """Return the shortest beginning of the joined texts that has at least this many tokens."""
         low, high = 1, len(self._words)
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.tokens(self._cut(middle)) >= tokens else (middle + 1, high)
-        return self._cut(low)
+            if self.count_tokens(self._beginning(middle)) >= tokens:
+                high = middle
+            else:
+                low = middle + 1
+        return self._beginning(low)
 
-    def tokens(self, text: Text) -> int:
-        """Of a text, special ones included, at most the limit."""
+    def count_tokens(self, text: Text) -> int:
+        """Return the number of tokens of a text, special tokens included, at most the limit."""
         return int(self._tokenizer([text]).lengths[0])
 
-    def _cut(self, characters: int) -> Text:
+    def _beginning(self, characters: int) -> Text:
         words = self._words[:characters]
-        return words if self._first is None else (self._first, words)
+        return words if self._first_text is None else (self._first_text, words)

@@ -1,4 +1,4 @@
-"""What `encort bench` measured as text for a terminal, and as one HTML page that needs nothing beside it."""
+"""Format a report of `encort bench` as text for a terminal, or as one HTML page that needs no other file."""
 
 import html
 import io
@@ -11,18 +11,18 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from encort.benchmarks.bundle.bench import EAGER
-from encort.benchmarks.results import BundleReport
-from encort.benchmarks.timing import speed
+from encort.benchmarks.bundle.report import BundleReport
+from encort.benchmarks.timing import speedup
 
 Cells = Sequence[str]
 Table = tuple[str, list[str], list[list[str]]]
 """Title, header, rows."""
 
 
-def as_text(report: BundleReport) -> str:
-    """Tables for a terminal."""
+def render_text(report: BundleReport) -> str:
+    """Return tables for a terminal."""
     parts = [_about(report)]
-    for title, header, rows in tables(report):
+    for title, header, rows in build_tables(report):
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         lines = [
             "  ".join(cell.rjust(width) if index else cell.ljust(width) for index, (cell, width) in enumerate(cells))
@@ -32,17 +32,17 @@ def as_text(report: BundleReport) -> str:
     return "\n".join(parts)
 
 
-def as_html(report: BundleReport) -> str:
-    """One page with the tables and plots; its pictures are in it."""
+def render_html(report: BundleReport) -> str:
+    """Return a page with the tables and the plots, which are inside it as SVG."""
     plots = "".join(f"<figure>{plot}</figure>" for plot in _plots(report))
-    body = "".join(map(_html_table, tables(report)))
+    body = "".join(map(_html_table, build_tables(report)))
     return _PAGE.format(title=_plain(f"encort bench {report.bundle}"), about=_plain(_about(report)), body=plots + body)
 
 
-def tables(report: BundleReport) -> list[Table]:
-    """All that was measured."""
-    found = [_throughput(report), _latency(report), _load(report), _fresh(report), _stages(report)]
-    return found if report.profile is None else [*found, _profile(report)]
+def build_tables(report: BundleReport) -> list[Table]:
+    """Return one table for each part of the report."""
+    tables = [_throughput(report), _latency(report), _load(report), _cold_start(report), _stages(report)]
+    return tables if report.profile is None else [*tables, _profile(report)]
 
 
 def _about(report: BundleReport) -> str:
@@ -55,132 +55,141 @@ def _about(report: BundleReport) -> str:
 
 
 def _throughput(report: BundleReport) -> Table:
-    eager = next((way.seconds for way in report.ways if way.name == EAGER), None)
+    eager = next((system.seconds for system in report.ways if system.name == EAGER), None)
     rows = [
         [
-            way.name,
-            f"{statistics.median(way.seconds):.3f}",
-            f"{report.texts / statistics.median(way.seconds):,.0f}",
-            f"{report.tokens / statistics.median(way.seconds):,.0f}",
-            "" if eager is None else str(speed(way.seconds, eager)),
-            "" if way.cosine_mean is None else f"{way.cosine_mean:.5f} / {way.cosine_min:.4f}",
+            system.name,
+            f"{statistics.median(system.seconds):.3f}",
+            f"{report.texts / statistics.median(system.seconds):,.0f}",
+            f"{report.tokens / statistics.median(system.seconds):,.0f}",
+            "" if eager is None else str(speedup(system.seconds, eager)),
+            "" if system.cosine_mean is None else f"{system.cosine_mean:.5f} / {system.cosine_min:.4f}",
         ]
-        for way in report.ways
+        for system in report.ways
     ]
-    title = f"{report.texts} texts, {report.tokens} tokens of {report.workload}; medians of rounds in turn"
-    return title, ["way", "seconds", "texts/s", "tokens/s", f"speed to {EAGER}", "cosine, mean / least"], rows
+    title = (
+        f"Throughput: {report.texts} texts, {report.tokens} tokens ({report.workload}); "
+        f"medians of {len(report.control)} rounds, systems in turn"
+    )
+    return title, ["system", "seconds", "texts/s", "tokens/s", f"speedup to {EAGER}", "cosine, mean / min"], rows
 
 
 def _latency(report: BundleReport) -> Table:
     rows = [
         [
-            each.way,
-            f"{each.texts} x {each.tokens}",
-            *(_two(value) for value in (each.p50_ms, each.p90_ms, each.p99_ms, each.max_ms)),
-            str(each.calls),
+            latency.way,
+            f"{latency.texts} x {latency.tokens}",
+            *(_decimals(value) for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms)),
+            str(latency.calls),
         ]
-        for each in report.latency
+        for latency in report.latency
     ]
-    return "Latency of a call, ms", ["way", "texts x tokens", "p50", "p90", "p99", "max", "calls"], rows
+    return "Latency per call, ms", ["system", "texts x tokens", "p50", "p90", "p99", "max", "calls"], rows
 
 
 def _load(report: BundleReport) -> Table:
     rows = [
         [
-            f"{each.offered:.0f}",
-            f"{each.served:.0f}",
-            str(each.turned_away),
-            *(_two(value) for value in (each.p50_ms, each.p99_ms, each.queue_ms)),
+            f"{load.offered:.0f}",
+            f"{load.served:.0f}",
+            str(load.turned_away),
+            *(_decimals(value) for value in (load.p50_ms, load.p99_ms, load.queue_ms)),
         ]
-        for each in report.load
+        for load in report.load
     ]
-    header = ["texts/s offered", "served", "turned away", "p50 ms", "p99 ms", "of it in the queue, mean ms"]
+    header = ["texts/s offered", "served", "refused", "p50 ms", "p99 ms", "mean ms in the queue"]
     return f"Open-loop load, Poisson arrivals, {report.precision}", header, rows
 
 
-def _fresh(report: BundleReport) -> Table:
+def _cold_start(report: BundleReport) -> Table:
     names = ("python_seconds", "import_seconds", "load_seconds", "first_seconds", "seconds")
     rows = []
-    for way in dict.fromkeys(each.way for each in report.fresh):
-        runs = [each for each in report.fresh if each.way == way]
-        medians = [statistics.median(getattr(each, name) for each in runs) for name in names]
-        memory = (runs[0].peak_mib_first, runs[0].peak_mib)
-        rows.append([way, *map(_two, medians), *("" if mib is None else f"{mib:.0f}" for mib in memory)])
-    header = ["way", "Python starts", "imports", "load", "first text", "all", "peak MiB then", "after the workload"]
-    return "A fresh process, seconds", header, rows
+    for system in dict.fromkeys(start.way for start in report.fresh):
+        starts = [start for start in report.fresh if start.way == system]
+        medians = [statistics.median(getattr(start, name) for start in starts) for name in names]
+        memory = (starts[0].peak_mib_first, starts[0].peak_mib)
+        rows.append([system, *map(_decimals, medians), *("" if mib is None else f"{mib:.0f}" for mib in memory)])
+    header = ["system", "start Python", "imports", "load", "first text", "total", "peak MiB", "peak MiB, all texts"]
+    return "Cold start of a process, seconds", header, rows
 
 
-def _two(value: float | None) -> str:
+def _decimals(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
 def _stages(report: BundleReport) -> Table:
     stages = report.stages
-    parts = {"tokenize": stages.tokenize, "run": stages.run, "padding, at most": stages.padding, "rest": stages.rest}
+    parts = {"tokenize": stages.tokenize, "run": stages.run, "padding (at most)": stages.padding, "rest": stages.rest}
     total = sum(parts.values())
     rows = [[name, f"{value:.3f}", f"{100 * value / total:.1f} %"] for name, value in parts.items()]
-    return f"Where the time of the workload goes, {report.precision}, one core", ["stage", "seconds", "share"], rows
+    return f"Time of the workload by stage, {report.precision}, one core", ["stage", "seconds", "share"], rows
 
 
 def _profile(report: BundleReport) -> Table:
     rows = [
-        [each.name, f"{each.seconds:.3f}", f"{100 * each.share:.1f} %", str(each.calls)]
-        for each in report.profile or ()
+        [operator.name, f"{operator.seconds:.3f}", f"{100 * operator.share:.1f} %", str(operator.calls)]
+        for operator in report.profile or ()
     ]
-    return "Where a run's time goes, one core", ["operator", "seconds", "share", "calls"], rows
+    return "Time of the runs by operator, one core", ["operator", "seconds", "share", "calls"], rows
 
 
 def _plots(report: BundleReport) -> Iterator[str]:
-    with _figure() as (axes, picture):
-        for name in dict.fromkeys(each.way for each in report.latency):
-            single = [each for each in report.latency if each.way == name and each.texts == 1]
-            axes.plot([each.tokens for each in single], [each.p50_ms for each in single], marker="o", label=name)
-        axes.set(xlabel="tokens of one text", ylabel="p50, ms", yscale="log", title="Latency by length")
-        axes.legend()
-    yield picture.getvalue()
-    served = [each for each in report.load if each.p50_ms is not None]
-    with _figure() as (axes, picture):
-        for name in ("p50_ms", "p99_ms", "queue_ms"):
-            values = [getattr(each, name) for each in served]
-            label = {"queue_ms": "in the queue, mean"}.get(name, name.removesuffix("_ms"))
-            axes.plot([each.offered for each in served], values, marker="o", label=label)
-        axes.set(xlabel="texts a second offered", ylabel="ms", yscale="log", title="Latency under open-loop load")
-        axes.legend()
-    yield picture.getvalue()
-    with _figure() as (axes, picture):
-        left = 0.0
-        for name, milliseconds in _time_of_a_text(report).items():
-            axes.barh(["a text"], [milliseconds], left=left, label=name)
-            left += milliseconds
-        axes.set(xlabel="ms, mean", title="Where the time of a text goes: one core, and the queue of the service")
-        axes.legend()
-    yield picture.getvalue()
-    with _figure() as (axes, picture):
-        for way in report.ways:
-            if way.name == EAGER or way.cosine_mean is not None:
-                texts_a_second = report.texts / statistics.median(way.seconds)
-                axes.scatter([texts_a_second], [way.cosine_mean or 1.0], label=way.name)
-        axes.set(xlabel="texts a second", ylabel="mean cosine to eager PyTorch", title="Speed against fidelity")
-        axes.legend()
-    yield picture.getvalue()
+    """Yield the plots as SVG."""
+    for plot in (_plot_latency, _plot_load, _plot_stages, _plot_fidelity):
+        with _figure() as (axes, picture):
+            plot(axes, report)
+            axes.legend()
+        yield picture.getvalue()
 
 
-def _time_of_a_text(report: BundleReport) -> dict[str, float]:
-    """In milliseconds: on one core, and the queue at the highest rate that the service keeps up with."""
+def _plot_latency(axes: Any, report: BundleReport) -> None:
+    for system in dict.fromkeys(latency.way for latency in report.latency):
+        single = [latency for latency in report.latency if latency.way == system and latency.texts == 1]
+        tokens, p50s = [latency.tokens for latency in single], [latency.p50_ms for latency in single]
+        axes.plot(tokens, p50s, marker="o", label=system)
+    axes.set(xlabel="tokens of one text", ylabel="p50, ms", yscale="log", title="Latency by length")
+
+
+def _plot_load(axes: Any, report: BundleReport) -> None:
+    served = [load for load in report.load if load.p50_ms is not None]
+    for name, label in {"p50_ms": "p50", "p99_ms": "p99", "queue_ms": "in the queue, mean"}.items():
+        values = [getattr(load, name) for load in served]
+        axes.plot([load.offered for load in served], values, marker="o", label=label)
+    axes.set(xlabel="texts per second offered", ylabel="ms", yscale="log", title="Latency under open-loop load")
+
+
+def _plot_stages(axes: Any, report: BundleReport) -> None:
+    left = 0.0
+    for name, milliseconds in _milliseconds_per_text(report).items():
+        axes.barh(["a text"], [milliseconds], left=left, label=name)
+        left += milliseconds
+    axes.set(xlabel="ms, mean", title="Time per text by stage, on one core, and in the queue of the service")
+
+
+def _plot_fidelity(axes: Any, report: BundleReport) -> None:
+    for system in report.ways:
+        if system.name == EAGER or system.cosine_mean is not None:
+            texts_per_second = report.texts / statistics.median(system.seconds)
+            axes.scatter([texts_per_second], [system.cosine_mean or 1.0], label=system.name)
+    axes.set(xlabel="texts per second", ylabel="mean cosine to eager PyTorch", title="Speed and fidelity")
+
+
+def _milliseconds_per_text(report: BundleReport) -> dict[str, float]:
+    """Return the time on one core, and the queue time at the highest rate that the service keeps up with."""
     stages = report.stages
     parts = {
         "tokenization": stages.tokenize,
-        "padding, at most": stages.padding,
+        "padding (at most)": stages.padding,
         "run": stages.run,
         "rest": stages.rest,
     }
-    queues = [each.queue_ms for each in report.load if each.served >= 0.95 * each.offered]
+    queues = [load.queue_ms for load in report.load if load.served >= 0.95 * load.offered]
     return {name: 1e3 * seconds / report.texts for name, seconds in parts.items()} | {"queue": max(queues, default=0.0)}
 
 
 @contextmanager
 def _figure() -> Iterator[tuple[Any, io.StringIO]]:
-    """Axes to draw on, and what holds the picture afterwards."""
+    """Yield axes to draw on, and the buffer that holds the SVG afterwards."""
     picture = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure = Figure(figsize=(6, 3.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Where a run's time goes: ONNX Runtime's own times of every node, added up by operator."""
+"""Add up ONNX Runtime's own times of every node, by operator."""
 
 import json
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from encort.benchmarks.results import Operator
+from encort.benchmarks.bundle.report import Operator
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Layout, Variant
 from encort.runtime.engine.costs import Costs
@@ -19,7 +19,13 @@ from encort.runtime.text.tokenizer import Tokenizer
 
 
 def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Operator]:
-    """Time of every operator on one core over the texts, in micro-batches planned for it; the longest first."""
+    """Return the time of every operator on one core, the most expensive first.
+
+    Args:
+        bundle: Bundle to measure.
+        variant: Graph to run; it must be one for CPUs.
+        texts: Texts to run, in the micro-batches that one core is given.
+    """
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(texts, reverse=variant.reads_reversed)
     micro_batches = plan(
@@ -34,10 +40,10 @@ def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Ope
             rows = batch.rows(indices)
             session.run(None, {name: rows[name] for name in variant.inputs})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return _by_operator(events)
+    return _sum_by_operator(events)
 
 
-def _by_operator(events: Sequence[dict[str, object]]) -> list[Operator]:
+def _sum_by_operator(events: Sequence[dict[str, object]]) -> list[Operator]:
     seconds: dict[str, float] = defaultdict(float)
     calls: dict[str, int] = defaultdict(int)
     for event in events:

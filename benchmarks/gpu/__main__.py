@@ -1,4 +1,4 @@
-"""Run with `python -m encort.benchmarks.gpu`."""
+"""Run the checks and the race on a GPU: `python -m encort.benchmarks.gpu`."""
 
 from encort.benchmarks.gpu.race import main
 

@@ -1,15 +1,13 @@
-"""Every kind of model that graphs for CUDA are authored for, small, on a GPU: all outputs against eager PyTorch.
+"""Check a small model of every kind on a GPU: all outputs of its CUDA graphs against eager PyTorch.
 
-Small runs are captured graphs, large ones are not; and memory that runs out is tried.
+Small runs use captured graphs, large ones do not. One check lets the memory of the GPU run out.
 """
 
 import functools
-import math
 import shlex
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,13 @@ import torch
 import transformers
 
 import encort
+from encort.benchmarks.gpu.checks import record_failure
 from encort.benchmarks.machine import Machine
-from encort.benchmarks.race.models import VOCABULARY, drawn
+from encort.benchmarks.race.models import VOCABULARY, save_with_tokenizer
 from encort.benchmarks.race.workload import mixed_texts
 from encort.benchmarks.results import Check, Race
-from encort.export.exporter import export_bundle, verify_against_checkpoint
-from encort.export.variants import CUDA
+from encort.export.exporter import export_bundle
+from encort.export.verification.against_checkpoint import verify_against_checkpoint
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.errors import DeviceError
@@ -38,19 +37,19 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 256,
-    # Weights wide enough that a wrong graph cannot hide below the tolerance.
+    # With the usual small weights the error of a wrong graph could be below the tolerance.
     "initializer_range": 0.1,
     "num_labels": 5,
 }
 MEMORY = 2**24
-"""Bytes: enough for the weights and for a few texts, and not for a whole run."""
+"""Bytes: enough for the weights and a few texts, and too little for a whole run."""
 
 
-def _model(kind: str, head: Any = transformers.AutoModel, **settings: Any) -> Any:
-    return head.from_config(transformers.AutoConfig.for_model(kind, **{**SIZES, **settings}))
+def _model(model_type: str, head: Any = transformers.AutoModel, **settings: Any) -> Any:
+    return head.from_config(transformers.AutoConfig.for_model(model_type, **{**SIZES, **settings}))
 
 
-def _two_encoders() -> Any:
+def _dual_encoder() -> Any:
     encoder = {name: size for name, size in SIZES.items() if name != "num_labels"}
     return DualEncoderForNextSentence(DualEncoderConfig(encoder, {**encoder, "hidden_size": 64}))
 
@@ -71,36 +70,36 @@ KINDS: dict[str, Callable[[], Any]] = {
     "ELECTRA, tags": functools.partial(
         _model, "electra", transformers.AutoModelForTokenClassification, embedding_size=64
     ),
-    "two encoders": _two_encoders,
+    "dual encoder": _dual_encoder,
 }
-"""Every architecture, every head, and the model of two encoders."""
+"""Functions that make a model: every architecture, every head, and the dual encoder."""
 
 
 def run(folder: Path) -> Race:
-    """Check all of them.
+    """Check all kinds; an error becomes a check that failed.
 
     Args:
-        folder: For their checkpoints and bundles.
+        folder: Folder for the checkpoints and bundles.
     """
     texts = mixed_texts()
     checks: list[Check] = []
     for number, (name, make) in enumerate(KINDS.items()):
-        with kept_going(checks, f"{name} is exported"):
+        with record_failure(checks, f"{name} is exported"):
             torch.manual_seed(13)
             target = folder / str(number)
             target.mkdir()
-            checkpoint = drawn(_with_odd_biases(make()), target / "checkpoint", texts)
-            bundle = export_bundle(checkpoint, target / "bundle", variants=list(CUDA))
+            checkpoint = save_with_tokenizer(_with_random_biases(make()), target / "checkpoint", texts)
+            bundle = export_bundle(checkpoint, target / "bundle", variants=["cuda-fp16", "cuda-fp32"])
             for variant in bundle.manifest.variants:
-                with kept_going(checks, f"{name}, {variant.name} is checked"):
-                    checks.extend(_checks(name, checkpoint, bundle, variant))
-    with kept_going(checks, "memory runs out"):
-        checks.append(_memory(folder / "0" / "bundle", texts))
+                with record_failure(checks, f"{name}, {variant.name} is checked"):
+                    checks.extend(_check_variant(name, checkpoint, bundle, variant))
+    with record_failure(checks, "memory runs out"):
+        checks.append(_check_out_of_memory(folder / "0" / "bundle", texts))
     return Race(
         command=shlex.join(["python", "-m", "encort.benchmarks.gpu", *sys.argv[1:]]),
         machine=replace(Machine.here(), gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
         threads=available_cores(),
-        model="small models of every kind (drawn weights)",
+        model="small models of every kind (random weights)",
         workload="no workload",
         texts=0,
         tokens=0,
@@ -110,53 +109,43 @@ def run(folder: Path) -> Race:
     )
 
 
-@contextmanager
-def kept_going(checks: list[Check], name: str) -> Iterator[None]:
-    """An error is told as a check that failed, so that what else is measured is not lost."""
-    try:
-        yield
-    except Exception as error:
-        traceback.print_exc()
-        checks.append(Check(name=f"{name}: {type(error).__name__}", found=math.nan, least=1))
-
-
-def _checks(name: str, checkpoint: Path, bundle: Bundle, variant: Variant) -> list[Check]:
-    alone = Bundle(bundle.folder, replace(bundle.manifest, variants=[variant]))
-    with ExitStack() as opened:
-        open_session = functools.partial(_opened, opened)
-        ((_, found),) = verify_against_checkpoint(alone, checkpoint, open_session=open_session)
-    limit = COSINES[variant.precision][1]
-    most = neighbour_limit(variant.precision, variant.vector, bundle.manifest.embedding)
-    about = f"{name}, {variant.name}"
+def _check_variant(name: str, checkpoint: Path, bundle: Bundle, variant: Variant) -> list[Check]:
+    one_variant = Bundle(bundle.folder, replace(bundle.manifest, variants=[variant]))
+    with ExitStack() as stack:
+        open_session = functools.partial(_open_on_gpu, stack)
+        ((_, fidelity),) = verify_against_checkpoint(one_variant, checkpoint, open_session=open_session)
+    min_cosine = COSINES[variant.precision][1]
+    max_difference = neighbour_limit(variant.precision, variant.vector, bundle.manifest.embedding)
+    title = f"{name}, {variant.name}"
     return [
-        Check(name=f"{about}: least cosine to eager PyTorch", found=found.min_cosine, least=limit),
-        Check(name=f"{about}: most apart from alone", found=found.batch_difference, most=most),
+        Check(name=f"{title}: min cosine to eager PyTorch", found=fidelity.min_cosine, least=min_cosine),
+        Check(name=f"{title}: max difference to each text alone", found=fidelity.batch_difference, most=max_difference),
     ]
 
 
-def _with_odd_biases(model: Any) -> Any:
-    """Biases and norms start at exactly 0 and 1, where mistakes would not show."""
+def _with_random_biases(model: Any) -> Any:
+    """Give biases and norms random values; their initial 0 and 1 would hide mistakes."""
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
     return model
 
 
-def _opened(opened: ExitStack, bundle: Bundle, variant: Variant) -> cuda.DeviceSessions:
-    longest = bundle.manifest.max_length
-    devices = cuda.open_devices(bundle.graph(variant), variant, [0], {}, longest=longest)
-    opened.callback(devices.close)
-    devices.warm_up(longest)
-    return devices
+def _open_on_gpu(stack: ExitStack, bundle: Bundle, variant: Variant) -> cuda.GpuWorkers:
+    max_length = bundle.manifest.max_length
+    workers = cuda.open_devices(bundle.graph(variant), variant, [0], {}, max_length=max_length)
+    stack.callback(workers.close)
+    workers.warm_up(max_length)
+    return workers
 
 
-def _memory(bundle: Path, texts: Sequence[str]) -> Check:
-    """Whether memory that runs out is an error that says so, after which the model goes on."""
+def _check_out_of_memory(bundle: Path, texts: Sequence[str]) -> Check:
+    """Check that a run without enough memory raises DeviceError, and that the model goes on afterwards."""
     goes_on = False
     with encort.load(bundle, device="cuda", provider_options={"gpu_mem_limit": str(MEMORY)}) as model:
         try:
             model.embed(texts)
         except DeviceError:
             goes_on = len(model.embed(texts[:1])) == 1
-    name = f"memory that runs out ({MEMORY} bytes) is an error, after which the model goes on"
+    name = f"a run that exceeds the memory ({MEMORY} bytes) is an error, and the model goes on"
     return Check(name=name, found=float(goes_on), least=1)

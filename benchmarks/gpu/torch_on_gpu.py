@@ -1,7 +1,6 @@
-"""BERT in PyTorch on a GPU, as it is usually run, and as well as it can be: what encort's CUDA graphs are measured by.
+"""BERT in PyTorch on a GPU, as the baseline of encort's CUDA graphs: as it is usually run, and as fast as it can be.
 
-Each takes the rows of a token batch and gives sentence embeddings by the mean, `(texts, hidden)` float32, in the
-caller's memory.
+Both classes take a token batch and return sentence embeddings by the mean, `(texts, hidden)` float32, in host memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,43 +14,46 @@ from torch.nn import functional
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.text.token_batch import TokenBatch
 
-PLACES = 16384
-"""Places of a padded batch, or tokens of an unpadded one, as many as encort's own runs have."""
-ROWS = 32
-"""Texts of a batch in the order in which they come."""
+BATCH_TOKENS = 16384
+"""Most tokens of a batch, including the padding of a padded batch; encort's own runs have as many."""
+BATCH_TEXTS = 32
+"""Texts per batch where the order of the texts is kept."""
 
 
 class Padded:
-    """The model as transformers runs it, with PyTorch's own choice of attention."""
+    """Runs the model with padding, as transformers does, with the attention that PyTorch chooses."""
 
-    def __init__(self, model: transformers.BertModel, *, in_order: bool = False) -> None:
-        """Take the model where it is.
+    def __init__(self, model: transformers.BertModel, *, keep_order: bool = False) -> None:
+        """Use the model on its device.
 
         Args:
-            in_order: Batches of texts as they come; else sorted by length, and as large as memory likes.
+            model: BERT.
+            keep_order: Make small batches of texts in their order; otherwise large ones, sorted by length.
         """
-        self._model, self._in_order = model, in_order
+        self._model, self._keep_order = model, keep_order
 
     @torch.inference_mode()
     def __call__(self, batch: TokenBatch) -> FloatArray:
-        found = np.empty((len(batch), self._model.config.hidden_size), np.float32)
-        for rows in _in_order(batch) if self._in_order else _sorted(batch, padded=True):
+        """Return the embeddings of all texts."""
+        embeddings = np.empty((len(batch), self._model.config.hidden_size), np.float32)
+        for rows in _batches_in_order(batch) if self._keep_order else _sorted_batches(batch, padded=True):
             inputs = {name: torch.from_numpy(array).to(self._model.device) for name, array in batch.rows(rows).items()}
             hidden = self._model(**inputs).last_hidden_state
             mask = inputs["attention_mask"].to(hidden.dtype)
             mean = (mask[:, None] @ hidden)[:, 0].float() / mask.sum(1, dtype=torch.float32)[:, None]
-            found[rows] = functional.normalize(mean).cpu().numpy()
-        return found
+            embeddings[rows] = functional.normalize(mean).cpu().numpy()
+        return embeddings
 
 
 class Unpadded:
-    """The same weights over packed tokens, with PyTorch's attention for texts of different lengths."""
+    """Runs the model on packed tokens, with PyTorch's attention for texts of different lengths."""
 
     def __init__(self, model: transformers.BertModel, *, attention: Callable[..., Any] | None = None) -> None:
-        """Take the weights where they are.
+        """Use the weights on their device.
 
         Args:
-            attention: In place of PyTorch's own, which it has since 2.11, for GPUs only.
+            model: BERT.
+            attention: Replaces PyTorch's `varlen_attn`, which needs PyTorch 2.11 and a GPU.
         """
         if attention is None:
             from torch.nn.attention.varlen import varlen_attn
@@ -62,23 +64,24 @@ class Unpadded:
 
     @torch.inference_mode()
     def __call__(self, batch: TokenBatch) -> FloatArray:
-        found = np.empty((len(batch), self._model.config.hidden_size), np.float32)
-        for rows in _sorted(batch, padded=False):
-            found[rows] = self._run(batch, rows).cpu().numpy()
-        return found
+        """Return the embeddings of all texts."""
+        embeddings = np.empty((len(batch), self._model.config.hidden_size), np.float32)
+        for rows in _sorted_batches(batch, padded=False):
+            embeddings[rows] = self._run(batch, rows).cpu().numpy()
+        return embeddings
 
     def _run(self, batch: TokenBatch, rows: Int64Array) -> torch.Tensor:
         lengths, device = batch.lengths[rows], self._model.device
-        begins = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.arange(begins[-1]) - np.repeat(begins[:-1], lengths)
-        places = np.repeat(batch.cu_seqlens[rows], lengths) + positions
-        ids, types, positions_ = (
-            torch.from_numpy(array).to(device) for array in (batch.ids[places], batch.type_ids[places], positions)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        tokens = np.repeat(batch.cu_seqlens[rows], lengths) + positions
+        ids, type_ids, position_ids = (
+            torch.from_numpy(array).to(device) for array in (batch.ids[tokens], batch.type_ids[tokens], positions)
         )
-        bounds = torch.from_numpy(begins.astype(np.int32)).to(device)
+        bounds = torch.from_numpy(starts.astype(np.int32)).to(device)
         embeddings = self._model.embeddings
-        hidden = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings(types)
-        hidden = embeddings.LayerNorm(hidden + embeddings.position_embeddings(positions_))
+        hidden = embeddings.word_embeddings(ids) + embeddings.token_type_embeddings(type_ids)
+        hidden = embeddings.LayerNorm(hidden + embeddings.position_embeddings(position_ids))
         for layer in self._model.encoder.layer:
             hidden = self._layer(layer, hidden, bounds, int(lengths.max()))
         texts = torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)).to(device)
@@ -98,18 +101,18 @@ class Unpadded:
         return result
 
 
-def _in_order(batch: TokenBatch) -> Sequence[Int64Array]:
-    return np.split(np.arange(len(batch)), np.arange(ROWS, len(batch), ROWS))
+def _batches_in_order(batch: TokenBatch) -> Sequence[Int64Array]:
+    return np.split(np.arange(len(batch)), np.arange(BATCH_TEXTS, len(batch), BATCH_TEXTS))
 
 
-def _sorted(batch: TokenBatch, *, padded: bool) -> Iterator[Int64Array]:
-    """Rows of similar length, the longest first, at most `PLACES` with or without their padding."""
+def _sorted_batches(batch: TokenBatch, *, padded: bool) -> Iterator[Int64Array]:
+    """Yield texts of similar length, the longest first, at most `BATCH_TOKENS` with or without their padding."""
     order = np.argsort(-batch.lengths, kind="stable")
-    start, places = 0, 0
+    start, tokens = 0, 0
     for stop, length in enumerate(batch.lengths[order].tolist()):
         longest = int(batch.lengths[order[start]])
-        places = (stop - start + 1) * longest if padded else places + length
-        if stop > start and places > PLACES:
+        tokens = (stop - start + 1) * longest if padded else tokens + length
+        if stop > start and tokens > BATCH_TOKENS:
             yield order[start:stop]
-            start, places = stop, length
+            start, tokens = stop, length
     yield order[start:]

@@ -1,4 +1,4 @@
-"""CTranslate2: its encoder in float32 or 8 bits, tokenized by Hugging Face's tokenizers, sorted by tokens."""
+"""CTranslate2, with its encoder in float32 or 8 bits and Hugging Face's tokenizers; texts are sorted by tokens."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +11,11 @@ from protocol import Embed, fast_tokenizer, in_batches, main, mean_pooled
 
 TYPES = {"fp32": "float32", "int8": "int8"}
 SIZE = 8
-"""Texts a batch at most; of 4, 8, 16 and 32 the fastest, or within 5 % of it."""
+"""Most texts per batch; of 4, 8, 16 and 32 this was the fastest, or within 5 % of it."""
 
 
 def prepare(variant: str, checkpoint: Path, folder: Path, _: list[str]) -> None:
-    """Convert, with weights of the variant's type."""
+    """Convert the checkpoint, with weights of the variant's type."""
     from ctranslate2.converters import TransformersConverter
 
     TransformersConverter(str(checkpoint)).convert(str(folder / "model"), quantization=TYPES[variant], force=True)
@@ -24,8 +24,8 @@ def prepare(variant: str, checkpoint: Path, folder: Path, _: list[str]) -> None:
 def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
     """Variants: fp32, int8."""
     tokenizer = fast_tokenizer(checkpoint)
-    # Many texts are faster with a batch a thread than with all threads on a batch. One text is faster with all threads
-    # in fp32; in int8 one thread is better for short ones.
+    # Many texts are faster with one batch per thread than with all threads on one batch. One text is faster with all
+    # threads in fp32; in int8 short texts are faster with one thread.
     one_thread = {"compute_type": TYPES[variant], "inter_threads": threads, "intra_threads": 1}
     together = Encoder(str(folder / "model"), **one_thread)
     all_threads = one_thread | {"inter_threads": 1, "intra_threads": threads}
@@ -34,8 +34,8 @@ def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
 
     def run(encodings: list[Any], encoder: Encoder = together) -> Any:
         ids = [encoding.ids for encoding in encodings]
-        hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)  # token types are 0 where none are given
-        mask = np.arange(hidden.shape[1]) < np.array([len(each) for each in ids])[:, None]
+        hidden = np.asarray(encoder.forward_batch(ids).last_hidden_state)  # without token types it takes 0
+        mask = np.arange(hidden.shape[1]) < np.array([len(text) for text in ids])[:, None]
         return mean_pooled(hidden, mask.astype(np.float32))
 
     def embed(texts: list[str]) -> Any:
@@ -43,7 +43,7 @@ def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
         if len(texts) == 1:
             return run(encodings, alone)
         size = min(SIZE, math.ceil(len(texts) / threads))
-        return in_batches(encodings, size, run, lengths=[len(each) for each in encodings], over=pool.map)
+        return in_batches(encodings, size, run, lengths=[len(encoding) for encoding in encodings], over=pool.map)
 
     return embed
 

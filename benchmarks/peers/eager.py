@@ -1,4 +1,7 @@
-"""Eager PyTorch, as transformers runs it: float32 or bfloat16, as texts come or sorted by tokens, or compiled."""
+"""PyTorch as transformers runs it: eager or compiled, in float32 or bfloat16.
+
+Texts come in their own order, or sorted by tokens.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import transformers
 from protocol import BATCH, Embed, fast_tokenizer, in_batches, main, mean_pooled, padded
 
 BATCHES = {torch.float32: BATCH, torch.bfloat16: 2 * BATCH}
-"""Texts a batch."""
+"""Texts per batch."""
 
 
 def load(variant: str, checkpoint: Path, _: Path, threads: int) -> Embed:
@@ -27,7 +30,7 @@ def load(variant: str, checkpoint: Path, _: Path, threads: int) -> Embed:
 
     def embed(texts: list[str]) -> Any:
         encodings = tokenizer.encode_batch_fast(texts)
-        lengths = [len(each) for each in encodings] if variant.endswith("sorted") else None
+        lengths = [len(encoding) for encoding in encodings] if variant.endswith("sorted") else None
         return in_batches(encodings, BATCHES[dtype], run, lengths=lengths)
 
     return embed

@@ -1,4 +1,4 @@
-"""encort itself, from a bundle that `encort export` made: the variants are its precisions."""
+"""encort itself, from a bundle that `encort export` made; its variants are the precisions."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""FastEmbed: its own tokenization, pooling and normalization on ONNX Runtime, as texts come or sorted by length."""
+"""FastEmbed, with its own tokenization, pooling and normalization on ONNX Runtime.
+
+Texts come in their own order, or sorted by length.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,7 @@ NAME = "race/model"
 
 
 def prepare(_: str, checkpoint: Path, folder: Path, __: list[str]) -> None:
-    """Optimum's graph, and a tokenizer with the limit in its configuration, twice: FastEmbed takes the smaller one."""
+    """Save Optimum's graph, and a tokenizer with the limit in two settings, since FastEmbed takes the smaller one."""
     import transformers
     from optimum.onnxruntime import ORTModelForFeatureExtraction
 

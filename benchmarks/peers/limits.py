@@ -1,4 +1,4 @@
-"""What one large matrix product by ONNX Runtime reaches on this machine."""
+"""One large matrix product in ONNX Runtime, which shows the limit of the machine."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from onnx import TensorProto, helper
 from protocol import Embed, main
 
 SIZE = 2048
-"""Rows and columns of both matrices, so that a product takes `2 * SIZE**3` operations."""
+"""Rows and columns of both matrices; a product takes `2 * SIZE**3` operations."""
 
 
 def load(variant: str, _: Path, __: Path, threads: int) -> Embed:
-    """Variants: fp32, int8 (unsigned by signed bytes, as ONNX Runtime's 8-bit kernels multiply)."""
+    """Variants: fp32, int8 (unsigned by signed bytes, as in ONNX Runtime's 8-bit kernels)."""
     session = onnxruntime.InferenceSession(_graph(variant), _options(threads), providers=["CPUExecutionProvider"])
     draw = np.random.default_rng(13)
     matrix = (
@@ -29,15 +29,15 @@ def load(variant: str, _: Path, __: Path, threads: int) -> Embed:
 
 
 def _graph(variant: str) -> bytes:
-    kinds = {"fp32": (TensorProto.FLOAT, np.float32, "MatMul", TensorProto.FLOAT)}
-    kinds["int8"] = (TensorProto.UINT8, np.int8, "MatMulInteger", TensorProto.INT32)
-    of_input, of_weight, operator, of_output = kinds[variant]
-    weight = np.random.default_rng(14).integers(-127, 127, (SIZE, SIZE)).astype(of_weight)
+    operators = {"fp32": (TensorProto.FLOAT, np.float32, "MatMul", TensorProto.FLOAT)}
+    operators["int8"] = (TensorProto.UINT8, np.int8, "MatMulInteger", TensorProto.INT32)
+    input_type, weight_type, operator, output_type = operators[variant]
+    weight = np.random.default_rng(14).integers(-127, 127, (SIZE, SIZE)).astype(weight_type)
     graph = helper.make_graph(
         [helper.make_node(operator, ["x", "weight"], ["y"])],
         "product",
-        [helper.make_tensor_value_info("x", of_input, [SIZE, SIZE])],
-        [helper.make_tensor_value_info("y", of_output, [SIZE, SIZE])],
+        [helper.make_tensor_value_info("x", input_type, [SIZE, SIZE])],
+        [helper.make_tensor_value_info("y", output_type, [SIZE, SIZE])],
         [onnx.numpy_helper.from_array(weight, "weight")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

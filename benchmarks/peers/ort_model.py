@@ -1,4 +1,7 @@
-"""Optimum's ORTModel: the graph that Optimum exports, on ONNX Runtime, in the order of arrival or sorted by tokens."""
+"""Optimum's ORTModel: the graph that Optimum exports, on ONNX Runtime.
+
+Texts come in their own order, or sorted by tokens.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ def load(variant: str, checkpoint: Path, folder: Path, threads: int) -> Embed:
 
     def embed(texts: list[str]) -> Any:
         encodings = tokenizer.encode_batch_fast(texts)
-        lengths = [len(each) for each in encodings] if variant.endswith("sorted") else None
+        lengths = [len(encoding) for encoding in encodings] if variant.endswith("sorted") else None
         return in_batches(encodings, BATCH, run, lengths=lengths)
 
     return embed

@@ -1,14 +1,14 @@
-"""What every system of the race speaks: one JSON line in, one JSON line out, each in its own process.
+"""The protocol between the race and its systems: each system reads and writes lines of JSON in its own process.
 
     python PEER.py prepare VARIANT CHECKPOINT FOLDER TEXTS.json    makes what it serves, once, in FOLDER
     python PEER.py serve VARIANT CHECKPOINT FOLDER THREADS         answers requests until its input ends
 
-It says first what it is, `{"versions": {...}}`, when it has embedded a first text. A request is
-`{"calls": [[text, ...], ...], "output": FILE or null}`: each call embeds its texts, tokenization included, and is timed
-by itself. The answer is `{"seconds": [...], "peak_mib": ...}`, with the embeddings of all calls in FILE, `(texts,
-dim)` float32. A failure is `{"error": "..."}`.
+The first line comes when the system has embedded a first text: `{"versions": {...}}`. A request is
+`{"calls": [[text, ...], ...], "output": FILE or null}`. The system embeds the texts of each call, tokenization
+included, and times each call. It answers `{"seconds": [...], "peak_mib": ...}`, and writes the embeddings of all calls
+to FILE, `(texts, dim)` float32. A failure is `{"error": "..."}`.
 
-This file and its neighbours but one import nothing of encort: they run where encort is not installed.
+The scripts in this folder, except encort_runtime.py, import nothing from encort: it is not in their environments.
 """
 
 import json
@@ -23,77 +23,81 @@ from typing import Any
 import numpy as np
 
 Embed = Callable[[list[str]], Any]
-"""Texts to `(texts, dim)` float32, in their order."""
+"""Takes texts, returns their embeddings `(texts, dim)` float32 in the same order."""
 Load = Callable[[str, Path, Path, int], Embed]
-"""Variant, checkpoint, prepared folder and threads to what embeds."""
+"""Takes variant, checkpoint, prepared folder and threads; returns the function that embeds."""
 Prepare = Callable[[str, Path, Path, list[str]], None]
-"""Variant, checkpoint, folder to fill, and texts to calibrate on."""
+"""Takes variant, checkpoint, folder to fill, and texts to calibrate with."""
 
 BATCH = 8
-"""Texts a batch, for systems that leave it to their user: of 4, 8, 16, 32 and 64 the fastest, or within 6 % of it, for
-MiniLM on two cores of a Xeon with AMX. The usual 32 was slower for all of them."""
+"""Texts per batch, for systems that leave the size to their user.
+
+Of 4, 8, 16, 32 and 64 this was the fastest, or within 6 % of it, for MiniLM on two cores of a Xeon with AMX. The usual
+32 was slower for all systems."""
 
 
 def main(load: Load, *, packages: Sequence[str], prepare: Prepare | None = None) -> None:
-    """Do what the command line says.
+    """Run the script's command line.
 
     Args:
-        packages: Whose versions are told.
+        load: Loads the system.
+        packages: Packages whose versions are reported.
+        prepare: Makes what the system serves; None if it serves the checkpoint itself.
     """
-    answers = _only_answers_on_stdout()
+    answers = _reserve_stdout()
     mode, variant, checkpoint, folder, last = sys.argv[1:]
     try:
         if mode == "prepare":
             if prepare is not None:
                 prepare(variant, Path(checkpoint), Path(folder), json.loads(Path(last).read_text(encoding="utf-8")))
             return
-        os.environ["RAYON_NUM_THREADS"] = last  # of Hugging Face's tokenizers
+        os.environ["RAYON_NUM_THREADS"] = last  # read by Hugging Face's tokenizers
         embed = load(variant, Path(checkpoint), Path(folder), int(last))
         embed(["the first text, which may be slow"])
-        _say(answers, versions={name: version(name) for name in packages})
+        _write(answers, versions={name: version(name) for name in packages})
         for line in sys.stdin:
-            _say(answers, **_answer(embed, json.loads(line)))
+            _write(answers, **_answer(embed, json.loads(line)))
     except Exception as error:
-        _say(answers, error=f"{type(error).__name__}: {error}")
+        _write(answers, error=f"{type(error).__name__}: {error}")
         raise
 
 
 def _answer(embed: Embed, request: Any) -> dict[str, Any]:
-    seconds, found = [], []
+    seconds, embeddings = [], []
     for texts in request["calls"]:
-        begin = time.perf_counter()
-        found.append(np.asarray(embed(texts), np.float32))
-        seconds.append(time.perf_counter() - begin)
+        start = time.perf_counter()
+        embeddings.append(np.asarray(embed(texts), np.float32))
+        seconds.append(time.perf_counter() - start)
     if request["output"] is not None:
-        np.save(request["output"], np.concatenate(found))
+        np.save(request["output"], np.concatenate(embeddings))
     return {"seconds": seconds, "peak_mib": _peak_mib()}
 
 
 def _peak_mib() -> float:
-    """Most memory of this process; `getrusage` would count that of the process which started it."""
+    """Return the peak memory of this process; `getrusage` would count the parent process too."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def _only_answers_on_stdout() -> Any:
-    """The real standard output; whatever a library prints goes to standard error."""
+def _reserve_stdout() -> Any:
+    """Return the real standard output, and send everything that libraries print to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
-def _say(answers: Any, **words: Any) -> None:
-    answers.write(json.dumps(words) + "\n")
+def _write(answers: Any, **values: Any) -> None:
+    answers.write(json.dumps(values) + "\n")
     answers.flush()
 
 
 def max_length(checkpoint: Path) -> int:
-    """Most tokens of a text, by the checkpoint's sentence-transformers files."""
+    """Return the most tokens of a text, from the checkpoint's sentence-transformers files."""
     return int(json.loads((checkpoint / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"])
 
 
 def fast_tokenizer(checkpoint: Path) -> Any:
-    """Hugging Face's tokenizer that cuts texts at the limit and pads nothing."""
+    """Return Hugging Face's tokenizer, with truncation at the limit and without padding."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
@@ -103,23 +107,27 @@ def fast_tokenizer(checkpoint: Path) -> Any:
 
 
 def padded(encodings: Sequence[Any]) -> dict[str, Any]:
-    """Inputs of a BERT graph from what `fast_tokenizer` gave, each `(batch, sequence)` int64."""
-    longest = max(len(each) for each in encodings)
-    for each in encodings:
-        each.pad(longest)
+    """Return inputs of a BERT graph, each `(batch, sequence)` int64.
+
+    Args:
+        encodings: Encodings by `fast_tokenizer`.
+    """
+    longest = max(len(encoding) for encoding in encodings)
+    for encoding in encodings:
+        encoding.pad(longest)
     return {
-        "input_ids": np.array([each.ids for each in encodings]),
-        "attention_mask": np.array([each.attention_mask for each in encodings]),
-        "token_type_ids": np.array([each.type_ids for each in encodings]),
+        "input_ids": np.array([encoding.ids for encoding in encodings]),
+        "attention_mask": np.array([encoding.attention_mask for encoding in encodings]),
+        "token_type_ids": np.array([encoding.type_ids for encoding in encodings]),
     }
 
 
 def mean_pooled(hidden: Any, mask: Any) -> Any:
-    """Sentence embeddings of length 1 by the mean of the tokens that count.
+    """Return sentence embeddings of length 1: the normalized mean of the tokens, without padding.
 
     Args:
-        hidden: `(batch, sequence, dim)`, an array of numpy or a tensor of torch.
-        mask: `(batch, sequence)`, 1 on tokens that count, of the same dtype.
+        hidden: `(batch, sequence, dim)`, a numpy array or a torch tensor.
+        mask: `(batch, sequence)`, 1 on tokens and 0 on padding, of the same dtype.
     """
     mean = (mask[:, None] @ hidden)[:, 0] / mask.sum(1)[:, None]
     return mean / (mean**2).sum(1)[:, None] ** 0.5
@@ -133,15 +141,18 @@ def in_batches(
     lengths: Sequence[int] | None = None,
     over: Callable[..., Any] = map,
 ) -> Any:
-    """Embeddings by batches of that size, in the order in which the items come or, with lengths, the longest first.
+    """Return embeddings that were computed in batches, in the order of the items.
 
     Args:
-        items: Texts, or what a tokenizer made of them.
+        items: Texts, or encodings of a tokenizer.
+        size: Items per batch.
+        run: Embeds one batch.
+        lengths: Length of each item; with it the longest items are batched first, otherwise the order is kept.
         over: `map`, or that of a pool of threads.
     """
     order = np.arange(len(items)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
     batches = [[items[i] for i in order[start : start + size]] for start in range(0, len(items), size)]
-    found = np.concatenate([np.asarray(part) for part in over(run, batches)])
-    result = np.empty_like(found)
-    result[order] = found
-    return result
+    sorted_embeddings = np.concatenate([np.asarray(part) for part in over(run, batches)])
+    embeddings = np.empty_like(sorted_embeddings)
+    embeddings[order] = sorted_embeddings
+    return embeddings

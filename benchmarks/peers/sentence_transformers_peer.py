@@ -1,4 +1,4 @@
-"""sentence-transformers: `SentenceTransformer.encode`, which sorts by length, on PyTorch or on ONNX Runtime."""
+"""sentence-transformers, on PyTorch or ONNX Runtime: `SentenceTransformer.encode`, which sorts texts by length."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from protocol import BATCH, Embed, main, max_length
 from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 
 FILES = {"onnx-fp32": "onnx/model.onnx", "onnx-int8": "onnx/model_qint8_avx512_vnni.onnx"}
-"""Below the prepared folder, as its own exporters name them."""
+"""Files in the prepared folder, as its own exporters name them."""
 
 
 def prepare(variant: str, checkpoint: Path, folder: Path, _: list[str]) -> None:
-    """Export with its ONNX backend, and quantize with its preset of dynamic 8-bit."""
+    """Export with its ONNX backend, and quantize with its preset for dynamic 8-bit quantization."""
     if variant not in FILES:
         return
     model = SentenceTransformer(str(checkpoint), backend="onnx", device="cpu", model_kwargs={"export": True})

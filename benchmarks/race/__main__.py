@@ -1,4 +1,4 @@
-"""Run with `python -m encort.benchmarks.race`."""
+"""Run the race: `python -m encort.benchmarks.race`."""
 
 from encort.benchmarks.race.race import main
 

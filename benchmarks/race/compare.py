@@ -1,10 +1,10 @@
-"""Two results of the same measurement: what became slower?
+"""Compare two results of the same measurement, and say what became slower.
 
     python -m encort.benchmarks.race.compare BEFORE.json AFTER.json
 
-Each time is taken in relation to what everything else of both results took in the same round (the geometric mean of
-peers and matrix products), so that a slower machine is not a slower program. Exits with 1 if anything of encort's
-became slower by more than the threshold and than the rounds vary.
+Each time is divided by the time of everything else in the same round: the geometric mean of the peers and the matrix
+products that both results have. So a slower machine does not look like a slower program. The exit code is 1 if a time
+of encort's grew by more than the threshold, with the whole interval of confidence above it.
 """
 
 import statistics
@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import click
 
-from encort.benchmarks.results import BundleReport, Race, read
+from encort.benchmarks.bundle.report import BundleReport
+from encort.benchmarks.results import Race, read
 from encort.benchmarks.timing import change
 from encort.runtime.common.errors import InputError
 
@@ -23,13 +24,14 @@ OURS = "encort"
 
 
 class Timed(NamedTuple):
-    """What was timed: a system's or a way's workload, or its calls of one shape."""
+    """Key of a time: a system with the whole workload, or a system with calls of one shape."""
 
     name: str
     shape: str = ""
 
     @property
     def is_ours(self) -> bool:
+        """Whether it is a time of encort's."""
         return self.name.startswith(OURS)
 
     def __str__(self) -> str:
@@ -37,13 +39,13 @@ class Timed(NamedTuple):
 
 
 Times = Mapping[Timed, Sequence[float]]
-"""One a round."""
+"""Times by key, one per round."""
 
 
 @click.command(help=__doc__)
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--threshold", default=1.05, show_default=True, help="How many times as long is too long.")
+@click.option("--threshold", default=1.05, show_default=True, help="Ratio of times that counts as slower.")
 def main(before: Path, after: Path, threshold: float) -> None:
     try:
         first, second = _comparable(read(before), read(after))
@@ -51,28 +53,28 @@ def main(before: Path, after: Path, threshold: float) -> None:
         click.echo(str(error), err=True)
         sys.exit(InputError.exit_code)
     slower = 0
-    for each in (each for each in first if each in second):
-        times = change(first[each], second[each])
-        is_slower = each.is_ours and times.low > threshold
+    for timed in (timed for timed in first if timed in second):
+        ratio = change(first[timed], second[timed])
+        is_slower = timed.is_ours and ratio.low > threshold
         slower += is_slower
-        click.echo(f"{each}: {times} of the time before{', SLOWER' if is_slower else ''}")
+        click.echo(f"{timed}: {ratio} of the time before{', SLOWER' if is_slower else ''}")
     sys.exit(1 if slower else 0)
 
 
 def _comparable(before: BundleReport | Race, after: BundleReport | Race) -> tuple[Times, Times]:
-    """Times of both, of the same work, in relation to what else both have.
+    """Return the times of both results, relative to everything else that both have.
 
     Raises:
-        InputError: It was not, there is nothing else, or something of encort's is in the first only.
+        InputError: The work was different, there is nothing to relate to, or a time of encort's is in the first only.
     """
     works = [_work(before), _work(after)]
     if works[0] != works[1]:
-        raise InputError(f"these are not of the same work: {works[0]}, and {works[1]}")
+        raise InputError(f"these results are not of the same work: {works[0]}, and {works[1]}")
     first, second = _times(before), _times(after)
-    lost = [str(each) for each in first if each.is_ours and each not in second]
+    lost = [str(timed) for timed in first if timed.is_ours and timed not in second]
     if lost:
         raise InputError(f"the second result lacks {', '.join(lost)}; did it fail?")
-    others = [each for each in first if each in second and not each.is_ours]
+    others = [timed for timed in first if timed in second and not timed.is_ours]
     return _relative(first, others), _relative(second, others)
 
 
@@ -82,33 +84,35 @@ def _work(result: BundleReport | Race) -> str:
 
 
 def _times(result: BundleReport | Race) -> Times:
-    """Seconds of everything."""
+    """Return the seconds of everything in a result."""
     if isinstance(result, BundleReport):
-        return {Timed("matrix product"): result.control} | {Timed(way.name): way.seconds for way in result.ways}
-    found: dict[Timed, Sequence[float]] = {}
-    for each in (each for each in (*result.limits, *result.outcomes) if each.error is None):
-        name = f"{each.name} {each.precision}"
-        found[Timed(name)] = each.seconds
-        found |= {Timed(name, shape): seconds for shape, seconds in each.grid.items()}
-    return found
+        systems: dict[Timed, Sequence[float]] = {Timed(system.name): system.seconds for system in result.ways}
+        return {Timed("matrix product"): result.control} | systems
+    times: dict[Timed, Sequence[float]] = {}
+    for outcome in (outcome for outcome in (*result.limits, *result.outcomes) if outcome.error is None):
+        name = f"{outcome.name} {outcome.precision}"
+        times[Timed(name)] = outcome.seconds
+        times |= {Timed(name, shape): seconds for shape, seconds in outcome.grid.items()}
+    return times
 
 
 def _relative(times: Times, others: Sequence[Timed]) -> Times:
-    """The same in units of what the others took, for calls of the same shape where they have any."""
-    return {each: _over(seconds, _control(each, times, others)) for each, seconds in times.items()}
+    """Divide all times by those of the others."""
+    return {timed: _divide(seconds, _control(timed, times, others)) for timed, seconds in times.items()}
 
 
 def _control(timed: Timed, times: Times, others: Sequence[Timed]) -> Sequence[float]:
+    """Return the geometric mean of the others per round: of calls of the same shape, else of whole workloads."""
     rest = [other for other in others if other != timed] or others
-    alike = [other for other in rest if other.shape == timed.shape]
-    chosen = alike or [other for other in rest if not other.shape] or [other for other in others if other == timed]
-    return [statistics.geometric_mean(each) for each in zip(*(times[other] for other in chosen), strict=True)]
+    same_shape = [other for other in rest if other.shape == timed.shape]
+    chosen = same_shape or [other for other in rest if not other.shape] or [other for other in others if other == timed]
+    return [statistics.geometric_mean(seconds) for seconds in zip(*(times[other] for other in chosen), strict=True)]
 
 
-def _over(seconds: Sequence[float], control: Sequence[float]) -> Sequence[float]:
+def _divide(seconds: Sequence[float], control: Sequence[float]) -> Sequence[float]:
     if len(seconds) != len(control):
-        raise InputError("these cannot be compared: nothing but encort's own is in every round of both")
-    return [each / other for each, other in zip(seconds, control, strict=True)]
+        raise InputError("these cannot be compared: only encort's own times are in every round of both results")
+    return [own / other for own, other in zip(seconds, control, strict=True)]
 
 
 if __name__ == "__main__":

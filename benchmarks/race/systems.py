@@ -1,4 +1,4 @@
-"""The systems of the race, each in an environment and a process of its own."""
+"""The systems of the race: their list, their environments and their processes."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ OURS = "encort_runtime"
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One way to embed texts.
+    """A library with the settings that it embeds texts with.
 
     Attributes:
-        name: In tables.
-        peer: Script below `peers`, beside the packages of its environment.
-        variant: Which of its ways.
-        precision: Of its products.
+        name: Name in tables.
+        peer: Name of the script in `peers`, and of the file beside it with the packages of its environment.
+        variant: One of the script's variants.
+        precision: Precision of the matrix products.
     """
 
     name: str
@@ -36,7 +36,7 @@ class System:
 
     @property
     def key(self) -> str:
-        """Its name on the command line."""
+        """Unique name, also for the command line."""
         return f"{self.peer}:{self.variant}"
 
 
@@ -74,22 +74,25 @@ LIMITS = (
     System(name="matrix product", peer="limits", variant="fp32", precision="fp32"),
     System(name="matrix product", peer="limits", variant="int8", precision="int8"),
 )
-"""Not encoders: one large product, at whose speed an encoder's products could run if nothing stood beside them."""
-
+"""One large matrix product, which is no encoder: it shows how fast an encoder's matrix products could be at best."""
 
 _STANDARD_ERROR = 2
-_ALONE = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "XDG_CACHE_HOME": str(ROOT / "build" / "race" / "cache")}
-"""No model hub, no second copy of encort, and nothing that an earlier run has learned of this machine."""
-_PATIENCE_S = 1800
+_ISOLATION = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "XDG_CACHE_HOME": str(ROOT / "build" / "race" / "cache")}
+"""No model hub, no second copy of encort, and no costs that an earlier run measured on this machine."""
+_ANSWER_TIMEOUT_S = 1800
 """A system that has not answered by then has failed."""
 
 
 class SystemFailedError(Exception):
-    """A system failed, in its own words."""
+    """A system failed; the message is its own."""
 
 
 def environment(peer: str, folder: Path) -> Path:
-    """The Python of a peer's environment, made where it is not there or its pins have changed.
+    """Return the Python of a peer's environment; make the environment if it is missing or its pins have changed.
+
+    Args:
+        peer: Name of the peer.
+        folder: Folder of all environments.
 
     Raises:
         subprocess.CalledProcessError: A package cannot be installed.
@@ -100,7 +103,7 @@ def environment(peer: str, folder: Path) -> Path:
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     if not made.is_file() or made.read_text(encoding="utf-8") != version:
         _run(sys.executable, "-m", "venv", "--clear", str(folder / peer))
-        # First and alone: with it installed nothing else brings another build of it.
+        # First and alone: once it is installed, no other package brings another build of it.
         torch = [line for line in pins.read_text(encoding="utf-8").split() if line.startswith("torch==")]
         if torch:
             _run(*install, *torch)
@@ -112,11 +115,17 @@ def environment(peer: str, folder: Path) -> Path:
 
 
 def prepare(system: System, python: Path, *, checkpoint: Path, folder: Path, texts: Sequence[str]) -> None:
-    """Have a system make what it serves from a checkpoint, unless it has.
+    """Let a system make what it serves from a checkpoint, unless it already did.
 
     Args:
-        folder: For its files.
-        texts: For those that calibrate.
+        system: System to prepare.
+        python: Python of its environment.
+        checkpoint: Folder of the checkpoint.
+        folder: Folder for the system's files.
+        texts: Texts for systems that calibrate.
+
+    Raises:
+        subprocess.CalledProcessError: The system failed.
     """
     made = folder / "made"
     script = PEERS / f"{system.peer}.py"
@@ -125,39 +134,59 @@ def prepare(system: System, python: Path, *, checkpoint: Path, folder: Path, tex
     if made.is_file() and made.read_text(encoding="utf-8") == version:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    given = folder / "texts.json"
-    given.write_text(json.dumps(list(texts)), encoding="utf-8")
-    _run(str(python), str(script), "prepare", system.variant, str(checkpoint), str(folder), str(given))
+    texts_file = folder / "texts.json"
+    texts_file.write_text(json.dumps(list(texts)), encoding="utf-8")
+    _run(str(python), str(script), "prepare", system.variant, str(checkpoint), str(folder), str(texts_file))
     made.write_text(version, encoding="utf-8")
 
 
-class Running:
-    """A system in its process, which is stopped whenever another one runs: nothing of it turns or polls then."""
+class SystemProcess:
+    """The process of a system. It is stopped except during `run`, so that it takes no time from the other systems.
+
+    Attributes:
+        versions: Versions of the packages.
+        load_seconds: Seconds from the start to the first embedding.
+    """
 
     def __init__(self, system: System, python: Path, *, checkpoint: Path, folder: Path, threads: int) -> None:
-        """Start it and wait until it can embed.
+        """Start the process and wait until it has embedded a first text.
+
+        Args:
+            system: System to start.
+            python: Python of its environment.
+            checkpoint: Folder of the checkpoint.
+            folder: Folder that `prepare` filled.
+            threads: Threads that the system may use.
 
         Raises:
-            SystemFailedError: It cannot.
+            SystemFailedError: The system failed.
         """
-        script, begin = str(PEERS / f"{system.peer}.py"), time.perf_counter()
+        script, start = str(PEERS / f"{system.peer}.py"), time.perf_counter()
         self._process = subprocess.Popen(
             [str(python), script, "serve", system.variant, str(checkpoint), str(folder), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | _ALONE | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | _ISOLATION | {"OMP_NUM_THREADS": str(threads)},
         )
         try:
             self.versions: dict[str, str] = self._answer()["versions"]
         except BaseException:
             self.close()
             raise
-        self.seconds_to_first = time.perf_counter() - begin
+        self.load_seconds = time.perf_counter() - start
         self._signal(signal.SIGSTOP)
 
     def run(self, calls: Sequence[Sequence[str]], *, output: Path | None = None) -> Any:
-        """Seconds of each call; see `peers/protocol.py`."""
+        """Let the system embed the texts of each call, and return its answer; see `peers/protocol.py`.
+
+        Args:
+            calls: Texts of each call.
+            output: File for the embeddings of all calls; None drops them.
+
+        Raises:
+            SystemFailedError: The system failed.
+        """
         self._signal(signal.SIGCONT)
         assert self._process.stdin is not None
         try:
@@ -171,6 +200,7 @@ class Running:
             self._signal(signal.SIGSTOP)
 
     def close(self) -> None:
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
@@ -182,12 +212,12 @@ class Running:
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        limit = threading.Timer(_PATIENCE_S, self._process.kill)
-        limit.start()
+        timer = threading.Timer(_ANSWER_TIMEOUT_S, self._process.kill)
+        timer.start()
         try:
             line = self._process.stdout.readline()
         finally:
-            limit.cancel()
+            timer.cancel()
         answer = json.loads(line) if line else {"error": f"its process ended with {self._process.wait()}"}
         if "error" in answer:
             raise SystemFailedError(answer["error"])
@@ -199,4 +229,4 @@ class Running:
 
 
 def _run(*words: str) -> None:
-    subprocess.run(words, check=True, stdout=_STANDARD_ERROR, env=os.environ | _ALONE)
+    subprocess.run(words, check=True, stdout=_STANDARD_ERROR, env=os.environ | _ISOLATION)

@@ -1,1 +1,1 @@
-"""Measurements behind decisions: layouts and threads, 8 bits."""
+"""Scripts whose output docs/decisions quotes: `layout_timing` for layouts, threads and queue, `int8` for 8 bits."""

@@ -1,9 +1,9 @@
-"""What 8 bits cost an encoder and what they save: each calibration against fp32, in one run.
+"""Compare 8-bit encoders with fp32, in fidelity and speed, for several calibrations, in one run.
 
 python benchmarks/studies/int8.py CHECKPOINT PAIRS.csv [--calibration NAME=FILE ...]
 
-PAIRS.csv has the columns text, text_pair and score. Each calibration file is tried with 8-bit weights, the first
-also with 7-bit weights; the built-in texts alone come last. Cosines are to fp32, of every text of PAIRS.csv.
+PAIRS.csv has the columns text, text_pair and score. Each calibration file is used with 8-bit weights, the first one
+also with 7-bit weights. The built-in texts alone come last. Cosines are to fp32, over all texts of PAIRS.csv.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.export.variants import VariantKind
+from encort.export.options import VariantName
 from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.tables import read_rows
@@ -28,45 +28,48 @@ ROUNDS = 5
 
 
 def main(checkpoint: str, pairs: Path, calibrations: dict[str, Path]) -> None:
+    """Export the checkpoint with every calibration, and compare the bundles."""
     rows = list(read_rows(pairs))
     texts = [str(row[name]) for name in ("text", "text_pair") for row in rows]
     scores = [float(row["score"]) for row in rows]
     with TemporaryDirectory() as folder:
-        bundles = {"fp32": export(checkpoint, folder, "fp32", [VariantKind.FP32])}
-        bundles["portable"] = export(checkpoint, folder, "portable", [VariantKind.PORTABLE])
+        bundles = {"fp32": export(checkpoint, folder, "fp32", ["fp32"])}
+        bundles["portable"] = export(checkpoint, folder, "portable", ["portable"])
         for index, (name, file) in enumerate(calibrations.items()):
-            own = list(read_texts((), file, None))
+            texts_of_file = list(read_texts((), file, None))
             for bits in (8, 7) if index == 0 else (8,):
                 label = f"int8, {name}, {bits}-bit weights"
                 bundles[label] = export(
-                    checkpoint, folder, label, [VariantKind.INT8], calibration=own, weight_bits=bits
+                    checkpoint, folder, label, ["int8"], calibration=texts_of_file, weight_bits=bits
                 )
         label = "int8, built-in texts, 8-bit weights"
-        bundles[label] = export(checkpoint, folder, label, [VariantKind.INT8], weight_bits=8)
+        bundles[label] = export(checkpoint, folder, label, ["int8"], weight_bits=8)
         models = {label: encort.load(bundle) for label, bundle in bundles.items()}
         compare(models, texts, scores)
         for model in models.values():
             model.close()
 
 
-def export(checkpoint: str, folder: str, label: str, kinds: list[VariantKind], **options: Any) -> Path:
+def export(checkpoint: str, folder: str, label: str, variants: list[VariantName], **options: Any) -> Path:
+    """Export the checkpoint to a folder that is named after the label, and return the folder."""
     output = Path(folder) / label.replace(" ", "-").replace(",", "")
-    return export_bundle(checkpoint, output, variants=kinds, **options).folder
+    return export_bundle(checkpoint, output, variants=variants, **options).folder
 
 
 def compare(models: dict[str, encort.Model], texts: list[str], scores: list[float]) -> None:
+    """Print a table of fidelity and speed, one row per model."""
     vectors = {label: normalized(model.embed(texts)) for label, model in models.items()}
     seconds: dict[str, list[float]] = {label: [] for label in models}
     for _ in range(ROUNDS):
         for label, model in models.items():
-            begin = time.perf_counter()
+            start = time.perf_counter()
             model.embed(texts)
-            seconds[label].append(time.perf_counter() - begin)
-    print(f"{len(texts)} texts; medians of {ROUNDS} rounds in turn\n")
+            seconds[label].append(time.perf_counter() - start)
+    print(f"{len(texts)} texts; medians of {ROUNDS} rounds, models in turn\n")
     print("| | cosine, mean | min | Spearman | seconds | speed |\n|---|---|---|---|---|---|")
-    for label, found in vectors.items():
-        cosines = (found * vectors["fp32"]).sum(axis=1)
-        first, second = np.split(found, 2)
+    for label, embeddings in vectors.items():
+        cosines = (embeddings * vectors["fp32"]).sum(axis=1)
+        first, second = np.split(embeddings, 2)
         spearman = 100 * spearmanr((first * second).sum(axis=1), scores)[0]
         speed = statistics.median(a / b for a, b in zip(seconds["fp32"], seconds[label], strict=True))
         print(
@@ -76,6 +79,7 @@ def compare(models: dict[str, encort.Model], texts: list[str], scores: list[floa
 
 
 def normalized(vectors: FloatArray) -> FloatArray:
+    """Return the rows divided by their lengths."""
     rows: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return rows
 

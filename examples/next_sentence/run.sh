@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# Train a dual encoder on five pairs until it knows them, export it, and label the pairs.
+# The output goes to build/next_sentence, or to the folder in OUTPUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 output="${OUTPUT:-build/next_sentence}"

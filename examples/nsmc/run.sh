@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# Train a small Korean BERT on film reviews, export it in fp32 and int8, and classify two reviews.
+# The output goes to build/nsmc, or to the folder in OUTPUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 output="${OUTPUT:-build/nsmc}"

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# Fine-tune MiniLM to score the similarity of two texts, export it in fp32 and int8, and score the development set.
+# The output goes to build/stsb, or to the folder in OUTPUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 model="${MODEL:-$(python examples/minilm.py)}"

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# Fine-tune MiniLM to tag names, export it in fp32 and int8, and tag two texts.
+# The output goes to build/wnut17, or to the folder in OUTPUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 model="${MODEL:-$(python examples/minilm.py)}"

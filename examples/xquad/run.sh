@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# Fine-tune MiniLM to answer questions from a context, export it in fp32 and int8, and answer the test questions.
+# The output goes to build/xquad, or to the folder in OUTPUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 model="${MODEL:-$(python examples/minilm.py)}"

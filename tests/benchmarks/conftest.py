@@ -1,5 +1,6 @@
-"""Results made up, and systems of a race that are a few lines of Python."""
+"""Made-up results, and systems of a race that are a few lines of Python."""
 
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from encort.benchmarks.machine import Machine
 from encort.benchmarks.race import systems
-from encort.benchmarks.race.systems import Running, System
+from encort.benchmarks.race.systems import System, SystemProcess
 from encort.benchmarks.results import Outcome, Race
 
 MACHINE = Machine(
@@ -31,7 +32,7 @@ def outcome(name: str, precision: str = "fp32", **values: Any) -> Outcome:
 
 @pytest.fixture
 def make_race() -> Callable[..., Race]:
-    """`make_race(*outcomes)`: a race of three rounds on a machine whose product takes a second."""
+    """`make_race(*outcomes)` returns a race of three rounds on a machine whose matrix product takes a second."""
 
     def make(*outcomes: Outcome, product: list[float] | None = None) -> Race:
         return Race(
@@ -39,7 +40,7 @@ def make_race() -> Callable[..., Race]:
             machine=MACHINE,
             threads=2,
             model="minilm",
-            workload="made up",
+            workload="made-up texts",
             texts=10,
             tokens=1000,
             outcomes=list(outcomes),
@@ -50,23 +51,21 @@ def make_race() -> Callable[..., Race]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Running]]:
-    """`start(lines)`: a system whose `load` is these lines, running in a process of its own."""
-    import sys
-
-    begun: list[Running] = []
+def start_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], SystemProcess]]:
+    """`start_system(lines)` starts the process of a system whose `load` has these lines."""
+    processes: list[SystemProcess] = []
     (tmp_path / "protocol.py").write_text((systems.PEERS / "protocol.py").read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(systems, "PEERS", tmp_path)
 
-    def start_system(load: str) -> Running:
+    def start(load: str) -> SystemProcess:
         body = textwrap.indent(textwrap.dedent(load), "    ")
         head = "from protocol import main\ndef load(variant, checkpoint, folder, threads):"
         code = f"{head}\n{body}\nmain(load, packages=())"
         (tmp_path / "peer.py").write_text(code, encoding="utf-8")
         system = System(name="a peer", peer="peer", variant="fast", precision="fp32")
-        begun.append(Running(system, Path(sys.executable), checkpoint=tmp_path, folder=tmp_path, threads=3))
-        return begun[-1]
+        processes.append(SystemProcess(system, Path(sys.executable), checkpoint=tmp_path, folder=tmp_path, threads=3))
+        return processes[-1]
 
-    yield start_system
-    for running in begun:
-        running.close()
+    yield start
+    for process in processes:
+        process.close()

@@ -1,17 +1,18 @@
-"""A whole race between systems of a few lines, one of which fails."""
+"""Whole races between systems that are a few lines of Python; one of them fails."""
 
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from encort.benchmarks.race import compare, systems
+from encort.benchmarks.race import compare, participants, systems
 from encort.benchmarks.race import race as racing
 from encort.benchmarks.race.systems import System
-from encort.benchmarks.results import read, save
+from encort.benchmarks.results import Race, read, save
 
 PEER = """
 import time
@@ -25,7 +26,7 @@ def load(variant, checkpoint, folder, threads):
     calls = [0]
     def embed(texts):
         calls[0] += 1
-        # The first text, the workload and the pairs pass; it fails in a round.
+        # It embeds a first text, the workload and the pairs, and fails in a round.
         if variant == "broken" and calls[0] > 3:
             raise RuntimeError("out of tricks")
         time.sleep(SECONDS.get(variant, 0) * len(texts))
@@ -41,8 +42,8 @@ main(load, packages=("numpy",), prepare=prepare)
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch, encoder_checkpoint):
-    """A race of three systems and one limit, that keeps its files in a folder that goes away."""
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_checkpoint: Path) -> Path:
+    """A race of three systems and one limit, with its files in this folder."""
     peers = tmp_path / "peers"
     peers.mkdir()
     shutil.copy(systems.PEERS / "protocol.py", peers)
@@ -50,109 +51,115 @@ def small(tmp_path, monkeypatch, encoder_checkpoint):
     shutil.copy(peers / "peer.py", peers / "limits.py")
     for pins in ("peer.txt", "limits.txt"):
         (peers / pins).write_text("numpy==2.4.6")
-    kinds = [System(name=name, peer="peer", variant=name, precision="fp32") for name in ("slow", "fast", "broken")]
+    peer_systems = [
+        System(name=name, peer="peer", variant=name, precision="fp32") for name in ("slow", "fast", "broken")
+    ]
     monkeypatch.setattr(systems, "PEERS", peers)
-    monkeypatch.setattr(racing, "SYSTEMS", kinds)
+    monkeypatch.setattr(racing, "SYSTEMS", peer_systems)
     monkeypatch.setattr(racing, "LIMITS", [System(name="product", peer="limits", variant="fp32", precision="fp32")])
-    monkeypatch.setattr(racing, "environment", lambda *_: sys.executable)
-    monkeypatch.setattr(racing, "BUILD", tmp_path)
-    monkeypatch.setattr(racing, "MODELS", {"minilm": lambda _: encoder_checkpoint})
+    monkeypatch.setattr(participants, "environment", lambda *_: sys.executable)
+    monkeypatch.setattr(participants, "BUILD", tmp_path)
+    monkeypatch.setattr(participants, "MODELS", {"minilm": lambda _: encoder_checkpoint})
     monkeypatch.setattr(racing, "scored_pairs", lambda: (["a", "bb", "ccc"], ["a", "b", "c"], [1.0, 2.0, 3.0]))
     return tmp_path
 
 
-def run(folder, *options):
-    results = Path(tempfile.mkdtemp(dir=folder))  # the name of a race is the minute's, and some tests run two
+def run(folder: Path, *options: str) -> tuple[Result, Race]:
+    """Run the command; return its result and the race that it wrote."""
+    # A folder for each race: files are named after the minute, and some tests run two races.
+    results = Path(tempfile.mkdtemp(dir=folder))
     arguments = ["--rounds", "3", "--output", str(results), *options]
     done = CliRunner().invoke(racing.main, arguments, catch_exceptions=False)
     (file,) = results.glob("race-*.json")
-    return done, read(file)
+    race = read(file)
+    assert isinstance(race, Race)
+    return done, race
 
 
-def test_a_race(small):
-    done, found = run(small, "--texts", "30")
-    slow, fast, broken = found.outcomes
+def test_a_race_measures_fidelity_and_speed_and_reports_failures(small: Path) -> None:
+    done, race = run(small, "--texts", "30")
+    slow, fast, broken = race.outcomes
     assert (slow.cosine_mean, slow.error) == (1.0, None)
     assert fast.cosine_mean < 1
     assert all(a > b for a, b in zip(slow.seconds, fast.seconds, strict=True))
-    assert {shape: len(each) for shape, each in slow.grid.items()} == dict.fromkeys(racing.GRID, 3)
+    assert {shape: len(seconds) for shape, seconds in slow.grid.items()} == dict.fromkeys(racing.GRID, 3)
     assert min(slow.grid["32 x 16"]) > 0.03 > max(slow.grid["1 x 16"])
     assert fast.spearman is not None
     assert "out of tricks" in broken.error
-    assert broken.cosine_mean == 1.0  # judged before it failed
+    assert broken.cosine_mean == 1.0  # compared before it failed
     assert "failed: RuntimeError: out of tricks" in done.output
-    assert found.texts == 30
-    assert len(found.limits[0].seconds) == 3
+    assert race.texts == 30
+    assert len(race.limits[0].seconds) == 3
 
 
-def test_without_the_reference_the_others_are_judged_all_the_same(small):
-    _, found = run(small, "--texts", "20", "--without", "slow")
-    assert [each.name for each in found.outcomes] == ["fast", "broken"]
-    assert found.outcomes[0].cosine_mean < 1
+def test_systems_are_compared_with_a_reference_that_is_left_out(small: Path) -> None:
+    _, race = run(small, "--texts", "20", "--without", "slow")
+    assert [outcome.name for outcome in race.outcomes] == ["fast", "broken"]
+    assert race.outcomes[0].cosine_mean < 1
 
 
-def test_a_limit_that_fails_is_told(small):
+def test_a_limit_that_fails_is_reported(small: Path) -> None:
     (small / "peers" / "limits.py").write_text("raise SystemExit(3)")
-    done, found = run(small, "--texts", "5", "--only", "fast")
-    assert "exit status 3" in found.limits[0].error
+    done, race = run(small, "--texts", "5", "--only", "fast")
+    assert "exit status 3" in race.limits[0].error
     assert "| product | fp32 | failed" in done.output
-    assert found.outcomes[0].seconds
+    assert race.outcomes[0].seconds
 
 
-def test_ours_is_exported_once_and_served_by_its_own_package(small, monkeypatch):
-    monkeypatch.setattr(racing, "OURS", "ours")
-    kinds = [System(name="encort", peer="ours", variant=name, precision=name) for name in ("fp32", "int8")]
-    monkeypatch.setattr(racing, "SYSTEMS", kinds)
+def test_encort_is_exported_once_and_runs_in_its_own_environment(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(participants, "OURS", "ours")
+    variants = [System(name="encort", peer="ours", variant=name, precision=name) for name in ("fp32", "int8")]
+    monkeypatch.setattr(racing, "SYSTEMS", variants)
     peer = Path(__file__).parents[3] / "benchmarks" / "peers" / "encort_runtime.py"
     shutil.copy(peer, small / "peers" / "ours.py")
-    environments = []
-    monkeypatch.setattr(racing, "environment", lambda name, _: environments.append(name) or sys.executable)
-    _, found = run(small, "--texts", "5")
-    assert [each.error for each in found.outcomes] == [None, None]
-    assert found.outcomes[0].versions["encort"]
-    assert found.outcomes[1].cosine_mean > 0.98
+    environments: list[str] = []
+    monkeypatch.setattr(participants, "environment", lambda name, _: environments.append(name) or sys.executable)
+    _, race = run(small, "--texts", "5")
+    assert [outcome.error for outcome in race.outcomes] == [None, None]
+    assert race.outcomes[0].versions["encort"]
+    assert race.outcomes[1].cosine_mean > 0.98
     assert sorted(environments) == ["limits", "ours"]
 
 
-def test_systems_are_left_out_by_name(small):
-    _, found = run(small, "--texts", "5", "--without", "slow", "--without", "broken")
-    assert [each.name for each in found.outcomes] == ["fast"]
-    _, found = run(small, "--texts", "5", "--only", "slow")
-    assert [each.name for each in found.outcomes] == ["slow"]
+def test_systems_are_chosen_by_name(small: Path) -> None:
+    _, race = run(small, "--texts", "5", "--without", "slow", "--without", "broken")
+    assert [outcome.name for outcome in race.outcomes] == ["fast"]
+    _, race = run(small, "--texts", "5", "--only", "slow")
+    assert [outcome.name for outcome in race.outcomes] == ["slow"]
 
 
-def test_a_build_that_was_slowed_is_caught(small, monkeypatch):
-    kept = []
+def test_a_slower_build_is_reported_by_compare(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
     monkeypatch.setattr(racing, "LIMITS", [])
     for variant in ("slow", "slow", "slower"):
-        kinds = [System(name=name, peer="peer", variant=name, precision="fp32") for name in ("snail", "worm")]
-        kinds.append(System(name="encort", peer="peer", variant=variant, precision="fp32"))
-        monkeypatch.setattr(racing, "SYSTEMS", kinds)
-        _, found = run(small, "--texts", "30")
-        kept.append(str(save(found, small / f"{len(kept)}.json")))
-    first, again, slowed = kept
+        competitors = [System(name=name, peer="peer", variant=name, precision="fp32") for name in ("snail", "worm")]
+        competitors.append(System(name="encort", peer="peer", variant=variant, precision="fp32"))
+        monkeypatch.setattr(racing, "SYSTEMS", competitors)
+        _, race = run(small, "--texts", "30")
+        files.append(str(save(race, small / f"{len(files)}.json")))
+    first, again, slowed = files
     assert CliRunner().invoke(compare.main, [first, again, "--threshold", "1.2"]).exit_code == 0
-    caught = CliRunner().invoke(compare.main, [first, slowed, "--threshold", "1.2"])
-    assert caught.exit_code == 1
-    assert "of the time before, SLOWER" in caught.output
+    compared = CliRunner().invoke(compare.main, [first, slowed, "--threshold", "1.2"])
+    assert compared.exit_code == 1
+    assert "of the time before, SLOWER" in compared.output
 
 
-def test_other_texts(small, tmp_path):
+def test_a_race_takes_other_texts(small: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("hello\nmy card\n")
-    _, found = run(small, "--workload", str(tmp_path / "mine.txt"), "--only", "fast")
-    assert (found.workload, found.texts) == ("mine.txt", 2)
+    _, race = run(small, "--workload", str(tmp_path / "mine.txt"), "--only", "fast")
+    assert (race.workload, race.texts) == ("mine.txt", 2)
 
 
-def test_no_process_is_left(small):
-    begun = []
-    original = systems.Running.__init__
+def test_a_race_leaves_no_process(small: Path) -> None:
+    processes: list[systems.SystemProcess] = []
+    original = systems.SystemProcess.__init__
 
-    def remember(self, *arguments, **options):
-        begun.append(self)
+    def record(self: systems.SystemProcess, *arguments: Any, **options: Any) -> None:
+        processes.append(self)
         original(self, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(systems.Running, "__init__", remember)
+        patch.setattr(systems.SystemProcess, "__init__", record)
         run(small, "--texts", "5")
-    assert len(begun) == 4
-    assert all(each._process.poll() is not None for each in begun)
+    assert len(processes) == 4
+    assert all(process._process.poll() is not None for process in processes)

@@ -1,18 +1,29 @@
-"""Processes of the race: what they answer, that they rest while others run, and that a failure is said."""
+"""Processes of the race: their answers, their pauses while other systems run, and their failures."""
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from encort.benchmarks.race import systems
-from encort.benchmarks.race.systems import LIMITS, OURS, SYSTEMS, System, SystemFailedError, prepare
+from encort.benchmarks.race.systems import (
+    LIMITS,
+    OURS,
+    SYSTEMS,
+    System,
+    SystemFailedError,
+    SystemProcess,
+    prepare,
+)
+
+StartSystem = Callable[[str], SystemProcess]
 
 
-def test_a_system_embeds_and_times_each_call(start, tmp_path):
-    running = start(
+def test_a_system_embeds_and_times_each_call(start_system: StartSystem, tmp_path: Path) -> None:
+    process = start_system(
         """
         import time
         def embed(texts):
@@ -21,15 +32,15 @@ def test_a_system_embeds_and_times_each_call(start, tmp_path):
         return embed
         """
     )
-    answer = running.run([["a", "bbb"], ["cc"]], output=tmp_path / "found.npy")
-    assert np.load(tmp_path / "found.npy").tolist() == [[1, 3], [3, 3], [2, 3]]
+    answer = process.run([["a", "bbb"], ["cc"]], output=tmp_path / "embeddings.npy")
+    assert np.load(tmp_path / "embeddings.npy").tolist() == [[1, 3], [3, 3], [2, 3]]
     slow, quick = answer["seconds"]
     assert slow >= 0.05 > quick
     assert 5 < answer["peak_mib"] < 2000
 
 
-def test_a_system_rests_while_others_run(start, tmp_path):
-    running = start(
+def test_a_system_is_stopped_while_others_run(start_system: StartSystem, tmp_path: Path) -> None:
+    process = start_system(
         """
         import threading, time
         turns = [0]
@@ -44,23 +55,23 @@ def test_a_system_rests_while_others_run(start, tmp_path):
         """
     )
 
-    def rests():
+    def is_stopped() -> bool:
         time.sleep(0.2)
-        status = Path(f"/proc/{running._process.pid}/status").read_text(encoding="utf-8")
+        status = Path(f"/proc/{process._process.pid}/status").read_text(encoding="utf-8")
         return bool(re.search(r"State:\s+T", status))
 
-    def turns():
-        running.run([["a"]], output=tmp_path / "turns.npy")
+    def turns() -> int:
+        process.run([["a"]], output=tmp_path / "turns.npy")
         return int(np.load(tmp_path / "turns.npy")[0, 0])
 
-    assert rests()
+    assert is_stopped()
     before = turns()
-    assert rests()
-    assert turns() - before < 100  # of 200 that the pause would have let it do
+    assert is_stopped()
+    assert turns() - before < 100  # without the stop it would make about 200
 
 
-def test_what_a_library_prints_is_no_answer(start):
-    running = start(
+def test_output_of_a_library_is_not_an_answer(start_system: StartSystem) -> None:
+    process = start_system(
         """
         import os
         def embed(texts):
@@ -70,16 +81,16 @@ def test_what_a_library_prints_is_no_answer(start):
         return embed
         """
     )
-    assert len(running.run([["a"]])["seconds"]) == 1
+    assert len(process.run([["a"]])["seconds"]) == 1
 
 
-def test_a_system_that_cannot_load_says_why(start):
+def test_a_system_that_cannot_load_says_why(start_system: StartSystem) -> None:
     with pytest.raises(SystemFailedError, match="ValueError: no such kernel"):
-        start("raise ValueError('no such kernel')")
+        start_system("raise ValueError('no such kernel')")
 
 
-def test_a_system_that_dies_is_a_failure(start):
-    running = start(
+def test_a_process_that_ends_is_a_failure(start_system: StartSystem) -> None:
+    process = start_system(
         """
         import os
         def embed(texts):
@@ -90,13 +101,13 @@ def test_a_system_that_dies_is_a_failure(start):
         """
     )
     with pytest.raises(SystemFailedError, match="ended"):
-        running.run([["die"]])
+        process.run([["die"]])
     with pytest.raises(SystemFailedError):
-        running.run([["again"]])
+        process.run([["again"]])
 
 
-def test_a_system_that_does_not_answer_is_ended(start, monkeypatch):
-    running = start(
+def test_a_system_that_does_not_answer_is_killed(start_system: StartSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start_system(
         """
         import time
         def embed(texts):
@@ -105,25 +116,27 @@ def test_a_system_that_does_not_answer_is_ended(start, monkeypatch):
         return embed
         """
     )
-    monkeypatch.setattr(systems, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(systems, "_ANSWER_TIMEOUT_S", 0.5)
     with pytest.raises(SystemFailedError, match="ended"):
-        running.run([["sleep"]])
+        process.run([["sleep"]])
 
 
-def test_what_was_prepared_is_made_again_when_the_pins_change(tmp_path, monkeypatch, encoder_checkpoint):
-    made = []
+def test_a_system_is_prepared_again_when_its_pins_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_checkpoint: Path
+) -> None:
+    commands: list[tuple[str, ...]] = []
     monkeypatch.setattr(systems, "PEERS", tmp_path)
-    monkeypatch.setattr(systems, "_run", lambda *words: made.append(words))
+    monkeypatch.setattr(systems, "_run", lambda *words: commands.append(words))
     for name in ("peer.py", "peer.txt", "protocol.py"):
         (tmp_path / name).write_text("1")
     system = System(name="a peer", peer="peer", variant="fast", precision="fp32")
     for pins in ("1", "1", "2"):
         (tmp_path / "peer.txt").write_text(pins)
         prepare(system, Path("python"), checkpoint=encoder_checkpoint, folder=tmp_path / "made", texts=["a"])
-    assert len(made) == 2
+    assert len(commands) == 2
 
 
-def test_every_system_has_a_script_with_its_variant_and_pinned_packages():
+def test_every_system_has_a_script_with_its_variant_and_pinned_packages() -> None:
     for system in (*SYSTEMS, *LIMITS):
         script = (systems.PEERS / f"{system.peer}.py").read_text(encoding="utf-8")
         assert re.search(rf"Variants: .*\b{system.variant}\b", script)
@@ -133,6 +146,6 @@ def test_every_system_has_a_script_with_its_variant_and_pinned_packages():
     assert len({system.key for system in SYSTEMS}) == len(SYSTEMS)
 
 
-def test_ours_is_pinned_as_the_constraints_are():
+def test_encort_has_the_pins_of_the_constraints() -> None:
     constraints = set((systems.ROOT / "constraints.txt").read_text(encoding="utf-8").split())
     assert set((systems.PEERS / f"{OURS}.txt").read_text(encoding="utf-8").split()) <= constraints

@@ -97,5 +97,5 @@ def test_a_malformed_device_is_refused(device: str) -> None:
 def test_a_device_that_is_named_twice_is_opened_once() -> None:
     assert LoadOptions(device="cuda:2,0,2").gpu_numbers == [2, 0]
     assert LoadOptions(device="cuda").gpu_numbers == [0]
-    assert LoadOptions().gpu_numbers == LoadOptions(device="cpu").gpu_numbers == ()
+    assert LoadOptions().gpu_numbers == LoadOptions(device="cpu").gpu_numbers == []
     assert LoadOptions(device="cuda:1").execution_provider == PROVIDERS[Device.CUDA]
