@@ -1,5 +1,10 @@
+"""Pairs of texts: BERT's next-sentence head, and the dual encoder."""
+
 import csv
 import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +17,8 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, DatasetError
+from encort.runtime.common.labelled_cells import RowError
 from encort.training.commands import TASKS as TASKS_BY_NAME
-from encort.training.data.cells import RowError
 from encort.training.data.examples import Examples
 from encort.training.features import IGNORED, Collator
 from encort.training.pretrained import Pretrained
@@ -21,8 +26,11 @@ from encort.training.settings import TrainingSettings, default_learning_rate
 from encort.training.tasks.dual_encoder import DualEncoderForNextSentence
 from encort.training.tasks.next_sentence import DualEncoderTask, NextSentencePrediction
 
-# Row R10 of the behaviours that the project is measured by.
-PAIRS = [
+Run = Any  # of tests/training/conftest.py, which cannot be imported
+TrainTiny = Callable[..., Run]
+Pair = tuple[str, str, int]
+
+PAIRS: list[Pair] = [
     ("What music do you like?", "I like Rock music.", 1),
     ("What is your favorite food?", "I like sushi the best", 1),
     ("What is your favorite color?", "I'm going to be a doctor", 0),
@@ -34,53 +42,53 @@ TASKS = [NextSentencePrediction, DualEncoderTask]
 EXAMPLES = Examples(train=None, validation=None, labels=["a", "b"])
 
 
-def save_pairs(file, pairs):
+def save_pairs(file: Path, pairs: Sequence[Pair]) -> Path:
     with file.open("w", newline="") as target:
         csv.writer(target).writerows([("text", "text_pair", "label"), *pairs])
     return file
 
 
 @pytest.fixture
-def pairs(tmp_path):
-    """`pairs(*rows, name=)`: a table of them."""
+def pairs(tmp_path: Path) -> Callable[..., Path]:
+    """`pairs(*rows, name=)`: a table of these rows."""
     return lambda *rows, name="pairs": save_pairs(tmp_path / f"{name}.csv", rows)
 
 
 @pytest.fixture(scope="module")
-def train_pairs(train_tiny, tmp_path_factory):
-    """`train_pairs(task)`: the five pairs learned by heart, to be chosen by themselves."""
+def train_pairs(train_tiny: TrainTiny, tmp_path_factory: pytest.TempPathFactory) -> TrainTiny:
+    """`train_pairs(task)`: a run that learns the five pairs by heart; they are the validation data too."""
 
-    def run(task, **options):
+    def run(task: NextSentencePrediction, **options: Any) -> Run:
         table = save_pairs(tmp_path_factory.mktemp("pairs") / "pairs.csv", PAIRS)
-        learned = {"train": table, "validation": table, "epochs": 30, "batch_size": 5, "learning_rate": 2e-3}
-        return train_tiny(task=task, **{**learned, "dropout": 0.0, **options})
+        defaults = {"train": table, "validation": table, "epochs": 30, "batch_size": 5, "learning_rate": 2e-3}
+        return train_tiny(task=task, **{**defaults, "dropout": 0.0, **options})
 
     return run
 
 
 @pytest.fixture(scope="module")
-def bert_head(train_pairs):
+def bert_head(train_pairs: TrainTiny) -> Run:
     return train_pairs(NextSentencePrediction())
 
 
 @pytest.fixture(scope="module")
-def two_encoders(train_pairs):
+def two_encoders(train_pairs: TrainTiny) -> Run:
     return train_pairs(DualEncoderTask(), from_scratch=True)
 
 
-def encoded(task, pretrained, *rows):
+def encoded(task: NextSentencePrediction, pretrained: Pretrained, *rows: Pair) -> dict[str, torch.Tensor]:
     names = ("text", "text_pair", "label")
-    examples = [task.schema.example(dict(zip(names, row, strict=True))) for row in rows]
+    examples = [task.schema.rows.parse(dict(zip(names, row, strict=True))) for row in rows]
     columns = task.encode({name: [row[name] for row in examples] for name in names}, pretrained, EXAMPLES)
     return Collator(0)([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
 
 
 @torch.inference_mode()
-def classes(model, task, pretrained):
+def predict(model: Any, task: Any, pretrained: Pretrained) -> list[int]:
     return model.eval()(**encoded(task, pretrained, *PAIRS)).logits.argmax(dim=1).tolist()
 
 
-def served_labels(folder, bundle):
+def served_labels(folder: Path, bundle: Path) -> list[str]:
     export_bundle(folder, bundle, variants=["fp32"])
     with encort.load(bundle) as model:
         return [result.label for result in model.classify([pair[:2] for pair in PAIRS])]
@@ -91,8 +99,8 @@ def served_labels(folder, bundle):
     ("label", "meaning"),
     [("1", 1), (1, 1), (True, 1), ("TRUE", 1), ("is_next", 1), ("0", 0), (False, 0), (" not_next ", 0), (-1, -1)],
 )
-def test_labels_can_be_written_in_several_ways(task, label, meaning):
-    assert task.schema.example({"text": "a", "text_pair": "b", "label": label})["label"] == meaning
+def test_labels_can_be_written_in_several_ways(task: Any, label: Any, meaning: int) -> None:
+    assert task.schema.rows.parse({"text": "a", "text_pair": "b", "label": label})["label"] == meaning
 
 
 @pytest.mark.parametrize(
@@ -104,33 +112,33 @@ def test_labels_can_be_written_in_several_ways(task, label, meaning):
         ({"text": " "}, "text is empty"),
     ],
 )
-def test_rows_that_are_no_judged_pair_have_a_problem(changed, problem):
+def test_a_row_that_is_no_labelled_pair_has_a_problem(changed: dict[str, Any], problem: str) -> None:
     with pytest.raises(RowError, match=f"^{problem}$"):
-        NextSentencePrediction.schema.example({"text": "a", "text_pair": "b", "label": "1", **changed})
+        NextSentencePrediction.schema.rows.parse({"text": "a", "text_pair": "b", "label": "1", **changed})
 
 
 @pytest.mark.parametrize("label", [0, -1])
-def test_pairs_of_one_kind_cannot_be_learned(train_tiny, pairs, label):
+def test_pairs_of_one_label_are_refused(train_tiny: TrainTiny, pairs: Callable[..., Path], label: Any) -> None:
     table = pairs(*[(f"a {number}", "b", label if number else 0) for number in range(12)])
     with pytest.raises(DatasetError, match="has no pairs of both kinds, labelled 1 and 0"):
         train_tiny(task=DualEncoderTask(), train=table)
 
 
-def test_in_the_head_of_bert_the_first_logit_is_that_a_text_follows(bert_head):
+def test_the_first_logit_of_berts_head_says_that_a_text_follows(bert_head: Run) -> None:
     assert bert_head.report.labels == ["is_next", "not_next"]
     assert bert_head.config["id2label"] == {"0": "is_next", "1": "not_next"}
     model = transformers.BertForNextSentencePrediction.from_pretrained(bert_head.folder)
     pretrained = Pretrained.open(str(bert_head.folder), TrainingSettings())
-    assert classes(model, NextSentencePrediction(), pretrained) == [0, 0, 1, 1, 0]
+    assert predict(model, NextSentencePrediction(), pretrained) == [0, 0, 1, 1, 0]
 
 
-def test_the_head_of_bert_is_served_alike(bert_head, tmp_path):
+def test_berts_head_is_served_with_the_same_labels(bert_head: Run, tmp_path: Path) -> None:
     expected = ["is_next", "is_next", "not_next", "not_next", "is_next"]
     assert served_labels(bert_head.folder, tmp_path / "served.bundle") == expected
 
 
 @pytest.mark.parametrize("run", ["bert_head", "two_encoders"])
-def test_the_loss_falls_and_all_pairs_are_learned(run, request):
+def test_the_loss_falls_and_all_pairs_are_learned(run: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(run).report
     losses = [entry["loss"] for entry in report.history if "loss" in entry]
     assert losses[0] > 0.3
@@ -139,7 +147,7 @@ def test_the_loss_falls_and_all_pairs_are_learned(run, request):
     assert sorted(report.label_counts.values()) == [2, 3]
 
 
-def test_a_pretrained_head_is_kept(bert_head):
+def test_a_pretrained_head_is_kept(bert_head: Run) -> None:
     pretrained = Pretrained.open(str(bert_head.folder), TrainingSettings())
     network = NextSentencePrediction().network(pretrained, EXAMPLES)
     trained = transformers.BertForNextSentencePrediction.from_pretrained(bert_head.folder)
@@ -148,7 +156,7 @@ def test_a_pretrained_head_is_kept(bert_head):
 
 @pytest.mark.parametrize(("task", "unknown"), [(NextSentencePrediction, IGNORED), (DualEncoderTask, -1)])
 @torch.inference_mode()
-def test_the_loss_ignores_unknown_pairs(task, unknown, tiny_encoder):
+def test_the_loss_ignores_unknown_pairs(task: Any, unknown: int, tiny_encoder: Path) -> None:
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
     network, batch = task().network(pretrained, EXAMPLES).eval(), encoded(task(), pretrained, *PAIRS)
     right = torch.tensor([task.column_of[label] for *_, label in PAIRS])
@@ -160,23 +168,27 @@ def test_the_loss_ignores_unknown_pairs(task, unknown, tiny_encoder):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_unknown_pairs_are_left_out_of_what_is_learned(task, tiny_encoder):
+def test_unknown_pairs_are_left_out_of_what_is_learned(task: Any, tiny_encoder: Path) -> None:
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
     expected = encoded(task(), pretrained, *PAIRS)
-    found = encoded(task(), pretrained, UNKNOWN, *PAIRS, UNKNOWN)
-    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+    batch = encoded(task(), pretrained, UNKNOWN, *PAIRS, UNKNOWN)
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         name: tensor.tolist() for name, tensor in expected.items()
     }
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_thousand_unknown_pairs_in_a_row_do_no_harm(train_pairs, pairs, task):
+def test_a_whole_batch_of_the_tokenizer_may_be_unknown_pairs(
+    train_pairs: TrainTiny, pairs: Callable[..., Path], task: Any
+) -> None:
     run = train_pairs(task(), train=pairs(*PAIRS, *[UNKNOWN] * 2000), epochs=1)
     assert run.trainer.state.global_step == 1
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_unknown_pairs_are_neither_counted_nor_measured(train_pairs, pairs, task):
+def test_unknown_pairs_are_neither_counted_nor_measured(
+    train_pairs: TrainTiny, pairs: Callable[..., Path], task: Any
+) -> None:
     table = pairs(*PAIRS, UNKNOWN, UNKNOWN)
     run = train_pairs(task(), train=table, validation=table, batch_size=7, epochs=40)
     assert run.report.metrics["validation"]["accuracy"] == 1
@@ -185,32 +197,34 @@ def test_unknown_pairs_are_neither_counted_nor_measured(train_pairs, pairs, task
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_batch_of_unknown_pairs_alone_does_no_harm(train_pairs, pairs, task):
+def test_a_batch_of_unknown_pairs_alone_does_no_harm(
+    train_pairs: TrainTiny, pairs: Callable[..., Path], task: Any
+) -> None:
     table = pairs(*PAIRS, *[UNKNOWN] * 6)  # more than known pairs: of batches of two, one has none of these
     run = train_pairs(task(), train=table, validation=table, batch_size=1, epochs=1)
     assert all(entry["eval_loss"] >= 0 for entry in run.report.history if "eval_loss" in entry)
     assert "NaN" not in (run.folder / "training.json").read_text()
 
 
-def test_two_encoders_learn_the_five_pairs(two_encoders, tiny_encoder):
+def test_two_encoders_learn_the_five_pairs(two_encoders: Run, tiny_encoder: Path) -> None:
     model = DualEncoderForNextSentence.from_pretrained(two_encoders.folder)
-    assert classes(model, DualEncoderTask(), Pretrained.open(str(tiny_encoder), TrainingSettings())) == [1, 1, 0, 0, 1]
+    assert predict(model, DualEncoderTask(), Pretrained.open(str(tiny_encoder), TrainingSettings())) == [1, 1, 0, 0, 1]
     assert two_encoders.config["architectures"] == ["DualEncoderForNextSentence"]
     assert two_encoders.config["id2label"] == {"0": "0", "1": "1"}
 
 
-def test_two_encoders_are_served_alike(two_encoders, tmp_path):
+def test_two_encoders_are_served_with_the_same_labels(two_encoders: Run, tmp_path: Path) -> None:
     assert served_labels(two_encoders.folder, tmp_path / "served.bundle") == ["1", "1", "0", "0", "1"]
 
 
 @torch.inference_mode()
-def test_a_saved_pair_of_encoders_gives_the_same_logits_again(two_encoders, tiny_encoder):
+def test_a_saved_dual_encoder_gives_the_same_logits_again(two_encoders: Run, tiny_encoder: Path) -> None:
     again = DualEncoderForNextSentence.from_pretrained(two_encoders.folder).eval()
     batch = encoded(DualEncoderTask(), Pretrained.open(str(tiny_encoder), TrainingSettings()), *PAIRS)
     torch.testing.assert_close(again(**batch).logits, two_encoders.trainer.model.eval()(**batch).logits)
 
 
-def test_a_pair_of_encoders_is_trained_further(two_encoders, train_pairs):
+def test_a_dual_encoder_is_trained_further(two_encoders: Run, train_pairs: TrainTiny) -> None:
     again = train_pairs(DualEncoderTask(), model=two_encoders.folder, epochs=1, learning_rate=1e-6)
     assert again.config == two_encoders.config
     before, after = (load_file(run.folder / "model.safetensors") for run in (two_encoders, again))
@@ -219,12 +233,12 @@ def test_a_pair_of_encoders_is_trained_further(two_encoders, train_pairs):
         torch.testing.assert_close(after[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_the_usual_learning_rate_is_known_for_a_pair_of_encoders(two_encoders, train_pairs):
+def test_a_dual_encoder_has_a_default_learning_rate(two_encoders: Run, train_pairs: TrainTiny) -> None:
     run = train_pairs(DualEncoderTask(), model=two_encoders.folder, epochs=1, learning_rate=None)
     assert run.report.settings.learning_rate == default_learning_rate(24)
 
 
-def test_a_pair_of_encoders_that_lacks_weights_is_refused(two_encoders, tmp_path):
+def test_a_dual_encoder_that_lacks_weights_is_refused(two_encoders: Run, tmp_path: Path) -> None:
     folder = shutil.copytree(two_encoders.folder, tmp_path / "copy")
     weights = load_file(folder / "model.safetensors")
     del weights["encoder2.pooler.dense.weight"]
@@ -234,7 +248,9 @@ def test_a_pair_of_encoders_that_lacks_weights_is_refused(two_encoders, tmp_path
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS_BY_NAME if name != "dual-encoder"])
-def test_no_other_task_takes_a_pair_of_encoders(name, two_encoders, pairs, tmp_path):
+def test_no_other_task_takes_a_dual_encoder(
+    name: str, two_encoders: Run, pairs: Callable[..., Path], tmp_path: Path
+) -> None:
     output = tmp_path / "output"
     options = ["--model", two_encoders.folder, "--train", pairs(*PAIRS * 2), "--output", output]
     result = CliRunner().invoke(group, ["train", name, *map(str, options)])
@@ -244,7 +260,7 @@ def test_no_other_task_takes_a_pair_of_encoders(name, two_encoders, pairs, tmp_p
     assert not output.exists()
 
 
-def test_of_a_pair_of_encoders_a_new_one_can_be_made(two_encoders):
+def test_the_settings_of_a_dual_encoder_make_a_new_one(two_encoders: Run) -> None:
     settings = TrainingSettings(dropout=0.25)
     pretrained = Pretrained.open(
         str(two_encoders.folder), settings, from_scratch=True, config_changes={"num_hidden_layers": 2}
@@ -257,31 +273,31 @@ def test_of_a_pair_of_encoders_a_new_one_can_be_made(two_encoders):
     assert not torch.equal(network.classifier.weight, trained["classifier.weight"])
 
 
-def test_new_encoders_differ(tiny_encoder):
+def test_two_new_encoders_have_different_weights(tiny_encoder: Path) -> None:
     network = DualEncoderTask().network(
         Pretrained.open(str(tiny_encoder), TrainingSettings(), from_scratch=True), EXAMPLES
     )
     first, second = network.encoder1.state_dict(), network.encoder2.state_dict()
     name = "encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(first[name], second[name])
-    spread = network.config.encoder1.initializer_range
-    assert float(first[name].std()) == pytest.approx(spread, rel=0.1)
+    expected_std = network.config.encoder1.initializer_range
+    assert float(first[name].std()) == pytest.approx(expected_std, rel=0.1)
     assert not first["embeddings.word_embeddings.weight"][0].any(), "the padding token"
 
 
-def test_both_encoders_begin_with_the_weights_of_the_pretrained_one(tiny_encoder):
+def test_both_encoders_start_with_the_pretrained_weights(tiny_encoder: Path) -> None:
     network = DualEncoderTask().network(Pretrained.open(str(tiny_encoder), TrainingSettings()), EXAMPLES)
     expected = transformers.BertModel.from_pretrained(tiny_encoder).state_dict()
     for encoder in (network.encoder1, network.encoder2):
-        found = encoder.state_dict()
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    pointers = [{tensor.data_ptr() for tensor in each.parameters()} for each in (network.encoder1, network.encoder2)]
-    assert not set.intersection(*pointers), "each learns for itself"
+        weights = encoder.state_dict()
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    pointers = [{tensor.data_ptr() for tensor in part.parameters()} for part in (network.encoder1, network.encoder2)]
+    assert not set.intersection(*pointers), "the encoders must not share weights"
     assert network.classifier.in_features == 2 * network.config.encoder1.hidden_size
 
 
-def test_encoder_2_reads_the_texts_in_the_other_order(tiny_encoder):
+def test_the_second_encoder_reads_the_texts_in_the_other_order(tiny_encoder: Path) -> None:
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
     batch = encoded(DualEncoderTask(), pretrained, ("my card", "is lost now", 1), ("hello", "the pin", 0))
     other = encoded(DualEncoderTask(), pretrained, ("is lost now", "my card", 1), ("the pin", "hello", 0))
@@ -294,7 +310,7 @@ def test_encoder_2_reads_the_texts_in_the_other_order(tiny_encoder):
 
 
 @torch.inference_mode()
-def test_padding_changes_no_logit_of_two_encoders(tiny_encoder):
+def test_padding_changes_no_logit_of_two_encoders(tiny_encoder: Path) -> None:
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings())
     network = DualEncoderTask().network(pretrained, EXAMPLES).eval()
     together = network(**encoded(DualEncoderTask(), pretrained, *PAIRS)).logits
@@ -302,18 +318,18 @@ def test_padding_changes_no_logit_of_two_encoders(tiny_encoder):
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_too_long_pairs_are_cut_alike_in_either_order(tiny_encoder):
+def test_too_long_pairs_are_cut_alike_in_either_order(tiny_encoder: Path) -> None:
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings(max_length=9))
     batch = encoded(DualEncoderTask(), pretrained, ("my card is lost the pin", "hello my card play is", 1))
     assert batch["input_ids"].shape == batch["reversed_input_ids"].shape == (1, 9)
 
 
 @pytest.mark.parametrize("run", ["bert_head", "two_encoders"])
-def test_weights_decay_but_biases_and_layer_norms_do_not(run, request):
+def test_weights_decay_but_biases_and_layer_norms_do_not(run: str, request: pytest.FixtureRequest) -> None:
     trainer = request.getfixturevalue(run).trainer
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     groups = trainer.optimizer.param_groups
-    decay = {names[id(each)]: group["weight_decay"] for group in groups for each in group["params"]}
+    decay = {names[id(weight)]: group["weight_decay"] for group in groups for weight in group["params"]}
     assert decay.keys() == set(names.values())
     assert {name for name, rate in decay.items() if rate == 0} == {
         name for name in decay if name.endswith("bias") or "LayerNorm" in name
@@ -322,7 +338,7 @@ def test_weights_decay_but_biases_and_layer_norms_do_not(run, request):
 
 
 @pytest.fixture
-def electra(tiny_encoder, tmp_path):
+def electra(tiny_encoder: Path, tmp_path: Path) -> Path:
     """An encoder that is no BERT."""
     config = transformers.ElectraConfig(**transformers.BertConfig.from_pretrained(tiny_encoder).to_dict())
     transformers.ElectraModel(config).save_pretrained(tmp_path / "electra")
@@ -331,7 +347,9 @@ def electra(tiny_encoder, tmp_path):
 
 
 @pytest.mark.parametrize("from_scratch", [True, False])
-def test_two_encoders_of_another_architecture_are_refused(train_tiny, pairs, electra, tmp_path, from_scratch):
+def test_two_encoders_of_another_architecture_are_refused(
+    train_tiny: TrainTiny, pairs: Callable[..., Path], electra: Path, tmp_path: Path, from_scratch: bool
+) -> None:
     with pytest.raises(CheckpointError, match="electra is no BERT, of which a model of two encoders is made"):
         train_tiny(
             task=DualEncoderTask(),
@@ -344,7 +362,9 @@ def test_two_encoders_of_another_architecture_are_refused(train_tiny, pairs, ele
     assert not (tmp_path / "output").exists()
 
 
-def test_a_refused_encoder_leaves_nothing_behind(train_tiny, pairs, electra, tmp_path):
+def test_a_refused_encoder_leaves_nothing_behind(
+    train_tiny: TrainTiny, pairs: Callable[..., Path], electra: Path, tmp_path: Path
+) -> None:
     table = pairs(*PAIRS)
     with pytest.raises(CheckpointError):
         train_tiny(task=DualEncoderTask(), model=electra, train=table, validation=table, output=tmp_path / "output")

@@ -1,5 +1,10 @@
+"""Questions: where an answer is in its windows, the metrics, and rows that are refused."""
+
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,16 +13,22 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.common.errors import DatasetError
-from encort.training.data.cells import RowError
+from encort.runtime.common.labelled_cells import RowError
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.question_answering import QuestionAnswering
 
+Run = Any  # of tests/training/conftest.py, which cannot be imported
+Question = tuple[str, str, str, int]
+Write = Callable[..., Path]
+Train = Callable[..., Run]
+Encode = Callable[..., tuple[list[list[str]], list[tuple[int, int]]]]
+
 FILLERS = ["my", "the", "is", "lost", "hello", "change", "1", "7"]
 
 
-def questions(count, seed=0, most=12):
-    """The answer is what stands from `card` to `pin`; every context has another length."""
+def questions(count: int, seed: int = 0, most: int = 12) -> Iterator[Question]:
+    """Give questions whose answer goes from `card` to `pin`, in contexts of many lengths."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         words = [str(word) for word in random.choice(FILLERS, size=random.integers(1, most))]
@@ -28,13 +39,13 @@ def questions(count, seed=0, most=12):
         yield "hello?", context, " ".join(answer), start
 
 
-def jsonl(rows):
+def jsonl(rows: Any) -> str:
     names = ("question", "context", "answers")
     form = [(question, context, {"text": [text], "answer_start": [at]}) for question, context, text, at in rows]
     return "".join(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in form)
 
 
-def squad(rows):
+def squad(rows: Any) -> str:
     paragraphs = [
         {
             "context": context,
@@ -46,10 +57,10 @@ def squad(rows):
 
 
 @pytest.fixture
-def train(train_tiny, write):
-    """`train(train=[(question, context, text, start)], validation=...)`, each written to a file of its own."""
+def train(train_tiny: Callable[..., Run], write: Write) -> Train:
+    """`train(train=[(question, context, text, start)], validation=...)`: a run on these rows, one file per split."""
 
-    def run(ending="jsonl", **options):
+    def run(ending: str = "jsonl", **options: Any) -> Any:
         rows = {split: options.pop(split) for split in ("train", "validation", "test") if split in options}
         form = squad if ending == "json" else jsonl
         files = {split: write(f"{split}.{ending}", form(list(content))) for split, content in rows.items()}
@@ -59,12 +70,12 @@ def train(train_tiny, write):
 
 
 @pytest.fixture
-def encode(tiny_encoder):
-    """`encode(question, context, answers)`: a row a window, as tokens, and first and last of the answer."""
+def encode(tiny_encoder: Path) -> Encode:
+    """`encode(question, context, answers)`: the tokens of each window, and the first and last token of the answer."""
 
-    def run(question, context, answers, **settings):
+    def run(question: str, context: str, answers: Any, **settings: Any) -> Any:
         task, pretrained = QuestionAnswering(), Pretrained.open(str(tiny_encoder), TrainingSettings(**settings))
-        row = task.schema.example({"question": question, "context": context, "label": answers})
+        row = task.schema.rows.parse({"question": question, "context": context, "label": answers})
         columns = task.encode({name: [value] for name, value in row.items()}, pretrained, SimpleNamespace(labels=()))
         windows = [pretrained.saved_tokenizer.convert_ids_to_tokens(ids) for ids in columns.pop("input_ids")]
         return windows, list(zip(columns["start_positions"], columns["end_positions"], strict=True))
@@ -73,7 +84,7 @@ def encode(tiny_encoder):
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
-def test_a_separable_task_is_learned(train, ending):
+def test_a_separable_task_is_learned(train: Train, ending: str) -> None:
     run = train(ending, train=questions(60), validation=questions(15, seed=1), test=questions(15, seed=2), epochs=8)
     assert run.report.metrics["validation"] == {"f1": 1, "exact_match": 1}
     assert run.report.metrics["test"]["f1"] > 0.9
@@ -86,7 +97,7 @@ def test_a_separable_task_is_learned(train, ending):
     [("lost card", (3, 4)), ("playing", (6, 7)), ("pin!", (9, 10)), ("the", (8, 8))],
     ids=["at the beginning", "in the middle", "at the end", "one token"],
 )
-def test_an_answer_is_from_its_first_to_its_last_token(encode, answer, place):
+def test_an_answer_goes_from_its_first_to_its_last_token(encode: Encode, answer: str, place: tuple[int, int]) -> None:
     windows, places = encode("hello", "lost card is playing the pin!", answer)
     assert windows == [
         ["[CLS]", "hello", "[SEP]", "lost", "card", "is", "play", "##ing", "the", "pin", "!", "[SEP]"],
@@ -94,26 +105,26 @@ def test_an_answer_is_from_its_first_to_its_last_token(encode, answer, place):
     assert places == [place]
 
 
-def test_of_a_part_of_a_word_its_tokens_are_the_answer(encode):
+def test_an_answer_inside_of_a_word_has_the_tokens_that_it_touches(encode: Encode) -> None:
     assert encode("my", "is played", "laye")[1] == [(4, 5)]
 
 
-def test_an_answer_of_squad_is_where_it_says_and_not_where_it_stands_first(encode):
+def test_answer_start_decides_between_equal_words(encode: Encode) -> None:
     answers = {"text": ["pin", "is pin"], "answer_start": [11, 8]}
     windows, places = encode("my", "pin the is pin", answers)
     assert windows[0][3:7] == ["pin", "the", "is", "pin"]
     assert places == [(6, 6)]
 
 
-def test_white_space_around_an_answer_is_no_part_of_it(encode):
+def test_white_space_around_an_answer_is_no_part_of_it(encode: Encode) -> None:
     assert encode("my", "the card is lost", {"text": [" card "], "answer_start": [3]})[1] == [(4, 4)]
 
 
-def test_a_question_with_the_same_words_is_no_answer(encode):
+def test_an_answer_is_never_found_in_the_question(encode: Encode) -> None:
     assert encode("card", "my card", "card")[1] == [(4, 4)]
 
 
-def test_a_long_context_is_read_in_windows(encode):
+def test_a_long_context_is_read_in_windows(encode: Encode) -> None:
     context = "1 2 3 4 5 6 card pin 7"
     windows, places = encode("my", context, "card pin", max_length=8)
     assert all(len(window) <= 8 and window[:3] == ["[CLS]", "my", "[SEP]"] for window in windows)
@@ -125,17 +136,17 @@ def test_a_long_context_is_read_in_windows(encode):
     assert any(place != (0, 0) for place in places)
 
 
-def test_windows_with_a_part_of_the_answer_have_none(encode):
+def test_windows_with_a_part_of_the_answer_have_no_answer(encode: Encode) -> None:
     windows, places = encode("my", "1 2 3 card play pin 4 5", "card play pin", max_length=6)
     assert all(len({"card", "play", "pin"}.intersection(window)) < 3 for window in windows)
     assert set(places) == {(0, 0)}
 
 
 @pytest.fixture
-def half_trained(train):
-    """`half_trained(...)`: a run that has not learned enough, and what it was measured by."""
+def half_trained(train: Train) -> Callable[..., tuple[Run, list[Question]]]:
+    """`half_trained(...)`: a run that has not learned enough, and its validation rows."""
 
-    def run(most=12, **settings):
+    def run(most: int = 12, **settings: Any) -> Any:
         rows = list(questions(40, seed=3, most=most))
         content = {"train": questions(60, most=most), "validation": rows}
         return train(**content, **{"epochs": 3, "learning_rate": 2e-3, **settings}), rows
@@ -143,11 +154,11 @@ def half_trained(train):
     return run
 
 
-def served_metrics(folder, rows, bundle_folder):
+def served_metrics(folder: Path, rows: Any, bundle_folder: Path) -> dict[str, float]:
     export_bundle(folder, bundle_folder, variants=["fp32"])
     with encort.load(bundle_folder) as model:
-        found = [best[0].text for best in model.answer([(question, context) for question, context, *_ in rows])]
-    pairs = [(right, text) for (_, _, right, _), text in zip(rows, found, strict=True)]
+        predicted = [best[0].text for best in model.answer([(question, context) for question, context, *_ in rows])]
+    pairs = [(right, text) for (_, _, right, _), text in zip(rows, predicted, strict=True)]
     return {
         "f1": np.mean([compute_f1(*pair) for pair in pairs]),
         "exact_match": np.mean([compute_exact(*pair) for pair in pairs]),
@@ -155,31 +166,33 @@ def served_metrics(folder, rows, bundle_folder):
 
 
 @pytest.mark.parametrize("settings", [{}, {"most": 40, "max_length": 16}], ids=["whole", "windows"])
-def test_the_metrics_are_those_of_the_answers_that_are_served(half_trained, settings, tmp_path):
+def test_the_metrics_are_those_of_the_served_answers(
+    half_trained: Callable[..., tuple[Run, list[Question]]], settings: Any, tmp_path: Path
+) -> None:
     run, rows = half_trained(**settings)
     expected = served_metrics(run.folder, rows, tmp_path / "served.bundle")
     assert 0.05 < expected["exact_match"] < 0.95, "too easy or too hard to tell one from another"
     assert run.report.metrics["validation"] == pytest.approx(expected)
 
 
-def test_the_best_of_several_right_answers_counts(tiny_encoder):
+def test_the_best_of_several_right_answers_counts(tiny_encoder: Path) -> None:
     task, pretrained = QuestionAnswering(), Pretrained.open(str(tiny_encoder), TrainingSettings())
     rows = {"question": ["my"], "context": ["the card is lost"], "label": [["lost", "card is"]], "starts": [[12, 4]]}
     # [CLS] my [SEP] the card is lost [SEP], and padding that must not count.
     start, end = np.full((2, 1, 10), -5.0)
     start[0, 4], end[0, 5], end[0, 9] = 5, 5, 9
-    found = task.scores((start, end), None, _Rows(rows), pretrained, SimpleNamespace(labels=()))
-    assert found.metrics == {"f1": 1, "exact_match": 1}
+    scores = task.scores((start, end), None, _Rows(rows), pretrained, SimpleNamespace(labels=()))
+    assert scores.metrics == {"f1": 1, "exact_match": 1}
 
 
-class _Rows(dict):
-    """As a dataset gives them."""
+class _Rows(dict[str, Any]):
+    """Columns that can be sliced as those of a dataset."""
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: Any) -> Any:
         return dict(self) if isinstance(name, slice) else super().__getitem__(name)
 
 
-def test_a_classifier_can_be_trained_further_to_answer(train, make_checkpoint):
+def test_a_classifier_can_be_trained_further_to_answer(train: Train, make_checkpoint: Callable[..., Path]) -> None:
     model = make_checkpoint(labels=["a", "b", "c"], hidden_size=24, num_attention_heads=2, num_hidden_layers=1)
     run = train(train=questions(12), validation=questions(2), epochs=1, model=model)
     assert run.config["architectures"] == ["BertForQuestionAnswering"]
@@ -204,9 +217,9 @@ def test_a_classifier_can_be_trained_further_to_answer(train, make_checkpoint):
         (3, "answers is not a text, a list of texts, or text and answer_start as SQuAD has them"),
     ],
 )
-def test_rows_that_cannot_be_learned_from_have_a_problem(answers, problem):
+def test_answers_that_cannot_be_learned_have_a_problem(answers: Any, problem: str) -> None:
     with pytest.raises(RowError, match=f"^{problem}$"):
-        QuestionAnswering.schema.example({"question": "is it?", "context": "my card is", "label": answers})
+        QuestionAnswering.schema.rows.parse({"question": "is it?", "context": "my card is", "label": answers})
 
 
 @pytest.mark.parametrize(
@@ -219,23 +232,23 @@ def test_rows_that_cannot_be_learned_from_have_a_problem(answers, problem):
         {"text": [3], "answer_start": [3]},
     ],
 )
-def test_malformed_answers_have_a_problem(answers):
+def test_malformed_answers_have_a_problem(answers: Any) -> None:
     with pytest.raises(RowError, match="answer"):
-        QuestionAnswering.schema.example({"question": "is it?", "context": "my card is", "label": answers})
+        QuestionAnswering.schema.rows.parse({"question": "is it?", "context": "my card is", "label": answers})
 
 
-def test_every_problem_is_told_with_its_rows(train):
+def test_every_problem_is_told_with_its_rows(train: Train) -> None:
     rows = [*questions(10), ("", "card", "card", 0), ("is?", "card", "pin", 0), ("is?", " ", "pin", 0)]
     with pytest.raises(DatasetError) as refused:
         train(train=rows, validation=[("is?", "card", "pin", 0)])
-    said = str(refused.value)
-    assert "train.jsonl: no question: row 11" in said
-    assert "train.jsonl: context is empty: row 13" in said
-    assert "train.jsonl: an answer is not in its context at answer_start: row 12" in said
-    assert "validation.jsonl: an answer is not in its context at answer_start: row 1" in said
+    message = str(refused.value)
+    assert "train.jsonl: no question: row 11" in message
+    assert "train.jsonl: context is empty: row 13" in message
+    assert "train.jsonl: an answer is not in its context at answer_start: row 12" in message
+    assert "validation.jsonl: an answer is not in its context at answer_start: row 1" in message
 
 
-def test_a_question_that_leaves_no_room_for_its_context_is_a_problem_of_its_row(train):
+def test_a_question_that_leaves_no_room_for_its_context_is_a_problem_of_its_row(train: Train) -> None:
     rows = [*questions(11), ("hello " * 12, "card pin", "card pin", 0)]
     with pytest.raises(DatasetError, match="row 12"):
         train(train=rows, validation=questions(2), max_length=12)

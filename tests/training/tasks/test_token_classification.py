@@ -1,6 +1,11 @@
+"""Tags: which token has which, the span metrics, and rows that are refused."""
+
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +21,21 @@ from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.token_classification import TokenClassification
 
+Run = Any  # of tests/training/conftest.py, which cannot be imported
+Sentence = tuple[list[str], list[str]]
+Spans = list[list[tuple[int, int, str]]]
+Write = Callable[..., Path]
+Train = Callable[..., Run]
+Encode = Callable[..., list[tuple[str, str | None]]]
+
 WORDS = {"card": "B-THING", "pin": "B-THING", "hello": "B-GREETING", "play": "I-GREETING", "my": "O", "is": "O"}
 WORDS |= {"the": "O", "u.s.": "B-PLACE", "lost": "O"}
 KOREAN = {"안녕": ("B-GREETING", "I-GREETING"), "하이": ("O", "O"), "가나다": ("B-PLACE", "I-PLACE", "I-PLACE")}
 KOREAN |= {"안녕이": ("B-GREETING", "I-GREETING", "O")}
 
 
-def sentences(count, seed=0):
-    """Sentences in which every word has a tag of its own; what goes on with a span stands behind what begins it."""
+def sentences(count: int, seed: int = 0) -> Iterator[Sentence]:
+    """Give sentences in which every word has its own tag; words inside of a span follow its first word."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         words = [str(word) for word in random.choice([*WORDS], size=random.integers(1, 9)) if word != "play"] or ["my"]
@@ -31,7 +43,7 @@ def sentences(count, seed=0):
         yield tokens, [WORDS[token] for token in tokens]
 
 
-def character_sentences(count, seed=0):
+def character_sentences(count: int, seed: int = 0) -> Iterator[Sentence]:
     random = np.random.default_rng(seed)
     for _ in range(count):
         words = [str(word) for word in random.choice([*KOREAN], size=random.integers(2, 6))]
@@ -39,46 +51,46 @@ def character_sentences(count, seed=0):
         yield [*" ".join(words)], tags[:-1]
 
 
-def conll(rows):
+def conll(rows: Any) -> str:
     return "\n".join("".join(f"{token}\t{tag}\n" for token, tag in zip(*row, strict=True)) for row in rows)
 
 
-def jsonl(rows):
+def jsonl(rows: Any) -> str:
     return "".join(json.dumps({"tokens": tokens, "tags": tags}) + "\n" for tokens, tags in rows)
 
 
-def text_of(tokens):
+def text_of(tokens: Any) -> str:
     return ("" if all(len(token) == 1 for token in tokens) else " ").join(tokens)
 
 
-def gold_spans(tokens, tags):
-    """(start, end, label) of every span."""
-    found = []
+def gold_spans(tokens: Any, tags: Any) -> list[tuple[int, int, str]]:
+    """Return start, end and label of every span."""
+    spans: list[tuple[int, int, str]] = []
     for number, (token, tag) in enumerate(zip(tokens, tags, strict=True)):
         start = len(text_of(tokens[: number + 1])) - len(token)
         if tag.startswith("I-"):
-            found[-1] = (found[-1][0], start + len(token), tag[2:])
+            spans[-1] = (spans[-1][0], start + len(token), tag[2:])
         elif tag != "O":
-            found.append((start, start + len(token), tag[2:]))
-    return found
+            spans.append((start, start + len(token), tag[2:]))
+    return spans
 
 
-def served_spans(folder, rows, bundle_folder):
+def served_spans(folder: Path, rows: Any, bundle_folder: Path) -> Spans:
     export_bundle(folder, bundle_folder, variants=["fp32"])
     with encort.load(bundle_folder) as model:
         tagged = model.tag([text_of(tokens) for tokens, _ in rows])
     return [[(span.start, span.end, span.label) for span in spans] for spans in tagged]
 
 
-def f1(found, gold):
-    pairs = list(zip(found, gold, strict=True))
+def f1(predicted: Spans, gold: Spans) -> float:
+    pairs = list(zip(predicted, gold, strict=True))
     hits = sum(len(set(left) & set(right)) for left, right in pairs)
     return 2 * hits / sum(len(left) + len(right) for left, right in pairs)
 
 
 @pytest.fixture(scope="module")
-def korean_encoder(tiny_encoder, tmp_path_factory):
-    """The same with a tokenizer that leaves Korean letters whole."""
+def korean_encoder(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny encoder with a tokenizer that leaves Korean letters whole."""
     folder = shutil.copytree(tiny_encoder, tmp_path_factory.mktemp("korean") / "checkpoint")
     tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False, model_max_length=64)
     tokenizer.save_pretrained(folder)
@@ -86,13 +98,13 @@ def korean_encoder(tiny_encoder, tmp_path_factory):
 
 
 @pytest.fixture
-def encode(tiny_encoder):
-    """`encode(tokens, tags)`: the pieces of the text and their labels, by name."""
+def encode(tiny_encoder: Path) -> Encode:
+    """`encode(tokens, tags)`: the tokens of the tokenizer and their labels."""
 
-    def run(tokens, tags, *, model=tiny_encoder, **settings):
+    def run(tokens: Any, tags: Any, *, model: Path = tiny_encoder, **settings: Any) -> Any:
         task = TokenClassification().for_rows([{"tokens": tokens}])
         pretrained = Pretrained.open(str(model), TrainingSettings(**settings), from_scratch=True)
-        row = task.schema.example({"tokens": tokens, "label": tags})
+        row = task.schema.rows.parse({"tokens": tokens, "label": tags})
         names = sorted({"O", *tags, *(f"I-{tag[2:]}" for tag in tags if tag.startswith("B-"))})
         rows = {name: [value] for name, value in row.items()}
         columns = task.encode(rows, pretrained, SimpleNamespace(labels=names))
@@ -104,10 +116,10 @@ def encode(tiny_encoder):
 
 
 @pytest.fixture
-def train(train_tiny, write):
-    """`train(train=[(tokens, tags)], validation=...)`, each written to a file of its own."""
+def train(train_tiny: Callable[..., Run], write: Write) -> Train:
+    """`train(train=[(tokens, tags)], validation=...)`: a run on these rows, one file per split."""
 
-    def run(ending="jsonl", **options):
+    def run(ending: str = "jsonl", **options: Any) -> Any:
         rows = {split: options.pop(split) for split in ("train", "validation", "test") if split in options}
         form = conll if ending == "conll" else jsonl
         files = {split: write(f"{split}.{ending}", form(list(content))) for split, content in rows.items()}
@@ -117,10 +129,10 @@ def train(train_tiny, write):
 
 
 @pytest.fixture
-def problems(train):
-    """`problems(*rows)`: what is said of rows that cannot be trained on."""
+def problems(train: Train) -> Callable[..., str]:
+    """`problems(*rows)`: the message that refuses rows that cannot be trained on."""
 
-    def run(*rows, **options):
+    def run(*rows: Any, **options: Any) -> Any:
         with pytest.raises(DatasetError) as refused:
             train(train=[(["card", "is"], ["B-THING", "O"]), *rows, *sentences(12)], **options)
         return str(refused.value)
@@ -130,7 +142,9 @@ def problems(train):
 
 @pytest.mark.parametrize("ending", ["conll", "jsonl"])
 @pytest.mark.parametrize("make", [sentences, character_sentences], ids=["words", "characters"])
-def test_a_separable_task_is_learned(train, korean_encoder, make, ending):
+def test_a_separable_task_is_learned(
+    train: Train, korean_encoder: Path, make: Callable[..., Iterator[Sentence]], ending: str
+) -> None:
     rows = {"train": make(200), "validation": make(15, seed=1), "test": make(15, seed=2)}
     run = train(ending, **rows, model=korean_encoder, epochs=8)
     assert run.report.metrics["validation"]["f1"] == 1
@@ -139,14 +153,14 @@ def test_a_separable_task_is_learned(train, korean_encoder, make, ending):
     assert run.report.rows == {"train": 200, "validation": 15, "test": 15}
 
 
-def test_the_test_split_is_judged_by_its_own_rows(train):
+def test_the_test_split_is_scored_on_its_own_rows(train: Train) -> None:
     rows = list(sentences(21, seed=1))
     run = train(train=sentences(200), validation=rows, test=[*rows, *rows], epochs=3)
     assert run.report.rows == {"train": 200, "validation": 21, "test": 42}
     assert run.report.metrics["test"] == run.report.metrics["validation"]
 
 
-def test_a_long_text_is_cut_at_the_limit(encode):
+def test_a_long_text_is_cut_at_the_limit(encode: Encode) -> None:
     pairs = encode(["card", "is", "lost"] * 9, ["B-THING", "O", "O"] * 9, max_length=6)
     assert pairs == [
         ("[CLS]", None),
@@ -158,7 +172,7 @@ def test_a_long_text_is_cut_at_the_limit(encode):
     ]
 
 
-def test_sub_words_and_special_tokens_are_ignored(encode):
+def test_sub_words_and_special_tokens_have_no_label(encode: Encode) -> None:
     assert encode(["my", "playing", "ax"], ["O", "B-GREETING", "O"]) == [
         ("[CLS]", None),
         ("my", "O"),
@@ -170,18 +184,18 @@ def test_sub_words_and_special_tokens_are_ignored(encode):
     ]
 
 
-def test_what_a_token_begins_its_further_words_go_on_with(encode):
+def test_the_first_word_of_a_token_begins_a_span_and_the_others_go_on_with_it(encode: Encode) -> None:
     pairs = encode(["the", "U.S.", "is"], ["O", "B-PLACE", "O"])
     assert pairs[2:6] == [("u", "B-PLACE"), (".", "I-PLACE"), ("s", "I-PLACE"), (".", "I-PLACE")]
     assert pairs[6] == ("is", "O")
 
 
-def test_other_tags_are_the_same_for_all_words_of_a_token(encode):
+def test_all_words_of_a_token_have_its_tag_if_it_begins_no_span(encode: Encode) -> None:
     pairs = encode(["U.S.", "a.b"], ["I-PLACE", "O"])
     assert [tag for _, tag in pairs] == [None, *["I-PLACE"] * 4, *["O"] * 3, None]
 
 
-def test_pieces_of_several_characters_have_the_tag_of_the_first(encode, korean_encoder):
+def test_a_piece_of_several_characters_has_the_tag_of_the_first(encode: Encode, korean_encoder: Path) -> None:
     tags = ["B-GREETING", "I-GREETING", "O", "O", "B-PLACE", "I-PLACE"]
     assert encode([*"안녕 a가나"], tags, model=korean_encoder) == [
         ("[CLS]", None),
@@ -193,17 +207,17 @@ def test_pieces_of_several_characters_have_the_tag_of_the_first(encode, korean_e
     ]
 
 
-def test_characters_that_the_tokenizer_drops_move_no_tag(encode, korean_encoder):
+def test_dropped_characters_move_no_tag(encode: Encode, korean_encoder: Path) -> None:
     assert encode(["my", "\u200b", "card"], ["O", "O", "B-THING"])[1:-1] == [("my", "O"), ("card", "B-THING")]
     tags = ["B-GREETING", "I-GREETING", "I-GREETING", "O", "O"]
     assert encode([*"안\u200d녕 a"], tags, model=korean_encoder)[1:-1] == [("안녕", "B-GREETING"), ("a", "O")]
 
 
 @pytest.fixture
-def spaced_encoder(tmp_path):
-    """`spaced_encoder(pre_tokenizer)`: its tokens begin with the space before them, as of SentencePiece and BPE."""
+def spaced_encoder(tmp_path: Path) -> Callable[..., Path]:
+    """`spaced_encoder(pre_tokenizer, mark)`: an encoder whose tokens include the space before them."""
 
-    def make(pre_tokenizer, mark):
+    def make(pre_tokenizer: Any, mark: str) -> Path:
         vocabulary = {piece: number for number, piece in enumerate(["<s>", "</s>", "<pad>", "<unk>"])}
         vocabulary |= {f"{mark}{word}": number for number, word in enumerate(["my", "card", "lost"], start=4)}
         backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -226,20 +240,22 @@ def spaced_encoder(tmp_path):
     [(pre_tokenizers.Metaspace(), "▁"), (pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=False), "Ġ")],
     ids=["SentencePiece", "BPE"],
 )
-def test_pieces_that_begin_with_a_space_have_the_tag_of_the_word_behind_it(encode, spaced_encoder, pre_tokenizer, mark):
+def test_a_piece_that_begins_with_a_space_has_the_tag_of_its_word(
+    encode: Encode, spaced_encoder: Callable[..., Path], pre_tokenizer: Any, mark: str
+) -> None:
     pairs = encode(["my", "card", "lost"], ["O", "B-THING", "O"], model=spaced_encoder(pre_tokenizer, mark))
     assert pairs[2] == (f"{mark}card", "B-THING")
     assert [tag for _, tag in pairs] == [None, "O", "B-THING", "O", None]
 
 
-def test_what_a_span_goes_on_with_is_a_label_even_if_no_row_has_it(train):
+def test_the_inside_tag_of_every_span_is_a_label_even_if_no_row_has_it(train: Train) -> None:
     run = train(train=[(["card", "my"], ["B-THING", "O"])] * 12, epochs=1)
     assert run.report.labels == ["B-THING", "I-THING", "O"]
     assert run.config["id2label"] == {"0": "B-THING", "1": "I-THING", "2": "O"}
 
 
 @pytest.mark.parametrize(("tags", "kind"), [(["O"], "fewer"), (["O", "O", "O"], "more")])
-def test_each_token_needs_a_tag(problems, tags, kind):
+def test_each_token_needs_a_tag(problems: Callable[..., str], tags: Any, kind: str) -> None:
     assert problems((["my", "card"], tags)).endswith(f"{kind} tags than tokens: row 2")
 
 
@@ -254,43 +270,45 @@ def test_each_token_needs_a_tag(problems, tags, kind):
         (["my", "card"], None, "label is not a list of texts"),
     ],
 )
-def test_rows_that_are_no_tagged_tokens_are_listed(problems, tokens, tags, problem):
-    said = problems((tokens, tags), (["is"], ["O"]), (tokens, tags))
-    assert said.endswith(f"train.jsonl: {problem}: rows 2, 4")
+def test_rows_without_tagged_tokens_are_listed(
+    problems: Callable[..., str], tokens: Any, tags: Any, problem: str
+) -> None:
+    message = problems((tokens, tags), (["is"], ["O"]), (tokens, tags))
+    assert message.endswith(f"train.jsonl: {problem}: rows 2, 4")
 
 
-def test_every_problem_is_told_at_once(problems):
-    said = problems((["my"], []), ([], []), validation=[(["card"], ["B-OTHER"])])
-    assert "fewer tags than tokens: row 2" in said
-    assert "no tokens: row 3" in said
-    assert "validation.jsonl: label 'B-OTHER' is not in the training data: row 1" in said
+def test_every_problem_is_told_at_once(problems: Callable[..., str]) -> None:
+    message = problems((["my"], []), ([], []), validation=[(["card"], ["B-OTHER"])])
+    assert "fewer tags than tokens: row 2" in message
+    assert "no tokens: row 3" in message
+    assert "validation.jsonl: label 'B-OTHER' is not in the training data: row 1" in message
 
 
-def test_an_empty_tag_is_a_problem(problems):
+def test_an_empty_tag_is_a_problem(problems: Callable[..., str]) -> None:
     assert "row 2" in problems((["my", "card"], ["O", " "]))
 
 
-def test_one_tag_only_cannot_be_learned(train):
+def test_a_single_tag_is_refused(train: Train) -> None:
     with pytest.raises(DatasetError, match="has one tag only, O"):
         train(train=[(["my", "card"], ["O", "O"])] * 12)
 
 
 @pytest.fixture
-def half_trained(train):
-    """A run that has not learned enough, and what it was measured by."""
+def half_trained(train: Train) -> tuple[Run, list[Sentence]]:
+    """Return a run that has not learned enough, and its validation rows."""
     rows = list(sentences(40, seed=3))
     return train(train=sentences(40), validation=rows, epochs=2, learning_rate=3e-3, batch_size=8), rows
 
 
-def test_the_f1_is_that_of_the_spans_that_are_served(half_trained, tmp_path):
+def test_the_f1_is_that_of_the_served_spans(half_trained: tuple[Run, list[Sentence]], tmp_path: Path) -> None:
     run, rows = half_trained
-    found = served_spans(run.folder, rows, tmp_path / "served.bundle")
-    expected = f1(found, [gold_spans(*row) for row in rows])
+    served = served_spans(run.folder, rows, tmp_path / "served.bundle")
+    expected = f1(served, [gold_spans(*row) for row in rows])
     assert 0.05 < expected < 0.95, "too easy or too hard to tell one from another"
     assert run.report.metrics["validation"]["f1"] == pytest.approx(expected)
 
 
-def test_the_f1_of_characters_is_that_of_the_spans_that_are_served(train, korean_encoder, tmp_path):
+def test_the_f1_of_characters_is_that_of_the_served_spans(train: Train, korean_encoder: Path, tmp_path: Path) -> None:
     rows = list(character_sentences(30, seed=3))
     run = train(
         train=character_sentences(40), validation=rows, epochs=2, learning_rate=2e-3, batch_size=8, model=korean_encoder
@@ -300,28 +318,28 @@ def test_the_f1_of_characters_is_that_of_the_spans_that_are_served(train, korean
     assert run.report.metrics["validation"]["f1"] == pytest.approx(expected)
 
 
-def without_prefixes(rows):
+def without_prefixes(rows: Any) -> list[Sentence]:
     names = {"THING": "ORG", "PLACE": "EVENT"}
     return [(tokens, [names.get(tag[2:], tag[2:]) if tag != "O" else "O" for tag in tags]) for tokens, tags in rows]
 
 
-def test_the_f1_of_tags_without_prefixes_is_that_of_the_spans_that_are_served(train, tmp_path):
+def test_the_f1_of_tags_without_prefixes_is_that_of_the_served_spans(train: Train, tmp_path: Path) -> None:
     rows = without_prefixes([(["my", "card"], ["O", "B-THING"]), (["u.s."], ["B-PLACE"]), (["hello"], ["B-GREETING"])])
     run = train(train=rows * 20, validation=rows, epochs=5)
-    found = served_spans(run.folder, rows, tmp_path / "served.bundle")
-    assert found == [[(3, 7, "ORG")], [(0, 4, "EVENT")], [(0, 5, "GREETING")]]
+    served = served_spans(run.folder, rows, tmp_path / "served.bundle")
+    assert served == [[(3, 7, "ORG")], [(0, 4, "EVENT")], [(0, 5, "GREETING")]]
     assert run.report.metrics["validation"]["f1"] == 1
     page = (run.folder / "training.md").read_text()
     assert all(f"| {label} | 100.0 % | 100.0 % | 100.0 % | 1 |" in page for label in ("ORG", "EVENT", "GREETING"))
 
 
-def test_data_without_any_span_can_be_measured(train, tmp_path):
+def test_data_without_any_span_can_be_measured(train: Train, tmp_path: Path) -> None:
     rows = [(["my", "the"], ["O", "O"])]
     run = train(train=sentences(12), validation=rows, epochs=1)
-    nothing_found = served_spans(run.folder, rows, tmp_path / "served.bundle") == [[]]
-    assert run.report.metrics["validation"]["f1"] == nothing_found
+    is_nothing_served = served_spans(run.folder, rows, tmp_path / "served.bundle") == [[]]
+    assert run.report.metrics["validation"]["f1"] == is_nothing_served
 
 
 @pytest.mark.parametrize("tag", ["S-PLACE", "E-PLACE", "U-PLACE", "L-PLACE"])
-def test_tags_of_other_schemes_are_a_problem(problems, tag):
+def test_tags_of_other_schemes_are_a_problem(problems: Callable[..., str], tag: str) -> None:
     assert "tags are of another scheme than BIO" in problems((["u.s."], [tag]))
