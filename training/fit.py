@@ -145,11 +145,11 @@ class Trainers:
     """The trainer of a run, and the trainers that evaluate its heads.
 
     Attributes:
-        trainer: Trains all heads.
+        main: Trains all heads.
         evaluators: Trainer by name of the head, for evaluation only; with one head, the trainer itself.
     """
 
-    trainer: Any
+    main: Any
     evaluators: Mapping[str, Any]
 
 

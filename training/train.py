@@ -98,7 +98,10 @@ class TrainingRun(ABC):
         model: Checkpoint folder or hub id of the encoder.
         output: Folder to make.
         settings: Settings of the training; without a learning rate, the heads choose one.
-        from_scratch: See `train`, as for the others.
+        from_scratch: See `train`.
+        config_changes: See `train`.
+        overwrite: See `train`.
+        resume: See `train`.
     """
 
     data: Mapping[str, HeadData]
@@ -111,7 +114,7 @@ class TrainingRun(ABC):
     resume: bool = False
 
     def run(self) -> dict[str, TrainingReport]:
-        """Train, and write the checkpoints; return the report of each head."""
+        """Train, write the checkpoints, and return the report of each head."""
         check_replaceable(self.output, marker=REPORT_FILE, overwrite=self.overwrite)
         prepared = self.prepare()
         settings = self.settings.with_learning_rate(
@@ -119,7 +122,7 @@ class TrainingRun(ABC):
         )
         heads, trainers = self.fit(prepared, settings)
         reports = self.score(heads, trainers, settings)
-        if trainers.trainer.is_world_process_zero():
+        if trainers.main.is_world_process_zero():
             self.write(heads, reports)
         return reports
 
@@ -148,8 +151,8 @@ class TrainingRun(ABC):
                 for name, head in prepared.items()
             }
         trainers = self.make_trainers(heads, arguments)
-        trainers.trainer.train(resume_from_checkpoint=state)
-        self._check_finite(trainers.trainer.model)
+        trainers.main.train(resume_from_checkpoint=state)
+        self._check_finite(trainers.main.model)
         return heads, trainers
 
     def score(
@@ -168,7 +171,7 @@ class TrainingRun(ABC):
                 prepared,
                 scores,
                 checkpoint=self.head_folder(self.output, name),
-                history=trainers.trainer.state.log_history,
+                history=trainers.main.state.log_history,
                 settings=settings,
             )
         return reports
@@ -253,7 +256,7 @@ class _SingleHeadRun(TrainingRun):
     def make_trainers(self, heads: Mapping[str, Head], arguments: transformers.TrainingArguments) -> Trainers:
         ((name, head),) = heads.items()
         trainer = head.make_trainer(arguments, patience=self.settings.patience)
-        return Trainers(trainer=trainer, evaluators={name: trainer})
+        return Trainers(main=trainer, evaluators={name: trainer})
 
     def head_folder(self, folder: Path, name: str) -> Path:
         return folder

@@ -120,7 +120,7 @@ class _MultiHeadRun(TrainingRun):
         )
         trainer.evaluators = evaluators
         trainer.metrics = {name: head.prepared.task.metric for name, head in heads.items()}
-        return Trainers(trainer=trainer, evaluators=evaluators)
+        return Trainers(main=trainer, evaluators=evaluators)
 
     def head_folder(self, folder: Path, name: str) -> Path:
         return folder / name

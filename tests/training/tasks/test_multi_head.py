@@ -83,6 +83,33 @@ def test_the_problems_of_all_heads_are_listed_at_once(
         train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both", settings=TrainingSettings())
 
 
+def test_a_missing_file_is_reported_with_the_name_of_its_head(
+    tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    heads = {
+        "intents": HeadData(task=TextClassification(), train="missing.csv"),
+        "names": HeadData(task=TokenClassification(), train=str(tables[0])),
+    }
+    with pytest.raises(DatasetError, match=r"(?s)intents: there is no file missing.csv\nnames: .*has no column"):
+        train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both")
+
+
+def test_imbalanced_labels_of_a_head_are_logged(
+    tiny_encoder: Path, names: Path, write: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = write("imbalanced.csv", "text,label\n" + "hello,greeting\n" * 60 + "my card is lost,card_lost\n" * 2)
+    heads = {
+        "intents": HeadData(task=TextClassification(), train=str(table)),
+        "names": HeadData(task=TokenClassification(), train=str(names)),
+    }
+    settings = TrainingSettings(epochs=1, batch_size=64)
+    with caplog.at_level("WARNING", "encort"):
+        train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both", settings=settings)
+    warnings = [message for message in caplog.messages if message.startswith("labels are imbalanced")]
+    assert len(warnings) == 1
+    assert "greeting has " in warnings[0]
+
+
 def test_heads_that_cannot_share_an_encoder_are_refused(
     tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path
 ) -> None:
