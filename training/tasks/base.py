@@ -117,7 +117,7 @@ class TrainingTask(ABC):
         """
         if isinstance(pretrained.config, DualEncoderConfig):
             raise CheckpointError(
-                f"{pretrained.name} is a model of two encoders, which only the task dual-encoder trains further"
+                f"{pretrained.name} is a dual encoder, which only the task dual-encoder can train further"
             )
 
     def check_lengths(self, rows: datasets.Dataset, source: Source, pretrained: Pretrained, problems: Problems) -> None:

@@ -106,7 +106,7 @@ class DualEncoderTask(NextSentencePrediction):
             CheckpointError: The model has another architecture.
         """
         if pretrained.config.model_type not in ("bert", DualEncoderConfig.model_type):
-            raise CheckpointError(f"{pretrained.name} is no BERT, of which a model of two encoders is made")
+            raise CheckpointError(f"{pretrained.name} is no BERT; a dual encoder can be made from a BERT only")
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
         """Return both encoders with the linear layer."""

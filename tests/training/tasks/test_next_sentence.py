@@ -254,7 +254,7 @@ def test_no_other_task_takes_a_dual_encoder(
     output = tmp_path / "output"
     options = ["--model", two_encoders.folder, "--train", pairs(*PAIRS * 2), "--output", output]
     result = CliRunner().invoke(group, ["train", name, *map(str, options)])
-    message = "checkpoint is a model of two encoders, which only the task dual-encoder trains further"
+    message = "checkpoint is a dual encoder, which only the task dual-encoder can train further"
     assert isinstance(result.exception, CheckpointError | DatasetError)
     assert message in str(result.exception)
     assert not output.exists()
@@ -350,7 +350,7 @@ def electra(tiny_encoder: Path, tmp_path: Path) -> Path:
 def test_two_encoders_of_another_architecture_are_refused(
     train_tiny: TrainTiny, pairs: Callable[..., Path], electra: Path, tmp_path: Path, from_scratch: bool
 ) -> None:
-    with pytest.raises(CheckpointError, match="electra is no BERT, of which a model of two encoders is made"):
+    with pytest.raises(CheckpointError, match="electra is no BERT; a dual encoder can be made from a BERT only"):
         train_tiny(
             task=DualEncoderTask(),
             model=electra,
