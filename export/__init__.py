@@ -1,15 +1,14 @@
-"""Checkpoint to verified bundle.
+"""Export checkpoints as verified bundles.
 
 In reading order:
-`two_encoders`, `embedding_settings`, `checkpoint`: what was trained, in eager PyTorch;
-`oracle`, `samples`: what it gives, for batches of real texts;
-`description`, `architectures`: the same weights, named neutrally;
-`graph`, `layouts`, `encoder`, `heads`: the ONNX graph, authored from them;
-`trained`: all of this for one bundle;
-`quantization`, `calibration`, `eight_bit`: the graph in 8 bits;
-`half`: in 16 bits, for GPUs;
-`portable`, `variants`: Optimum's graph, and all graphs in their files;
-`stand_in`, `verify`: are they the same model?
-`evaluation`, `search`: which of them labelled data allows;
-`exporter`: the whole walk, one call.
+1. `graph/`: the ONNX graph of an encoder and its heads, written from a checkpoint's weights.
+2. `source/`: the checkpoints of a bundle, loaded as eager PyTorch.
+3. `verification/`: comparison of a bundle's variants with eager PyTorch.
+4. `int8/`: quantized encoders.
+5. `portable` and `variants`: all graphs of a bundle, written into its folder.
+6. `metrics` and `evaluation`: the score of a loaded bundle on labelled data.
+7. `options` and `plan`: what an export is asked for, and what it makes.
+8. `exporter`: the whole export; `commands`: its commands.
+
+Each folder imports only from the folders before it.
 """

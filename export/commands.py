@@ -1,10 +1,11 @@
-"""`encort export` and `encort verify`: thin commands over `export_bundle` and `verify_bundle`."""
+"""The commands `encort export` and `encort verify`, on top of `export_bundle` and `verify_bundle`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from encort.export.options import PoolingName, VariantName, WeightBits
 from encort.runtime.common.extras import require
 
 if TYPE_CHECKING:
@@ -15,48 +16,56 @@ _MODULES = (
     *("torch", "transformers", "onnx_ir", "optimum.exporters.onnx"),
     *("safetensors", "scipy", "matplotlib", "tqdm"),
 )
-_FOLDER = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
-@click.option("--output", "-o", type=_FOLDER, required=True, help="Bundle folder to make.")
+@click.option("--output", "-o", type=_PATH, required=True, help="Bundle folder to make.")
 @click.option("--revision", help="Commit, branch or tag of a hub id.")
-@click.option("--pooling", type=click.Choice(["mean", "cls", "pooler"]), help="Of embeddings; else the checkpoint's.")
-@click.option("--normalize/--no-normalize", default=None, help="Embeddings of length 1; else the checkpoint's.")
-@click.option("--max-length", type=int, help="Most tokens of one input; else the checkpoint's limit.")
+@click.option(
+    "--pooling", type=click.Choice(get_args(PoolingName)), help="Pooling of embeddings; else the checkpoint's own."
+)
+@click.option(
+    "--normalize/--no-normalize", default=None, help="Whether embeddings have length 1; else the checkpoint's own."
+)
+@click.option("--max-length", type=int, help="Largest number of tokens of one input; else the checkpoint's limit.")
 @click.option(
     "--variant",
     "variants",
-    type=click.Choice(["fp32", "int8", "portable", "cuda-fp16", "cuda-fp32"]),
+    type=click.Choice(get_args(VariantName)),
     multiple=True,
-    help="Make only these; else all for CPUs that the model allows.",
+    help="Make only these variants; else all variants for CPUs that the model allows.",
 )
-@click.option("--calibration", type=_FOLDER, help="Texts as they will be served, a few hundred, for int8.")
-@click.option("--column", help="Column of the calibration texts; else text, and text_pair where there is one.")
+@click.option("--calibration", type=_PATH, help="A few hundred texts for int8, as they will be served.")
+@click.option("--column", help="Column of the calibration texts; else text, and text_pair if there is one.")
 @click.option(
     "--evaluation",
-    type=_FOLDER,
-    help="Labelled data, in any form that encort train reads: take the fastest graph that loses little on it.",
+    type=_PATH,
+    help="Labelled data, in any form that encort train reads: choose the fastest graph that loses little on it.",
 )
 @click.option("--evaluation-column", "columns", multiple=True, help="ROLE=NAME of its column, such as text=message.")
-@click.option("--evaluation-header", "header", help="Names of its columns, by commas, if the file lacks them.")
+@click.option("--evaluation-header", "header", help="Names of its columns, separated by commas, if the file has none.")
 @click.option("--max-drop", type=float, default=0.5, help="Points of the metric that int8 may lose on it.")
-@click.option("--weight-bits", type=click.Choice(["7", "8"]), help="Of int8: 8 with VNNI, 7 without; else this CPU's.")
+@click.option(
+    "--weight-bits",
+    type=click.Choice(get_args(WeightBits)),
+    help="Bits of int8 weights: 8 for CPUs with VNNI, 7 for others; else the best for this CPU.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
 def export(
     checkpoints: tuple[str, ...],
     output: Path,
-    pooling: str | None,
-    variants: tuple[str, ...],
+    variants: tuple[VariantName, ...],
     calibration: Path | None,
     column: str | None,
     columns: tuple[str, ...],
     header: str | None,
-    weight_bits: str | None,
     **options: Any,
 ) -> None:
-    """Turn a CHECKPOINT (a folder or a hub id), or several with one encoder and a head each, into a verified bundle.
+    """Turn a CHECKPOINT (a folder or a hub id) into a verified bundle.
+
+    Several checkpoints with the same encoder and one head each become one bundle.
 
     \b
     encort export build/checkpoint --output banking.bundle
@@ -66,20 +75,16 @@ def export(
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
     from encort.export.int8.search import TABLE_FILE
-    from encort.export.variants import VariantKind
-    from encort.runtime.bundle.manifest import Pooling
     from encort.runtime.cli.readers import read_texts
     from encort.runtime.common.labelled_rows import parse_columns, parse_header
 
     bundle = export_bundle(
         checkpoints,
         output,
-        pooling=None if pooling is None else Pooling(pooling),
-        variants=[VariantKind(name) for name in variants] or None,
+        variants=variants or None,
         calibration=None if calibration is None else list(read_texts((), calibration, column)),
         evaluation_columns=parse_columns(columns, option="--evaluation-column"),
         evaluation_header=None if header is None else parse_header(header),
-        weight_bits=None if weight_bits is None else int(weight_bits),
         progress=True,
         **options,
     )
@@ -92,15 +97,15 @@ def export(
 
 
 @click.command()
-@click.argument("bundle", type=_FOLDER)
+@click.argument("bundle", type=_PATH)
 @click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
-    help="Also compare with this checkpoint in eager PyTorch; once for each that the bundle was made of.",
+    help="Also compare with this checkpoint in eager PyTorch; give the option once per checkpoint of the bundle.",
 )
 def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
-    """Check every file of BUNDLE and every variant's results on this machine."""
+    """Check every file of BUNDLE, and the results of every variant on this machine."""
     from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.verification.golden import verify_bundle
 
@@ -114,18 +119,18 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
         )
     if checkpoints:
         require("encort verify --checkpoint", "export", *_MODULES)
-        from encort.export.exporter import verify_against_checkpoint
+        from encort.export.verification.against_checkpoint import verify_against_checkpoint
 
         for variant, fidelity in verify_against_checkpoint(opened, checkpoints, progress=True):
             click.echo(_certificate(variant, fidelity))
 
 
 def _certificate(variant: "Variant", fidelity: "Fidelity") -> str:
-    stands_in = "" if variant.device == "cpu" else f", on the CPU in place of {variant.device}"
-    return _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{stands_in}")
+    place = "" if variant.device == "cpu" else f", on the CPU in place of {variant.device}"
+    return _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{place}")
 
 
-def _line(variant: str, measured: "Fidelity | GoldenCheck", what: str) -> str:
+def _line(variant: str, measured: "Fidelity | GoldenCheck", reference: str) -> str:
     errors = ", ".join(f"{name} {error:.1e}" for name, error in measured.max_abs_error.items())
     cosine = f"cosine mean {measured.mean_cosine:.5f}, min {measured.min_cosine:.5f}"
-    return f"{variant}: {cosine}; largest difference to {what}: {errors}"
+    return f"{variant}: {cosine}; largest difference to {reference}: {errors}"

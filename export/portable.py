@@ -1,6 +1,7 @@
-"""The portable variant: `model.onnx` by Optimum, in standard operators, for the rest of the ecosystem.
+"""Write the portable variant: `model.onnx`, made by Optimum from standard operators.
 
-It loads in Optimum's ORTModel classes and in sentence-transformers, which without files of its own pools by the mean.
+Optimum's ORTModel classes and sentence-transformers can load it. Without settings of its own in the folder,
+sentence-transformers pools by the mean.
 """
 
 import contextlib
@@ -16,10 +17,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph.builder import Graph, axes
+from encort.export.graph.builder import GraphBuilder, axes
 from encort.export.graph.heads import Encoded, pooler_output, sentence_output
 from encort.export.graph.layouts import Padded
 from encort.export.source.export_source import ExportSource
+from encort.export.verification.oracle import TokenRange
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     PORTABLE,
@@ -35,9 +37,9 @@ from encort.runtime.common.errors import CheckpointError
 FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx_data"
 _LARGEST_FILE = 2**31 - 2**20
-"""Bytes that fit into one ONNX file; protobuf ends at 2 GiB."""
+"""Largest size of a single ONNX file, in bytes; protobuf has a limit of 2 GiB."""
 _SMALLEST_MASK = np.float32(-30_000)
-"""Far below every score, and finite in float16."""
+"""Far below every score, and still finite in float16."""
 _OPTIMUM_TASKS = {
     Task.FEATURE_EXTRACTION: "feature-extraction",
     Task.TEXT_CLASSIFICATION: "text-classification",
@@ -50,28 +52,21 @@ _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _AXES = {"batch_size": "batch", "sequence_length": "sequence"}
 
 
-def write_portable(trained: ExportSource, folder: Path) -> Variant:
-    """Write `model.onnx`, with the axes named as in every variant, and sentence embeddings for an encoder alone.
+def write_portable(source: ExportSource, folder: Path) -> Variant:
+    """Write `model.onnx`, with the same names of axes as in the other variants.
+
+    An encoder without a head also gets sentence embeddings as an output.
 
     Raises:
         CheckpointError: Optimum cannot export the model; the message says why.
     """
-    model = _exported(trained)
-    unknown = [str(value.name) for value in model.graph.inputs if value.name not in _INPUTS]
-    if unknown:
-        source = trained.checkpoints[0]
-        raise CheckpointError(
-            f"{source.name} ({source.architecture}) reads {', '.join(unknown)}, which no encoder does; "
-            "encort exports encoders only"
-        )
-    needed = {"attention_mask", *(["token_type_ids"] if trained.token_range.types > 1 else [])}
-    if missing := needed - {str(value.name) for value in model.graph.inputs}:
-        raise CheckpointError(f"Optimum's graph of {trained.checkpoints[0].name} reads no {', '.join(sorted(missing))}")
+    model = _optimum_model(source)
+    _check_inputs(model, source)
     _limit_masks(model.graph)
     for value in (*model.graph.inputs, *model.graph.outputs):
         value.shape = ir.Shape([_AXES.get(str(axis), axis) for axis in _shape(value)])
-    if trained.embedding is not None and not trained.heads:
-        _append_sentence_embedding(model.graph, trained)
+    if source.embedding is not None and not source.heads:
+        _append_sentence_embedding(model.graph, source)
     is_large = sum(tensor.nbytes for tensor in _weights(model)) > _LARGEST_FILE
     ir.save(model, folder / FILE, external_data=WEIGHTS_FILE if is_large else None)
     return Variant(
@@ -88,30 +83,45 @@ def write_portable(trained: ExportSource, folder: Path) -> Variant:
     )
 
 
-def _exported(trained: ExportSource) -> ir.Model:
+def _optimum_model(source: ExportSource) -> ir.Model:
     from optimum.exporters.onnx import onnx_export_from_model
 
-    source = trained.checkpoints[0]
-    task = _OPTIMUM_TASKS.get(source.task)
-    if len(trained.checkpoints) > 1 or trained.embedding is None or task is None:
+    checkpoint = source.checkpoints[0]
+    task = _OPTIMUM_TASKS.get(checkpoint.task)
+    if len(source.checkpoints) > 1 or source.embedding is None or task is None:
         raise CheckpointError(
             f"a portable graph holds one encoder and a head for one of these: {', '.join(_OPTIMUM_TASKS)}"
         )
     try:
-        # Optimum changes the model it is given, which is also the oracle.
+        # Optimum changes the model that it exports, and the oracle needs it unchanged.
         with TemporaryDirectory() as folder, _quiet():
-            onnx_export_from_model(copy.deepcopy(source.model), folder, task=task, do_validation=False)
+            onnx_export_from_model(copy.deepcopy(checkpoint.model), folder, task=task, do_validation=False)
             model = ir.load(Path(folder) / FILE)
             ir.external_data.load_to_model(model)
-    except Exception as error:  # Optimum and torch raise whatever their parts raise
-        raise CheckpointError(f"Optimum cannot export {source.name} ({source.architecture}): {error}") from error
+    except Exception as error:  # Optimum and torch raise errors of several libraries
+        raise CheckpointError(
+            f"Optimum cannot export {checkpoint.name} ({checkpoint.architecture}): {error}"
+        ) from error
     return model
 
 
-def _limit_masks(graph: ir.Graph) -> None:
-    """Bring what masks add to scores into the range of half precisions.
+def _check_inputs(model: ir.Model, source: ExportSource) -> None:
+    checkpoint, names = source.checkpoints[0], [str(value.name) for value in model.graph.inputs]
+    if unknown := [name for name in names if name not in _INPUTS]:
+        raise CheckpointError(
+            f"{checkpoint.name} ({checkpoint.architecture}) reads {', '.join(unknown)}, which no encoder does; "
+            "encort exports encoders only"
+        )
+    needed = {"attention_mask", *(["token_type_ids"] if TokenRange.of(source).types > 1 else [])}
+    if missing := needed - set(names):
+        raise CheckpointError(f"Optimum's graph of {checkpoint.name} reads no {', '.join(sorted(missing))}")
 
-    There the smallest float32 is infinite, and what OpenVINO makes of zero times infinity in bfloat16 is not even NaN.
+
+def _limit_masks(graph: ir.Graph) -> None:
+    """Limit the numbers that masks add to scores to the range of half precisions.
+
+    The smallest float32 becomes infinite in half precision. OpenVINO in bfloat16 then computes zero times infinity, and
+    its result is wrong without being NaN.
     """
     for node in graph:
         value = node.attributes.get("value") if node.op_type == "Constant" else None
@@ -122,22 +132,22 @@ def _limit_masks(graph: ir.Graph) -> None:
                 node.attributes["value"] = ir.AttrTensor("value", ir.tensor(limited))
 
 
-def _append_sentence_embedding(graph: ir.Graph, trained: ExportSource) -> None:
-    assert trained.embedding is not None
+def _append_sentence_embedding(graph: ir.Graph, source: ExportSource) -> None:
+    assert source.embedding is not None
     values = {str(value.name): value for value in (*graph.inputs, *graph.outputs)}
     hidden = values[LAST_HIDDEN_STATE]
-    builder = Graph(graph)
-    lie = Padded(builder, values["input_ids"], values["attention_mask"])
-    pooled = _pooled(builder, lie.first(hidden), trained) if trained.embedding.pooling is Pooling.POOLER else None
-    sentence_output(builder, Encoded(hidden, pooled, lie), trained.embedding, int(_shape(hidden)[-1]))
+    builder = GraphBuilder(graph)
+    layout = Padded(builder, values["input_ids"], values["attention_mask"])
+    pooled = _pooled(builder, layout.first(hidden), source) if source.embedding.pooling is Pooling.POOLER else None
+    sentence_output(builder, Encoded(hidden, pooled, layout), source.embedding, int(_shape(hidden)[-1]))
 
 
-def _pooled(graph: Graph, first: ir.Value, trained: ExportSource) -> ir.Value:
-    """The pooler, which Optimum leaves out."""
-    pooler = None if trained.description is None else trained.description.encoders[0].pooler
+def _pooled(builder: GraphBuilder, first: ir.Value, source: ExportSource) -> ir.Value:
+    """Write the pooler, which Optimum leaves out."""
+    pooler = None if source.description is None else source.description.encoders[0].pooler
     if pooler is None:
         raise CheckpointError("the portable graph has no pooler; pool by mean or cls (--pooling)")
-    return pooler_output(graph, replace(pooler, name=f"encort.{pooler.name}"), first)
+    return pooler_output(builder, replace(pooler, name=f"encort.{pooler.name}"), first)
 
 
 def _shape(value: ir.Value) -> list[int | str]:
@@ -151,7 +161,7 @@ def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optimum's and the tracer's remarks, which tell the user nothing to do."""
+    """Silence the messages of Optimum and of the tracer, which ask for no action from the user."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

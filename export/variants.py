@@ -1,8 +1,10 @@
-"""The graphs of a bundle, written to its folder."""
+"""Write the graphs of a bundle into its folder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
@@ -12,87 +14,102 @@ from encort.export.graph.float16 import to_float16
 from encort.export.graph.heads import author
 from encort.export.int8.model import QuantizedModel
 from encort.export.source.export_source import ExportSource
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.cpu import VNNI
-from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
+from encort.runtime.bundle.manifest import TOKENIZER_FILE, Device, Layout, Precision, Variant
+from encort.runtime.model import Model
+from encort.runtime.options import LoadOptions
 
 CACHE = 2**26
-"""Bytes of weights from which on reading them again for every run costs more than padding in attention."""
+"""Bytes. Larger weights do not stay in the processor's cache between runs, so that few large runs are faster."""
 
 
-class VariantKind(StrEnum):
-    """What `encort export` makes: the fast graphs in each precision, the portable one, and those for GPUs."""
-
-    FP32 = "fp32"
-    INT8 = "int8"
-    PORTABLE = "portable"
-    CUDA_FP16 = "cuda-fp16"
-    CUDA_FP32 = "cuda-fp32"
-
-
-BY_DEFAULT = (VariantKind.FP32, VariantKind.INT8, VariantKind.PORTABLE)
-"""What is made unless something else is asked for: graphs for a GPU are as large again, and of no use without one."""
-CUDA = {VariantKind.CUDA_FP16: Precision.FP16, VariantKind.CUDA_FP32: Precision.FP32}
-
-
-def write_fp32(trained: ExportSource, folder: Path) -> list[Variant]:
-    """The graphs of both layouts, the faster first, with one file of weights."""
-    description = _described(trained)
+def write_fp32(source: ExportSource, folder: Path) -> list[Variant]:
+    """Write the fp32 graphs of both layouts, the faster first, with one file of weights."""
+    description = _description(source)
     return _write(
         folder,
-        lambda layout: author(description, layout, embedding=trained.embedding),
-        layouts(trained, Precision.FP32),
+        lambda layout: author(description, layout, embedding=source.embedding),
+        layouts(source, Precision.FP32),
         precision=Precision.FP32,
         instruction_set=None,
     )
 
 
-def write_int8(trained: ExportSource, model: QuantizedModel, folder: Path, *, weight_bits: int) -> list[Variant]:
-    """The 8-bit graphs of both layouts, the faster first, with one file of weights."""
+def write_int8(source: ExportSource, model: QuantizedModel, folder: Path, *, weight_bits: int) -> list[Variant]:
+    """Write the int8 graphs of both layouts, the faster first, with one file of weights."""
     return _write(
         folder,
-        lambda layout: model.author(layout, embedding=trained.embedding),
-        layouts(trained, Precision.INT8),
+        lambda layout: model.author(layout, embedding=source.embedding),
+        layouts(source, Precision.INT8),
         precision=Precision.INT8,
         instruction_set=VNNI if weight_bits == 8 else None,
     )
 
 
-def write_cuda(trained: ExportSource, folder: Path, precision: Precision) -> Variant:
-    """The packed graph for CUDA."""
-    description = _described(trained)
-    chosen = to_float16(description) if precision is Precision.FP16 else description
+def write_cuda(source: ExportSource, folder: Path, precision: Precision) -> Variant:
+    """Write the packed graph for CUDA."""
+    description = _description(source)
+    converted = to_float16(description) if precision is Precision.FP16 else description
     name = f"{Device.CUDA}-{precision}"
-    model = author(chosen, Layout.PACKED, embedding=trained.embedding)
+    model = author(converted, Layout.PACKED, embedding=source.embedding)
     return _save({name: (Layout.PACKED, model)}, folder, Device.CUDA, precision, instruction_set=None)[0]
 
 
-def layouts(trained: ExportSource, precision: Precision) -> list[Layout]:
-    """Both layouts, the faster first: small weights stay in the cache, so that many runs cost no more than few."""
-    weights = sum(_weights(layer) for encoder in _described(trained).encoders for layer in encoder.layers)
+def layouts(source: ExportSource, precision: Precision) -> list[Layout]:
+    """Return both layouts for CPUs, the faster first.
+
+    Equal length is faster as long as the weights stay in the cache, because many small runs then cost no more than a
+    few large ones; docs/decisions/0003 has the measurements.
+    """
+    weights = sum(_weight_count(layer) for encoder in _description(source).encoders for layer in encoder.layers)
     is_cached = weights * (1 if precision is Precision.INT8 else 4) <= CACHE
     return [Layout.EQUAL_LENGTH, Layout.RAGGED] if is_cached else [Layout.RAGGED, Layout.EQUAL_LENGTH]
 
 
-def _described(trained: ExportSource) -> Description:
-    assert trained.description is not None
-    return trained.description
+@contextmanager
+def open_candidate(
+    model: QuantizedModel | None, *, source: ExportSource, folder: Path, weight_bits: int
+) -> Iterator[Model]:
+    """Open a model as users load it, from a temporary bundle with this model alone.
+
+    Args:
+        model: Quantized model; None opens the model in full precision.
+        source: Source of the export.
+        folder: Folder with the tokenizer of the bundle.
+        weight_bits: Bits of the quantized weights.
+    """
+    with TemporaryDirectory() as name:
+        temporary = Path(name)
+        shutil.copy(folder / TOKENIZER_FILE, temporary)
+        if model is None:
+            variants = write_fp32(source, temporary)
+        else:
+            variants = write_int8(source, model, temporary, weight_bits=weight_bits)
+        with Model(Bundle(temporary, source.manifest(temporary, variants)), LoadOptions()) as opened:
+            yield opened
 
 
-def _weights(layer: Layer) -> int:
+def _description(source: ExportSource) -> Description:
+    assert source.description is not None
+    return source.description
+
+
+def _weight_count(layer: Layer) -> int:
     linears = (layer.query, layer.key, layer.value, layer.attention_output, layer.intermediate, layer.output)
     return sum(linear.weight.size for linear in linears)
 
 
 def _write(
     folder: Path,
-    write: Callable[[Layout], ir.Model],
+    author_layout: Callable[[Layout], ir.Model],
     layouts: Sequence[Layout],
     *,
     precision: Precision,
     instruction_set: str | None,
 ) -> list[Variant]:
     suffixes = {Layout.EQUAL_LENGTH: "", Layout.RAGGED: "-ragged"}
-    models = {f"{Device.CPU}-{precision}{suffixes[layout]}": (layout, write(layout)) for layout in layouts}
+    models = {f"{Device.CPU}-{precision}{suffixes[layout]}": (layout, author_layout(layout)) for layout in layouts}
     return _save(models, folder, Device.CPU, precision, instruction_set=instruction_set)
 
 
@@ -104,7 +121,7 @@ def _save(
     *,
     instruction_set: str | None,
 ) -> list[Variant]:
-    """Write graphs of one device and precision, by their names, with one file of weights."""
+    """Save graphs of one device and precision, by their names, with one file of weights."""
     weights_file = f"{device}-{precision}.weights"
     save_sharing_weights({f"{name}.onnx": model for name, (_, model) in models.items()}, folder, weights_file)
     return [

@@ -1,5 +1,10 @@
-"""The ONNX graph of an encoder and its heads, authored from weights.
+"""The ONNX graph of an encoder and its heads, written from the checkpoint's weights.
 
-In reading order: `description` names weights by what they do, `architectures` finds them in a checkpoint, `builder`
-writes nodes, `layouts` is attention in each layout, `encoder` and `heads` are the graph, `float16` halves weights.
+In reading order:
+1. `description`: an encoder and its heads as plain data, with neutral names for the weights.
+2. `architectures`: one table per architecture that finds those weights in a checkpoint.
+3. `builder`: writes nodes, weights, inputs and outputs into an ONNX graph.
+4. `layouts`: attention, positions and pooling for each way to arrange the tokens of several texts.
+5. `encoder` and `heads`: the graph itself.
+6. `float16`: the same description with weights in half precision.
 """

@@ -1,4 +1,4 @@
-"""Which weight is what: one table an architecture, the only place that knows Hugging Face names."""
+"""Find weights in a checkpoint: one table per architecture, the only place that knows Hugging Face names of weights."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,19 @@ from encort.export.graph.description import Embeddings, Encoder, HeadWeights, La
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.cuda.packing import COLUMNS
+from encort.runtime.cuda.packing import COLUMN_MULTIPLE
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadNames:
-    """Where a head reads and what its layers are called; `dense` is followed by `activation`."""
+    """Input of a head and the names of its layers.
+
+    Attributes:
+        reads: Input of the head.
+        dense: Layer before the logits; None if there is none.
+        activation: Activation after `dense`.
+        logits: Layer that gives the logits.
+    """
 
     reads: Reads
     dense: str | None = None
@@ -27,17 +34,18 @@ class HeadNames:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Names of an architecture's weights, without `.weight` and `.bias`; None where it has no such thing.
+    """Names of an architecture's weights, without `.weight` and `.bias`. None means that it has no such weights.
 
     Attributes:
-        prefix: Of the encoder in a checkpoint with a head; encoders saved alone go without.
-        layer: Of one layer; `{}` is its number. The names below it are relative to it.
-        classifier: The head of its `ForSequenceClassification`.
-        activation: The setting that names the activation of the feed-forward layer.
-        has_padding_position: Whether the padding token has a position of its own, before those that count.
-        padding_id: Its id; None takes the settings'.
-        epsilon: Of the norms; None takes the settings'.
-        distances: Table of biases by the distance of two tokens, in buckets.
+        prefix: Prefix of the encoder's weights in a checkpoint with a head. An encoder saved alone has no prefix.
+        layer: Prefix of one layer's weights; `{}` is the layer's number. The names from `query` to `output_norm` follow
+            this prefix.
+        classifier: Head of its `ForSequenceClassification` class.
+        activation: Name of the setting for the activation of the feed-forward layers.
+        has_padding_position: Whether padding tokens have a position of their own, before the counted positions.
+        padding_id: Id of the padding token; None takes it from the configuration.
+        epsilon: Epsilon of the layer norms; None takes it from the configuration.
+        distances: Table of attention biases by bucket of distance.
     """
 
     prefix: str
@@ -116,7 +124,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "distilbert": DISTILBERT,
     "mpnet": MPNET,
 }
-"""By `model_type` of `config.json`."""
+"""Architectures by the `model_type` in `config.json`."""
 
 _TOKEN_HEADS = {
     Task.TOKEN_CLASSIFICATION: HeadNames(reads=Reads.TOKENS, logits="classifier"),
@@ -125,19 +133,19 @@ _TOKEN_HEADS = {
         reads=Reads.FIRST_TOKEN, dense="bert.pooler.dense", logits="cls.seq_relationship"
     ),
 }
-"""Heads that are called alike in every architecture."""
+"""Heads that have the same names in every architecture."""
 
 
 def describe_encoder(config: Any, weights: Mapping[str, FloatArray], *, prefix: str = "") -> Encoder:
-    """The neutral description of an encoder.
+    """Describe an encoder.
 
     Args:
-        config: Its transformers configuration.
-        weights: Its state dict as float32 arrays.
-        prefix: Before all of its names, where it is a part of a larger model.
+        config: The transformers configuration of the encoder.
+        weights: The state dict as float32 arrays.
+        prefix: Prefix of all names of the encoder, if it is a part of a larger model.
 
     Raises:
-        CheckpointError: The architecture is not in the table, or is set in a way that the graph does not know.
+        CheckpointError: The architecture is not in the table, or it has a setting that the graph does not support.
     """
     names = _architecture(config)
     if getattr(config, "position_embedding_type", "absolute") != "absolute" or getattr(config, "is_decoder", False):
@@ -150,11 +158,17 @@ def describe_encoder(config: Any, weights: Mapping[str, FloatArray], *, prefix: 
 def describe_head(
     config: Any, weights: Mapping[str, FloatArray], task: Task, *, outputs: tuple[str, ...], prefix: str = ""
 ) -> HeadWeights:
-    """The neutral description of a checkpoint's head.
+    """Describe a checkpoint's head.
 
     Args:
+        config: The transformers configuration of the checkpoint.
+        weights: The state dict as float32 arrays.
+        task: Task of the head.
         outputs: Names for the graph's outputs.
-        prefix: For the names of its weights in the graph, so that several heads can stand in one.
+        prefix: Prefix for the names of its weights in the graph; several heads in one graph need different ones.
+
+    Raises:
+        CheckpointError: The architecture is not in the table.
     """
     names = _TOKEN_HEADS.get(task) or _architecture(config).classifier
     return HeadWeights(
@@ -167,7 +181,7 @@ def describe_head(
 
 
 def describe_dual_encoder_head(weights: Mapping[str, FloatArray]) -> HeadWeights:
-    """The linear layer on the pooled vectors of two encoders."""
+    """Describe the head of a dual encoder: a linear layer on both pooled vectors."""
     classifier = _linear(weights, "classifier")
     return HeadWeights(reads=Reads.POOLED, dense=None, activation="tanh", logits=classifier, outputs=("logits",))
 
@@ -183,13 +197,14 @@ def _architecture(config: Any) -> Architecture:
 
 
 class _Reader:
-    """Looks an encoder's weights up by the table's names."""
+    """Reads an encoder's weights by the names of its architecture."""
 
     def __init__(self, names: Architecture, weights: Mapping[str, FloatArray], prefix: str, config: Any) -> None:
         self._names, self._weights, self._prefix, self._config = names, weights, prefix, config
         self._epsilon = config.layer_norm_eps if names.epsilon is None else names.epsilon
 
     def encoder(self) -> Encoder:
+        """Return the description of the encoder."""
         names, config = self._names, self._config
         embeddings = self._embeddings()
         has_pooler = names.pooler is not None and f"{self._prefix}{names.pooler}.weight" in self._weights
@@ -210,6 +225,7 @@ class _Reader:
             positions = positions[padding_id:]
         types = None if names.types is None else self._table(names.types)
         if types is not None and len(types) == 1:
+            # Every token adds the same row, so the positions can hold it.
             positions, types = positions + types, None
         has_projection = names.projection is not None and f"{self._prefix}{names.projection}.weight" in self._weights
         return Embeddings(
@@ -236,8 +252,10 @@ class _Reader:
         )
 
     def _distance_bias(self, max_length: int) -> FloatArray:
+        """Return the bias of every distance, `(2 * longest - 1, attention_heads)`, in the order of the distances."""
         table = self._table(str(self._names.distances))
-        longest = max_length + COLUMNS - 1  # packed rows are that much wider
+        # Packed inputs widen their rows to a multiple of this number.
+        longest = max_length + COLUMN_MULTIPLE - 1
         bias: FloatArray = table[_buckets(np.arange(1 - longest, longest))]
         return bias
 
@@ -254,20 +272,20 @@ class _Reader:
 
 
 def _linear(weights: Mapping[str, FloatArray], name: str, prefix: str = "") -> Linear:
-    # torch stores (out, in).
+    # torch stores (out, in), the description has (in, out).
     weight = np.ascontiguousarray(weights[f"{name}.weight"].T)
     return Linear(name=prefix + name, weight=weight, bias=weights[f"{name}.bias"])
 
 
 def _buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The bucket of each distance `key - query`, as T5 and MPNet have it (Raffel et al. 2020, section 2.1).
+    """Return the bucket of each distance `key - query`, as in T5 and MPNet (Raffel et al. 2020, section 2.1).
 
-    Sixteen of the 32 buckets are for keys after the query. In each half, the first half are for one distance each, the
-    others grow with the logarithm up to a distance of 128.
+    There are 32 buckets: 0 to 15 for keys up to the query, 16 to 31 for keys after it. The first eight buckets of each
+    half hold one distance each. The width of the other eight grows with the logarithm, up to a distance of 128.
     """
     half, distance = 16, np.abs(distances)
     exact = half // 2
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / math.log(128 / exact)
-    grown = np.minimum(exact + (ratio * (half - exact)).astype(np.int64), half - 1)
-    found: NDArray[np.int64] = np.where(distances > 0, half, 0) + np.where(distance < exact, distance, grown)
-    return found
+    logarithmic = np.minimum(exact + (ratio * (half - exact)).astype(np.int64), half - 1)
+    buckets: NDArray[np.int64] = np.where(distances > 0, half, 0) + np.where(distance < exact, distance, logarithmic)
+    return buckets

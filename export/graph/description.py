@@ -1,6 +1,6 @@
-"""One neutral description of a model: weights by what they do, not by what a library calls them.
+"""Neutral description of a model: its weights are named by their role, not by the names of a library.
 
-Every weight of a linear layer is `(in, out)`, so that a graph computes `x @ weight + bias`.
+The weight of every linear layer is `(in, out)`, so that a graph computes `x @ weight + bias`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from encort.runtime.common.arrays import FloatArray
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linear:
-    """`x @ weight + bias`; `weight` is `(in, out)` and `bias` `(out,)`."""
+    """A linear layer, `x @ weight + bias`.
+
+    Attributes:
+        name: Prefix of its weights' names in the graph.
+        weight: `(in, out)`.
+        bias: `(out,)`.
+    """
 
     name: str
     weight: FloatArray
@@ -20,7 +26,14 @@ class Linear:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LayerNorm:
-    """Normalization over the last axis; `weight` and `bias` are `(hidden,)`."""
+    """Normalization over the last axis.
+
+    Attributes:
+        name: Prefix of its weights' names in the graph.
+        weight: `(hidden,)`.
+        bias: `(hidden,)`.
+        epsilon: Added to the variance.
+    """
 
     name: str
     weight: FloatArray
@@ -30,16 +43,17 @@ class LayerNorm:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Embeddings:
-    """Sum of tables, then a norm, then a projection where the tables are narrower than the layers.
+    """The sum of embedding tables, then a layer norm, then a projection if the tables are narrower than the layers.
 
     Attributes:
-        name: Before the names of the tables.
+        name: Prefix of the tables' names in the graph.
         words: `(vocabulary, size)`.
-        positions: `(positions, size)`; row `i` belongs to the text's token `i`. With a `padding_id`, row 0 belongs to
-            that token, wherever it stands, and row `i` to the text's `i`th other one.
-        padding_id: The token that is not counted; None where all are.
-        types: `(types, size)`; None where one type is all there is, and then it lies in `positions`.
-        projection: From `size` to `hidden`; None where they are equal.
+        positions: `(positions, size)`. Without a `padding_id`, row `i` is for the text's token `i`. With a
+            `padding_id`, row 0 is for padding tokens and row `i` for the text's `i`th other token, counted from 1.
+        padding_id: Token id that has position 0; None if every token counts.
+        types: `(types, size)`. None if there is only one type; `positions` then contains its row.
+        norm: Layer norm of the sum.
+        projection: From `size` to `hidden`; None if they are equal.
     """
 
     name: str
@@ -52,13 +66,13 @@ class Embeddings:
 
     @property
     def max_length(self) -> int:
-        """Most tokens that have a position."""
+        """Largest number of tokens that have a position."""
         return len(self.positions) - (self.padding_id is not None)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer:
-    """One post-norm transformer layer."""
+    """One transformer layer with a layer norm after each residual sum (post-norm)."""
 
     query: Linear
     key: Linear
@@ -72,14 +86,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoder:
-    """An encoder.
+    """A transformer encoder.
 
     Attributes:
-        attention_heads: Number of attention heads; divides `hidden`.
-        activation: Of the feed-forward layer, by its Hugging Face name.
-        distance_bias: `(2 * max_length - 1, attention_heads)`, added to the attention scores: row
-            `key - query + max_length - 1`. None where positions are in the embeddings alone.
-        pooler: Dense layer of the pooler, `tanh(first token @ weight + bias)`, if the checkpoint has one.
+        embeddings: First part of the encoder.
+        layers: Layers in the order in which they run.
+        attention_heads: Number of attention heads; it divides `hidden`.
+        activation: Hugging Face name of the activation between the feed-forward layers.
+        distance_bias: Bias of the attention scores by distance, `(2 * n - 1, attention_heads)` with `n` at least the
+            maximum length; row `key - query + n - 1`. None for encoders without such a bias.
+        pooler: Dense layer of the pooler, `tanh(first token @ weight + bias)`; None if the checkpoint has no pooler.
     """
 
     embeddings: Embeddings
@@ -91,12 +107,13 @@ class Encoder:
 
     @property
     def hidden(self) -> int:
+        """Width of the hidden states."""
         projection = self.embeddings.projection
         return int((self.embeddings.norm if projection is None else projection).bias.size)
 
 
 class Reads(StrEnum):
-    """What a head reads of the encoder."""
+    """Part of the encoder's results that a head reads."""
 
     TOKENS = "tokens"
     FIRST_TOKEN = "first_token"  # noqa: S105 - not a password
@@ -105,12 +122,14 @@ class Reads(StrEnum):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadWeights:
-    """One dense layer, if any, and the layer that gives the logits.
+    """A head: an optional dense layer, and the layer that gives the logits.
 
     Attributes:
-        reads: Its input; that of several encoders is put side by side.
-        dense: Followed by `activation`, before `logits`.
-        outputs: Names of the graph's outputs: one for all logits, or one for each.
+        reads: Input of the head. The inputs from several encoders are concatenated.
+        dense: Layer before `logits`, followed by `activation`; None if there is none.
+        activation: Hugging Face name of the activation after `dense`.
+        logits: Layer that gives the logits.
+        outputs: Names of the graph's outputs: one for all logits, or one for each column of logits.
     """
 
     reads: Reads
@@ -125,7 +144,8 @@ class Description:
     """A whole model.
 
     Attributes:
-        encoders: One, or two that read a pair of texts in either order.
+        encoders: One encoder, or two: the first reads pairs as (first, second), the second as (second, first).
+        heads: Heads on the encoders; empty for an encoder alone.
     """
 
     encoders: tuple[Encoder, ...]

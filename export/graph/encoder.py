@@ -1,8 +1,9 @@
-"""The encoder's graph, authored from its description: embeddings, then layers of attention and feed-forward.
+"""Write the encoder's graph from its description: embeddings, then layers of attention and feed-forward.
 
-Attention, and a sum with its norm, are those of the layout. Choices for CPUs were measured on ONNX Runtime: separate
-Add and LayerNormalization (the fused kernel is several times slower), attention as one MultiHeadAttention, no mask
-where no text is padded. The precision is that of the weights, or of the `LinearEmitter` a graph is given.
+The attention layout writes attention, positions and the norm of a sum. The precision is that of the weights, or that
+of the `LinearEmitter`. Measurements with ONNX Runtime on CPUs decided these points: Add and LayerNormalization are
+separate nodes, because the fused kernel is several times slower; attention is one MultiHeadAttention; texts of equal
+length have no mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph.builder import Graph
+from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Embeddings, Encoder, LayerNorm, Linear
 from encort.export.graph.layouts import ATTENTION_LAYOUTS, MICROSOFT, AttentionLayout
 from encort.runtime.bundle.manifest import Layout
@@ -21,125 +22,130 @@ from encort.runtime.common.errors import CheckpointError
 
 
 class LinearEmitter(Protocol):
-    def __call__(self, graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
-        """The product of `x` with each of the layers, which all read it."""
+    """Writes linear layers that read the same tensor."""
+
+    def __call__(self, builder: GraphBuilder, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+        """Return the output of each layer for `x`."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What goes into an encoder.
+    """Inputs of an encoder.
 
     Attributes:
-        ids: int64, with the arrangement's axes.
-        type_ids: The same; None for an encoder without types.
-        arrangement: How they lie.
+        ids: Token ids, int64, with the axes of the layout.
+        type_ids: Token type ids, int64, with the axes of the layout; None for an encoder without types.
+        layout: Layout of the tokens.
     """
 
     ids: ir.Value
     type_ids: ir.Value | None
-    arrangement: AttentionLayout
+    layout: AttentionLayout
 
 
-def token_inputs(graph: Graph, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
-    """Declare the inputs of each encoder; the second one's are of the same pairs, their texts exchanged."""
-    arrange = ATTENTION_LAYOUTS[layout]
-    found: list[Tokens] = []
+def token_inputs(builder: GraphBuilder, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
+    """Declare the inputs of each encoder. A second encoder reads the same pairs with the texts exchanged."""
+    attention_layout = ATTENTION_LAYOUTS[layout]
+    tokens: list[Tokens] = []
     for encoder, prefix in zip(encoders, ("", "reversed_"), strict=False):
-        ids = graph.input(f"{prefix}input_ids", ir.DataType.INT64, arrange.axes)
-        has_types = encoder.embeddings.types is not None
-        types = graph.input(f"{prefix}token_type_ids", ir.DataType.INT64, arrange.axes) if has_types else None
-        # A pair has as many tokens in either order.
-        found.append(Tokens(ids, types, found[0].arrangement if found else arrange(graph, ids)))
-    return found
+        ids = builder.input(f"{prefix}input_ids", ir.DataType.INT64, attention_layout.axes)
+        types = None
+        if encoder.embeddings.types is not None:
+            types = builder.input(f"{prefix}token_type_ids", ir.DataType.INT64, attention_layout.axes)
+        # Exchanging the texts of a pair does not change its length, so both encoders share one layout.
+        tokens.append(Tokens(ids, types, tokens[0].layout if tokens else attention_layout(builder, ids)))
+    return tokens
 
 
-def emit_float_linears(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
-    """`x @ weight + bias` of each layer, in the precision of its weights."""
-    return [linear(graph, layer, x) for layer in layers]
+def emit_float_linears(builder: GraphBuilder, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+    """Write `x @ weight + bias` for each layer, in the precision of its weights."""
+    return [linear(builder, layer, x) for layer in layers]
 
 
 def last_hidden_state(
-    graph: Graph, encoder: Encoder, tokens: Tokens, linears: LinearEmitter = emit_float_linears
+    builder: GraphBuilder, encoder: Encoder, tokens: Tokens, linears: LinearEmitter = emit_float_linears
 ) -> ir.Value:
-    """Hidden states of the last layer, `(*axes, hidden)`, with the axes of the arrangement."""
-    lie = tokens.arrangement
-    bias = (
-        None if encoder.distance_bias is None else _attention_bias(graph, encoder, encoder.distance_bias, lie.columns)
-    )
-    hidden = _embed(graph, encoder.embeddings, tokens)
+    """Write the whole encoder and return the hidden states of its last layer, `(*axes, hidden)`."""
+    layout, bias = tokens.layout, None
+    if encoder.distance_bias is not None:
+        bias = _attention_bias(builder, encoder, encoder.distance_bias, layout.columns)
+    hidden = _embed(builder, encoder.embeddings, tokens)
     for layer in encoder.layers:
-        query, key, value = linears(graph, (layer.query, layer.key, layer.value), hidden)
-        context = lie.attend(query, key, value, heads=encoder.attention_heads, bias=bias)
-        (output,) = linears(graph, (layer.attention_output,), context)
-        hidden = _add_norm(graph, layer.attention_norm, output, hidden, lie)
-        (inner,) = linears(graph, (layer.intermediate,), hidden)
-        (output,) = linears(graph, (layer.output,), activate(graph, encoder.activation, inner))
-        hidden = _add_norm(graph, layer.output_norm, output, hidden, lie)
-    return lie.given(hidden)
+        query, key, value = linears(builder, (layer.query, layer.key, layer.value), hidden)
+        context = layout.attend(query, key, value, heads=encoder.attention_heads, bias=bias)
+        (output,) = linears(builder, (layer.attention_output,), context)
+        hidden = _add_norm(builder, layer.attention_norm, output, hidden, layout)
+        (inner,) = linears(builder, (layer.intermediate,), hidden)
+        (output,) = linears(builder, (layer.output,), activate(builder, encoder.activation, inner))
+        hidden = _add_norm(builder, layer.output_norm, output, hidden, layout)
+    return layout.repad(hidden)
 
 
-def linear(graph: Graph, layer: Linear, x: ir.Value) -> ir.Value:
-    """`x @ weight + bias`."""
-    product = graph.op("MatMul", x, graph.weight(f"{layer.name}.weight", layer.weight))
-    return graph.op("Add", product, graph.weight(f"{layer.name}.bias", layer.bias))
+def linear(builder: GraphBuilder, layer: Linear, x: ir.Value) -> ir.Value:
+    """Write `x @ weight + bias`."""
+    product = builder.op("MatMul", x, builder.weight(f"{layer.name}.weight", layer.weight))
+    return builder.op("Add", product, builder.weight(f"{layer.name}.bias", layer.bias))
 
 
-def activate(graph: Graph, activation: str, x: ir.Value) -> ir.Value:
-    """The activation of that Hugging Face name.
+def activate(builder: GraphBuilder, activation: str, x: ir.Value) -> ir.Value:
+    """Write the activation with the given Hugging Face name.
 
     Raises:
-        CheckpointError: There is no operator for it.
+        CheckpointError: ONNX Runtime has no operator for it.
     """
-    author = ACTIVATIONS.get(activation)
-    if author is None:
+    emit = ACTIVATIONS.get(activation)
+    if emit is None:
         raise CheckpointError(f"activation {activation!r} cannot be exported; encort knows: {', '.join(ACTIVATIONS)}")
-    return author(graph, x)
+    return emit(builder, x)
 
 
-def _embed(graph: Graph, embeddings: Embeddings, tokens: Tokens) -> ir.Value:
-    name, lie = embeddings.name, tokens.arrangement
-    total = graph.op("Gather", graph.weight(f"{name}.words", embeddings.words), lie.layered(tokens.ids))
+def _embed(builder: GraphBuilder, embeddings: Embeddings, tokens: Tokens) -> ir.Value:
+    name, layout = embeddings.name, tokens.layout
+    total = builder.op("Gather", builder.weight(f"{name}.words", embeddings.words), layout.unpad(tokens.ids))
     if embeddings.types is not None and tokens.type_ids is not None:
-        types = graph.weight(f"{name}.types", embeddings.types)
-        # Types before positions, as eager PyTorch adds them, so that the rounding is the same.
-        total = graph.op("Add", total, graph.op("Gather", types, lie.layered(tokens.type_ids)))
-    table = graph.weight(f"{name}.positions", embeddings.positions)
+        types = builder.weight(f"{name}.types", embeddings.types)
+        # Eager PyTorch adds types before positions. The same order gives the same rounding.
+        total = builder.op("Add", total, builder.op("Gather", types, layout.unpad(tokens.type_ids)))
+    table = builder.weight(f"{name}.positions", embeddings.positions)
     if embeddings.padding_id is None:
-        positions = lie.positions(table)
+        positions = layout.positions(table)
     else:
-        positions = graph.op("Gather", table, lie.layered(lie.numbers(tokens.ids, embeddings.padding_id)))
-    hidden = _add_norm(graph, embeddings.norm, total, positions, lie)
-    return hidden if embeddings.projection is None else linear(graph, embeddings.projection, hidden)
+        indices = layout.roberta_positions(tokens.ids, embeddings.padding_id)
+        positions = builder.op("Gather", table, layout.unpad(indices))
+    hidden = _add_norm(builder, embeddings.norm, total, positions, layout)
+    return hidden if embeddings.projection is None else linear(builder, embeddings.projection, hidden)
 
 
-def _attention_bias(graph: Graph, encoder: Encoder, table: FloatArray, columns: ir.Value) -> ir.Value:
-    """What is added to the scores of each pair of tokens, `(1, attention_heads, sequence, sequence)`."""
-    queries = graph.op("Unsqueeze", columns, graph.integers(1))
-    distances = graph.op("Add", graph.op("Sub", columns, queries), graph.integers((len(table) + 1) // 2 - 1))
-    weight = graph.weight(f"{encoder.embeddings.name}.distances", np.ascontiguousarray(table.T))
-    return graph.op("Unsqueeze", graph.op("Gather", weight, distances, axis=1), graph.integers(0))
+def _attention_bias(builder: GraphBuilder, encoder: Encoder, table: FloatArray, columns: ir.Value) -> ir.Value:
+    """Return the bias of the scores for each pair of tokens, `(1, attention_heads, sequence, sequence)`."""
+    queries = builder.op("Unsqueeze", columns, builder.integers(1))
+    distances = builder.op("Add", builder.op("Sub", columns, queries), builder.integers((len(table) + 1) // 2 - 1))
+    weight = builder.weight(f"{encoder.embeddings.name}.distances", np.ascontiguousarray(table.T))
+    return builder.op("Unsqueeze", builder.op("Gather", weight, distances, axis=1), builder.integers(0))
 
 
-def _add_norm(graph: Graph, norm: LayerNorm, x: ir.Value, residual: ir.Value, lie: AttentionLayout) -> ir.Value:
-    weight = graph.weight(f"{norm.name}.weight", norm.weight)
-    bias = graph.weight(f"{norm.name}.bias", norm.bias)
-    return lie.add_norm(x, residual, weight, bias, norm.epsilon)
+def _add_norm(
+    builder: GraphBuilder, norm: LayerNorm, x: ir.Value, residual: ir.Value, layout: AttentionLayout
+) -> ir.Value:
+    weight = builder.weight(f"{norm.name}.weight", norm.weight)
+    bias = builder.weight(f"{norm.name}.bias", norm.bias)
+    return layout.add_norm(x, residual, weight, bias, norm.epsilon)
 
 
-def _gelu(graph: Graph, x: ir.Value) -> ir.Value:
-    return graph.op("Gelu", x, domain=MICROSOFT)
+def _gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+    return builder.op("Gelu", x, domain=MICROSOFT)
 
 
-def _tanh_gelu(graph: Graph, x: ir.Value) -> ir.Value:
-    return graph.op("FastGelu", x, domain=MICROSOFT)
+def _tanh_gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+    return builder.op("FastGelu", x, domain=MICROSOFT)
 
 
-ACTIVATIONS: dict[str, Callable[[Graph, ir.Value], ir.Value]] = {
+ACTIVATIONS: dict[str, Callable[[GraphBuilder, ir.Value], ir.Value]] = {
     "gelu": _gelu,
     "gelu_new": _tanh_gelu,
     "gelu_fast": _tanh_gelu,
     "gelu_pytorch_tanh": _tanh_gelu,
-    "relu": lambda graph, x: graph.op("Relu", x),
-    "tanh": lambda graph, x: graph.op("Tanh", x),
+    "relu": lambda builder, x: builder.op("Relu", x),
+    "tanh": lambda builder, x: builder.op("Tanh", x),
 }
-"""By the Hugging Face name."""
+"""Activations by their Hugging Face names."""

@@ -1,6 +1,6 @@
-"""Encoders in half precision: their weights as float16, for graphs that a GPU runs.
+"""Convert an encoder's weights to half precision, for graphs that a GPU runs.
 
-The pooler and the heads stay in float32: they are small, and what they give is compared, sorted and added up.
+The pooler and the heads stay in float32. They are small, and callers compare, sort and sum their results.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -13,16 +13,17 @@ from encort.runtime.common.errors import CheckpointError
 
 
 def to_float16(model: Description) -> Description:
-    """The same model, its encoders' weights in float16.
+    """Return the model with the weights of its encoders in float16.
 
     Raises:
         CheckpointError: A weight is too large for float16.
     """
-    encoders = tuple(replace(_halved(encoder), pooler=encoder.pooler) for encoder in model.encoders)
+    encoders = tuple(replace(_convert(encoder), pooler=encoder.pooler) for encoder in model.encoders)
     return replace(model, encoders=encoders)
 
 
-def _halved(part: Any) -> Any:
+def _convert(part: Any) -> Any:
+    """Return a copy of a dataclass, tuple or array with every array in float16."""
     if isinstance(part, np.ndarray):
         with np.errstate(over="ignore"):
             half = part.astype(np.float16)
@@ -30,7 +31,7 @@ def _halved(part: Any) -> Any:
             raise CheckpointError("a weight is beyond 65504, the largest number of float16; export cuda-fp32 instead")
         return half
     if isinstance(part, tuple):
-        return tuple(map(_halved, part))
+        return tuple(map(_convert, part))
     if is_dataclass(part) and not isinstance(part, type):
-        return replace(part, **{field.name: _halved(getattr(part, field.name)) for field in fields(part)})
+        return replace(part, **{field.name: _convert(getattr(part, field.name)) for field in fields(part)})
     return part

@@ -1,4 +1,4 @@
-"""What is computed from the hidden states: a few lines a head."""
+"""Write the outputs of a graph: hidden states, pooler, sentence embedding and the logits of every head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph.builder import Graph
+from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Description, Encoder, HeadWeights, Linear, Reads
 from encort.export.graph.encoder import (
     LinearEmitter,
@@ -31,99 +31,107 @@ from encort.runtime.common.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Encoded:
-    """One encoder's results.
+    """Results of one encoder.
 
     Attributes:
-        hidden: `(*axes, hidden)`, with the axes of the arrangement.
-        pooled: `(batch, hidden)`, where it has a pooler.
-        arrangement: How the tokens lie.
+        hidden: Hidden states, `(*axes, hidden)`, with the axes of the layout.
+        pooled: Output of the pooler, `(batch, hidden)`; None for an encoder without a pooler.
+        layout: Layout of the tokens.
     """
 
     hidden: ir.Value
     pooled: ir.Value | None
-    arrangement: AttentionLayout
+    layout: AttentionLayout
 
 
 def author(
     model: Description, layout: Layout, *, embedding: Embedding | None, linears: LinearEmitter = emit_float_linears
 ) -> ir.Model:
-    """The whole graph: every encoder once, and every head on it.
+    """Write the whole graph: every encoder once, and all heads on it.
 
-    A run computes all of it, also what nobody asked for; docs/decisions/0002 says what that costs.
+    A run computes every output, even one that the caller did not ask for; docs/decisions/0002 gives the cost.
 
     Args:
-        embedding: How sentence embeddings are made; None gives none, nor the encoder's other outputs.
-        linears: How the encoder's products are computed.
+        model: Description of the model.
+        layout: Layout of the tokens.
+        embedding: Pooling and normalization of sentence embeddings. None leaves out the sentence embeddings and the
+            other outputs of the encoder.
+        linears: Writer of the encoder's linear layers.
 
     Raises:
-        CheckpointError: Pooling by a pooler that the checkpoint lacks, or an activation without an operator.
+        CheckpointError: The checkpoint lacks the pooler that `embedding` or a head needs, or an activation has no
+            operator.
     """
-    graph = Graph(f"encort_{layout}")
-    inputs = token_inputs(graph, model.encoders, layout)
-    encoded = [_encode(graph, encoder, tokens, linears) for encoder, tokens in zip(model.encoders, inputs, strict=True)]
+    builder = GraphBuilder(f"encort_{layout}")
+    inputs = token_inputs(builder, model.encoders, layout)
+    encoded = [
+        _encode(builder, encoder, tokens, linears) for encoder, tokens in zip(model.encoders, inputs, strict=True)
+    ]
     if embedding is not None:
-        _encoder_outputs(graph, model.encoders[0], encoded[0], embedding)
+        _encoder_outputs(builder, model.encoders[0], encoded[0], embedding)
     for head in model.heads:
-        _head_outputs(graph, head, encoded)
-    return graph.model()
+        _head_outputs(builder, head, encoded)
+    return builder.model()
 
 
-def _encode(graph: Graph, encoder: Encoder, tokens: Tokens, linears: LinearEmitter) -> Encoded:
-    hidden, pooled = last_hidden_state(graph, encoder, tokens, linears), None
-    if encoder.embeddings.words.dtype != np.float32:  # what is made of them is, whatever the layers compute in
-        hidden = graph.op("Cast", hidden, to=ir.DataType.FLOAT)
+def _encode(builder: GraphBuilder, encoder: Encoder, tokens: Tokens, linears: LinearEmitter) -> Encoded:
+    hidden, pooled = last_hidden_state(builder, encoder, tokens, linears), None
+    if encoder.embeddings.words.dtype != np.float32:
+        # Pooling and heads compute in float32, whatever the precision of the layers.
+        hidden = builder.op("Cast", hidden, to=ir.DataType.FLOAT)
     if encoder.pooler is not None:
-        pooled = pooler_output(graph, encoder.pooler, tokens.arrangement.first(hidden))
-    return Encoded(hidden, pooled, tokens.arrangement)
+        pooled = pooler_output(builder, encoder.pooler, tokens.layout.first(hidden))
+    return Encoded(hidden, pooled, tokens.layout)
 
 
-def pooler_output(graph: Graph, pooler: Linear, first: ir.Value) -> ir.Value:
-    """`tanh(first token @ weight + bias)`, `(batch, hidden)`."""
-    return graph.op("Tanh", linear(graph, pooler, first))
+def pooler_output(builder: GraphBuilder, pooler: Linear, first: ir.Value) -> ir.Value:
+    """Write `tanh(first token @ weight + bias)`, `(batch, hidden)`."""
+    return builder.op("Tanh", linear(builder, pooler, first))
 
 
-def _encoder_outputs(graph: Graph, encoder: Encoder, encoded: Encoded, embedding: Embedding) -> None:
-    graph.output(encoded.hidden, LAST_HIDDEN_STATE, (*encoded.arrangement.axes, encoder.hidden))
+def _encoder_outputs(builder: GraphBuilder, encoder: Encoder, encoded: Encoded, embedding: Embedding) -> None:
+    builder.output(encoded.hidden, LAST_HIDDEN_STATE, (*encoded.layout.axes, encoder.hidden))
     if encoded.pooled is not None:
-        graph.output(encoded.pooled, POOLER_OUTPUT, ("batch", encoder.hidden))
-    sentence_output(graph, encoded, embedding, encoder.hidden)
+        builder.output(encoded.pooled, POOLER_OUTPUT, ("batch", encoder.hidden))
+    sentence_output(builder, encoded, embedding, encoder.hidden)
 
 
-def sentence_output(graph: Graph, encoded: Encoded, embedding: Embedding, hidden: int) -> None:
-    """Declare the sentence embedding, `(batch, hidden)`, among the graph's outputs."""
+def sentence_output(builder: GraphBuilder, encoded: Encoded, embedding: Embedding, hidden: int) -> None:
+    """Declare the sentence embedding, `(batch, hidden)`, as an output of the graph."""
     sentence = _pool(encoded, embedding.pooling)
-    sentence = _normalized(graph, sentence) if embedding.normalize else sentence
-    graph.output(sentence, SENTENCE_EMBEDDING, ("batch", hidden))
+    sentence = _normalized(builder, sentence) if embedding.normalize else sentence
+    builder.output(sentence, SENTENCE_EMBEDDING, ("batch", hidden))
 
 
-def _normalized(graph: Graph, x: ir.Value) -> ir.Value:
-    """`x / max(|x|, 1e-12)`, as `torch.nn.functional.normalize` has it; CUDA has no LpNormalization."""
-    norm = graph.op("ReduceL2", x, graph.integers(-1), keepdims=1)
-    return graph.op("Div", x, graph.op("Max", norm, graph.weight("smallest_norm", np.array([1e-12], np.float32))))
+def _normalized(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+    """Write `x / max(|x|, 1e-12)`, as in `torch.nn.functional.normalize`."""
+    # CUDA has no kernel for LpNormalization.
+    norm = builder.op("ReduceL2", x, builder.integers(-1), keepdims=1)
+    return builder.op("Div", x, builder.op("Max", norm, builder.weight("smallest_norm", np.array([1e-12], np.float32))))
 
 
-def _head_outputs(graph: Graph, head: HeadWeights, encoded: Sequence[Encoded]) -> None:
-    x = _read(graph, head.reads, encoded)
+def _head_outputs(builder: GraphBuilder, head: HeadWeights, encoded: Sequence[Encoded]) -> None:
+    x = _head_input(builder, head.reads, encoded)
     if head.dense is not None:
-        x = activate(graph, head.activation, linear(graph, head.dense, x))
-    axes = encoded[0].arrangement.axes if head.reads is Reads.TOKENS else ("batch",)
+        x = activate(builder, head.activation, linear(builder, head.dense, x))
+    axes = encoded[0].layout.axes if head.reads is Reads.TOKENS else ("batch",)
     if len(head.outputs) == 1:
-        graph.output(linear(graph, head.logits, x), head.outputs[0], (*axes, head.logits.bias.size))
+        builder.output(linear(builder, head.logits, x), head.outputs[0], (*axes, head.logits.bias.size))
         return
     for column, name in enumerate(head.outputs):
-        logits = linear(graph, _column(head.logits, column), x)
-        graph.output(graph.op("Squeeze", logits, graph.integers(-1)), name, axes)
+        logits = linear(builder, _column(head.logits, column), x)
+        builder.output(builder.op("Squeeze", logits, builder.integers(-1)), name, axes)
 
 
-def _read(graph: Graph, reads: Reads, encoded: Sequence[Encoded]) -> ir.Value:
+def _head_input(builder: GraphBuilder, reads: Reads, encoded: Sequence[Encoded]) -> ir.Value:
     if reads is Reads.TOKENS:
         return encoded[0].hidden
     if reads is Reads.FIRST_TOKEN:
-        return encoded[0].arrangement.first(encoded[0].hidden)
-    pooled = [each.pooled for each in encoded if each.pooled is not None]
+        return encoded[0].layout.first(encoded[0].hidden)
+    pooled = [results.pooled for results in encoded if results.pooled is not None]
     if len(pooled) < len(encoded):
         raise CheckpointError("the head reads a pooler that the checkpoint lacks; save the whole model")
-    return graph.op("Concat", *pooled, axis=-1) if len(pooled) > 1 else pooled[0]
+    return builder.op("Concat", *pooled, axis=-1) if len(pooled) > 1 else pooled[0]
 
 
 def _column(layer: Linear, column: int) -> Linear:
@@ -132,11 +140,11 @@ def _column(layer: Linear, column: int) -> Linear:
 
 
 def _pool(encoded: Encoded, pooling: Pooling) -> ir.Value:
-    """One vector a text, `(batch, hidden)`."""
+    """Return one vector per text, `(batch, hidden)`."""
     if pooling is Pooling.POOLER:
         if encoded.pooled is None:
             raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
         return encoded.pooled
     if pooling is Pooling.CLS:
-        return encoded.arrangement.first(encoded.hidden)
-    return encoded.arrangement.mean(encoded.hidden)
+        return encoded.layout.first(encoded.hidden)
+    return encoded.layout.mean(encoded.hidden)

@@ -1,7 +1,7 @@
-"""How the tokens of several texts lie in a graph, which decides their attention and how a text is pooled.
+"""Attention layouts: ways to arrange the tokens of several texts in one graph.
 
-All else looks at single tokens, so it does not care. What differs is here: the inputs, where a token stands in its
-text, how the tokens of a text find each other, and how one vector is made of them.
+Most nodes of an encoder work on each token by itself, so they are the same in every layout. This module holds the
+nodes that differ: the inputs that describe the arrangement, positions, attention, and pooling.
 """
 
 import functools
@@ -12,233 +12,260 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph.builder import Graph
+from encort.export.graph.builder import GraphBuilder
 from encort.runtime.bundle.manifest import Layout
 
 MICROSOFT = "com.microsoft"
 MASKED = float(np.finfo(np.float32).min)
-"""Score of a masked token; the default of -10000 is not far enough below every score."""
+"""Score of a masked token. The operator's default, -10000, can be above a real score."""
 MOST_COLUMNS = 2**13
-"""Tokens of the longest text that a bias by distance could be for."""
+"""Length of the longest text that a bias by distance supports, in tokens."""
 
 
 class AttentionLayout(ABC):
-    """Tokens in one layout.
+    """Nodes that depend on the arrangement of the tokens.
 
     Attributes:
-        axes: Of token ids as inputs, and of what a graph gives for every token.
+        axes: Axes of the token ids, and first axes of every output with a row per token.
     """
 
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
 
-    def __init__(self, graph: Graph, ids: ir.Value) -> None:
-        """Declare the inputs that say how the token ids lie."""
-        self._graph, self._ids = graph, ids
+    def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
+        """Declare the inputs that describe the arrangement of the token ids."""
+        self._builder, self._ids = builder, ids
 
     @abstractmethod
-    def layered(self, x: ir.Value) -> ir.Value:
-        """Ids or numbers of all places, as the layers compute: without those that do not count."""
+    def unpad(self, x: ir.Value) -> ir.Value:
+        """Return ids or positions, `(*axes)`, in the arrangement in which the layers compute."""
 
     @abstractmethod
-    def given(self, hidden: ir.Value) -> ir.Value:
-        """Hidden states of the layers, as the graph gives them."""
+    def repad(self, hidden: ir.Value) -> ir.Value:
+        """Return the layers' hidden states in the arrangement of the outputs, `(*axes, hidden)`."""
 
     @abstractmethod
     def positions(self, table: ir.Value) -> ir.Value:
-        """Row `i` of the table for token `i` of each text."""
+        """Return row `i` of the table for token `i` of each text."""
 
     @abstractmethod
-    def numbers(self, ids: ir.Value, padding_id: int) -> ir.Value:
-        """The number of each id among those of its text that are not the padding token, from 1; 0 for that one."""
+    def roberta_positions(self, ids: ir.Value, padding_id: int) -> ir.Value:
+        """Return positions as RoBERTa counts them, `(*axes)` int64.
+
+        Padding tokens have position 0. The other tokens of a text are counted from 1.
+        """
 
     @abstractmethod
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
-        """What each token takes from all tokens of its text.
+        """Return the attention's result for each token, over all tokens of its text.
 
         Args:
-            bias: `(1, heads, sequence, sequence)`, added to the scores.
+            query: Projected queries; keys and values have the same shape.
+            key: Projected keys.
+            value: Projected values.
+            heads: Number of attention heads.
+            bias: Added to the scores, `(1, heads, sequence, sequence)`.
         """
 
     def add_norm(self, x: ir.Value, residual: ir.Value, weight: ir.Value, bias: ir.Value, epsilon: float) -> ir.Value:
-        """Layer norm of a sum; on CPUs two operators, since their fused one is several times slower."""
-        return self._graph.op(
-            "LayerNormalization", self._graph.op("Add", x, residual), weight, bias, axis=-1, epsilon=epsilon
+        """Return the layer norm of `x + residual`."""
+        # Two operators, because ONNX Runtime's fused one is several times slower on CPUs.
+        return self._builder.op(
+            "LayerNormalization", self._builder.op("Add", x, residual), weight, bias, axis=-1, epsilon=epsilon
         )
 
     @property
     @abstractmethod
     def columns(self) -> ir.Value:
-        """0, 1, 2 ... for the places of the longest text, `(sequence,)` int64."""
+        """Numbers 0, 1, 2 ... up to the length of the longest text, `(sequence,)` int64."""
 
     @abstractmethod
     def first(self, hidden: ir.Value) -> ir.Value:
-        """The first token of each text, `(batch, hidden)`, of what the graph gives."""
+        """Return the first token of each text, `(batch, hidden)`, from hidden states `(*axes, hidden)`."""
 
     @abstractmethod
     def mean(self, hidden: ir.Value) -> ir.Value:
-        """The mean of the tokens of each text, `(batch, hidden)`, of what the graph gives."""
+        """Return the mean of each text's tokens, `(batch, hidden)`, from hidden states `(*axes, hidden)`."""
 
 
 class EqualLength(AttentionLayout):
-    """`(batch, sequence)`, and all of them count."""
+    """Texts of equal length, `(batch, sequence)`, without a mask."""
 
-    def layered(self, x: ir.Value) -> ir.Value:
+    def unpad(self, x: ir.Value) -> ir.Value:
         return x
 
-    def given(self, hidden: ir.Value) -> ir.Value:
+    def repad(self, hidden: ir.Value) -> ir.Value:
         return hidden
 
     def positions(self, table: ir.Value) -> ir.Value:
         return self._first_rows(table)
 
-    def numbers(self, ids: ir.Value, padding_id: int) -> ir.Value:
-        counted = _is_other(self._graph, ids, padding_id)
-        return self._graph.op("Mul", _cumulated(self._graph, counted, axis=1), counted)
+    def roberta_positions(self, ids: ir.Value, padding_id: int) -> ir.Value:
+        is_counted = _is_not(self._builder, ids, padding_id)
+        return self._builder.op("Mul", _cumulative_sum(self._builder, is_counted, axis=1), is_counted)
 
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
-        return _attention(self._graph, (query, key, value), heads, mask=None, bias=bias)
+        return _attention(self._builder, (query, key, value), heads, mask=None, bias=bias)
 
     @property
     def columns(self) -> ir.Value:
-        return self._first_rows(self._graph.weight("integers_range", np.arange(MOST_COLUMNS)))
+        return self._first_rows(self._builder.weight("integers_range", np.arange(MOST_COLUMNS)))
 
     def first(self, hidden: ir.Value) -> ir.Value:
-        first = self._graph.op("Gather", hidden, self._graph.integers(0), axis=1)
-        return self._graph.op("Squeeze", first, self._graph.integers(1))
+        first = self._builder.op("Gather", hidden, self._builder.integers(0), axis=1)
+        return self._builder.op("Squeeze", first, self._builder.integers(1))
 
     def mean(self, hidden: ir.Value) -> ir.Value:
-        return self._graph.op("ReduceMean", hidden, self._graph.integers(1), keepdims=0)
+        return self._builder.op("ReduceMean", hidden, self._builder.integers(1), keepdims=0)
 
     def _first_rows(self, table: ir.Value) -> ir.Value:
-        """As many as the texts have tokens."""
-        return self._graph.op("Slice", table, self._graph.integers(0), self._sequence(), self._graph.integers(0))
+        """Return as many rows of the table as a text has tokens."""
+        return self._builder.op("Slice", table, self._builder.integers(0), self._sequence(), self._builder.integers(0))
 
     def _sequence(self) -> ir.Value:
-        return self._graph.op("Shape", self._ids, start=1, end=2)
+        return self._builder.op("Shape", self._ids, start=1, end=2)
 
 
 class Padded(EqualLength):
-    """`(batch, sequence)` with a mask, in a graph that others have made."""
+    """Padded texts, `(batch, sequence)`, with a mask, in a graph that another exporter has made."""
 
-    def __init__(self, graph: Graph, ids: ir.Value, mask: ir.Value) -> None:
-        super().__init__(graph, ids)
+    def __init__(self, builder: GraphBuilder, ids: ir.Value, mask: ir.Value) -> None:
+        super().__init__(builder, ids)
         self._mask = mask
 
     def mean(self, hidden: ir.Value) -> ir.Value:
-        return _masked_mean(self._graph, hidden, self._graph.op("Cast", self._mask, to=ir.DataType.FLOAT))
+        return _masked_mean(self._builder, hidden, self._builder.op("Cast", self._mask, to=ir.DataType.FLOAT))
 
 
 class Ragged(Padded):
-    """`(batch, sequence)` with a mask; inside, tokens lie one after the other, and only attention sees the padding."""
+    """Padded texts, `(batch, sequence)`, with a mask; inside the graph only attention computes the padding.
 
-    def __init__(self, graph: Graph, ids: ir.Value) -> None:
-        super().__init__(graph, ids, graph.input("attention_mask", ir.DataType.INT64, self.axes))
+    The layers compute the unmasked tokens of all texts in one row, `(tokens, hidden)`.
+    """
+
+    def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
+        super().__init__(builder, ids, builder.input("attention_mask", ir.DataType.INT64, self.axes))
         # MultiHeadAttention takes its mask as int32.
-        self._attention_mask = graph.op("Cast", self._mask, to=ir.DataType.INT32)
-        flat = graph.op("Reshape", self._mask, graph.integers(-1))
-        self._kept = graph.op("Squeeze", graph.op("NonZero", flat), graph.integers(0))
-        # The row of the token at each place; at a masked place that of another.
-        counted = graph.op("Sub", _cumulated(graph, flat), graph.integers(1))
-        self._rows = graph.op("Reshape", counted, graph.op("Shape", self._mask))
+        self._attention_mask = builder.op("Cast", self._mask, to=ir.DataType.INT32)
+        flat_mask = builder.op("Reshape", self._mask, builder.integers(-1))
+        self._unmasked = builder.op("Squeeze", builder.op("NonZero", flat_mask), builder.integers(0))
+        # For each element of the mask, the row of its token; masked elements get the row of another token.
+        rows = builder.op("Sub", _cumulative_sum(builder, flat_mask), builder.integers(1))
+        self._rows = builder.op("Reshape", rows, builder.op("Shape", self._mask))
 
-    def layered(self, x: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", self._graph.op("Reshape", x, self._graph.integers(-1)), self._kept)
+    def unpad(self, x: ir.Value) -> ir.Value:
+        return self._builder.op("Gather", self._builder.op("Reshape", x, self._builder.integers(-1)), self._unmasked)
 
-    def given(self, hidden: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", hidden, self._rows)
+    def repad(self, hidden: ir.Value) -> ir.Value:
+        return self._builder.op("Gather", hidden, self._rows)
 
     def positions(self, table: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", table, self._graph.op("Mod", self._kept, self._sequence()))
+        return self._builder.op("Gather", table, self._builder.op("Mod", self._unmasked, self._sequence()))
 
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
-        padded = (self.given(query), self.given(key), self.given(value))
-        context = _attention(self._graph, padded, heads, mask=self._attention_mask, bias=bias)
-        return self._graph.op("Gather", self._graph.op("Flatten", context, axis=2), self._kept)
+        padded = (self.repad(query), self.repad(key), self.repad(value))
+        context = _attention(self._builder, padded, heads, mask=self._attention_mask, bias=bias)
+        return self._builder.op("Gather", self._builder.op("Flatten", context, axis=2), self._unmasked)
 
 
 @dataclass(frozen=True)
 class TextBounds:
-    """Where the texts lie among packed tokens: `(batch,)` int64 of the first token, and of that after the last."""
+    """Bounds of the texts among packed tokens.
 
-    begins: ir.Value
+    Attributes:
+        starts: Index of each text's first token, `(batch,)` int64.
+        ends: Index after each text's last token, `(batch,)` int64.
+    """
+
+    starts: ir.Value
     ends: ir.Value
 
     @classmethod
-    def of(cls, graph: Graph, bounds: ir.Value) -> "TextBounds":
-        """From `cu_seqlens`."""
-        wide = graph.op("Cast", bounds, to=ir.DataType.INT64)
+    def of(cls, builder: GraphBuilder, cu_seqlens: ir.Value) -> "TextBounds":
+        """Split `cu_seqlens`, `(batch + 1,)` int32, into starts and ends."""
+        bounds = builder.op("Cast", cu_seqlens, to=ir.DataType.INT64)
         return cls(
-            graph.op("Slice", wide, graph.integers(0), graph.integers(-1)),
-            graph.op("Slice", wide, graph.integers(1), graph.integers(_ALL)),
+            builder.op("Slice", bounds, builder.integers(0), builder.integers(-1)),
+            builder.op("Slice", bounds, builder.integers(1), builder.integers(_END)),
         )
 
-    def padded(self, graph: Graph, columns: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Places of the tokens in `(batch, sequence)`, int64, and which of them are, bool; else the text's last."""
-        begins, ends = (graph.op("Unsqueeze", each, graph.integers(1)) for each in (self.begins, self.ends))
-        places = graph.op("Add", begins, columns)
-        return graph.op("Min", places, graph.op("Sub", ends, graph.integers(1))), graph.op("Less", places, ends)
+    def padded(self, builder: GraphBuilder, columns: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return the grid that pads the texts to `(batch, sequence)`.
+
+        Returns:
+            The index of each element's token, int64, and whether it is a token, bool. Padding has the index of the
+            text's last token.
+        """
+        starts, ends = (builder.op("Unsqueeze", bound, builder.integers(1)) for bound in (self.starts, self.ends))
+        indices = builder.op("Add", starts, columns)
+        limited = builder.op("Min", indices, builder.op("Sub", ends, builder.integers(1)))
+        return limited, builder.op("Less", indices, ends)
 
 
 class Packed(AttentionLayout):
-    """`(tokens,)`, one text after the other, for kernels that find the texts by where they begin.
+    """Packed texts, `(tokens,)`, one after the other, for kernels that find each text by its start.
 
-    `position_ids` `(tokens,)` int64 is the number of each token in its text, from 0; `cu_seqlens` `(batch + 1,)` int32
-    where the texts begin, and at last the number of tokens; `token_offset` `(batch, sequence)` int32 holds the places
-    that the tokens would have in `(batch, sequence)`, and then those of the padding.
+    The inputs that describe the arrangement:
+    - `position_ids`, `(tokens,)` int64: number of each token in its text, from 0.
+    - `cu_seqlens`, `(batch + 1,)` int32: index of each text's first token, then the number of all tokens.
+    - `token_offset`, `(batch, sequence)` int32: index of each token in the padded form `(batch, sequence)`, then the
+      indices of the padding.
     """
 
     axes = ("tokens",)
 
-    def __init__(self, graph: Graph, ids: ir.Value) -> None:
-        super().__init__(graph, ids)
-        self._positions = graph.input("position_ids", ir.DataType.INT64, self.axes)
-        self._offsets = graph.input("token_offset", ir.DataType.INT32, ("batch", "sequence"))
-        self._bounds = graph.input("cu_seqlens", ir.DataType.INT32, ("bounds",))
-        self._texts = TextBounds.of(graph, self._bounds)
+    def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
+        super().__init__(builder, ids)
+        self._position_ids = builder.input("position_ids", ir.DataType.INT64, self.axes)
+        self._token_offset = builder.input("token_offset", ir.DataType.INT32, ("batch", "sequence"))
+        self._cu_seqlens = builder.input("cu_seqlens", ir.DataType.INT32, ("bounds",))
+        self._bounds = TextBounds.of(builder, self._cu_seqlens)
 
-    def layered(self, x: ir.Value) -> ir.Value:
+    def unpad(self, x: ir.Value) -> ir.Value:
         return x
 
-    def given(self, hidden: ir.Value) -> ir.Value:
+    def repad(self, hidden: ir.Value) -> ir.Value:
         return hidden
 
     def positions(self, table: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", table, self._positions)
+        return self._builder.op("Gather", table, self._position_ids)
 
-    def numbers(self, ids: ir.Value, padding_id: int) -> ir.Value:
-        graph = self._graph
-        counted = _is_other(graph, ids, padding_id)
-        places, counts = self._padded
-        # Of each text by itself: CUDA's CumSum takes time with the square of what it sums up.
-        padded = graph.op("Mul", graph.op("Gather", counted, places), graph.op("Cast", counts, to=ir.DataType.INT64))
-        flat = (graph.op("Reshape", each, graph.integers(-1)) for each in (places, _cumulated(graph, padded, axis=1)))
-        # What stands beyond the end of a text has the place, and the number, of its last token.
-        numbers = graph.op("ScatterElements", counted, *flat, axis=0)
-        return graph.op("Mul", numbers, counted)
+    def roberta_positions(self, ids: ir.Value, padding_id: int) -> ir.Value:
+        builder = self._builder
+        is_counted = _is_not(builder, ids, padding_id)
+        indices, is_token = self._padded
+        # Each text is summed by itself: the time of CUDA's CumSum grows with the square of the length.
+        padded = builder.op(
+            "Mul", builder.op("Gather", is_counted, indices), builder.op("Cast", is_token, to=ir.DataType.INT64)
+        )
+        sums = _cumulative_sum(builder, padded, axis=1)
+        # Padding has the index of the text's last token, and also its sum, so it may be scattered too.
+        flat_indices, flat_sums = (builder.op("Reshape", grid, builder.integers(-1)) for grid in (indices, sums))
+        positions = builder.op("ScatterElements", is_counted, flat_indices, flat_sums, axis=0)
+        return builder.op("Mul", positions, is_counted)
 
     def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
-        inputs = (query, key, value, None, self._offsets, self._bounds, bias)
-        return self._graph.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads)
+        inputs = (query, key, value, None, self._token_offset, self._cu_seqlens, bias)
+        return self._builder.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads)
 
     def add_norm(self, x: ir.Value, residual: ir.Value, weight: ir.Value, bias: ir.Value, epsilon: float) -> ir.Value:
-        # Its fusion by ONNX Runtime asks for three axes.
-        return self._graph.op("SkipLayerNormalization", x, residual, weight, bias, domain=MICROSOFT, epsilon=epsilon)
+        # ONNX Runtime fuses Add and LayerNormalization by itself, but only for inputs with three axes.
+        return self._builder.op("SkipLayerNormalization", x, residual, weight, bias, domain=MICROSOFT, epsilon=epsilon)
 
     @property
     def columns(self) -> ir.Value:
-        return columns_of(self._graph, self._offsets)
+        return columns_of(self._builder, self._token_offset)
 
     def first(self, hidden: ir.Value) -> ir.Value:
-        return self._graph.op("Gather", hidden, self._texts.begins)
+        return self._builder.op("Gather", hidden, self._bounds.starts)
 
     def mean(self, hidden: ir.Value) -> ir.Value:
-        places, counts = self._padded
-        padded = self._graph.op("Gather", hidden, places)
-        return _masked_mean(self._graph, padded, self._graph.op("Cast", counts, to=ir.DataType.FLOAT))
+        indices, is_token = self._padded
+        padded = self._builder.op("Gather", hidden, indices)
+        return _masked_mean(self._builder, padded, self._builder.op("Cast", is_token, to=ir.DataType.FLOAT))
 
     @functools.cached_property
     def _padded(self) -> tuple[ir.Value, ir.Value]:
-        return self._texts.padded(self._graph, self.columns)
+        return self._bounds.padded(self._builder, self.columns)
 
 
 ATTENTION_LAYOUTS: dict[Layout, type[AttentionLayout]] = {
@@ -246,36 +273,43 @@ ATTENTION_LAYOUTS: dict[Layout, type[AttentionLayout]] = {
     Layout.RAGGED: Ragged,
     Layout.PACKED: Packed,
 }
-_ALL = np.iinfo(np.int64).max
-"""An end beyond every end."""
+"""Layouts of authored graphs."""
+_END = np.iinfo(np.int64).max
+"""End of a slice that goes to the last element."""
 
 
-def columns_of(graph: Graph, offsets: ir.Value) -> ir.Value:
-    """0, 1, 2 ... for the columns of `token_offset`: counted on the device, where a shape would be the CPU's."""
-    first = graph.op("Slice", offsets, graph.integers(0), graph.integers(1), graph.integers(0))
-    flat = graph.op("Reshape", graph.op("Cast", first, to=ir.DataType.INT64), graph.integers(-1))
-    ones = graph.op("Add", graph.op("Mul", flat, graph.integers(0)), graph.integers(1))
-    return _cumulated(graph, ones, exclusive=True)
+def columns_of(builder: GraphBuilder, token_offset: ir.Value) -> ir.Value:
+    """Return the numbers of the columns of `token_offset`, 0, 1, 2 ..., `(sequence,)` int64."""
+    # The sum of ones runs on the GPU. A Shape node would give its result to the CPU.
+    first = builder.op("Slice", token_offset, builder.integers(0), builder.integers(1), builder.integers(0))
+    flat = builder.op("Reshape", builder.op("Cast", first, to=ir.DataType.INT64), builder.integers(-1))
+    ones = builder.op("Add", builder.op("Mul", flat, builder.integers(0)), builder.integers(1))
+    return _cumulative_sum(builder, ones, exclusive=True)
 
 
-def _cumulated(graph: Graph, x: ir.Value, *, axis: int = 0, exclusive: bool = False) -> ir.Value:
-    """Sums up to each place; without what stands there, if exclusive."""
-    return graph.op("CumSum", x, graph.weight(f"axis_{axis}", np.array(axis, np.int64)), exclusive=int(exclusive))
+def _cumulative_sum(builder: GraphBuilder, x: ir.Value, *, axis: int = 0, exclusive: bool = False) -> ir.Value:
+    """Return the sum up to each element; an exclusive sum leaves the element itself out."""
+    return builder.op("CumSum", x, builder.weight(f"axis_{axis}", np.array(axis, np.int64)), exclusive=int(exclusive))
 
 
-def _is_other(graph: Graph, ids: ir.Value, padding_id: int) -> ir.Value:
-    """1 where a token is not the padding token, int64."""
-    is_padding = graph.op("Equal", ids, graph.integers(padding_id))
-    return graph.op("Cast", graph.op("Not", is_padding), to=ir.DataType.INT64)
+def _is_not(builder: GraphBuilder, ids: ir.Value, padding_id: int) -> ir.Value:
+    """Return 1 for each id other than the padding token's, and 0 for that one, int64."""
+    is_padding = builder.op("Equal", ids, builder.integers(padding_id))
+    return builder.op("Cast", builder.op("Not", is_padding), to=ir.DataType.INT64)
 
 
 def _attention(
-    graph: Graph, projected: tuple[ir.Value, ...], heads: int, *, mask: ir.Value | None, bias: ir.Value | None
+    builder: GraphBuilder,
+    projections: tuple[ir.Value, ir.Value, ir.Value],
+    heads: int,
+    *,
+    mask: ir.Value | None,
+    bias: ir.Value | None,
 ) -> ir.Value:
-    """What each token takes from the others of its text, all `(batch, sequence, size)`."""
-    return graph.op(
+    """Return the attention's result, `(batch, sequence, hidden)`, for queries, keys and values of that shape."""
+    return builder.op(
         "MultiHeadAttention",
-        *projected,
+        *projections,
         None,
         mask,
         bias,
@@ -285,7 +319,8 @@ def _attention(
     )
 
 
-def _masked_mean(graph: Graph, hidden: ir.Value, mask: ir.Value) -> ir.Value:
-    counted = graph.op("Unsqueeze", mask, graph.integers(2))
-    total = graph.op("ReduceSum", graph.op("Mul", hidden, counted), graph.integers(1), keepdims=0)
-    return graph.op("Div", total, graph.op("ReduceSum", counted, graph.integers(1), keepdims=0))
+def _masked_mean(builder: GraphBuilder, hidden: ir.Value, mask: ir.Value) -> ir.Value:
+    """Return the mean of the tokens with mask 1, `(batch, hidden)`; the mask is `(batch, sequence)` float32."""
+    weights = builder.op("Unsqueeze", mask, builder.integers(2))
+    total = builder.op("ReduceSum", builder.op("Mul", hidden, weights), builder.integers(1), keepdims=0)
+    return builder.op("Div", total, builder.op("ReduceSum", weights, builder.integers(1), keepdims=0))

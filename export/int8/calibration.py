@@ -1,4 +1,4 @@
-"""What the tensors between the layers hold: seen on calibration texts, in eager PyTorch."""
+"""Observe the inputs of linear layers on calibration texts, and simulate quantized layers, both in eager PyTorch."""
 
 import logging
 import math
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from encort.export.graph.description import Encoder, Linear
-from encort.export.int8.quantization import Activations, QuantizedGroup
+from encort.export.int8.quantization import Activations, QuantizedGroup, QuantizedLinear
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle
+from encort.export.verification.samples import texts_for
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import InputError
 from encort.runtime.text.token_batch import Text, TokenBatch
@@ -22,50 +23,58 @@ from encort.runtime.text.validation import check_texts
 log = logging.getLogger("encort")
 
 LEAST_TEXTS, MOST_TEXTS = 8, 1024
-"""Calibration texts: fewer are refused, of more so many are taken, evenly."""
+"""Fewer calibration texts are refused. From more texts this many are used, evenly spaced."""
 ROWS = 1024
-"""Rows of a tensor that quantization is tried on."""
+"""Rows of a tensor on which quantization settings are tried."""
 _TOKENS_PER_CASE = 512
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Calibration:
-    """Texts that ranges are chosen on, and others that the choice is judged by."""
+    """Tokenized calibration texts.
+
+    Attributes:
+        seen: Texts on which the ranges are chosen.
+        judged: Held-back texts on which the result is judged.
+    """
 
     seen: TokenBatch
     judged: TokenBatch
 
     @classmethod
-    def tokenize(cls, trained: ExportSource, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
-        """Hold every fifth text back.
+    def tokenize(cls, source: ExportSource, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
+        """Tokenize the texts and hold every fifth one back.
 
-        Beside the user's texts, the built-in samples are seen, so that a kind of text that the user forgot saturates
-        less.
+        The built-in samples are added to the seen texts, so that kinds of text that are missing among the user's
+        saturate less.
 
         Args:
-            texts: None takes the built-in samples, of which a fifth is held back too, with a warning.
+            source: Source of the export.
+            tokenizer: Tokenizer of the bundle.
+            texts: Texts of the user. None uses the built-in samples alone, and logs a warning.
         """
+        samples = texts_for(source)
         if texts is None:
             log.warning(
                 "int8 is calibrated on %d built-in texts; give a few hundred of your own with --calibration for "
                 "vectors nearer to full precision",
-                len(trained.samples),
+                len(samples),
             )
-        own = list(dict.fromkeys(trained.samples if texts is None else texts))
-        picked = [own[index] for index in np.unique(np.linspace(0, len(own) - 1, MOST_TEXTS).astype(int))]
+        distinct = list(dict.fromkeys(samples if texts is None else texts))
+        picked = [distinct[index] for index in np.unique(np.linspace(0, len(distinct) - 1, MOST_TEXTS).astype(int))]
         kept = [text for index, text in enumerate(picked) if index % 5]
         return cls(
-            seen=tokenizer(kept if texts is None else [*kept, *trained.samples], reverse=trained.is_pairwise),
-            judged=tokenizer(picked[::5], reverse=trained.is_pairwise),
+            seen=tokenizer(kept if texts is None else [*kept, *samples], reverse=source.is_pairwise),
+            judged=tokenizer(picked[::5], reverse=source.is_pairwise),
         )
 
 
 def check_calibration(texts: Sequence[Text]) -> None:
-    """Refuse texts that say too little of what will be served.
+    """Refuse calibration texts that are too few or invalid.
 
     Raises:
-        InputError: There are too few.
-        InputTypeError: One is neither a text nor a pair.
+        InputError: There are too few different texts.
+        InputTypeError: An element is neither a text nor a pair.
     """
     check_texts(texts)
     different = len(set(texts))
@@ -74,8 +83,8 @@ def check_calibration(texts: Sequence[Text]) -> None:
 
 
 def groups(encoders: Sequence[Encoder]) -> dict[str, tuple[Linear, ...]]:
-    """Layers that read one tensor, by the name of their first."""
-    found = [
+    """Return the groups of layers that read the same tensor, by the name of each group's first layer."""
+    layers = [
         group
         for encoder in encoders
         for layer in encoder.layers
@@ -86,74 +95,65 @@ def groups(encoders: Sequence[Encoder]) -> dict[str, tuple[Linear, ...]]:
             (layer.output,),
         )
     ]
-    return {group[0].name: group for group in found}
+    return {group[0].name: group for group in layers}
 
 
 def cases(batch: TokenBatch) -> list[Case]:
-    """Every text once, those of one length together, nothing padded."""
+    """Return cases that hold every text once, without padding: each case holds texts of one length."""
     lengths, result = batch.lengths, []
     for length in np.unique(lengths):
-        same = np.flatnonzero(lengths == length)
-        texts_a_case = max(1, _TOKENS_PER_CASE // int(length))
-        parts = np.array_split(same, math.ceil(len(same) / texts_a_case))
+        same_length = np.flatnonzero(lengths == length)
+        texts_per_case = max(1, _TOKENS_PER_CASE // int(length))
+        parts = np.array_split(same_length, math.ceil(len(same_length) / texts_per_case))
         result += [Case(f"{len(part)} texts of {length} tokens", batch.rows(part)) for part in parts]
     return result
 
 
 def observe(oracle: Oracle, texts: Sequence[Case], names: Sequence[str]) -> dict[str, Activations]:
-    """What the layers of those names read while the oracle runs the texts."""
+    """Return the values that the layers with these names read while the oracle runs the texts."""
     model = oracle.checkpoints[0].model
-    seen = {name: _Seen() for name in names}
-    handles = [model.get_submodule(name).register_forward_pre_hook(noting.hook) for name, noting in seen.items()]
+    observers = {name: _Observer() for name in names}
+    handles = [model.get_submodule(name).register_forward_pre_hook(observers[name].hook) for name in names]
     try:
         for case in texts:
             oracle(case)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: noting.activations() for name, noting in seen.items()}
+    return {name: observer.activations() for name, observer in observers.items()}
 
 
 @contextmanager
 def simulated(oracle: Oracle, quantized: Mapping[str, QuantizedGroup]) -> Iterator[None]:
-    """Within, the oracle's first checkpoint computes the groups' products as their quantized form would."""
+    """Let the oracle's first checkpoint compute the layers of these groups as in int8, inside the `with` block."""
     model = oracle.checkpoints[0].model
     with ExitStack() as stack:
         for group in quantized.values():
-            shared = _Shared(group)
-            for index, layer in enumerate(group.layers):
+            for layer in group.layers:
                 module = model.get_submodule(layer.name)
-                module.forward = shared.forward(index)
+                # This attribute hides the method of the class until it is deleted.
+                module.forward = _simulated_forward(group, layer)
                 stack.callback(delattr, module, "forward")
         yield
 
 
-class _Shared:
-    """The products of a group, computed once for all of its layers, by torch as in the rest of the oracle."""
+def _simulated_forward(group: QuantizedGroup, layer: QuantizedLinear) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that rounds its input to the steps of the group and multiplies it by the rounded weight."""
+    divisor = None if group.divisor is None else torch.from_numpy(group.divisor)
+    weight, bias = torch.from_numpy(layer.dequantized), torch.from_numpy(layer.bias)
 
-    def __init__(self, group: QuantizedGroup) -> None:
-        self._group = group
-        self._divisor = torch.ones(1) if group.divisor is None else torch.from_numpy(group.divisor)
-        self._weight = torch.from_numpy(group.weight)
-        self._biases = [torch.from_numpy(layer.bias) for layer in group.layers]
-        self._input: torch.Tensor | None = None
-        self._products: Sequence[torch.Tensor] = ()
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        smoothed = x if divisor is None else x / divisor
+        steps = torch.round(smoothed / group.scale).add_(group.zero_point).clamp_(0, 255)
+        rounded = steps.sub_(group.zero_point).mul_(group.scale)
+        return rounded @ weight + bias
 
-    def forward(self, index: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        def products(x: torch.Tensor) -> torch.Tensor:
-            if x is not self._input:
-                zero, scale = self._group.zero_point, self._group.scale
-                steps = torch.round(x / self._divisor / scale).add_(zero).clamp_(0, 255)
-                product = steps.sub_(zero).mul_(scale) @ self._weight
-                self._input, self._products = x, torch.split(product, [len(bias) for bias in self._biases], dim=-1)
-            return self._products[index] + self._biases[index]
-
-        return products
+    return forward
 
 
 @dataclass
-class _Seen:
-    """One tensor's range, and rows picked at random from all batches."""
+class _Observer:
+    """Notes the range of one tensor, and rows picked at random from all cases."""
 
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     low: FloatArray | None = None
@@ -161,6 +161,7 @@ class _Seen:
     rows: list[FloatArray] = field(default_factory=list)
 
     def hook(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        """Note the input of a layer; torch calls this before the layer's `forward`."""
         rows = inputs[0].flatten(0, -2).numpy()
         low, high = rows.min(axis=0), rows.max(axis=0)
         self.low = low if self.low is None else np.minimum(self.low, low)
@@ -168,6 +169,7 @@ class _Seen:
         self.rows.append(rows[self.random.permutation(len(rows))[: max(1, ROWS // 32)]])
 
     def activations(self) -> Activations:
+        """Return the range, and at most `ROWS` of the picked rows."""
         assert self.low is not None
         assert self.high is not None
         rows = np.concatenate(self.rows)

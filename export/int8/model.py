@@ -1,4 +1,4 @@
-"""The 8-bit encoder: which layers are quantized, and how their products stand in a graph."""
+"""The quantized encoder: which layers are int8, and their nodes in the graph."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from tqdm import tqdm
 
-from encort.export.graph.builder import Graph
+from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Description, Encoder, Layer, Linear
 from encort.export.graph.encoder import emit_float_linears
 from encort.export.graph.heads import author
@@ -25,81 +25,84 @@ from encort.runtime.verification.tolerance import cosines
 log = logging.getLogger("encort")
 
 MEAN_COSINE, MIN_COSINE = 0.998, 0.985
-"""How near vectors must come to those of full precision."""
+"""Budget of cosines: least mean and least single cosine between int8 vectors and float32 vectors."""
 _BATCH = 16
 _PROBES = 64
-"""Texts that each group alone is tried on."""
+"""Texts on which the sensitivity of each group is measured."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QuantizedModel:
-    """A model with quantized layers.
+    """A model with int8 layers.
 
     Attributes:
-        description: The model in full precision.
-        groups: Quantized layers that read one tensor, by the name of their first.
+        description: Description of the model in full precision.
+        groups: Quantized groups of layers, by the name of each group's first layer.
     """
 
     description: Description
     groups: Mapping[str, QuantizedGroup]
 
     def without(self, names: Collection[str]) -> "QuantizedModel":
-        """The same, with these groups in full precision."""
+        """Return the model with the named groups in full precision."""
         return replace(self, groups={name: group for name, group in self.groups.items() if name not in names})
 
     def author(self, layout: Layout, *, embedding: Embedding | None) -> ir.Model:
-        """The graph."""
+        """Write the graph; see `encort.export.graph.heads.author`."""
         folded = dict(self.groups)
-        encoders = tuple(_folded(encoder, folded) for encoder in self.description.encoders)
+        encoders = tuple(_fold_encoder(encoder, folded) for encoder in self.description.encoders)
 
-        def linears(graph: Graph, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
+        def emit_linears(builder: GraphBuilder, layers: Sequence[Linear], x: ir.Value) -> list[ir.Value]:
             group = folded.get(layers[0].name)
-            return emit_float_linears(graph, layers, x) if group is None else _products(graph, group, x)
+            return emit_float_linears(builder, layers, x) if group is None else _emit_group(builder, group, x)
 
         model = replace(self.description, encoders=encoders)
-        return author(model, layout, embedding=embedding, linears=linears)
+        return author(model, layout, embedding=embedding, linears=emit_linears)
 
 
 def fit_int8(
-    trained: ExportSource, calibration: Calibration, *, weight_bits: int, progress: bool = False
+    source: ExportSource, calibration: Calibration, *, weight_bits: int, progress: bool = False
 ) -> QuantizedModel:
     """Quantize a model as far as the budget of cosines allows."""
-    model = quantize_model(trained, calibration.seen, weight_bits=weight_bits, progress=progress)
-    return within_budget(model, trained.oracle, calibration.judged, progress=progress)
+    model = quantize_model(source, calibration.seen, weight_bits=weight_bits, progress=progress)
+    return within_budget(model, Oracle.of(source), calibration.judged, progress=progress)
 
 
 def quantize_model(
-    trained: ExportSource,
+    source: ExportSource,
     texts: TokenBatch,
     *,
     weight_bits: int,
     strengths: Sequence[float] = STRENGTHS,
     progress: bool = False,
 ) -> QuantizedModel:
-    """Quantize every layer of the encoders.
+    """Quantize every linear layer of the encoders.
 
     Args:
-        texts: Calibration texts, of the lengths and kinds that will be served.
+        source: Source of the export, with a description.
+        texts: Calibration texts, similar in length and kind to the texts that will be served.
         weight_bits: 8, or 7 for processors without an exact product of bytes.
-        strengths: Of smoothing, to choose from.
-        progress: Show a bar on stderr.
+        strengths: Strengths of smoothing to try.
+        progress: Show a progress bar on stderr.
     """
-    assert trained.description is not None
-    layers = groups(trained.description.encoders)
-    seen = observe(trained.oracle, cases(texts), list(layers))
+    assert source.description is not None
+    layers = groups(source.description.encoders)
+    seen = observe(Oracle.of(source), cases(texts), list(layers))
     bar = tqdm(layers.items(), desc="quantize", unit="tensor", disable=None if progress else True)
     quantized = {name: quantize(group, seen[name], weight_bits=weight_bits, strengths=strengths) for name, group in bar}
-    return QuantizedModel(description=trained.description, groups=quantized)
+    return QuantizedModel(description=source.description, groups=quantized)
 
 
 def within_budget(
     model: QuantizedModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False
 ) -> QuantizedModel:
-    """The model with as few of the most sensitive groups in full precision as the budget of cosines asks for.
+    """Return the model with its most sensitive groups in full precision: as few as the budget of cosines needs.
 
     Args:
-        texts: Others than those of the calibration.
-        progress: Show a bar on stderr.
+        model: Model with all groups quantized.
+        oracle: Eager PyTorch of the same source.
+        texts: Texts that were not used to choose the ranges.
+        progress: Show a progress bar on stderr.
     """
     judged = _probes(texts, len(texts))
     expected = _vectors(oracle, judged)
@@ -116,12 +119,15 @@ def within_budget(
 
 def _is_near(model: QuantizedModel, oracle: Oracle, judged: Sequence[Case], expected: FloatArray) -> bool:
     with simulated(oracle, model.groups):
-        similar = cosines(_vectors(oracle, judged), expected)
-    return bool(similar.mean() >= MEAN_COSINE and similar.min() >= MIN_COSINE)
+        similarities = cosines(_vectors(oracle, judged), expected)
+    return bool(similarities.mean() >= MEAN_COSINE and similarities.min() >= MIN_COSINE)
 
 
 def by_sensitivity(model: QuantizedModel, oracle: Oracle, texts: TokenBatch, *, progress: bool = False) -> list[str]:
-    """Names of the groups; the one that alone changes the vectors of texts most comes first."""
+    """Return the names of the groups, the most sensitive first.
+
+    The sensitivity of a group is the change of the texts' vectors when this group alone is quantized.
+    """
     probes = _probes(texts, _PROBES)
     expected = _vectors(oracle, probes)
     losses = {}
@@ -134,7 +140,7 @@ def by_sensitivity(model: QuantizedModel, oracle: Oracle, texts: TokenBatch, *, 
 
 
 def _probes(texts: TokenBatch, count: int) -> list[Case]:
-    """At most `count` of the texts, evenly from all, in padded batches of similar length."""
+    """Return at most `count` of the texts, evenly spaced, in padded cases of similar length."""
     picked = np.unique(np.linspace(0, len(texts) - 1, count).astype(np.int64))
     ordered = picked[np.argsort(texts.lengths[picked], kind="stable")]
     rows = [texts.rows(np.array([index])) for index in ordered]
@@ -142,7 +148,11 @@ def _probes(texts: TokenBatch, count: int) -> list[Case]:
 
 
 def _vectors(oracle: Oracle, probes: Sequence[Case]) -> FloatArray:
-    """What accuracy is judged by: sentence embeddings, or where a head reads every token, those of tokens."""
+    """Return the vectors that accuracy is judged by.
+
+    These are the sentence embeddings. A model whose heads read every token is judged by its hidden states, and a dual
+    encoder by its logits.
+    """
     rows = []
     for case in probes:
         outputs = oracle(case)
@@ -156,12 +166,16 @@ def _vectors(oracle: Oracle, probes: Sequence[Case]) -> FloatArray:
     return np.concatenate(rows)
 
 
-def _folded(encoder: Encoder, quantized: dict[str, QuantizedGroup]) -> Encoder:
-    """Move the smoothing of attention outputs into the values, of which they are weighted means."""
-    return replace(encoder, layers=tuple(_folded_layer(layer, quantized) for layer in encoder.layers))
+def _fold_encoder(encoder: Encoder, quantized: dict[str, QuantizedGroup]) -> Encoder:
+    """Fold the smoothing of attention outputs into the value layers, and update `quantized` to match.
+
+    The input of the attention output is a weighted mean of values, so dividing the values divides that input too, and
+    the graph needs no node for it.
+    """
+    return replace(encoder, layers=tuple(_fold_layer(layer, quantized) for layer in encoder.layers))
 
 
-def _folded_layer(layer: Layer, quantized: dict[str, QuantizedGroup]) -> Layer:
+def _fold_layer(layer: Layer, quantized: dict[str, QuantizedGroup]) -> Layer:
     output = quantized.get(layer.attention_output.name)
     if output is None or output.divisor is None:
         return layer
@@ -170,34 +184,36 @@ def _folded_layer(layer: Layer, quantized: dict[str, QuantizedGroup]) -> Layer:
     if layer.query.name in quantized:
         inputs = quantized[layer.query.name]
         query, key, value = inputs.layers
-        smooth = replace(value, scales=value.scales / divisor, bias=value.bias / divisor)
-        quantized[layer.query.name] = replace(inputs, layers=(query, key, smooth))
-    full = layer.value
-    smooth_full = Linear(name=full.name, weight=full.weight / divisor, bias=full.bias / divisor)
-    return replace(layer, value=smooth_full)
+        divided = replace(value, scales=value.scales / divisor, bias=value.bias / divisor)
+        quantized[layer.query.name] = replace(inputs, layers=(query, key, divided))
+    float_value = layer.value
+    divided_float = Linear(name=float_value.name, weight=float_value.weight / divisor, bias=float_value.bias / divisor)
+    return replace(layer, value=divided_float)
 
 
-def _products(graph: Graph, group: QuantizedGroup, x: ir.Value) -> list[ir.Value]:
-    """The tensor is quantized once for all layers that read it."""
+def _emit_group(builder: GraphBuilder, group: QuantizedGroup, x: ir.Value) -> list[ir.Value]:
+    """Write the nodes that quantize `x` once, and the product of each layer with it."""
     name = group.layers[0].name
     if group.divisor is not None:
-        # A product, because QuantizeLinear with a scale a channel is ten times slower on CPU.
-        x = graph.op("Mul", x, graph.weight(f"{name}.smoothing", 1 / group.divisor))
-    scale = graph.weight(f"{name}.input_scale", np.array(group.scale, np.float32))
-    zero_point = graph.weight(f"{name}.input_zero_point", np.array(group.zero_point, np.uint8))
-    steps = graph.op("QuantizeLinear", x, scale, zero_point)
-    return [_product(graph, layer, steps, scale, zero_point) for layer in group.layers]
+        # Mul with the inverse, because QuantizeLinear with a scale per channel is ten times slower on CPUs.
+        x = builder.op("Mul", x, builder.weight(f"{name}.smoothing", 1 / group.divisor))
+    scale = builder.weight(f"{name}.input_scale", np.array(group.scale, np.float32))
+    zero_point = builder.weight(f"{name}.input_zero_point", np.array(group.zero_point, np.uint8))
+    steps = builder.op("QuantizeLinear", x, scale, zero_point)
+    return [_emit_product(builder, layer, steps, scale, zero_point) for layer in group.layers]
 
 
-def _product(graph: Graph, layer: QuantizedLinear, steps: ir.Value, scale: ir.Value, zero_point: ir.Value) -> ir.Value:
-    return graph.op(
+def _emit_product(
+    builder: GraphBuilder, layer: QuantizedLinear, steps: ir.Value, scale: ir.Value, zero_point: ir.Value
+) -> ir.Value:
+    return builder.op(
         "MatMulIntegerToFloat",
         steps,
-        graph.weight(f"{layer.name}.weight_s8", layer.weight),
+        builder.weight(f"{layer.name}.weight_s8", layer.weight),
         scale,
-        graph.weight(f"{layer.name}.weight_scale", layer.scales),
+        builder.weight(f"{layer.name}.weight_scale", layer.scales),
         zero_point,
         None,
-        graph.weight(f"{layer.name}.bias_s8", layer.bias),
+        builder.weight(f"{layer.name}.bias_s8", layer.bias),
         domain=MICROSOFT,
     )

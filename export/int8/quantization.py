@@ -1,10 +1,11 @@
-"""Static 8-bit quantization of linear layers that read one tensor.
+"""Static int8 quantization of linear layers that read the same tensor.
 
     x ≈ scale · (u8 - zero point),   W ≈ s8 · column scale,   x @ W + b ≈ MatMulIntegerToFloat
 
-Static, because scales found per batch make a text's vector depend on its neighbours. A few channels of a
-transformer's activations are far larger than the rest; smoothing (Xiao et al. 2022, SmoothQuant) moves part of that
-range into the weights: `x / divisor` and `divisor · W` give the same product.
+The scales are static. Scales computed per batch would make a text's vector depend on its neighbours.
+
+A few channels of a transformer's activations are far larger than the rest. Smoothing (SmoothQuant, Xiao et al. 2022)
+moves part of their range into the weights: `(x / divisor) @ (divisor · W)` is the same product as `x @ W`.
 """
 
 from collections.abc import Sequence
@@ -20,20 +21,20 @@ from encort.runtime.common.arrays import FloatArray
 Int8Array = NDArray[np.int8]
 
 STRENGTHS = (0.0, 0.5, 0.65, 0.7, 0.75, 0.8, 0.85)
-"""How much of the range moves into the weights; each group of layers takes the best of these."""
+"""Strengths of smoothing: 0 leaves the range in the activations, 1 moves all of it. Each group takes the best one."""
 SPANS = (1.0, 0.95)
-"""Parts of the observed range that 8 bits may span; what lies outside saturates."""
+"""Parts of the observed range that the 256 steps may span; values outside saturate. Each group takes the best one."""
 _TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Activations:
-    """What calibration texts showed of one tensor.
+    """Values of one tensor during calibration.
 
     Attributes:
         low: Smallest value of each channel, `(in,)`.
         high: Largest value of each channel, `(in,)`.
-        sample: Some of its rows, `(tokens, in)`.
+        sample: Some rows of the tensor, `(tokens, in)`.
     """
 
     low: FloatArray
@@ -43,12 +44,13 @@ class Activations:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QuantizedLinear:
-    """`((u8 - zero point) @ weight) · input scale · scales + bias`.
+    """A quantized linear layer, `((u8 - zero point) @ weight) · input scale · scales + bias`.
 
     Attributes:
+        name: Name of the layer.
         weight: `(in, out)` int8.
-        scales: `(out,)`, one a column.
-        bias: `(out,)` float32, with the mean error of the calibration texts taken off.
+        scales: Scale of each column, `(out,)`.
+        bias: `(out,)` float32, corrected by the mean error on the calibration texts.
     """
 
     name: str
@@ -56,16 +58,22 @@ class QuantizedLinear:
     scales: FloatArray
     bias: FloatArray
 
+    @property
+    def dequantized(self) -> FloatArray:
+        """Weight in float32, `(in, out)`, as the product sees it."""
+        return self.weight * self.scales
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QuantizedGroup:
-    """Linear layers that read the same tensor, which is quantized once for all of them.
+    """Quantized linear layers that read the same tensor. The tensor is quantized once for all of them.
 
     Attributes:
-        divisor: Smoothing, `(in,)`: the input is divided by it before it is quantized. None for ones.
-        scale: Of the input.
-        zero_point: Of the input, 0 to 255.
-        error: Mean squared error of the products, relative to their mean square, on the sample.
+        divisor: Smoothing, `(in,)`: the input is divided by it before quantization. None stands for ones.
+        scale: Scale of the input.
+        zero_point: Zero point of the input, 0 to 255.
+        layers: Layers of the group.
+        error: Mean squared error of the products on the sample, relative to their mean square.
     """
 
     divisor: FloatArray | None
@@ -76,11 +84,11 @@ class QuantizedGroup:
 
     @cached_property
     def weight(self) -> FloatArray:
-        """Weights as the products see them, side by side, `(in, out)`."""
-        return np.concatenate([layer.weight * layer.scales for layer in self.layers], axis=1)
+        """Dequantized weights of all layers, concatenated, `(in, out)`."""
+        return np.concatenate([layer.dequantized for layer in self.layers], axis=1)
 
     def products(self, x: FloatArray) -> FloatArray:
-        """What the layers give for `x`, `(tokens, in)`, side by side and without bias."""
+        """Return the products of all layers, `(tokens, out)`, concatenated and without bias, for `x` `(tokens, in)`."""
         steps = np.rint((x if self.divisor is None else x / self.divisor) / np.float32(self.scale)) + self.zero_point
         rounded = (np.clip(steps, 0, 255) - self.zero_point) * np.float32(self.scale)
         result: FloatArray = rounded.astype(np.float32) @ self.weight
@@ -90,11 +98,13 @@ class QuantizedGroup:
 def quantize(
     layers: Sequence[Linear], seen: Activations, *, weight_bits: int, strengths: Sequence[float] = STRENGTHS
 ) -> QuantizedGroup:
-    """Quantize a group with the smoothing and the span that lose least on the sample.
+    """Quantize layers that read the same tensor, with the smoothing and the span that have the least error.
 
     Args:
-        weight_bits: 8, or 7 for processors that add products of bytes in 16 bits.
-        strengths: Of smoothing, to choose from.
+        layers: Layers of the group.
+        seen: Values of the tensor during calibration.
+        weight_bits: 8, or 7 for processors that sum products of bytes in 16 bits and would overflow with 8.
+        strengths: Strengths of smoothing to try.
     """
     weight = np.concatenate([layer.weight for layer in layers], axis=1)
     expected = seen.sample @ weight
@@ -108,7 +118,7 @@ def quantize(
 
 
 def _divisor(seen: Activations, weight: FloatArray, strength: float) -> FloatArray | None:
-    """`max|x|^strength / max|W|^(1 - strength)` of each channel."""
+    """Return `max|x|^strength / max|W|^(1 - strength)` for each channel, scaled to a geometric mean of 1."""
     if strength == 0.0:
         return None
     largest = np.maximum(np.maximum(np.abs(seen.low), np.abs(seen.high)), 1e-5)
@@ -122,7 +132,7 @@ def _candidate(
     layers: Sequence[Linear], seen: Activations, divisor: FloatArray | None, span: float, weight_bits: int
 ) -> QuantizedGroup:
     unit = np.ones_like(seen.low) if divisor is None else divisor
-    # Zero must be a step of its own, or every padding and every rectified value would be off.
+    # The range includes zero, so that a zero stays exactly zero. Rectified activations hold many zeros.
     low = span * min(0.0, float((seen.low / unit).min()))
     high = span * max(0.0, float((seen.high / unit).max()))
     scale = max(high - low, _TINY) / 255
@@ -147,11 +157,13 @@ def _quantized(layer: Linear, divisor: FloatArray, bits: int) -> QuantizedLinear
 
 
 def _measured(group: QuantizedGroup, sample: FloatArray, expected: FloatArray) -> QuantizedGroup:
+    """Return the group with its error on the sample."""
     error = np.square(group.products(sample) - expected).mean() / max(float(np.square(expected).mean()), _TINY)
     return replace(group, error=float(error))
 
 
 def _bias_corrected(group: QuantizedGroup, sample: FloatArray, expected: FloatArray) -> QuantizedGroup:
+    """Return the group with the mean error of its products added to the biases."""
     offset = (expected - group.products(sample)).mean(axis=0)
     parts = np.split(offset, np.cumsum([len(layer.bias) for layer in group.layers])[:-1])
     layers = tuple(

@@ -1,48 +1,68 @@
-"""The fastest 8-bit graph that labelled data allows: what was tried, what it cost, what was taken."""
+"""Search for the fastest int8 encoder that loses little on labelled data, and keep a record of all candidates."""
 
 import json
-import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from tqdm import tqdm
 
-from encort.export.evaluation import Evaluation
 from encort.export.int8.calibration import Calibration
 from encort.export.int8.model import QuantizedModel, by_sensitivity, quantize_model
 from encort.export.int8.quantization import STRENGTHS
 from encort.export.source.export_source import ExportSource
-from encort.export.variants import write_fp32, write_int8
-from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.bundle.manifest import TOKENIZER_FILE, Metric, Precision, Variant
+from encort.export.verification.oracle import Oracle
+from encort.runtime.bundle.manifest import Metric, Precision, Variant
 from encort.runtime.model import Model
-from encort.runtime.options import LoadOptions
+from encort.runtime.text.token_batch import Text
 
 TABLE_FILE = "search.md"
-_SMOOTHINGS = {"chosen a tensor": STRENGTHS, "0.75": (0.75,), "0.5": (0.5,)}
+_SMOOTHINGS = {"chosen per tensor": STRENGTHS, "0.75": (0.75,), "0.5": (0.5,)}
 _EXCLUDED = (1, 2, 4, 8, 16)
+"""Numbers of groups that are tried in full precision."""
 _ROUNDS, _TIMED_EXAMPLES = 5, 256
 _AS_FAST = 0.9
-"""Part of the best speed that counts as the same, since timings differ by as much."""
+"""Part of the best speed that counts as equally fast, because timings vary by as much."""
+
+
+class LabelledExamples(Protocol):
+    """Labelled examples that candidates are judged by, such as `encort.export.evaluation.Evaluation`."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+
+    @property
+    def inputs(self) -> Sequence[Text]:
+        """Texts or pairs."""
+
+    def texts(self, count: int) -> list[Text]:
+        """Return at most `count` inputs for timing."""
+
+    def score(self, model: Model) -> float:
+        """Return the metric of a loaded model, in percent."""
+
+
+OpenModel = Callable[[QuantizedModel | None], AbstractContextManager[Model]]
+"""Opens a quantized model as users load it; for None, the model in full precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One graph that was tried.
+    """A graph that the search has measured.
 
     Attributes:
         precision: `fp32` or `int8`.
-        smoothing: How much of the activations' range moves into the weights.
-        excluded: Layers left in full precision; those that read one tensor go by the name of their first.
-        metric: On the labelled data, in percent.
-        drop: Points that it lost.
-        latency_ms: Median time a text, of one worker a core.
-        speedup: Against fp32 in the same rounds.
+        smoothing: How smoothing was chosen; None for fp32.
+        excluded: Groups of layers in full precision, by the name of each group's first layer.
+        metric: Metric on the labelled data, in percent.
+        drop: Points of the metric that it lost.
+        latency_ms: Median time per text, with one worker per core.
+        speedup: Speed relative to fp32 in the same rounds.
         chosen: Whether it is the bundle's first choice.
     """
 
@@ -58,14 +78,14 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QuantizationSearch:
-    """What was tried.
+    """Result of a search.
 
     Attributes:
         metric: Name of the metric.
         examples: Number of labelled examples.
-        max_drop: Points that may be lost.
-        candidates: The first of them in full precision.
-        model: The 8-bit model that was taken; None if none is fast and near enough.
+        max_drop: Points of the metric that a candidate may lose.
+        candidates: All candidates; the first is the model in full precision.
+        model: The chosen int8 model; None if no candidate was both faster and within `max_drop`.
     """
 
     metric: str
@@ -75,7 +95,10 @@ class QuantizationSearch:
     model: QuantizedModel | None
 
     def certificate(self, variant: Variant, variants: Sequence[Variant]) -> Metric | None:
-        """What the labelled data says of one of a bundle's variants; the first of each precision was measured."""
+        """Return the metric of one of the bundle's variants; None if it was not measured.
+
+        The search has measured the first variant of each precision.
+        """
         if variant is not next(other for other in variants if other.precision is variant.precision):
             return None
         measured = [candidate for candidate in self.candidates if candidate.precision is variant.precision]
@@ -86,59 +109,80 @@ class QuantizationSearch:
         return Metric(name=self.metric, before=before, after=after, examples=self.examples)
 
     def table(self) -> str:
-        """The candidates in Markdown, the chosen one marked."""
-        names = ("precision", "smoothing", "tensors in fp32", f"{self.metric}, %", "drop", "ms a text", "speed", "")
+        """Return the candidates as a Markdown table, with the chosen one marked."""
+        names = ("precision", "smoothing", "tensors in fp32", f"{self.metric}, %", "drop", "ms per text", "speed", "")
         rows = [names, ["---"] * len(names), *map(_cells, self.candidates)]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def save(self, folder: Path) -> None:
-        """Write the table, as JSON, as Markdown and as a picture."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("candidates", "model")}
-        plain["candidates"] = [asdict(candidate) for candidate in self.candidates]
-        (folder / "search.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        """Write the candidates as JSON, as a Markdown table and as a picture."""
+        record = {key: value for key, value in vars(self).items() if key not in ("candidates", "model")}
+        record["candidates"] = [asdict(candidate) for candidate in self.candidates]
+        (folder / "search.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (folder / TABLE_FILE).write_text(self.table() + "\n", encoding="utf-8")
         _plot(self, folder / "search.svg")
 
 
 def search(
-    trained: ExportSource,
-    folder: Path,
+    source: ExportSource,
     calibration: Calibration,
-    evaluation: Evaluation,
+    examples: LabelledExamples,
+    open_model: OpenModel,
     *,
     max_drop: float,
     weight_bits: int,
     progress: bool = False,
 ) -> QuantizationSearch:
-    """Try 8-bit graphs: each smoothing, with more and more layers in full precision until the budget holds.
+    """Measure int8 candidates: for each smoothing, exclude more and more groups until the metric holds.
 
     Args:
-        folder: The bundle in the making, with its tokenizer.
-        max_drop: Points of the metric that may be lost.
+        source: Source of the export.
+        calibration: Texts for the ranges, and texts for the sensitivity.
+        examples: Labelled examples that candidates are judged by.
+        open_model: Opens each candidate.
+        max_drop: Points of the metric that a candidate may lose.
+        weight_bits: 8, or 7 for processors without an exact product of bytes.
+        progress: Show a progress bar on stderr.
     """
-    tried: list[tuple[Candidate, QuantizedModel | None]] = []
-    with _opened(trained, folder, None, weight_bits) as full:
-        judge = _Judge(full, evaluation)
-        tried.append((judge.full_precision(), None))
+    measured: list[tuple[Candidate, QuantizedModel | None]] = []
+    with open_model(None) as full:
+        judge = _Judge(full, examples)
+        measured.append((judge.full_precision(), None))
         for smoothing, strengths in tqdm(_SMOOTHINGS.items(), desc="search", disable=None if progress else True):
-            everything = quantize_model(trained, calibration.seen, weight_bits=weight_bits, strengths=strengths)
-            for model, excluded in _excluding(trained, everything, calibration):
-                with _opened(trained, folder, model, weight_bits) as eight_bit:
-                    tried.append((judge.eight_bit(eight_bit, smoothing, excluded), model))
-                if tried[-1][0].drop <= max_drop:
+            everything = quantize_model(source, calibration.seen, weight_bits=weight_bits, strengths=strengths)
+            for model, excluded in _excluding(source, everything, calibration):
+                with open_model(model) as opened:
+                    candidate = judge.int8(opened, smoothing, excluded)
+                measured.append((candidate, model))
+                if candidate.drop <= max_drop:
                     break
-    best = _best([candidate for candidate, _ in tried], max_drop)
+    best = _best([candidate for candidate, _ in measured], max_drop)
     return QuantizationSearch(
-        metric=evaluation.metric,
-        examples=len(evaluation.inputs),
+        metric=examples.metric,
+        examples=len(examples.inputs),
         max_drop=max_drop,
-        candidates=[replace(candidate, chosen=candidate is best) for candidate, _ in tried],
-        model=next(model for candidate, model in tried if candidate is best),
+        candidates=[replace(candidate, chosen=candidate is best) for candidate, _ in measured],
+        model=next(model for candidate, model in measured if candidate is best),
     )
 
 
+def _excluding(
+    source: ExportSource, model: QuantizedModel, calibration: Calibration
+) -> Iterator[tuple[QuantizedModel, Sequence[str]]]:
+    """Yield the model with no group excluded, then with more and more of its most sensitive groups excluded."""
+    yield model, []
+    sensitive = by_sensitivity(model, Oracle.of(source), calibration.judged)
+    for count in _EXCLUDED:
+        if count < len(sensitive):
+            yield model.without(sensitive[:count]), sensitive[:count]
+
+
 def _best(candidates: Sequence[Candidate], max_drop: float) -> Candidate:
-    """Of the 8-bit graphs about as fast as the fastest within the budget, the one that loses least; else fp32."""
+    """Return the best candidate.
+
+    Among the int8 candidates within `max_drop`, those about as fast as the fastest are equal in speed; of these the
+    one that loses least is the best. If no int8 candidate is faster and within `max_drop`, fp32 is.
+    """
     full, *others = candidates
     allowed = [candidate for candidate in others if candidate.drop <= max_drop and candidate.speedup > 1 / _AS_FAST]
     if not allowed:
@@ -151,23 +195,24 @@ def _best(candidates: Sequence[Candidate], max_drop: float) -> Candidate:
 
 
 class _Judge:
-    """Measures models against the one in full precision, in turn."""
+    """Measures models and compares them with the model in full precision."""
 
-    def __init__(self, full: Model, evaluation: Evaluation) -> None:
-        self._full, self._evaluation = full, evaluation
-        self._timed = evaluation.texts(_TIMED_EXAMPLES)
-        self._before = evaluation.score(full)
+    def __init__(self, full: Model, examples: LabelledExamples) -> None:
+        self._full, self._examples = full, examples
+        self._timed = examples.texts(_TIMED_EXAMPLES)
+        self._before = examples.score(full)
 
     def full_precision(self) -> Candidate:
         return self._candidate(self._full, Precision.FP32, None, [])
 
-    def eight_bit(self, model: Model, smoothing: str, excluded: Sequence[str]) -> Candidate:
+    def int8(self, model: Model, smoothing: str, excluded: Sequence[str]) -> Candidate:
         return self._candidate(model, Precision.INT8, smoothing, excluded)
 
     def _candidate(
         self, model: Model, precision: Precision, smoothing: str | None, excluded: Sequence[str]
     ) -> Candidate:
-        metric = self._evaluation.score(model)
+        metric = self._examples.score(model)
+        # Both models take turns, so that a change of the machine's speed slows both down.
         rounds = [(self._seconds(self._full), self._seconds(model)) for _ in range(_ROUNDS)]
         return Candidate(
             precision=precision,
@@ -180,34 +225,9 @@ class _Judge:
         )
 
     def _seconds(self, model: Model) -> float:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         model.predict(self._timed)
-        return time.perf_counter() - begin
-
-
-def _excluding(
-    trained: ExportSource, model: QuantizedModel, calibration: Calibration
-) -> Iterator[tuple[QuantizedModel, Sequence[str]]]:
-    """The model with nothing, then with ever more of its most sensitive layers in full precision."""
-    yield model, []
-    sensitive = by_sensitivity(model, trained.oracle, calibration.judged)
-    for count in _EXCLUDED:
-        if count < len(sensitive):
-            yield model.without(sensitive[:count]), sensitive[:count]
-
-
-@contextmanager
-def _opened(trained: ExportSource, folder: Path, model: QuantizedModel | None, weight_bits: int) -> Iterator[Model]:
-    """The model as users will load it, from a bundle for this one variant."""
-    with TemporaryDirectory() as name:
-        temporary = Path(name)
-        shutil.copy(folder / TOKENIZER_FILE, temporary)
-        if model is None:
-            variants = write_fp32(trained, temporary)
-        else:
-            variants = write_int8(trained, model, temporary, weight_bits=weight_bits)
-        with Model(Bundle(temporary, trained.manifest(temporary, variants)), LoadOptions()) as opened:
-            yield opened
+        return time.perf_counter() - start
 
 
 def _cells(candidate: Candidate) -> Sequence[str]:
@@ -219,7 +239,7 @@ def _cells(candidate: Candidate) -> Sequence[str]:
         f"{candidate.drop:.2f}",
         f"{candidate.latency_ms:.2f}",
         f"{candidate.speedup:.1f}x",
-        "taken" if candidate.chosen else "",
+        "chosen" if candidate.chosen else "",
     )
 
 
@@ -229,10 +249,10 @@ def _plot(search: QuantizationSearch, file: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for candidate in search.candidates:
+        point = (1 / candidate.speedup, candidate.metric)
         is_within = candidate.drop <= search.max_drop
         axes.scatter(
-            1 / candidate.speedup,
-            candidate.metric,
+            *point,
             s=140 if candidate.chosen else 50,
             marker="*" if candidate.chosen else "o",
             color="tab:green" if is_within else "tab:red",
@@ -242,12 +262,10 @@ def _plot(search: QuantizationSearch, file: Path) -> None:
             if candidate.smoothing is None
             else f"{candidate.smoothing}, {len(candidate.excluded)} in fp32"
         )
-        axes.annotate(
-            label, (1 / candidate.speedup, candidate.metric), xytext=(5, 4), textcoords="offset points", fontsize=7
-        )
+        axes.annotate(label, point, xytext=(5, 4), textcoords="offset points", fontsize=7)
     axes.axhline(search.candidates[0].metric - search.max_drop, color="gray", linestyle="--", linewidth=1)
-    axes.set_xlabel("time a text, as a part of that of fp32 in the same rounds")
+    axes.set_xlabel("time per text, relative to fp32 in the same rounds")
     axes.margins(x=0.2)
     axes.set_ylabel(f"{search.metric}, %")
-    axes.set_title(f"{search.metric} on {search.examples} examples against latency; the star was taken", fontsize=9)
+    axes.set_title(f"{search.metric} on {search.examples} examples against latency; the star was chosen", fontsize=9)
     figure.savefig(file)

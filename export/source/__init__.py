@@ -1,4 +1,8 @@
-"""What is exported: checkpoints as eager PyTorch loads them.
+"""The source of an export: one checkpoint, or several with the same encoder, loaded as eager PyTorch.
 
-In reading order: `embedding_settings` and `dual_encoder`, `checkpoint`, and `export_source`: everything for one bundle.
+In reading order:
+1. `embedding_settings`: pooling and normalization from sentence-transformers files.
+2. `dual_encoder`: PyTorch module of a checkpoint with two encoders.
+3. `checkpoint`: one checkpoint folder with its module and tokenizer.
+4. `export_source`: all checkpoints of a bundle, with heads, limits and description.
 """

@@ -1,4 +1,4 @@
-"""A trained checkpoint, loaded as eager PyTorch loads it."""
+"""Load a checkpoint folder or hub id in eager PyTorch, and refuse damaged or unsafe ones."""
 
 import json
 from collections.abc import Mapping
@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from encort.export.source.dual_encoder import MODEL_TYPE, load_dual_encoder
 from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.runtime.bundle.manifest import Pooling, Task
+from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A checkpoint folder in Hugging Face layout, loaded.
+    """A loaded checkpoint in Hugging Face layout.
 
     Attributes:
         name: Folder or hub id, as the user gave it.
-        folder: Where it lies.
-        revision: Commit of a hub checkpoint.
-        task: What the checkpoint's head is for.
-        embedding: How the folder wants sentence embeddings made.
-        model: The module in `eval()`, float32, on CPU: the oracle of every variant.
-        tokenizer: Its fast tokenizer.
+        folder: Folder with its files.
+        revision: Commit of a hub checkpoint; None for a local folder.
+        task: Task of the checkpoint's head.
+        embedding: The folder's settings of sentence embeddings.
+        model: PyTorch module in `eval()`, float32, on the CPU. It is the oracle of every variant.
+        tokenizer: Fast tokenizer of the checkpoint.
     """
 
     name: str
@@ -42,16 +43,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str, *, revision: str | None = None, pooling: Pooling | None = None) -> "Checkpoint":
-        """Load a local folder, or a hub id where there is a network.
+        """Load a local folder, or download a hub id.
 
         Args:
-            name: The folder or hub id.
+            name: Folder or hub id.
             revision: Commit, branch or tag of a hub id.
-            pooling: Of sentence embeddings, instead of the folder's.
+            pooling: Pooling of sentence embeddings; None takes it from the folder's files.
 
         Raises:
-            CheckpointError: No such checkpoint, weights missing, pickled or not finite, remote code, no fast
-                tokenizer, or a tokenizer with more tokens than the model has embeddings.
+            CheckpointError: The checkpoint does not exist; its weights are missing, pickled or not finite; it needs
+                remote code; it has no fast tokenizer, or the tokenizer has more tokens than the model has embeddings.
         """
         folder, revision = _locate(name, revision)
         config = _config(folder)
@@ -59,15 +60,19 @@ class Checkpoint:
         task, loader = _task_and_loader(folder, config)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         model = _load_model(folder, config, task, loader)
-        return cls(name, folder, revision, task, embedding, model, _load_tokenizer(folder))._checked()
+        checkpoint = cls(name, folder, revision, task, embedding, model, _load_tokenizer(folder))
+        checkpoint._check_weights()
+        checkpoint._check_labels()
+        return checkpoint
 
     @property
     def architecture(self) -> str:
+        """Model type in `config.json`, such as `bert`."""
         return str(self.model.config.model_type)
 
     @property
     def encoder_configs(self) -> dict[str, Any]:
-        """Settings of each encoder, by the prefix of its weights."""
+        """Configuration of each encoder, by the prefix of its weights."""
         config = self.model.config
         if self.architecture == MODEL_TYPE:
             return {"encoder1.": config.encoder1, "encoder2.": config.encoder2}
@@ -75,39 +80,37 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Every parameter and buffer by its name in the module, float32."""
+        """Every parameter and buffer by its name in the module, as float32."""
         return {name: tensor.float().numpy() for name, tensor in self.model.state_dict().items()}
 
     @property
     def labels(self) -> list[str]:
-        """Names of the logits' columns, empty where they have none."""
+        """Names of the columns of the logits; empty for tasks without labels."""
         if self.task in (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING):
             return []
         if self.task is Task.NEXT_SENTENCE_PREDICTION and self.architecture != MODEL_TYPE:
-            return ["is_next", "not_next"]  # as BERT was trained, in this order
+            return ["is_next", "not_next"]  # the order in which BERT was trained
         return [str(label) for _, label in sorted(self.model.config.id2label.items())]
 
     @property
     def tags_words(self) -> bool:
-        """Whether a tag is of a whole word, which transformers calls the aggregation strategy "first"."""
+        """Whether each word has one tag, which transformers calls the aggregation strategy "first"."""
         return getattr(self.model.config, "aggregation_strategy", "first") != "simple"
 
     @property
     def max_length(self) -> int | None:
-        """Most tokens of one input: the smallest that the tokenizer's and sentence-transformers' files name."""
+        """Smallest limit of tokens in the tokenizer's and sentence-transformers' files; None if there is no limit."""
         limits = [self.tokenizer.model_max_length, self.embedding.max_length]
         return min((int(limit) for limit in limits if limit), default=None)
 
-    def _checked(self) -> "Checkpoint":
+    def _check_weights(self) -> None:
         broken = [name for name, array in self.weights.items() if not np.isfinite(array).all()]
         if broken:
             raise CheckpointError(f"{self.name}: {broken[0]} holds NaN or infinity; the training diverged, train again")
         for config in self.encoder_configs.values():
-            if len(self.tokenizer) > config.vocab_size:
-                raise CheckpointError(
-                    f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
-                    f"{config.vocab_size}; they do not belong together"
-                )
+            check_vocabulary(self.name, tokens=len(self.tokenizer), embeddings=config.vocab_size)
+
+    def _check_labels(self) -> None:
         has_labels = self.task not in (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING)
         least = 1 if self.task in (Task.TEXT_REGRESSION, Task.MULTI_LABEL_CLASSIFICATION) else 2
         if has_labels and len(self.labels) < least:
@@ -116,13 +119,13 @@ class Checkpoint:
                 "set id2label and problem_type in its config.json"
             )
         if self.task is Task.TEXT_REGRESSION and len(self.labels) > 1:
-            raise CheckpointError(f"{self.name} gives {len(self.labels)} numbers a text; only one can be exported")
+            raise CheckpointError(f"{self.name} gives {len(self.labels)} numbers per text; only one can be exported")
         if len(set(self.labels)) != len(self.labels):
             raise CheckpointError(f"{self.name}: labels must differ, its config.json has {', '.join(self.labels)}")
-        return self
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """Return the folder of a checkpoint, downloaded if need be, and the commit of a hub id."""
     folder = Path(name)
     if folder.is_dir():
         if revision is not None:
@@ -134,10 +137,11 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
 
     try:
         patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # every kind of network trouble
+        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub's client raises errors of several libraries
         raise CheckpointError(f"{name} is neither a folder nor a model that the hub gives ({error})") from error
-    return found, found.name
+    # The hub's cache names the folder of a snapshot after its commit.
+    return snapshot, snapshot.name
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -173,32 +177,24 @@ _HEADS: Mapping[str, tuple[Task, Any]] = {
     "ForQuestionAnswering": (Task.QUESTION_ANSWERING, transformers.AutoModelForQuestionAnswering),
     "ForNextSentencePrediction": (Task.NEXT_SENTENCE_PREDICTION, transformers.AutoModelForNextSentencePrediction),
 }
-"""How the name of a transformers class ends, what its head is for, and what loads it."""
+"""Task and loader of each kind of head, by the end of the transformers class's name."""
 
 _PROBLEMS = {
     "single_label_classification": Task.TEXT_CLASSIFICATION,
     "multi_label_classification": Task.MULTI_LABEL_CLASSIFICATION,
     "regression": Task.TEXT_REGRESSION,
 }
-"""What a classifier of texts is for, by `problem_type`."""
+"""Task of a text classifier, by its `problem_type`."""
 
 
 def _task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any]:
+    """Return the task of the head and the transformers class that loads the model; None loads a dual encoder."""
     if config.get("model_type") == MODEL_TYPE:
         return Task.NEXT_SENTENCE_PREDICTION, None
     architecture = str((config.get("architectures") or [""])[0])
     for ending, (task, loader) in _HEADS.items():
         if architecture.endswith(ending):
-            problem = config.get("problem_type")
-            if task is not Task.TEXT_CLASSIFICATION:
-                return task, loader
-            if problem is None:
-                # transformers trains one label as a regression.
-                problem = "regression" if len(config.get("id2label") or "ab") == 1 else "single_label_classification"
-            if problem not in _PROBLEMS:
-                known = ", ".join(_PROBLEMS)
-                raise CheckpointError(f"{folder} has problem_type {problem!r}; encort knows {known}")
-            return _PROBLEMS[problem], loader
+            return (_classifier_task(folder, config) if task is Task.TEXT_CLASSIFICATION else task), loader
     if not architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")) and architecture:
         raise CheckpointError(
             f"{folder} is a {architecture}, whose head cannot be exported; encort knows: {', '.join(_HEADS)}; "
@@ -207,25 +203,26 @@ def _task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any
     return Task.FEATURE_EXTRACTION, transformers.AutoModel
 
 
+def _classifier_task(folder: Path, config: Mapping[str, Any]) -> Task:
+    problem = config.get("problem_type")
+    if problem is None:
+        # Without a problem_type, transformers trains one label as a regression.
+        problem = "regression" if len(config.get("id2label") or "ab") == 1 else "single_label_classification"
+    if problem not in _PROBLEMS:
+        raise CheckpointError(f"{folder} has problem_type {problem!r}; encort knows {', '.join(_PROBLEMS)}")
+    return _PROBLEMS[problem]
+
+
 def _load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any) -> Any:
-    """The module, with a complaint about every weight that it lacks and transformers would invent."""
+    """Load the module, and refuse a folder that lacks weights: transformers would fill them with random numbers."""
     model: Any
     try:
         if loader is None:
             model, missing = load_dual_encoder(folder, dict(config))
             mismatched: list[Any] = []
         else:
-            model, info = loader.from_pretrained(
-                folder,
-                attn_implementation="eager",
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
-            missing, mismatched = sorted(info["missing_keys"]), list(info["mismatched_keys"])
-    except Exception as error:  # transformers raises whatever its parts raise
+            model, missing, mismatched = _load_pretrained(folder, loader)
+    except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     # Masked-language-model checkpoints come without a pooler; embeddings do not need it, a classifier does.
     optional = "pooler." if task is Task.FEATURE_EXTRACTION else None
@@ -238,10 +235,28 @@ def _load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any
     return model.eval()
 
 
+def _load_pretrained(folder: Path, loader: Any) -> tuple[Any, list[str], list[Any]]:
+    """Load a transformers model.
+
+    Returns:
+        The model, the names of its weights that the folder lacks, and the weights that have another shape there.
+    """
+    model, info = loader.from_pretrained(
+        folder,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        local_files_only=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    return model, sorted(info["missing_keys"]), list(info["mismatched_keys"])
+
+
 def _load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = _tokenizer_loader(folder).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises whatever its parts raise
+    except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{folder} has only a slow tokenizer; encort needs a tokenizer.json")
@@ -249,8 +264,9 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def _tokenizer_loader(folder: Path) -> Any:
-    """transformers 5 saves some tokenizers under a class that 4.57 lacks; their `tokenizer.json` is the same."""  # noqa: D403
+    """Return the class that loads the tokenizer."""
     file = folder / "tokenizer_config.json"
     settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    # transformers 5 saves some tokenizers under a class that 4.57 lacks; their tokenizer.json has the same format.
     is_new = settings.get("tokenizer_class") == "TokenizersBackend" and not hasattr(transformers, "TokenizersBackend")
     return transformers.PreTrainedTokenizerFast if is_new else transformers.AutoTokenizer

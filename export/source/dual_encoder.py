@@ -1,7 +1,7 @@
-"""The next-sentence model of two encoders, in PyTorch: what its checkpoints mean.
+"""PyTorch module of the next-sentence model with two encoders. It defines the meaning of its checkpoints.
 
-Encoder 1 reads (first, second), encoder 2 reads (second, first); a linear layer on both pooled vectors, side by
-side, gives the logits.
+Encoder 1 reads the pair (first, second), encoder 2 reads (second, first). A linear layer on the concatenated pooled
+vectors gives the logits.
 """
 
 from pathlib import Path
@@ -17,7 +17,11 @@ MODEL_TYPE = "dual-encoder-next-sentence"
 
 
 class DualEncoderModule(torch.nn.Module):
-    """Weights `encoder1.*`, `encoder2.*`, `classifier.*`; settings of the encoders in `encoder1`, `encoder2`."""
+    """Two encoders and a classifier.
+
+    Its weights are `encoder1.*`, `encoder2.*` and `classifier.*`. The settings of the encoders are `encoder1` and
+    `encoder2` in `config.json`.
+    """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -35,7 +39,7 @@ class DualEncoderModule(torch.nn.Module):
         reversed_input_ids: torch.Tensor,
         reversed_token_type_ids: torch.Tensor,
     ) -> torch.Tensor:
-        """Logits, `(batch, labels)`; all inputs are `(batch, sequence)` int64."""
+        """Return the logits, `(batch, labels)`. Every input is `(batch, sequence)` int64."""
         mask = {"attention_mask": attention_mask}
         first = self.encoder1(input_ids=input_ids, token_type_ids=token_type_ids, **mask)
         second = self.encoder2(input_ids=reversed_input_ids, token_type_ids=reversed_token_type_ids, **mask)
@@ -44,12 +48,19 @@ class DualEncoderModule(torch.nn.Module):
 
 
 def load_dual_encoder(folder: Path, config: dict[str, Any]) -> tuple[DualEncoderModule, list[str]]:
-    """The model of a folder, and the names of weights that the folder lacks or has too many of."""
+    """Load the model of a folder.
+
+    Returns:
+        The model, and the names of weights that are missing in the folder or unknown to the model.
+
+    Raises:
+        CheckpointError: An encoder is not a BERT.
+    """
     settings = transformers.PretrainedConfig(**config)
     for name in ("encoder1", "encoder2"):
         plain = dict(config[name])
         if plain.get("model_type") != "bert":
-            raise CheckpointError(f"{name} is {plain.get('model_type')!r}; a model of two encoders needs BERT in both")
+            raise CheckpointError(f"{name} is {plain.get('model_type')!r}; a dual encoder needs BERT for both encoders")
         setattr(settings, name, transformers.AutoConfig.for_model(plain.pop("model_type"), **plain))
     model = DualEncoderModule(settings)
     weights = {

@@ -1,4 +1,4 @@
-"""How a checkpoint's sentence embeddings are made, as its sentence-transformers files say."""
+"""Read the settings of sentence embeddings from a checkpoint's sentence-transformers files."""
 
 import json
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ _MODULES = ("Transformer", "Pooling", "Normalize")
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSettings:
-    """Settings of a sentence embedding.
+    """Settings of sentence embeddings.
 
     Attributes:
-        pooling: Mean, unless the folder says otherwise.
-        normalize: True, unless the folder has modules without a Normalize.
-        max_length: The folder's limit, if it has one.
+        pooling: Pooling; the mean if the folder has no setting.
+        normalize: Whether embeddings have length 1; true if the folder has no `modules.json`.
+        max_length: Largest number of tokens of one input; None if the folder has no limit.
     """
 
     pooling: Pooling
@@ -28,14 +28,16 @@ class EmbeddingSettings:
 
     @classmethod
     def read(cls, folder: Path, *, pooling: Pooling | None = None) -> "EmbeddingSettings":
-        """Read `modules.json`, `1_Pooling/config.json` and `sentence_bert_config.json`, where they are.
+        """Read the settings from `modules.json`, `1_Pooling/config.json` and `sentence_bert_config.json`.
+
+        Each of these files may be missing.
 
         Args:
-            folder: The checkpoint.
-            pooling: Taken instead of the folder's.
+            folder: Folder of the checkpoint.
+            pooling: Pooling to use instead of the folder's.
 
         Raises:
-            CheckpointError: One is damaged, or asks for what a bundle cannot give.
+            CheckpointError: A file is damaged, or asks for something that a bundle cannot do.
         """
         _check_prompts(folder)
         return cls(normalize=_normalize(folder), pooling=pooling or _pooling(folder), max_length=_max_length(folder))
@@ -44,12 +46,12 @@ class EmbeddingSettings:
 def _pooling(folder: Path) -> Pooling:
     file = folder / "1_Pooling" / "config.json"
     modes = _read(file, dict)
-    asked = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
+    enabled = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
     if not file.exists():
         return Pooling.MEAN
-    if len(asked) != 1 or asked[0] not in _POOLINGS:
-        raise CheckpointError(f"{file} asks for {' and '.join(asked) or 'no pooling'}; choose one with --pooling")
-    return _POOLINGS[asked[0]]
+    if len(enabled) != 1 or enabled[0] not in _POOLINGS:
+        raise CheckpointError(f"{file} asks for {' and '.join(enabled) or 'no pooling'}; choose one with --pooling")
+    return _POOLINGS[enabled[0]]
 
 
 def _normalize(folder: Path) -> bool:
@@ -59,7 +61,9 @@ def _normalize(folder: Path) -> bool:
     kinds = [str(module.get("type")).split(".")[-1] if isinstance(module, dict) else "" for module in _read(file, list)]
     other = [kind for kind in kinds if kind not in _MODULES]
     if other:
-        raise CheckpointError(f"{file} has a module {other[0]!r}, which a bundle cannot hold; it may have {_MODULES}")
+        raise CheckpointError(
+            f"{file} has a module {other[0]!r}, which a bundle cannot hold; it may have {', '.join(_MODULES)}"
+        )
     return "Normalize" in kinds
 
 
@@ -82,7 +86,7 @@ def _check_prompts(folder: Path) -> None:
 
 
 def _read(file: Path, kind: type[Any]) -> Any:
-    """The file's value; an empty one if there is no file."""
+    """Return the value in a JSON file; an empty one if there is no file."""
     if not file.exists():
         return kind()
     try:

@@ -1,7 +1,8 @@
-"""Packed graphs on a machine without a GPU: their one operator that only CUDA has, put together from others.
+"""CPU attention: run packed graphs on a machine without a GPU.
 
-So a graph that was written for CUDA is verified where it is exported, in ONNX Runtime's CPU provider: its weights, its
-inputs and every other node are the very ones. What a GPU's kernels make of it is seen when it is loaded on a GPU.
+Packed graphs have one operator that only CUDA implements. Here it becomes an ONNX function of CPU operators. So a
+graph for CUDA is verified where it is exported: its weights, its inputs and all other nodes stay the same. The
+results of the GPU's own kernels are checked when the graph is loaded on a GPU.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
-from encort.export.graph.builder import Function
+from encort.export.graph.builder import FunctionBuilder
 from encort.export.graph.layouts import MASKED, MICROSOFT, TextBounds, columns_of
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout, Variant
-from encort.runtime.cuda.workers import DeviceSessions
+from encort.runtime.cuda.workers import GpuWorkers
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import Runner, Session
 
@@ -26,14 +27,14 @@ _INPUTS = ("query", "key", "value", "bias", "token_offset", "cu_seqlens", "score
 
 
 def open_to_verify(bundle: Bundle, variant: Variant) -> Runner:
-    """A session of a variant on the CPU, whatever it was made for."""
+    """Open a variant on the CPU, for whichever device it was made."""
     if variant.layout is not Layout.PACKED:
         return Session(bundle.graph(variant), variant, threads=1)
-    return DeviceSessions(variant, lambda _: cpu_attention_session(bundle, variant), [0])
+    return GpuWorkers(variant, lambda _: cpu_attention_session(bundle, variant), [0])
 
 
 def cpu_attention_session(bundle: Bundle, variant: Variant) -> Session:
-    """A session of a packed variant, which takes packed inputs."""
+    """Open a packed variant on the CPU. The session takes packed inputs."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / variant.file
         ir.save(with_cpu_attention(ir.load(bundle.graph(variant))), file, external_data="weights")
@@ -41,7 +42,7 @@ def cpu_attention_session(bundle: Bundle, variant: Variant) -> Session:
 
 
 def with_cpu_attention(model: ir.Model) -> ir.Model:
-    """The same graph with packed attention as a function of CPU operators; the model is changed."""
+    """Replace packed attention by a function of CPU operators, in place, and return the model."""
     nodes = [node for node in model.graph if (node.domain, node.op_type) == (MICROSOFT, OPERATOR)]
     for has_bias in {_has_bias(node) for node in nodes}:
         function = _attention(has_bias=has_bias)
@@ -61,21 +62,23 @@ def _name(*, has_bias: bool) -> str:
 
 
 def _attention(*, has_bias: bool) -> ir.Function:
-    builder = Function(_name(has_bias=has_bias))
-    query, key, value, _, offsets, bounds, bias = (builder.argument(name) for name in _INPUTS)
-    places, counts = TextBounds.of(builder, bounds).padded(builder, columns_of(builder, offsets))
+    """Return packed attention as a function: pad the texts, run MultiHeadAttention, remove the padding."""
+    builder = FunctionBuilder(_name(has_bias=has_bias))
+    query, key, value, _, token_offset, cu_seqlens, bias = (builder.argument(name) for name in _INPUTS)
+    bounds = TextBounds.of(builder, cu_seqlens)
+    indices, is_token = bounds.padded(builder, columns_of(builder, token_offset))
     context = builder.op(
         "MultiHeadAttention",
-        *(builder.op("Gather", each, places) for each in (query, key, value)),
+        *(builder.op("Gather", projection, indices) for projection in (query, key, value)),
         None,
-        builder.op("Cast", counts, to=ir.DataType.INT32),
+        builder.op("Cast", is_token, to=ir.DataType.INT32),
         bias if has_bias else None,
         domain=MICROSOFT,
         mask_filter_value=MASKED,
         num_heads=ir.RefAttr("num_heads", "num_heads", ir.AttributeType.INT),
     )
-    kept = builder.op(
-        "Squeeze", builder.op("NonZero", builder.op("Reshape", counts, builder.integers(-1))), builder.integers(0)
+    token_indices = builder.op(
+        "Squeeze", builder.op("NonZero", builder.op("Reshape", is_token, builder.integers(-1))), builder.integers(0)
     )
-    result = builder.op("Gather", builder.op("Flatten", context, axis=2), kept)
+    result = builder.op("Gather", builder.op("Flatten", context, axis=2), token_indices)
     return builder.function(_DOMAIN, result, attributes=["num_heads"])

@@ -1,4 +1,4 @@
-"""Eager PyTorch, the one truth that every variant is compared with."""
+"""The oracle: eager PyTorch, which gives the expected outputs of every variant."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from encort.export.source.checkpoint import Checkpoint
+from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,
@@ -19,15 +20,15 @@ from encort.runtime.bundle.manifest import (
 )
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.text.token_batch import padded
+from encort.runtime.text.token_batch import pad_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRange:
-    """What random inputs may hold.
+    """Range of random inputs.
 
     Attributes:
-        length: Most tokens of one input.
+        length: Largest number of tokens of one input.
         ids: Number of token ids.
         types: Number of token type ids.
     """
@@ -36,16 +37,26 @@ class TokenRange:
     ids: int
     types: int
 
+    @classmethod
+    def of(cls, source: ExportSource) -> "TokenRange":
+        """Return the range that every encoder of the source accepts."""
+        configs = source.checkpoints[0].encoder_configs.values()
+        return cls(
+            length=source.max_length,
+            ids=min(config.vocab_size for config in configs),
+            types=min(getattr(config, "type_vocab_size", 1) or 1 for config in configs),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """One batch to compare.
 
     Attributes:
-        name: What it is, for messages.
-        inputs: Every input that a graph may have, each `(batch, sequence)` int64; the first token of every row
-            counts.
-        is_sample: Whether it is a real text, alone.
+        name: Description for messages.
+        inputs: Every input that a padded graph may have, each `(batch, sequence)` int64. The first token of every row
+            is unmasked.
+        is_sample: Whether the batch is one sample text.
     """
 
     name: str
@@ -54,45 +65,56 @@ class Case:
 
     @property
     def mask(self) -> Int64Array:
+        """Attention mask, `(batch, sequence)` int64."""
         return self.inputs["attention_mask"]
 
     @property
     def is_masked(self) -> bool:
+        """Whether a token is masked."""
         return not self.mask.all()
 
     @property
     def has_holes(self) -> bool:
-        """Whether a token that counts stands behind one that does not, as in no text."""
+        """Whether an unmasked token follows a masked one, which real texts never have."""
         return bool((np.diff(self.mask, axis=1) > 0).any())
 
 
 def padded_case(name: str, texts: Sequence[Mapping[str, Int64Array]]) -> Case:
-    """Texts under each other, each with zeros after its end."""
-    return Case(name, padded(texts))
+    """Return a case that holds all texts, padded with zeros at the end."""
+    return Case(name, pad_rows(texts))
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """Checkpoints in `eval()`, asked for what the bundle promises.
+    """Eager PyTorch that gives the outputs of a bundle.
 
     Attributes:
-        checkpoints: One a head, all with the same encoder; or one encoder alone.
-        heads: Of the checkpoints, in their order.
-        embedding: How sentence embeddings are made; None for a model that gives none.
+        checkpoints: One checkpoint per head, all with the same encoder, in `eval()`; or one encoder alone.
+        heads: Heads of the checkpoints, in the same order.
+        embedding: Pooling and normalization of sentence embeddings; None for a model without embeddings.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     heads: tuple[HeadInfo, ...]
     embedding: Embedding | None
 
+    @classmethod
+    def of(cls, source: ExportSource) -> "Oracle":
+        """Return the oracle of a source."""
+        return cls(source.checkpoints, source.heads, source.embedding)
+
     @property
     def is_tokenwise(self) -> bool:
-        """Whether a head has a row a token and not a row a text."""
+        """Whether a head gives a row per token instead of a row per text."""
         return any(head.task.is_tokenwise for head in self.heads)
 
     @torch.inference_mode()
     def __call__(self, case: Case) -> Mapping[str, FloatArray]:
-        """Every output of the bundle for one batch, by eager PyTorch on CPU in float32."""
+        """Return every output of the bundle for one batch, computed on the CPU in float32.
+
+        Raises:
+            CheckpointError: The model cannot run the batch.
+        """
         tensors = {name: torch.from_numpy(array) for name, array in case.inputs.items()}
         outputs: dict[str, torch.Tensor] = {}
         for index, checkpoint in enumerate(self.checkpoints):
@@ -105,17 +127,17 @@ class Oracle:
 
 
 def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
-    """The model's result, and that of the encoder in it."""
-    encoded: list[Any] = []
-    # Two encoders have no one base model, and no embeddings.
+    """Return the result of the model, and the result of the encoder inside it."""
+    encoder_results: list[Any] = []
+    # A dual encoder has no single base model. It also has no embeddings, so the encoder's result is not used.
     encoder = getattr(model, "base_model", model)
-    hook = encoder.register_forward_hook(lambda _module, _inputs, result: encoded.append(result))
-    # Each architecture takes its own part of the inputs; where there is one type, its tokenizer may know of two.
-    wanted = set(inspect.signature(model.forward).parameters)
+    hook = encoder.register_forward_hook(lambda _module, _inputs, result: encoder_results.append(result))
+    # Each architecture takes only some of the inputs. A tokenizer may give two types to a model that has one.
+    accepted = set(inspect.signature(model.forward).parameters)
     if getattr(model.config, "type_vocab_size", 2) == 1:
-        wanted.discard("token_type_ids")
+        accepted.discard("token_type_ids")
     try:
-        result = model(**{name: tensor for name, tensor in tensors.items() if name in wanted})
+        result = model(**{name: tensor for name, tensor in tensors.items() if name in accepted})
     except (IndexError, RuntimeError) as error:
         shape = tuple(tensors["input_ids"].shape)
         raise CheckpointError(
@@ -123,15 +145,15 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
         ) from error
     finally:
         hook.remove()
-    return result, encoded[0]
+    return result, encoder_results[0]
 
 
 def _encoder_outputs(encoded: Any, mask: torch.Tensor, embedding: Embedding) -> dict[str, torch.Tensor]:
     hidden, pooled = encoded.last_hidden_state, getattr(encoded, "pooler_output", None)
     outputs = {LAST_HIDDEN_STATE: hidden} if pooled is None else {LAST_HIDDEN_STATE: hidden, POOLER_OUTPUT: pooled}
-    counted = mask.unsqueeze(2).float()
+    weights = mask.unsqueeze(2).float()
     poolings = {
-        Pooling.MEAN: (hidden * counted).sum(1) / counted.sum(1),
+        Pooling.MEAN: (hidden * weights).sum(1) / weights.sum(1),
         Pooling.CLS: hidden[:, 0],
         Pooling.POOLER: pooled,
     }
@@ -142,7 +164,7 @@ def _encoder_outputs(encoded: Any, mask: torch.Tensor, embedding: Embedding) -> 
 
 
 def _logits(result: Any) -> tuple[torch.Tensor, ...]:
-    """The head's outputs: its logits, or those of start and end."""
+    """Return the outputs of the head: its logits, or start logits and end logits."""
     if isinstance(result, torch.Tensor):
         return (result,)
     return (result.logits,) if "logits" in result else (result.start_logits, result.end_logits)

@@ -1,4 +1,4 @@
-"""Is a variant the model that was trained? Measured against eager PyTorch, never assumed."""
+"""Compare variants with eager PyTorch, and measure their fidelity."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import FidelityError
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import Runner
-from encort.runtime.text.token_batch import TokenBatch, padded
+from encort.runtime.text.token_batch import TokenBatch, pad_rows
 from encort.runtime.verification.tolerance import COSINES, cosines, error_limit, neighbour_limit
 
 BATCH = 32
@@ -33,32 +33,40 @@ def verify(
 ) -> list[Fidelity]:
     """Compare variants with eager PyTorch on real texts, random ids and random masks.
 
-    Each case is run once by the oracle and once by every variant whose layout can hold it.
+    The oracle runs each case once. Every variant whose layout can hold the case runs it too.
 
     Args:
-        samples: Real texts, tokenized.
-        tokens: What random inputs are drawn from.
-        progress: Show a bar on stderr.
+        variants: Variants with their sessions.
+        oracle: Eager PyTorch, which gives the expected outputs.
+        samples: Tokenized sample texts.
+        tokens: Range of the random inputs.
+        progress: Show a progress bar on stderr.
 
     Returns:
         The measured fidelity of each variant.
 
     Raises:
-        FidelityError: An output of a variant differs by more than its precision's tolerance, or a text's vector
+        FidelityError: An output of a variant differs by more than the tolerance of its precision, or a text's vector
             depends on its neighbours.
     """
     measurements = [_Measurement(variant, session, oracle) for variant, session in variants]
     inputs = list(samples.rows(np.array([0])))
     cases = [*_sample_cases(samples), *_random_cases(tokens, inputs)]
-    # A run on CPUs has one thread, as when many are served, so variants can run side by side.
+    # A session uses one thread, so that variants can run side by side.
     with ThreadPoolExecutor(available_cores()) as workers:
         for case in tqdm(cases, desc="verify", unit="batch", disable=None if progress else True):
             list(workers.map(_Measurement.compare, measurements, repeat(case), repeat(oracle(case))))
         return list(workers.map(_Measurement.fidelity, measurements, repeat(samples), repeat(tokens)))
 
 
+def run(session: Runner, variant: Variant, case: Case) -> dict[str, FloatArray]:
+    """Return every output of the variant for one case, by name."""
+    names = list(variant.outputs)
+    return dict(zip(names, session.run(names, case.inputs), strict=True))
+
+
 def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
-    """Every real text alone, then many together, padded."""
+    """Yield every sample text alone, then many texts together, padded."""
     alone = [samples.rows(np.array([index])) for index in range(len(samples))]
     for index, rows in enumerate(alone):
         yield Case(f"sample {index} alone", rows, is_sample=True)
@@ -67,7 +75,7 @@ def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
 
 
 def _random_cases(tokens: TokenRange, inputs: Sequence[str]) -> Iterator[Case]:
-    """Shapes from one token to the limit, then masks with holes, then texts that end anywhere."""
+    """Yield unmasked shapes from one token to the limit, then random masks, then texts of random lengths."""
     random, limit = np.random.default_rng(0), tokens.length
     lengths = sorted({min(length, limit) for length in (1, 2, 3, 7, 33, limit - 1, limit)} - {0})
     shapes = [*itertools.product((1, 3), lengths), (BATCH, min(17, limit))]
@@ -88,7 +96,7 @@ def _random(
     random: np.random.Generator, shape: tuple[int, int], tokens: TokenRange, inputs: Sequence[str], *, masked: bool
 ) -> dict[str, Int64Array]:
     mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
-    # The first token always counts: no encoder gives a meaning to a text without tokens.
+    # The first token is never masked, because no encoder defines a result for a text without tokens.
     mask[:, 0] = 1
     rows = {
         name: random.integers(0, tokens.types if name.endswith("type_ids") else tokens.ids, shape) for name in inputs
@@ -98,7 +106,7 @@ def _random(
 
 @dataclass
 class _Measurement:
-    """What has been seen of one variant so far."""
+    """Measurements of one variant so far."""
 
     variant: Variant
     session: Runner
@@ -109,28 +117,36 @@ class _Measurement:
     cases: int = 0
 
     def compare(self, case: Case, expected: Mapping[str, FloatArray]) -> None:
+        """Run one case, unless the variant's layout cannot hold it, and note the differences.
+
+        Raises:
+            FidelityError: The outputs differ by more than the tolerance, or are not the expected ones.
+        """
         layout = self.variant.layout
         if (case.is_masked and layout is Layout.EQUAL_LENGTH) or (case.has_holes and layout is Layout.PACKED):
             return
         self.cases += 1
-        found = run(self.session, self.variant, case)
-        extra, missing = found.keys() - expected.keys(), expected.keys() - found.keys()
-        if extra or (missing and self.variant.name != PORTABLE):
-            names = ", ".join(sorted(extra | missing))
-            raise FidelityError(f"variant {self.variant.name} and the checkpoint do not give the same outputs: {names}")
-        for name, array in found.items():
+        outputs = run(self.session, self.variant, case)
+        self._check_names(outputs, expected)
+        for name, array in outputs.items():
             self._note_error(case, name, array, expected[name])
         if case.is_sample:
             vector = self.variant.vector
-            self.sample_cosines += cosines(found[vector], expected[vector]).tolist()
-            self.label_flips += sum(_flips(head, found, expected) for head in self.oracle.heads)
+            self.sample_cosines += cosines(outputs[vector], expected[vector]).tolist()
+            self.label_flips += sum(_flips(head, outputs, expected) for head in self.oracle.heads)
 
-    def _note_error(self, case: Case, name: str, found: FloatArray, expected: FloatArray) -> None:
-        if found.shape != expected.shape:
-            raise FidelityError(f"variant {self.variant.name}: {name} is {found.shape}, expected {expected.shape}")
-        difference = np.abs(found - expected)
+    def _check_names(self, outputs: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> None:
+        extra, missing = outputs.keys() - expected.keys(), expected.keys() - outputs.keys()
+        if extra or (missing and self.variant.name != PORTABLE):
+            names = ", ".join(sorted(extra | missing))
+            raise FidelityError(f"variant {self.variant.name} and the checkpoint do not give the same outputs: {names}")
+
+    def _note_error(self, case: Case, name: str, output: FloatArray, expected: FloatArray) -> None:
+        if output.shape != expected.shape:
+            raise FidelityError(f"variant {self.variant.name}: {name} is {output.shape}, expected {expected.shape}")
+        difference = np.abs(output - expected)
         if self.variant.is_tokenwise(name):
-            # What stands at a masked token is read by nobody.
+            # The results of masked tokens are undefined, and no caller reads them.
             difference = difference[case.mask == 1]
         error = float(difference.max())
         limit = error_limit(self.variant.precision, name, self.oracle.embedding)
@@ -142,29 +158,18 @@ class _Measurement:
         self.max_abs_error[name] = max(error, self.max_abs_error.get(name, 0.0))
 
     def fidelity(self, samples: TokenBatch, tokens: TokenRange) -> Fidelity:
-        """What was measured.
+        """Return the measurements.
 
         Raises:
-            FidelityError: A text's vector depends on its neighbours by more than the tolerance, or points elsewhere.
+            FidelityError: A text's vector depends on its neighbours, or its direction differs from the expected one,
+                by more than the tolerance.
         """
-        difference = self._batch_difference(samples, tokens)
-        limit = neighbour_limit(self.variant.precision, self.variant.vector, self.oracle.embedding)
-        if not difference <= limit:
-            raise FidelityError(
-                f"variant {self.variant.name}: a text's {self.variant.vector} changes by {difference:.2g} with its "
-                f"neighbours; the limit is {limit:g}"
-            )
-        mean, least = float(np.mean(self.sample_cosines)), float(np.min(self.sample_cosines))
-        mean_limit, least_limit = COSINES[self.variant.precision]
-        if not (mean >= mean_limit and least >= least_limit):
-            raise FidelityError(
-                f"variant {self.variant.name}: the cosines of {self.variant.vector} to eager PyTorch are {mean:.4f} on "
-                f"average and {least:.4f} at least; below {mean_limit} and {least_limit} a graph is broken"
-            )
+        difference = self._checked_batch_difference(samples, tokens)
+        mean, smallest = self._checked_cosines()
         return Fidelity(
             max_abs_error=self.max_abs_error,
             mean_cosine=mean,
-            min_cosine=least,
+            min_cosine=smallest,
             label_flips=self.label_flips if any(_decides(head) for head in self.oracle.heads) else None,
             batch_difference=difference,
             texts=len(samples),
@@ -173,42 +178,60 @@ class _Measurement:
             cpu=cpu_name(),
         )
 
+    def _checked_cosines(self) -> tuple[float, float]:
+        mean, smallest = float(np.mean(self.sample_cosines)), float(np.min(self.sample_cosines))
+        mean_limit, smallest_limit = COSINES[self.variant.precision]
+        if not (mean >= mean_limit and smallest >= smallest_limit):
+            raise FidelityError(
+                f"variant {self.variant.name}: the cosines of {self.variant.vector} to eager PyTorch are {mean:.4f} on "
+                f"average and {smallest:.4f} at least; below {mean_limit} and {smallest_limit} a graph is broken"
+            )
+        return mean, smallest
+
+    def _checked_batch_difference(self, samples: TokenBatch, tokens: TokenRange) -> float:
+        difference = self._batch_difference(samples, tokens)
+        limit = neighbour_limit(self.variant.precision, self.variant.vector, self.oracle.embedding)
+        if not difference <= limit:  # NaN must fail too
+            raise FidelityError(
+                f"variant {self.variant.name}: a text's {self.variant.vector} changes by {difference:.2g} with its "
+                f"neighbours; the limit is {limit:g}"
+            )
+        return difference
+
     def _batch_difference(self, samples: TokenBatch, tokens: TokenRange) -> float:
-        """Largest change of a text's vector when others run beside it: of its length, or where it may be, longer."""
+        """Return the largest change of a text's vector between a run alone and a run with neighbours.
+
+        The neighbours are longer than the text if the layout allows it, else as long.
+        """
         random, largest = np.random.default_rng(1), 0.0
         for index in range(len(samples)):
             rows = samples.rows(np.array([index]))
             length = rows["input_ids"].shape[1]
             if self.variant.layout is not Layout.EQUAL_LENGTH:
                 length = min(2 * length, tokens.length)
-            others = _random(random, (NEIGHBOURS, length), tokens, list(rows), masked=False)
-            crowd = padded([rows, others])
-            alone = self._vector(rows)[0]
-            # A vector of tokens is as long as the longest text of the crowd.
-            among = self._vector(crowd)[0][: len(alone)]
-            largest = max(largest, float(np.abs(alone - among).max()))
+            neighbours = _random(random, (NEIGHBOURS, length), tokens, list(rows), masked=False)
+            alone = self._first_vector(rows)
+            # Where the vector has a row per token, it is as long as the longest neighbour.
+            together = self._first_vector(pad_rows([rows, neighbours]))[: len(alone)]
+            largest = max(largest, float(np.abs(alone - together).max()))
         return largest
 
-    def _vector(self, rows: Mapping[str, Int64Array]) -> FloatArray:
-        return self.session.run([self.variant.vector], rows)[0]
-
-
-def run(session: Runner, variant: Variant, case: Case) -> dict[str, FloatArray]:
-    """Every output of the variant for one case."""
-    names = list(variant.outputs)
-    return dict(zip(names, session.run(names, case.inputs), strict=True))
+    def _first_vector(self, rows: Mapping[str, Int64Array]) -> FloatArray:
+        vectors: FloatArray = self.session.run([self.variant.vector], rows)[0]
+        first: FloatArray = vectors[0]
+        return first
 
 
 def _decides(head: HeadInfo) -> bool:
-    """Whether its logits are a decision and not a number or a place."""
+    """Return whether the head's logits decide between labels, not on a number or on an answer."""
     return bool(head.labels) and head.task is not Task.TEXT_REGRESSION
 
 
-def _flips(head: HeadInfo, found: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> int:
-    """Texts, tokens, or labels of a text, that are decided otherwise."""
-    if not _decides(head) or head.outputs[0] not in found:
+def _flips(head: HeadInfo, outputs: Mapping[str, FloatArray], expected: Mapping[str, FloatArray]) -> int:
+    """Return the number of decisions that differ: per text, per token, or per label of a multi-label task."""
+    if not _decides(head) or head.outputs[0] not in outputs:
         return 0
-    first, second = found[head.outputs[0]], expected[head.outputs[0]]
+    logits, expected_logits = outputs[head.outputs[0]], expected[head.outputs[0]]
     if head.task is Task.MULTI_LABEL_CLASSIFICATION:
-        return int(((first > 0) != (second > 0)).sum())
-    return int((first.argmax(-1) != second.argmax(-1)).sum())
+        return int(((logits > 0) != (expected_logits > 0)).sum())
+    return int((logits.argmax(-1) != expected_logits.argmax(-1)).sum())

@@ -61,9 +61,9 @@ def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxrunt
     """`authored(checkpoint, layout, pooling=, normalize=)`: the graph of a checkpoint, in ONNX Runtime."""
 
     def build(folder: Path, layout: str, *, pooling: Pooling = Pooling.MEAN, normalize: bool = True) -> Any:
-        trained = ExportSource.open([str(folder)], pooling=pooling, normalize=normalize)
+        source = ExportSource.open([str(folder)], pooling=pooling, normalize=normalize)
         target = tmp_path_factory.mktemp("authored")
-        model = author(trained.description, layout, embedding=trained.embedding)
+        model = author(source.description, layout, embedding=source.embedding)
         save_sharing_weights({"model.onnx": model}, target, "model.weights")
         return onnxruntime.InferenceSession(target / "model.onnx", providers=["CPUExecutionProvider"])
 

@@ -11,8 +11,8 @@ import transformers
 
 import encort
 from encort.export import exporter
-from encort.export.exporter import verify_against_checkpoint
 from encort.export.graph.architectures import ARCHITECTURES
+from encort.export.verification.against_checkpoint import verify_against_checkpoint
 from encort.export.verification.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import (

@@ -135,8 +135,8 @@ def test_sentence_transformers_loads_the_folder_and_gives_our_embeddings(bundle)
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS])
 def test_sentence_embeddings_are_pooled_as_the_bundle_says(folders, batch, tmp_path, pooling, normalize):
-    trained = ExportSource.open([str(folders["encoder"])], pooling=pooling, normalize=normalize)
-    variant = write_portable(trained, tmp_path)
+    source = ExportSource.open([str(folders["encoder"])], pooling=pooling, normalize=normalize)
+    variant = write_portable(source, tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / variant.file, providers=["CPUExecutionProvider"])
     (found,) = session.run(["sentence_embedding"], {name: tensor.numpy() for name, tensor in batch.items()})
     hidden = eagerly(folders["encoder"], "encoder", batch)["last_hidden_state"]
@@ -148,15 +148,15 @@ def test_sentence_embeddings_are_pooled_as_the_bundle_says(folders, batch, tmp_p
 
 
 def test_exporting_leaves_the_oracle_as_it_was(folders, batch, tmp_path):
-    from encort.export.verification.oracle import Case
+    from encort.export.verification.oracle import Case, Oracle
 
-    trained = ExportSource.open([str(folders["classifier"])])
+    source = ExportSource.open([str(folders["classifier"])])
     case = Case("padded", {name: tensor.numpy() for name, tensor in batch.items()})
-    before = trained.oracle(case)
-    write_portable(trained, tmp_path)
-    for name, array in trained.oracle(case).items():
+    before = Oracle.of(source)(case)
+    write_portable(source, tmp_path)
+    for name, array in Oracle.of(source)(case).items():
         np.testing.assert_array_equal(array, before[name])
-    assert not trained.checkpoints[0].model.training
+    assert not source.checkpoints[0].model.training
 
 
 def test_weights_that_do_not_fit_into_one_file_lie_beside_it(folders, output, monkeypatch):

@@ -34,11 +34,11 @@ def classifier(classifier_checkpoint):
 
 @pytest.mark.parametrize("name", ["encoder", "classifier"])
 def test_every_parameter_has_its_place_in_the_description(name, request):
-    trained = request.getfixturevalue(name)
+    source = request.getfixturevalue(name)
     # BERT's classifier reads its pooler, which is described there and in the encoder.
-    places = (trained.description.encoders, *(head.logits for head in trained.description.heads))
+    places = (source.description.encoders, *(head.logits for head in source.description.heads))
     described = arrays(places)
-    parameters = [parameter.detach().numpy() for parameter in trained.checkpoints[0].model.parameters()]
+    parameters = [parameter.detach().numpy() for parameter in source.checkpoints[0].model.parameters()]
     assert sorted(array.size for array in described) == sorted(array.size for array in parameters)
     assert sum(float(array.sum()) for array in described) == pytest.approx(
         sum(float(array.sum()) for array in parameters), rel=1e-4

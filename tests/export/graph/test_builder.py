@@ -6,14 +6,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from encort.export.graph.builder import Graph, save_sharing_weights
+from encort.export.graph.builder import GraphBuilder, save_sharing_weights
 
 LARGE = np.arange(4096, dtype=np.float32).reshape(2, 2048)
 
 
 def scaled(sign):
     """`large + x` or `large - x`, for x `(batch, 2048)` float32."""
-    graph = Graph("scaled")
+    graph = GraphBuilder("scaled")
     x = graph.input("x", ir.DataType.FLOAT, ("batch", 2048))
     first = graph.op("Gather", graph.weight("large", LARGE), graph.integers(1), axis=0)
     graph.output(graph.op("Add" if sign > 0 else "Sub", first, x), "y", ("batch", 2048))
@@ -31,14 +31,14 @@ def run(file, x):
 
 
 def test_the_same_name_gives_the_same_weight():
-    graph = Graph("weights")
+    graph = GraphBuilder("weights")
     assert graph.weight("w", LARGE) is graph.weight("w", LARGE)
     assert graph.integers(0, 1) is graph.integers(0, 1)
     assert graph.integers(0, 1) is not graph.integers(0)
 
 
 def test_one_value_can_be_two_outputs(tmp_path):
-    graph = Graph("twice")
+    graph = GraphBuilder("twice")
     x = graph.input("x", ir.DataType.FLOAT, ("batch", 3))
     graph.output(x, "one", ("batch", 3))
     graph.output(x, "two", ("batch", 3))

@@ -109,8 +109,8 @@ def evaluate(model, inputs):
 @pytest.mark.parametrize("pooling", Pooling)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_a_packed_encoder_equals_eager_text_by_text(lengths, pooling, classifier_checkpoint, eager):
-    trained = ExportSource.open([str(classifier_checkpoint)], pooling=pooling, normalize=False)
-    model = author(trained.description, Layout.PACKED, embedding=trained.embedding)
+    source = ExportSource.open([str(classifier_checkpoint)], pooling=pooling, normalize=False)
+    model = author(source.description, Layout.PACKED, embedding=source.embedding)
     random = np.random.default_rng(sum(lengths))
     ids, types = random.integers(0, 100, sum(lengths)), random.integers(0, 2, sum(lengths))
     found = evaluate(model, packed_inputs(lengths, ids, types))
@@ -171,7 +171,7 @@ def test_every_encoder_equals_eager_as_the_runtime_packs_it(encoder, lengths, in
     # Padding tokens among them, which RoBERTa's positions leave out.
     ids = np.random.default_rng(sum(lengths)).integers(0, 90, counts.shape)
     rows = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": counts.astype(np.int64)}
-    found = evaluate(graph, Packing(counts).inputs(rows))
+    found = evaluate(graph, Packing(counts).pack(rows))
     for row, (begin, length) in enumerate(zip(np.cumsum([0, *lengths]), lengths, strict=False)):
         text = torch.from_numpy(ids[row : row + 1, :length])
         with torch.inference_mode():

@@ -13,8 +13,8 @@ from encort.export.int8 import calibration
 from encort.export.int8.calibration import Calibration, cases, check_calibration, groups, observe, simulated
 from encort.export.int8.quantization import quantize
 from encort.export.source.export_source import ExportSource
-from encort.export.verification.oracle import Case
-from encort.export.verification.samples import sample_pairs, sample_texts
+from encort.export.verification.oracle import Case, Oracle
+from encort.export.verification.samples import sample_pairs, sample_texts, texts_for
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
@@ -23,8 +23,13 @@ TEXTS = ["my card is lost", "hello", "change my pin", "the card is lost", ("hell
 
 
 @pytest.fixture(scope="module")
-def trained(encoder_checkpoint):
+def source(encoder_checkpoint):
     return ExportSource.open([str(encoder_checkpoint)])
+
+
+@pytest.fixture(scope="module")
+def oracle(source):
+    return Oracle.of(source)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +38,13 @@ def tokenizer(encoder_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def layers(trained):
-    return groups(trained.description.encoders)
+def layers(source):
+    return groups(source.description.encoders)
 
 
 @pytest.fixture(scope="module")
-def seen(trained, tokenizer, layers):
-    return observe(trained.oracle, cases(tokenizer(TEXTS)), list(layers))
+def seen(oracle, tokenizer, layers):
+    return observe(oracle, cases(tokenizer(TEXTS)), list(layers))
 
 
 def batch_of(lengths):
@@ -50,15 +55,15 @@ def batch_of(lengths):
     return TokenBatch(ids=ids, type_ids=ids % 2, cu_seqlens=ends, truncated=np.zeros(len(lengths), bool))
 
 
-def hooks_of(trained):
-    modules = trained.checkpoints[0].model.modules()
+def hooks_of(source):
+    modules = source.checkpoints[0].model.modules()
     return [hook for module in modules for hook in (*module._forward_pre_hooks, *module._forward_hooks)]
 
 
 # Layers that read one tensor.
 
 
-def test_every_linear_layer_is_in_one_group_with_those_that_read_the_same(trained, layers):
+def test_every_linear_layer_is_in_one_group_with_those_that_read_the_same(source, layers):
     found = [[linear.name.removeprefix("encoder.") for linear in group] for group in layers.values()]
     block = [
         ["attention.self.query", "attention.self.key", "attention.self.value"],
@@ -68,7 +73,7 @@ def test_every_linear_layer_is_in_one_group_with_those_that_read_the_same(traine
     ]
     assert found == [[f"layer.{number}.{name}" for name in names] for number in range(3) for names in block]
     assert list(layers) == [group[0].name for group in layers.values()]
-    assert all(trained.checkpoints[0].model.get_submodule(name) for name in layers)
+    assert all(source.checkpoints[0].model.get_submodule(name) for name in layers)
 
 
 # Batches of calibration texts.
@@ -113,47 +118,47 @@ def test_ranges_are_those_that_plain_hooks_see(encoder_checkpoint, layers, seen)
         np.testing.assert_allclose(seen[name].sample[order], rows[expected_order], atol=1e-3)
 
 
-def test_a_sample_is_bounded_and_from_every_case(trained, tokenizer, monkeypatch):
+def test_a_sample_is_bounded_and_from_every_case(oracle, tokenizer, monkeypatch):
     monkeypatch.setattr(calibration, "ROWS", 64)
     name, batch = "encoder.layer.0.attention.self.query", tokenizer([*TEXTS, "the card " * 60])
-    sample = observe(trained.oracle, cases(batch), [name])[name].sample
+    sample = observe(oracle, cases(batch), [name])[name].sample
     assert len(sample) <= 64
     assert len(np.unique(sample, axis=0)) > 2 * (len(cases(batch)) - 1)
 
 
-def test_nothing_of_the_observer_stays_on_the_model(trained, tokenizer, seen):
+def test_nothing_of_the_observer_stays_on_the_model(source, oracle, tokenizer, seen):
     assert seen
-    assert hooks_of(trained) == []
+    assert hooks_of(source) == []
     broken = Case("no such token", {name: rows + 10_000 for name, rows in tokenizer(["a"]).rows(np.array([0])).items()})
     with pytest.raises(CheckpointError, match="eager PyTorch cannot run"):
-        observe(trained.oracle, [broken], list(seen))
-    assert hooks_of(trained) == []
+        observe(oracle, [broken], list(seen))
+    assert hooks_of(source) == []
 
 
 # The oracle with quantized products.
 
 
-def test_simulated_changes_the_oracle_within_and_nothing_after(trained, tokenizer, layers, seen):
+def test_simulated_changes_the_oracle_within_and_nothing_after(source, oracle, tokenizer, layers, seen):
     quantized = {name: quantize(group, seen[name], weight_bits=8) for name, group in layers.items()}
     (case, *_) = cases(tokenizer(TEXTS))
-    before = trained.oracle(case)
-    with simulated(trained.oracle, quantized):
-        within = trained.oracle(case)
-    with pytest.raises(ZeroDivisionError), simulated(trained.oracle, quantized):
+    before = oracle(case)
+    with simulated(oracle, quantized):
+        within = oracle(case)
+    with pytest.raises(ZeroDivisionError), simulated(oracle, quantized):
         _ = 1 / 0
-    after = trained.oracle(case)
-    assert not any("forward" in vars(module) for module in trained.checkpoints[0].model.modules())
+    after = oracle(case)
+    assert not any("forward" in vars(module) for module in source.checkpoints[0].model.modules())
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
         assert 1e-5 < np.abs(within[name] - array).max() < 1
 
 
-def test_simulated_layers_give_the_products_of_their_group(trained, layers, seen):
+def test_simulated_layers_give_the_products_of_their_group(source, oracle, layers, seen):
     name = "encoder.layer.1.attention.self.query"
     group = quantize(layers[name], seen[name], weight_bits=8, strengths=(0.75,))
     rows = seen[name].sample
-    with torch.inference_mode(), simulated(trained.oracle, {name: group}):
-        model, x = trained.checkpoints[0].model, torch.from_numpy(rows)
+    with torch.inference_mode(), simulated(oracle, {name: group}):
+        model, x = source.checkpoints[0].model, torch.from_numpy(rows)
         found = [model.get_submodule(layer.name)(x).numpy() for layer in group.layers]
         other = model.get_submodule(name)(-x).numpy()
     bias = np.concatenate([layer.bias for layer in group.layers])
@@ -164,37 +169,37 @@ def test_simulated_layers_give_the_products_of_their_group(trained, layers, seen
 # Calibration texts.
 
 
-def test_every_fifth_text_is_held_back_and_the_samples_are_always_seen(trained, tokenizer):
+def test_every_fifth_text_is_held_back_and_the_samples_are_always_seen(source, tokenizer):
     texts = [f"text {number}" for number in range(23)]
-    found = Calibration.tokenize(trained, tokenizer, texts)
+    found = Calibration.tokenize(source, tokenizer, texts)
     assert list(found.judged.texts) == texts[::5]
-    assert list(found.seen.texts) == [text for text in texts if text not in texts[::5]] + trained.samples
+    assert list(found.seen.texts) == [text for text in texts if text not in texts[::5]] + texts_for(source)
 
 
-def test_without_texts_the_samples_are_parted_with_a_warning(trained, tokenizer, caplog):
+def test_without_texts_the_samples_are_parted_with_a_warning(source, tokenizer, caplog):
     with caplog.at_level(logging.WARNING, "encort"):
-        found = Calibration.tokenize(trained, tokenizer, None)
+        found = Calibration.tokenize(source, tokenizer, None)
     assert "--calibration" in caplog.text
     assert {*found.seen.texts, *found.judged.texts} == {*sample_texts(), *sample_pairs()}
     assert not {*found.seen.texts} & {*found.judged.texts}
     assert len(found.judged) == 10
 
 
-def test_of_many_texts_some_are_taken_from_all_over(trained, tokenizer, monkeypatch):
+def test_of_many_texts_some_are_taken_from_all_over(source, tokenizer, monkeypatch):
     monkeypatch.setattr(calibration, "MOST_TEXTS", 11)
-    found = Calibration.tokenize(trained, tokenizer, [f"text {number}" for number in range(101)])
-    own = [text for text in found.seen.texts if text not in trained.samples]
+    found = Calibration.tokenize(source, tokenizer, [f"text {number}" for number in range(101)])
+    own = [text for text in found.seen.texts if text not in texts_for(source)]
     assert sorted([*own, *found.judged.texts]) == sorted(f"text {number}" for number in range(0, 101, 10))
 
 
-def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(trained, tokenizer, monkeypatch):
+def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(source, tokenizer, monkeypatch):
     monkeypatch.setattr(ExportSource, "is_pairwise", True)
     pairs = [(f"first {number}", f"second {number}") for number in range(10)]
-    found = Calibration.tokenize(replace(trained), tokenizer, pairs)
+    found = Calibration.tokenize(replace(source), tokenizer, pairs)
     assert {"reversed_input_ids", "reversed_token_type_ids"} <= found.seen.rows(np.array([0])).keys()
     assert all(isinstance(text, tuple) for text in found.seen.texts)
     with pytest.raises(InputTypeError, match="pair"):
-        Calibration.tokenize(trained, tokenizer, [f"text {number}" for number in range(10)])
+        Calibration.tokenize(source, tokenizer, [f"text {number}" for number in range(10)])
 
 
 @pytest.mark.parametrize(

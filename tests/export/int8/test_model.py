@@ -11,11 +11,11 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.export.graph.builder import save_sharing_weights
 from encort.export.graph.heads import author
-from encort.export.int8 import model as eight_bit
+from encort.export.int8 import model as int8_model
 from encort.export.int8.calibration import Calibration, cases, groups, simulated
 from encort.export.int8.model import by_sensitivity, fit_int8, quantize_model, within_budget
 from encort.export.source.export_source import ExportSource
-from encort.export.verification.oracle import padded_case
+from encort.export.verification.oracle import Oracle, padded_case
 from encort.export.verification.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Layout
@@ -29,8 +29,13 @@ ALL = [name.format(number) for name in (QUERY, ATTENDED, *FFN) for number in LAY
 
 
 @pytest.fixture(scope="module")
-def trained(encoder_checkpoint):
+def source(encoder_checkpoint):
     return ExportSource.open([str(encoder_checkpoint)])
+
+
+@pytest.fixture(scope="module")
+def oracle(source):
+    return Oracle.of(source)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +44,9 @@ def texts(encoder_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def model(trained, texts):
+def model(source, texts):
     """Everything quantized, every tensor smoothed; 7 bits are exact on every processor."""
-    return quantize_model(trained, texts, weight_bits=7, strengths=(0.7,))
+    return quantize_model(source, texts, weight_bits=7, strengths=(0.7,))
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +85,14 @@ def open_graph(tmp_path_factory):
         "only one QKV quantized",
     ],
 )
-def test_the_graph_gives_what_was_simulated(trained, texts, model, open_graph, run_graph, excluded):
+def test_the_graph_gives_what_was_simulated(source, oracle, texts, model, open_graph, run_graph, excluded):
     candidate = model.without(excluded)
     assert set(candidate.groups) == set(ALL) - set(excluded)
-    session = open_graph(candidate.author(Layout.EQUAL_LENGTH, embedding=trained.embedding))
+    session = open_graph(candidate.author(Layout.EQUAL_LENGTH, embedding=source.embedding))
     errors = []
     for case in cases(texts):
-        with simulated(trained.oracle, candidate.groups):
-            expected = trained.oracle(case)
+        with simulated(oracle, candidate.groups):
+            expected = oracle(case)
         found = run_graph(session, case.inputs)
         assert found.keys() == expected.keys()
         for name, array in expected.items():
@@ -98,40 +103,40 @@ def test_the_graph_gives_what_was_simulated(trained, texts, model, open_graph, r
     assert np.max(errors) < 0.05
 
 
-def test_smoothing_of_attention_outputs_costs_no_node(trained, model):
+def test_smoothing_of_attention_outputs_costs_no_node(source, model):
     assert all(group.divisor is not None for group in model.groups.values())
-    names = set(model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding).graph.initializers)
+    names = set(model.author(Layout.EQUAL_LENGTH, embedding=source.embedding).graph.initializers)
     smoothed = {name.removesuffix(".smoothing") for name in names if name.endswith(".smoothing")}
     assert smoothed == set(ALL) - {ATTENDED.format(number) for number in LAYERS}
 
 
-def test_a_model_without_quantized_groups_is_the_one_in_full_precision(trained, texts, model, open_graph, run_graph):
-    none = open_graph(model.without(ALL).author(Layout.EQUAL_LENGTH, embedding=trained.embedding))
-    full = open_graph(author(trained.description, Layout.EQUAL_LENGTH, embedding=trained.embedding))
+def test_a_model_without_quantized_groups_is_the_one_in_full_precision(source, texts, model, open_graph, run_graph):
+    none = open_graph(model.without(ALL).author(Layout.EQUAL_LENGTH, embedding=source.embedding))
+    full = open_graph(author(source.description, Layout.EQUAL_LENGTH, embedding=source.embedding))
     for case in cases(texts)[:3]:
         found, expected = run_graph(none, case.inputs), run_graph(full, case.inputs)
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array)
 
 
-def test_authoring_leaves_the_groups_as_they_were(trained, model):
+def test_authoring_leaves_the_groups_as_they_were(source, model):
     before = {name: (group.divisor, [layer.scales for layer in group.layers]) for name, group in model.groups.items()}
-    nodes = [len(model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding).graph) for _ in range(2)]
+    nodes = [len(model.author(Layout.EQUAL_LENGTH, embedding=source.embedding).graph) for _ in range(2)]
     after = {name: (group.divisor, [layer.scales for layer in group.layers]) for name, group in model.groups.items()}
     assert nodes[0] == nodes[1]
     assert all(after[name][0] is divisor for name, (divisor, _) in before.items())
     assert all(one is other for name in before for one, other in zip(before[name][1], after[name][1], strict=True))
 
 
-def test_quantized_layers_are_near_those_in_full_precision(trained, texts, model):
+def test_quantized_layers_are_near_those_in_full_precision(oracle, texts, model):
     for case in cases(texts)[::10]:
-        with simulated(trained.oracle, model.groups):
-            found = trained.oracle(case)["sentence_embedding"]
-        assert cosines(found, trained.oracle(case)["sentence_embedding"]).min() > 0.95
+        with simulated(oracle, model.groups):
+            found = oracle(case)["sentence_embedding"]
+        assert cosines(found, oracle(case)["sentence_embedding"]).min() > 0.95
 
 
-def test_a_text_has_the_same_vector_alone_and_among_others(trained, texts, model, open_graph, run_graph):
-    session = open_graph(model.author(Layout.EQUAL_LENGTH, embedding=trained.embedding))
+def test_a_text_has_the_same_vector_alone_and_among_others(source, texts, model, open_graph, run_graph):
+    session = open_graph(model.author(Layout.EQUAL_LENGTH, embedding=source.embedding))
     random = np.random.default_rng(0)
     for index in (0, 7, 21):
         rows = texts.rows(np.array([index]))
@@ -147,74 +152,74 @@ def test_a_text_has_the_same_vector_alone_and_among_others(trained, texts, model
 @pytest.fixture
 def budget(monkeypatch):
     def allow(mean, smallest):
-        monkeypatch.setattr(eight_bit, "MEAN_COSINE", mean)
-        monkeypatch.setattr(eight_bit, "MIN_COSINE", smallest)
+        monkeypatch.setattr(int8_model, "MEAN_COSINE", mean)
+        monkeypatch.setattr(int8_model, "MIN_COSINE", smallest)
 
     return allow
 
 
 @pytest.fixture(scope="module")
-def sensitive(trained, texts, model):
-    return by_sensitivity(model, trained.oracle, texts)
+def sensitive(oracle, texts, model):
+    return by_sensitivity(model, oracle, texts)
 
 
 @pytest.fixture(scope="module")
-def similar(trained, texts, model, sensitive):
+def similar(oracle, texts, model, sensitive):
     """Cosines of the texts with ever more groups in full precision, each text run alone."""
     rows = [padded_case("alone", [texts.rows(np.array([index]))]) for index in range(len(texts))]
 
     def vectors():
-        return np.concatenate([trained.oracle(case)["sentence_embedding"] for case in rows])
+        return np.concatenate([oracle(case)["sentence_embedding"] for case in rows])
 
     expected, found = vectors(), []
     for count in range(len(ALL)):
-        with simulated(trained.oracle, model.without(sensitive[:count]).groups):
+        with simulated(oracle, model.without(sensitive[:count]).groups):
             found.append(cosines(vectors(), expected))
     return np.array(found)
 
 
-def test_a_budget_that_holds_quantizes_everything(trained, texts, model, budget):
+def test_a_budget_that_holds_quantizes_everything(oracle, texts, model, budget):
     budget(-1, -1)
-    assert within_budget(model, trained.oracle, texts).groups == model.groups
+    assert within_budget(model, oracle, texts).groups == model.groups
 
 
 @pytest.mark.parametrize("unreachable", [(2, -1), (-1, 2)], ids=["mean", "smallest"])
-def test_a_budget_that_never_holds_quantizes_nothing(trained, texts, model, budget, unreachable):
+def test_a_budget_that_never_holds_quantizes_nothing(oracle, texts, model, budget, unreachable):
     budget(*unreachable)
-    assert within_budget(model, trained.oracle, texts).groups == {}
+    assert within_budget(model, oracle, texts).groups == {}
 
 
 @pytest.mark.parametrize("wanted", [1, 3, 7])
 @pytest.mark.parametrize("kind", ["mean", "smallest"])
 def test_only_as_many_groups_as_needed_stay_in_full_precision(
-    trained, texts, model, budget, sensitive, similar, wanted, kind
+    oracle, texts, model, budget, sensitive, similar, wanted, kind
 ):
     measured = similar.mean(axis=1) if kind == "mean" else similar.min(axis=1)
     enough = measured[wanted] - 1e-7
     budget(*((enough, -1) if kind == "mean" else (-1, enough)))
     count = int(np.argmax(measured >= enough))
-    found = within_budget(model, trained.oracle, texts)
+    found = within_budget(model, oracle, texts)
     assert set(found.groups) == set(ALL) - set(sensitive[:count])
     assert 0 < count <= wanted
 
 
-def test_the_group_that_costs_most_is_the_most_sensitive(trained, texts, model):
+def test_the_group_that_costs_most_is_the_most_sensitive(oracle, texts, model):
     spoilt = FFN[1].format(1)
     coarse = replace(model.groups[spoilt], scale=model.groups[spoilt].scale * 40)
-    found = by_sensitivity(replace(model, groups={**model.groups, spoilt: coarse}), trained.oracle, texts)
+    found = by_sensitivity(replace(model, groups={**model.groups, spoilt: coarse}), oracle, texts)
     assert found[0] == spoilt
     assert sorted(found) == sorted(ALL)
 
 
-def test_fitting_judges_by_other_texts_than_it_saw(trained, encoder_checkpoint, monkeypatch):
+def test_fitting_judges_by_other_texts_than_it_saw(source, encoder_checkpoint, monkeypatch):
     tokenizer = Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)
-    calibration = Calibration.tokenize(trained, tokenizer, sample_texts())
+    calibration = Calibration.tokenize(source, tokenizer, sample_texts())
     asked = {}
-    monkeypatch.setattr(eight_bit, "quantize_model", lambda _trained, texts, **_: asked.setdefault("seen", texts))
+    monkeypatch.setattr(int8_model, "quantize_model", lambda _source, texts, **_: asked.setdefault("seen", texts))
     monkeypatch.setattr(
-        eight_bit, "within_budget", lambda _model, _oracle, texts, **_: asked.setdefault("judged", texts)
+        int8_model, "within_budget", lambda _model, _oracle, texts, **_: asked.setdefault("judged", texts)
     )
-    fit_int8(trained, calibration, weight_bits=7)
+    fit_int8(source, calibration, weight_bits=7)
     assert asked == {"seen": calibration.seen, "judged": calibration.judged}
 
 
@@ -251,7 +256,7 @@ def test_eight_bit_weights_need_an_instruction_set(
     encoder_checkpoint, output, monkeypatch, caplog, weight_bits, instruction_set
 ):
     # By default as many bits as this processor multiplies exactly.
-    monkeypatch.setattr("encort.export.exporter.has_instruction_set", lambda _: weight_bits == 8)
+    monkeypatch.setattr("encort.export.options.has_instruction_set", lambda _: weight_bits == 8)
     monkeypatch.setattr("encort.export.exporter.fit_int8", noting_bits(bits := []))
     with caplog.at_level(logging.WARNING, "encort"):
         variants = export_bundle(encoder_checkpoint, output, variants=["int8"]).manifest.variants
@@ -262,12 +267,12 @@ def test_eight_bit_weights_need_an_instruction_set(
 
 
 def noting_bits(bits):
-    def fit(trained, calibration, *, weight_bits, **_):
+    def fit(source, calibration, *, weight_bits, **_):
         bits.append(weight_bits)
-        return quantize_model(trained, calibration.judged, weight_bits=7, strengths=(0.5,))
+        return quantize_model(source, calibration.judged, weight_bits=7, strengths=(0.5,))
 
     return fit
 
 
-def test_groups_of_the_model_are_those_of_its_encoders(trained, model):
-    assert list(model.groups) == list(groups(trained.description.encoders))
+def test_groups_of_the_model_are_those_of_its_encoders(source, model):
+    assert list(model.groups) == list(groups(source.description.encoders))

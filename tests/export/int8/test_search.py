@@ -99,7 +99,7 @@ def test_what_was_tried_is_kept_as_json_table_and_picture(searched):
     assert [candidate["chosen"] for candidate in kept["candidates"]].count(True) == 1
     lines = searched.path("search.md").read_text().splitlines()
     assert len(lines) == 2 + len(kept["candidates"])
-    assert [line.endswith("| taken |") for line in lines[2:]] == [
+    assert [line.endswith("| chosen |") for line in lines[2:]] == [
         candidate["chosen"] for candidate in kept["candidates"]
     ]
     assert ET.fromstring(searched.path("search.svg").read_text()).tag.endswith("svg")

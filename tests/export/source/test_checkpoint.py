@@ -267,7 +267,7 @@ def test_labels_and_problem_type_make_the_task(settings, task, make_checkpoint):
 
 
 MISREAD = {
-    "two numbers": ({"labels": ["a", "b"], "problem_type": "regression"}, "gives 2 numbers a text"),
+    "two numbers": ({"labels": ["a", "b"], "problem_type": "regression"}, "gives 2 numbers per text"),
     "one class": (
         {"labels": ["only"], "problem_type": "single_label_classification"},
         r"1 label\(s\) for text-classification, which needs at least 2",

@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from encort.export.commands import verify
-from encort.export.exporter import export_bundle, verify_against_checkpoint
+from encort.export.exporter import export_bundle
 from encort.export.graph.float16 import to_float16
 from encort.export.source.export_source import ExportSource
+from encort.export.verification.against_checkpoint import verify_against_checkpoint
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Device, Layout, Precision

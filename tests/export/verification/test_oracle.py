@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from encort.export.source.export_source import ExportSource
-from encort.export.verification.oracle import Case
+from encort.export.verification.oracle import Case, Oracle
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING, Embedding, Pooling
 
 ENCODER_OUTPUTS = {LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING}
@@ -26,7 +26,7 @@ def classifier(make_checkpoint):
 
 
 def test_outputs_are_eager_float32(classifier, case, eager):
-    found = classifier.oracle(case)
+    found = Oracle.of(classifier)(case)
     expected = eager(classifier.checkpoints[0].folder, case.inputs)
     assert set(found) == {*ENCODER_OUTPUTS, "logits"}
     assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
@@ -37,7 +37,7 @@ def test_outputs_are_eager_float32(classifier, case, eager):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", Pooling)
 def test_sentence_embeddings_count_unmasked_tokens_alone(pooling, normalize, classifier, case):
-    outputs = replace(classifier.oracle, embedding=Embedding(pooling=pooling, normalize=normalize))(case)
+    outputs = replace(Oracle.of(classifier), embedding=Embedding(pooling=pooling, normalize=normalize))(case)
     hidden = outputs[LAST_HIDDEN_STATE]
     expected = {
         Pooling.MEAN: np.stack([hidden[0].mean(0), hidden[1, [0, 2]].mean(0), hidden[2, 0]]),
@@ -50,7 +50,7 @@ def test_sentence_embeddings_count_unmasked_tokens_alone(pooling, normalize, cla
 
 
 def test_an_encoder_has_no_logits(encoder_checkpoint, case):
-    assert set(ExportSource.open([str(encoder_checkpoint)]).oracle(case)) == ENCODER_OUTPUTS
+    assert set(Oracle.of(ExportSource.open([str(encoder_checkpoint)]))(case)) == ENCODER_OUTPUTS
 
 
 def test_a_case_is_masked_when_a_token_does_not_count(case):

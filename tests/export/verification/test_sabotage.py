@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from encort.export import exporter, variants
-from encort.export.int8 import model as eight_bit
-from encort.export.source import export_source as trained
+from encort.export.int8 import model as int8_model
+from encort.export.source import export_source
 from encort.runtime.bundle.manifest import Layout, Pooling
 from encort.runtime.common.errors import FidelityError
 
@@ -206,8 +206,8 @@ def wrong(monkeypatch):
                 graph(model.graph)
             return model
 
-        monkeypatch.setattr(trained, "describe_encoder", wrongly(trained.describe_encoder))
-        monkeypatch.setattr(trained, "describe_head", wrongly(trained.describe_head))
+        monkeypatch.setattr(export_source, "describe_encoder", wrongly(export_source.describe_encoder))
+        monkeypatch.setattr(export_source, "describe_head", wrongly(export_source.describe_head))
         monkeypatch.setattr(variants, "author", author)
 
     right_author = variants.author
@@ -284,12 +284,12 @@ def test_an_earlier_bundle_survives_a_failed_export(classifier_checkpoint, encod
 
 @pytest.mark.parametrize("part", ["weight", "scales", "bias"])
 def test_an_eight_bit_graph_that_is_not_the_simulated_one_is_refused(encoder_checkpoint, output, monkeypatch, part):
-    author = eight_bit._product
+    author = int8_model._emit_product
 
     def wrong(graph, layer, *values):
         return author(graph, replace(layer, **{part: -getattr(layer, part)}), *values)
 
-    monkeypatch.setattr(eight_bit, "_product", wrong)
+    monkeypatch.setattr(int8_model, "_emit_product", wrong)
     with pytest.raises(FidelityError, match="cpu-int8: the cosines"):
         exporter.export_bundle(encoder_checkpoint, output, variants=["int8"])
     assert list(output.parent.iterdir()) == []

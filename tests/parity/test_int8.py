@@ -15,6 +15,7 @@ from encort.export.graph.builder import save_sharing_weights
 from encort.export.int8.calibration import Calibration, cases, simulated
 from encort.export.int8.model import by_sensitivity, quantize_model, within_budget
 from encort.export.source.export_source import ExportSource
+from encort.export.verification.oracle import Oracle
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines
@@ -54,19 +55,24 @@ def folder(request, checkpoint):
 
 
 @pytest.fixture(scope="module")
-def trained(folder):
+def source(folder):
     return ExportSource.open([str(folder)])
 
 
 @pytest.fixture(scope="module")
-def calibration(trained, folder):
-    tokenizer = Tokenizer(folder / "tokenizer.json", max_length=trained.max_length)
-    return Calibration.tokenize(trained, tokenizer, None)
+def oracle(source):
+    return Oracle.of(source)
 
 
 @pytest.fixture(scope="module")
-def model(trained, calibration):
-    return quantize_model(trained, calibration.seen, weight_bits=7, strengths=(0.7,))
+def calibration(source, folder):
+    tokenizer = Tokenizer(folder / "tokenizer.json", max_length=source.max_length)
+    return Calibration.tokenize(source, tokenizer, None)
+
+
+@pytest.fixture(scope="module")
+def model(source, calibration):
+    return quantize_model(source, calibration.seen, weight_bits=7, strengths=(0.7,))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +84,8 @@ def model(trained, calibration):
         ("attention outputs", Layout.EQUAL_LENGTH),
     ],
 )
-def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_out, layout, tmp_path):
-    encoders = trained.description.encoders
+def test_the_graph_gives_what_was_simulated(source, oracle, calibration, model, left_out, layout, tmp_path):
+    encoders = source.description.encoders
     excluded = {
         "nothing": [],
         "values": [layer.query.name for encoder in encoders for layer in encoder.layers],
@@ -87,15 +93,15 @@ def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_ou
     }[left_out]
     candidate = model.without(excluded)
     assert len(candidate.groups) == len(model.groups) - len(excluded)
-    graph = candidate.author(layout, embedding=trained.embedding)
+    graph = candidate.author(layout, embedding=source.embedding)
     save_sharing_weights({"model.onnx": graph}, tmp_path, "model.weights")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [node.name for node in session.get_outputs()]
     errors, effects = [], []
     for case in [*cases(calibration.judged), *cases(calibration.seen)]:
-        plain = trained.oracle(case)
-        with simulated(trained.oracle, candidate.groups):
-            expected = trained.oracle(case)
+        plain = oracle(case)
+        with simulated(oracle, candidate.groups):
+            expected = oracle(case)
         found = session.run(names, {node.name: case.inputs[node.name] for node in session.get_inputs()})
         for name, array in zip(names, found, strict=True):
             size = np.linalg.norm(expected[name])
@@ -106,10 +112,10 @@ def test_the_graph_gives_what_was_simulated(trained, calibration, model, left_ou
     assert np.max(errors) < 0.1
 
 
-def test_every_head_has_vectors_to_judge_by(trained, calibration, model):
-    found = by_sensitivity(model, trained.oracle, calibration.judged)
+def test_every_head_has_vectors_to_judge_by(oracle, calibration, model):
+    found = by_sensitivity(model, oracle, calibration.judged)
     assert sorted(found) == sorted(model.groups)
-    assert within_budget(model, trained.oracle, calibration.judged).groups.keys() <= model.groups.keys()
+    assert within_budget(model, oracle, calibration.judged).groups.keys() <= model.groups.keys()
 
 
 def test_a_bundle_of_two_encoders_classifies_in_eight_bits(two_encoders, tmp_path):

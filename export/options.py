@@ -1,0 +1,97 @@
+"""Options of an export, checked.
+
+This module loads neither torch nor numpy, so that `encort export --help` can list the choices at once.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
+from encort.runtime.bundle.manifest import Pooling, Precision
+from encort.runtime.common.checks import choice
+from encort.runtime.common.errors import InputError
+
+if TYPE_CHECKING:
+    from encort.runtime.text.token_batch import Text
+
+PoolingName = Literal["mean", "cls", "pooler"]
+"""Poolings of token vectors to one sentence embedding."""
+
+VariantName = Literal["fp32", "int8", "portable", "cuda-fp16", "cuda-fp32"]
+"""Variants that an export can make."""
+
+WeightBits = Literal[7, 8]
+"""Bits of int8 weights: 8 for processors with VNNI, 7 for those without."""
+
+
+class VariantKind(StrEnum):
+    """Variants that an export can make: fast graphs by precision, the portable graph, and graphs for GPUs."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+    PORTABLE = "portable"
+    CUDA_FP16 = "cuda-fp16"
+    CUDA_FP32 = "cuda-fp32"
+
+
+DEFAULT_KINDS = (VariantKind.FP32, VariantKind.INT8, VariantKind.PORTABLE)
+"""Kinds that are made by default. Graphs for GPUs double the size of a bundle and are useless without a GPU."""
+CUDA_PRECISIONS = {VariantKind.CUDA_FP16: Precision.FP16, VariantKind.CUDA_FP32: Precision.FP32}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExportOptions:
+    """Options of `export_bundle`; see there."""
+
+    pooling: PoolingName | None = None
+    normalize: bool | None = None
+    max_length: int | None = None
+    variants: Collection[VariantName] | None = None
+    calibration: "Sequence[Text] | None" = None
+    evaluation: str | Path | None = None
+    evaluation_columns: Mapping[str, str] | None = None
+    evaluation_header: Sequence[str] | None = None
+    max_drop: float = 0.5
+    weight_bits: WeightBits | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pooling is not None:
+            choice(Pooling, "pooling", self.pooling)
+        if self.variants is not None and not (self.variants and set(self.variants) <= set(VariantKind)):
+            names = ", ".join(self.variants) or "none"
+            raise InputError(f"variants must be some of {', '.join(VariantKind)}; got {names}")
+        if self.weight_bits not in (None, 7, 8):
+            raise InputError(f"weight_bits must be 7 or 8, got {self.weight_bits}")
+        if self.weight_bits == 8 and not has_instruction_set(VNNI):
+            raise InputError(
+                f"8-bit weights need {VNNI} to be verified, and {cpu_name()} lacks it; use --weight-bits 7"
+            )
+        if not 0 <= self.max_drop <= 100:
+            raise InputError(f"max_drop must be between 0 and 100 points, got {self.max_drop}")
+        if self.evaluation is None and (self.evaluation_columns or self.evaluation_header):
+            raise InputError(
+                "--evaluation-column and --evaluation-header are for labelled data; give it with --evaluation"
+            )
+
+    @property
+    def chosen_pooling(self) -> Pooling | None:
+        """Pooling that was asked for; None for the checkpoint's own."""
+        return None if self.pooling is None else Pooling(self.pooling)
+
+    @property
+    def bits(self) -> int:
+        """Bits of int8 weights: those that were asked for, else the best for this processor."""
+        return self.weight_bits or (8 if has_instruction_set(VNNI) else 7)
+
+    @property
+    def concerns_int8(self) -> bool:
+        """Whether an option was given that only int8 graphs have."""
+        return bool(self.evaluation or self.calibration or self.weight_bits)
+
+    def is_wanted(self, kind: VariantKind) -> bool:
+        """Return whether the variant was asked for, or is made by default."""
+        return kind in (DEFAULT_KINDS if self.variants is None else self.variants)
