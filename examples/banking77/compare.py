@@ -42,11 +42,11 @@ def main(checkpoint: str, bundle: str) -> None:
         }
         timed = list(systems.values())
         run_in_turn(timed, [texts[:BATCH], texts[:1], texts[1:2]], "first calls, which are slower")
-        seconds, _ = run_in_turn(timed, [[text] for text in texts[:SINGLE_CALLS]], "one message at a time")
-        one = [statistics.median(measured) for measured in seconds]
+        durations, _ = run_in_turn(timed, [[text] for text in texts[:SINGLE_CALLS]], "one message at a time")
+        one = [statistics.median(measured) for measured in durations]
         calls = [texts[start : start + CALL] for start in range(0, len(texts), CALL)]
-        seconds, probabilities = run_in_turn(timed, calls, "many messages at a time")
-        many = [sum(measured) for measured in seconds]
+        durations, probabilities = run_in_turn(timed, calls, "many messages at a time")
+        many = [sum(measured) for measured in durations]
         labels = fp32.head().labels
     print_table(
         ["", *systems],
@@ -56,9 +56,8 @@ def main(checkpoint: str, bundle: str) -> None:
         ["probabilities", *(f"within {np.abs(array - probabilities[0]).max():.0e}" for array in probabilities)],
     )
     print(f"\nsystems in turn, {threads} threads each, tokenization included")
-    print(
-        f"one message: medians of {SINGLE_CALLS} calls; {len(texts)} messages: calls of {CALL}, eager in batches of {BATCH}"
-    )
+    print(f"one message: medians of {SINGLE_CALLS} calls")
+    print(f"{len(texts)} messages: in calls of {CALL}; eager PyTorch in batches of {BATCH}")
     print(f"bundle: {bundle}")
 
 
@@ -97,14 +96,14 @@ def run_in_turn(
     Returns:
         For each system, the seconds of each call, and the probabilities of all texts, `(texts, labels)`.
     """
-    seconds: list[list[float]] = [[] for _ in systems]
+    durations: list[list[float]] = [[] for _ in systems]
     probabilities: list[list[np.ndarray]] = [[] for _ in systems]
     for texts in tqdm(calls, desc=title, disable=None):
-        for system, measured, results in zip(systems, seconds, probabilities, strict=True):
+        for system, measured, results in zip(systems, durations, probabilities, strict=True):
             start = time.perf_counter()
             results.append(system(texts))
             measured.append(time.perf_counter() - start)
-    return seconds, [np.concatenate(results) for results in probabilities]
+    return durations, [np.concatenate(results) for results in probabilities]
 
 
 def accuracy(probabilities: np.ndarray, labels: list[str], expected: list[str]) -> str:
