@@ -5,7 +5,7 @@ import json
 import pytest
 
 import encort
-from encort.export.exporter import verify_against_checkpoint
+from encort.export.verification.against_checkpoint import verify_against_checkpoint
 from encort.runtime.bundle import cpu
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
