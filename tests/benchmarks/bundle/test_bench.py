@@ -186,7 +186,7 @@ def test_a_cold_start_has_the_time_of_each_part_and_the_memory(classifier_bundle
 
 
 def test_a_process_that_fails_says_why(classifier_bundle: Path) -> None:
-    with pytest.raises(EncortError, match=r"loads encort int8: .*no variant for device cpu, precision int8"):
+    with pytest.raises(EncortError, match=r"loads encort int8 failed: .*no variant for device cpu, precision int8"):
         measure_cold_start(classifier_bundle, "cpu", "int8", 1, ["hello"])
 
 
