@@ -22,7 +22,20 @@ RUNTIME_ORDER = (
     {"model"},
     {"integrations", "server", "cli"},
 )
-"""Folders of `runtime`, and the two files beside them: each imports from itself and from those before it."""
+"""Folders of `runtime`, and the files beside them: each imports from itself and from those before it."""
+EXPORT_ORDER = (
+    {"graph"},
+    {"source"},
+    {"verification"},
+    {"int8"},
+    {"portable", "variants", "metrics", "options"},
+    {"evaluation"},
+    {"plan"},
+    {"exporter"},
+    {"commands"},
+)
+"""Folders of `export`, and the files beside them: each imports from itself and from those before it."""
+ORDERS = {"runtime": RUNTIME_ORDER, "export": EXPORT_ORDER}
 MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
@@ -62,23 +75,24 @@ def test_a_room_imports_only_what_its_arrows_allow(room):
             assert prefixes & allowed, f"{file.relative_to(ROOT)} imports {name}"
 
 
-def rank(name: str) -> int | None:
-    """Where a folder or file of `runtime` stands in the order; None for a module outside of it."""
+def rank(room: str, name: str) -> int | None:
+    """Return the position of a module's folder in the order of the room; None for a module outside of the room."""
     parts = name.split(".")
-    if parts[:2] != ["encort", "runtime"] or len(parts) < 3:
+    if parts[:2] != ["encort", room] or len(parts) < 3:
         return None
-    return next(number for number, group in enumerate(RUNTIME_ORDER) if parts[2] in group)
+    return next(number for number, group in enumerate(ORDERS[room]) if parts[2] in group)
 
 
-def test_folders_of_the_runtime_import_only_from_those_before_them():
-    for file in (ROOT / "runtime").rglob("*.py"):
+@pytest.mark.parametrize("room", ORDERS)
+def test_a_folder_imports_only_from_those_before_it(room: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
         module = ".".join(["encort", *file.relative_to(ROOT).with_suffix("").parts])
         own = module.split(".")[2]
         if own == "__init__":
             continue
         for name in imports(file):
-            found = rank(name)
-            is_before = found is None or found < rank(module) or name.split(".")[2] == own
+            imported = rank(room, name)
+            is_before = imported is None or imported < rank(room, module) or name.split(".")[2] == own
             assert is_before, f"{module} imports {name}, which stands beside or after it"
 
 

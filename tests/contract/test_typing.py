@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from encort.runtime.bundle.manifest import Device, Precision
+from encort.export.options import PoolingName, VariantKind, VariantName
+from encort.runtime.bundle.manifest import Device, Pooling, Precision
 from encort.runtime.options import DeviceName, PrecisionName
 
 GOOD = """
@@ -73,8 +74,8 @@ def test_every_wrong_value_and_name_is_a_type_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("literal", "enumeration"),
-    [(PrecisionName, Precision), (DeviceName, Device)],
+    [(PrecisionName, Precision), (DeviceName, Device), (PoolingName, Pooling), (VariantName, VariantKind)],
 )
-def test_the_values_of_an_option_are_those_of_the_manifest(literal: object, enumeration: type[StrEnum]) -> None:
+def test_the_values_of_an_option_are_those_of_the_enumeration(literal: object, enumeration: type[StrEnum]) -> None:
     values = {value for value in typing.get_args(literal) if value != "auto" and ":" not in value}
     assert values == {member.value for member in enumeration}
