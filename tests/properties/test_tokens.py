@@ -1,4 +1,6 @@
-"""Flat arrays and the texts that they hold are the same thing."""
+"""A ragged batch holds the tokens of its texts, whatever the texts are."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.planner import ExecutionSlots, plan
-from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 
 LIMIT = 12
@@ -16,12 +18,12 @@ any_texts = st.lists(st.text(max_size=40) | st.tuples(st.text(max_size=20), st.t
 
 
 @pytest.fixture(scope="module")
-def tokenize(classifier_bundle):
+def tokenize(classifier_bundle: Path) -> Tokenizer:
     return Tokenizer(classifier_bundle / "tokenizer.json", max_length=LIMIT)
 
 
-def flat(rows):
-    """A batch of these rows; type ids are the ids negated, so that a mix-up shows."""
+def batch_of(rows: list[list[int]]) -> TokenBatch:
+    """Return a batch of these rows. Type ids are the negated ids, so that a mix-up shows."""
     ids = np.array([token for row in rows for token in row], np.int64)
     lengths = [len(row) for row in rows]
     return TokenBatch(
@@ -30,25 +32,25 @@ def flat(rows):
 
 
 @given(ragged_ids)
-def test_lengths_are_those_of_the_rows(rows):
-    assert flat(rows).lengths.tolist() == [len(row) for row in rows]
-    assert len(flat(rows)) == len(rows)
+def test_lengths_are_the_lengths_of_the_rows(rows: list[list[int]]) -> None:
+    assert batch_of(rows).lengths.tolist() == [len(row) for row in rows]
+    assert len(batch_of(rows)) == len(rows)
 
 
 @given(ragged_ids, st.integers(1, 8), st.booleans())
-def test_a_plan_reads_every_row_as_it_was(rows, workers, mixed):
-    batch, found = flat(rows), {}
+def test_micro_batches_hold_every_row_unchanged(rows: list[list[int]], workers: int, mixed: bool) -> None:
+    batch, planned = batch_of(rows), {}
     for indices in plan(batch.lengths, ExecutionSlots.of_cores(workers), costs=Costs(), mixed=mixed):
         inputs = batch.rows(indices)
         np.testing.assert_array_equal(inputs["token_type_ids"], -inputs["input_ids"])
         for index, ids, mask in zip(indices, inputs["input_ids"], inputs["attention_mask"], strict=True):
-            found[int(index)] = ids[mask == 1].tolist()
-            assert (np.diff(mask) <= 0).all(), "the end of a row is padded, nothing else"
-    assert [found[index] for index in range(len(rows))] == rows
+            planned[int(index)] = ids[mask == 1].tolist()
+            assert (np.diff(mask) <= 0).all(), "padding is only at the end of a row"
+    assert [planned[index] for index in range(len(rows))] == rows
 
 
 @given(any_texts)
-def test_a_text_alone_has_the_tokens_that_it_has_among_others(tokenize, texts):
+def test_a_text_has_the_same_tokens_alone_and_among_others(tokenize: Tokenizer, texts: list[Text]) -> None:
     together, alone = tokenize(texts), [tokenize([text]) for text in texts]
     assert together.ids.tolist() == [token for batch in alone for token in batch.ids.tolist()]
     assert together.type_ids.tolist() == [token for batch in alone for token in batch.type_ids.tolist()]
@@ -56,7 +58,7 @@ def test_a_text_alone_has_the_tokens_that_it_has_among_others(tokenize, texts):
 
 
 @given(any_texts)
-def test_no_text_passes_the_limit(tokenize, texts):
+def test_no_text_is_longer_than_the_limit(tokenize: Tokenizer, texts: list[Text]) -> None:
     batch = tokenize(texts)
     assert all(2 <= length <= LIMIT for length in batch.lengths)
     assert batch.cu_seqlens[-1] == len(batch.ids) == len(batch.type_ids)
@@ -64,7 +66,9 @@ def test_no_text_passes_the_limit(tokenize, texts):
 
 
 @given(any_texts)
-def test_only_what_was_cut_differs_under_a_wider_limit(tokenize, classifier_bundle, texts):
+def test_exactly_the_truncated_texts_are_longer_under_a_wider_limit(
+    tokenize: Tokenizer, classifier_bundle: Path, texts: list[Text]
+) -> None:
     narrow = tokenize(texts)
     wide = Tokenizer(classifier_bundle / "tokenizer.json", max_length=500)(texts)
     np.testing.assert_array_equal(wide.lengths > LIMIT, narrow.truncated)
