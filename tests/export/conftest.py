@@ -1,10 +1,10 @@
-"""What the tests of this room share: eager PyTorch, authored graphs, exports that must be refused."""
+"""Fixtures for the tests of export: eager PyTorch, authored graphs, and exports that must be refused."""
 
 import functools
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Two libraries' thread pools on few cores wait for each other most of the time."""
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: its thread pool and ONNX Runtime's would wait for each other on few cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,7 +35,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def eager() -> Callable[..., Arrays]:
-    """`eager(checkpoint, inputs)`: what transformers gives, without anything of encort."""
+    """`eager(checkpoint, inputs)` returns the outputs of transformers, computed without encort."""
 
     @functools.lru_cache(maxsize=4)
     def load(folder: Path) -> Any:
@@ -58,7 +58,7 @@ def eager() -> Callable[..., Arrays]:
 
 @pytest.fixture(scope="session")
 def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxruntime.InferenceSession]:
-    """`authored(checkpoint, layout, pooling=, normalize=)`: the graph of a checkpoint, in ONNX Runtime."""
+    """`authored(checkpoint, layout, pooling=, normalize=)` opens a checkpoint's graph in ONNX Runtime."""
 
     def build(folder: Path, layout: str, *, pooling: Pooling = Pooling.MEAN, normalize: bool = True) -> Any:
         source = ExportSource.open([str(folder)], pooling=pooling, normalize=normalize)
@@ -72,7 +72,7 @@ def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxrunt
 
 @pytest.fixture(scope="session")
 def run_graph() -> Callable[..., Arrays]:
-    """`run_graph(session, inputs)`: every output by name; inputs go where the graph has them."""
+    """`run_graph(session, inputs)` returns every output by name; the graph reads the inputs that it has."""
 
     def run(session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
         feeds = {node.name: inputs[node.name] for node in session.get_inputs()}
@@ -84,7 +84,7 @@ def run_graph() -> Callable[..., Arrays]:
 
 @pytest.fixture(scope="session")
 def token_cases() -> Callable[..., Any]:
-    """`token_cases(limit, masked=)`: random inputs, batch 1 and 32, one token to the limit."""
+    """`token_cases(limit, masked=)` yields random inputs: batches of 1 and 32, from one token to the limit."""
 
     def cases(limit: int, *, masked: bool, vocabulary: int = 100, types: int = 2) -> Any:
         random = np.random.default_rng(limit)
@@ -102,7 +102,7 @@ def token_cases() -> Callable[..., Any]:
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """A bundle to be made, alone in its folder."""
+    """Path of a bundle that does not exist yet, alone in its folder."""
     folder = tmp_path / "bundles"
     folder.mkdir()
     return folder / "new.bundle"
@@ -110,13 +110,13 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkpoint_copy(tmp_path: Path) -> Callable[[Path], Path]:
-    """A checkpoint folder that may be changed."""
+    """`checkpoint_copy(folder)` returns a copy of a checkpoint, which a test may change."""
     return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
 @pytest.fixture
 def edit_json() -> Callable[..., None]:
-    """`edit_json(file, name=value)` changes entries of a JSON object."""
+    """`edit_json(file, name=value)` changes entries of a JSON file."""
 
     def edit(file: Path, **changes: Any) -> None:
         file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
@@ -126,7 +126,7 @@ def edit_json() -> Callable[..., None]:
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Callable[..., None]:
-    """`refused(checkpoint, message)`: the export says what is wrong and leaves nothing behind."""
+    """`refused(checkpoint, message)` checks that an export fails with that message and leaves nothing behind."""
 
     def check(checkpoint: Path | str, message: str, **options: Any) -> None:
         parent = tmp_path / "refused"
@@ -140,5 +140,5 @@ def refused(tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def files() -> Callable[[Path], Mapping[str, bytes]]:
-    """Every file of a folder with its content."""
+    """`files(folder)` returns the content of every file by its name."""
     return lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,7 @@
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +14,8 @@ from encort.runtime.common.errors import CheckpointError
 OTHER_ARCHITECTURES = ["GPT2", "T5", "Albert", "ModernBert"]
 
 
-def arrays(description):
-    """Every array below a description, in order."""
+def arrays(description: Any) -> list[np.ndarray]:
+    """Return every array in a description, in order."""
     if isinstance(description, np.ndarray):
         return [description]
     if isinstance(description, tuple):
@@ -23,21 +26,21 @@ def arrays(description):
 
 
 @pytest.fixture(scope="session")
-def encoder(encoder_checkpoint):
+def encoder(encoder_checkpoint: Path) -> ExportSource:
     return ExportSource.open([str(encoder_checkpoint)])
 
 
 @pytest.fixture(scope="session")
-def classifier(classifier_checkpoint):
+def classifier(classifier_checkpoint: Path) -> ExportSource:
     return ExportSource.open([str(classifier_checkpoint)])
 
 
 @pytest.mark.parametrize("name", ["encoder", "classifier"])
-def test_every_parameter_has_its_place_in_the_description(name, request):
+def test_every_parameter_is_in_the_description(name: str, request: pytest.FixtureRequest) -> None:
     source = request.getfixturevalue(name)
-    # BERT's classifier reads its pooler, which is described there and in the encoder.
-    places = (source.description.encoders, *(head.logits for head in source.description.heads))
-    described = arrays(places)
+    # BERT's classifier reads the pooler, which is described in the encoder and in the head. It counts once here.
+    parts = (source.description.encoders, *(head.logits for head in source.description.heads))
+    described = arrays(parts)
     parameters = [parameter.detach().numpy() for parameter in source.checkpoints[0].model.parameters()]
     assert sorted(array.size for array in described) == sorted(array.size for array in parameters)
     assert sum(float(array.sum()) for array in described) == pytest.approx(
@@ -45,13 +48,13 @@ def test_every_parameter_has_its_place_in_the_description(name, request):
     )
 
 
-def test_the_classifier_of_bert_reads_the_pooler(classifier):
+def test_the_classifier_of_bert_reads_the_pooler(classifier: ExportSource) -> None:
     (encoder,), (head,) = classifier.description.encoders, classifier.description.heads
     for one, other in zip(arrays(head.dense), arrays(encoder.pooler), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_linear_weights_are_in_by_out(encoder):
+def test_linear_weights_are_in_by_out(encoder: ExportSource) -> None:
     layer = encoder.description.encoders[0].layers[0]
     assert layer.intermediate.weight.shape == (40, 72)
     np.testing.assert_array_equal(
@@ -59,7 +62,7 @@ def test_linear_weights_are_in_by_out(encoder):
     )
 
 
-def test_a_head_changes_nothing_about_the_encoder_below_it(classifier):
+def test_a_head_changes_nothing_about_the_encoder_below_it(classifier: ExportSource) -> None:
     (checkpoint,) = classifier.checkpoints
     bare = {name.removeprefix("bert."): array for name, array in checkpoint.weights.items()}
     with_head = describe_encoder(checkpoint.model.config, checkpoint.weights)
@@ -68,12 +71,12 @@ def test_a_head_changes_nothing_about_the_encoder_below_it(classifier):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_classifier_has_a_head_and_an_encoder_has_none(classifier, encoder):
+def test_a_classifier_has_a_head_and_an_encoder_has_none(classifier: ExportSource, encoder: ExportSource) -> None:
     assert [head.outputs for head in classifier.description.heads] == [("logits",)]
     assert encoder.description.heads == ()
 
 
-def test_sizes_and_settings_are_the_configurations(make_checkpoint):
+def test_sizes_and_settings_come_from_the_configuration(make_checkpoint: Callable[..., Path]) -> None:
     folder = make_checkpoint(num_hidden_layers=2, num_attention_heads=4, hidden_act="relu", layer_norm_eps=1e-5)
     (encoder,) = ExportSource.open([str(folder)]).description.encoders
     assert (len(encoder.layers), encoder.attention_heads, encoder.activation) == (2, 4, "relu")
@@ -81,7 +84,7 @@ def test_sizes_and_settings_are_the_configurations(make_checkpoint):
 
 
 @pytest.mark.parametrize("name", OTHER_ARCHITECTURES)
-def test_an_unknown_architecture_is_refused_with_the_known_ones(name):
+def test_an_unknown_architecture_is_refused_with_the_known_ones(name: str) -> None:
     config = getattr(transformers, f"{name}Config")()
     with pytest.raises(CheckpointError, match=rf"'{config.model_type}'.*knows: {', '.join(ARCHITECTURES)}"):
         describe_encoder(config, {})
@@ -96,6 +99,6 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(name):
     ],
     ids=str,
 )
-def test_decoders_and_relative_positions_are_refused(setting):
+def test_decoders_and_relative_positions_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="only bert encoders with absolute positions"):
         describe_encoder(transformers.BertConfig(**setting), {})

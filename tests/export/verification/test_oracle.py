@@ -1,4 +1,7 @@
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ ENCODER_OUTPUTS = {LAST_HIDDEN_STATE, POOLER_OUTPUT, SENTENCE_EMBEDDING}
 
 
 @pytest.fixture(scope="session")
-def case():
+def case() -> Case:
     random = np.random.default_rng(0)
     mask = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [1, 0, 0, 0, 0]])
     ids, types = random.integers(0, 100, mask.shape), random.integers(0, 2, mask.shape)
@@ -19,24 +22,26 @@ def case():
 
 
 @pytest.fixture(scope="session")
-def classifier(make_checkpoint):
-    # Dropout so high that a model in train() could not go unnoticed.
+def classifier(make_checkpoint: Callable[..., Path]) -> ExportSource:
+    # With dropout this high, a model in train() would give clearly other outputs.
     folder = make_checkpoint(labels=["a", "b"], hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
     return ExportSource.open([str(folder)])
 
 
-def test_outputs_are_eager_float32(classifier, case, eager):
-    found = Oracle.of(classifier)(case)
+def test_outputs_are_eager_float32(classifier: ExportSource, case: Case, eager: Callable[..., Any]) -> None:
+    outputs = Oracle.of(classifier)(case)
     expected = eager(classifier.checkpoints[0].folder, case.inputs)
-    assert set(found) == {*ENCODER_OUTPUTS, "logits"}
-    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
+    assert set(outputs) == {*ENCODER_OUTPUTS, "logits"}
+    assert {array.dtype for array in outputs.values()} == {np.dtype(np.float32)}
     for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array)
+        np.testing.assert_array_equal(outputs[name], array)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", Pooling)
-def test_sentence_embeddings_count_unmasked_tokens_alone(pooling, normalize, classifier, case):
+def test_sentence_embeddings_count_only_unmasked_tokens(
+    pooling: Pooling, normalize: bool, classifier: ExportSource, case: Case
+) -> None:
     outputs = replace(Oracle.of(classifier), embedding=Embedding(pooling=pooling, normalize=normalize))(case)
     hidden = outputs[LAST_HIDDEN_STATE]
     expected = {
@@ -49,10 +54,10 @@ def test_sentence_embeddings_count_unmasked_tokens_alone(pooling, normalize, cla
     np.testing.assert_allclose(outputs[SENTENCE_EMBEDDING], expected, rtol=0, atol=1e-6)
 
 
-def test_an_encoder_has_no_logits(encoder_checkpoint, case):
+def test_an_encoder_has_no_logits(encoder_checkpoint: Path, case: Case) -> None:
     assert set(Oracle.of(ExportSource.open([str(encoder_checkpoint)]))(case)) == ENCODER_OUTPUTS
 
 
-def test_a_case_is_masked_when_a_token_does_not_count(case):
+def test_a_case_is_masked_when_a_token_does_not_count(case: Case) -> None:
     assert case.is_masked
     assert not Case("full", {**case.inputs, "attention_mask": np.ones_like(case.mask)}).is_masked
