@@ -1,5 +1,9 @@
 """The bundle: the folder that export writes and the runtime reads.
 
-In reading order: `manifest` is what `encort.json` says, `schema` reads it strictly, `bundle` opens the folder and
-checks its files, `cpu` tells which variants this processor can run.
+Reading order:
+
+1. `manifest`: the content of `encort.json`.
+2. `schema`: strict reading of JSON into dataclasses.
+3. `bundle`: opens a folder and checks its files.
+4. `cpu`: which variants this processor can run.
 """

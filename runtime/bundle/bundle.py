@@ -1,7 +1,7 @@
 """A bundle on disk: the folder that export writes and the runtime reads.
 
-Reading never runs code from the folder, never touches the network and never follows a path out of it. A
-file's hash is checked whenever the file is asked for, so that loading one variant does not read the others.
+Reading never runs code from the folder, never uses the network, and never follows a path out of the folder. The hash of
+a file is checked when the file is used, so that loading one variant does not read the others.
 """
 
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class Bundle:
     """An opened bundle.
 
     Attributes:
-        folder: Where it lies, absolute.
-        manifest: What it says of itself.
+        folder: Absolute path of its folder.
+        manifest: Content of its `encort.json`.
     """
 
     folder: Path
@@ -44,11 +44,14 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Bundle":
-        """Read and check the manifest; the other files are checked when they are used.
+        """Open a bundle and check its manifest. The other files are checked when they are used.
+
+        Args:
+            folder: Folder of the bundle.
 
         Raises:
-            BundleFileMissingError: There is no such folder, or no manifest in it.
-            BundleVersionError: The format is not the one this encort reads.
+            BundleFileMissingError: There is no such folder, or it has no manifest.
+            BundleVersionError: The bundle has a format version that this encort does not read.
             BundlePathError: The manifest names a file outside the folder.
             BundleError: The manifest is damaged.
         """
@@ -72,32 +75,35 @@ class Bundle:
         return cls(folder, manifest)
 
     def path(self, name: str) -> Path:
-        """The checked path of one file of the bundle.
+        """Return the path of one file of the bundle, after checking its hash.
+
+        Args:
+            name: Name of the file.
 
         Raises:
-            BundleFileMissingError: The file is not there.
-            BundleFileChangedError: Its SHA-256 is not the manifest's.
-            BundleError: The manifest does not name it, or it cannot be read.
+            BundleFileMissingError: The file does not exist.
+            BundleFileChangedError: The SHA-256 of the file differs from the manifest.
+            BundleError: The manifest does not name the file, or the file cannot be read.
         """
         if name not in self.manifest.files:
             raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
         path = self.folder / name
         try:
-            found = sha256(path)
+            digest = sha256(path)
         except FileNotFoundError:
             raise BundleFileMissingError(
                 f"{self.folder} lacks {name}; copy the whole folder, or export again"
             ) from None
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error}") from error
-        if found != self.manifest.files[name].sha256:
+        if digest != self.manifest.files[name].sha256:
             raise BundleFileChangedError(
                 f"{path} is not the file that was exported (SHA-256 differs); copy the bundle or export it again"
             )
         return path
 
     def graph(self, variant: Variant) -> Path:
-        """The checked path of a variant's graph; its weights, where they are a file of their own, are checked too.
+        """Return the path of a variant's graph, after checking its hash and the hash of its weights.
 
         Raises:
             BundleError: See `path`.
@@ -107,38 +113,40 @@ class Bundle:
         return self.path(variant.file)
 
     def variant(self, device: Device, precision: Precision | None) -> Variant:
-        """The variant to run: the manifest's first that fits, since the exporter lists its best choice first.
+        """Return the variant to run: the first of the manifest that fits, because the exporter lists its choice first.
 
         Args:
-            precision: None takes the first of the device that this machine can run.
+            device: Device to run on.
+            precision: Precision of the variant; None: any that this machine can run.
 
         Raises:
-            VariantNotFoundError: The bundle has none such; the message lists what it has.
-            DeviceError: It was made for an instruction set that this machine lacks.
+            VariantNotFoundError: The bundle has no such variant; the message lists its variants.
+            DeviceError: The variant needs an instruction set that this machine lacks.
         """
-        fit = [
+        fitting = [
             variant
             for variant in self.manifest.variants
             if variant.device is device and precision in (None, variant.precision)
         ]
-        if not fit:
+        if not fitting:
             have = ", ".join(variant.name for variant in self.manifest.variants)
             raise VariantNotFoundError(
                 f"{self.folder} has no variant for device {device}, precision {precision or 'auto'}; it has: {have}"
             )
-        usable = [variant for variant in fit if runs_here(variant)]
+        usable = [variant for variant in fitting if runs_here(variant)]
         if not usable:
+            first = fitting[0]
             raise DeviceError(
-                f"variant {fit[0].name} needs the instruction set {fit[0].instruction_set}, which this processor "
+                f"variant {first.name} needs the instruction set {first.instruction_set}, which this processor "
                 f"({cpu_name()}) lacks: its products would overflow; export it with --weight-bits 7, or load fp32"
             )
         return usable[0]
 
     def portable(self) -> Variant:
-        """The variant in standard operators, for other providers than the variants were made for.
+        """Return the variant in standard operators, for execution providers without a variant of their own.
 
         Raises:
-            VariantNotFoundError: The bundle has none.
+            VariantNotFoundError: The bundle has no portable variant.
         """
         for variant in self.manifest.variants:
             if variant.name == PORTABLE:
@@ -147,12 +155,12 @@ class Bundle:
 
 
 def runs_here(variant: Variant) -> bool:
-    """Whether this processor has the instruction set that the variant was made for."""
+    """Return whether this processor has the instruction set that the variant needs."""
     return variant.instruction_set is None or has_instruction_set(variant.instruction_set)
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
-    """What the manifest says of every file now in `folder`, by name."""
+    """Return the manifest's entry for every file of a folder, by name."""
     return {
         path.name: FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
         for path in sorted(folder.iterdir())
@@ -161,16 +169,17 @@ def file_entries(folder: Path) -> dict[str, FileEntry]:
 
 
 def _check_name(folder: Path, name: str) -> None:
-    """The name is a plain one, and no link leads out of the folder."""
+    """Refuse a name that is not a plain file name, and a link that leads out of the folder."""
     try:
         inside = Path(name).name == name and "\\" not in name and (folder / name).resolve().parent == folder.resolve()
-    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or characters that no name has
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or an invalid character
         inside = False
     if not inside:
         raise BundlePathError(f"the bundle names {name!r}, which is not a file of {folder}; do not trust it")
 
 
 def _check_used_files(manifest: Manifest) -> None:
+    """Refuse a manifest without the hash of a file that the runtime reads."""
     used = [TOKENIZER_FILE, CONFIG_FILE]
     for variant in manifest.variants:
         used += [variant.file, *([] if variant.weights_file is None else [variant.weights_file])]

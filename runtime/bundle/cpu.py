@@ -1,33 +1,33 @@
-"""What processor this is, and whether it multiplies bytes exactly."""
+"""The name of this processor, and whether it computes products of 8-bit integers exactly."""
 
 import platform
 from functools import cache
 from pathlib import Path
 
 VNNI = "vnni"
-"""Instruction set of 8-bit weights: dot products of bytes in 32 bits. Without it, x86 adds pairs in 16 bits, where
-8-bit weights overflow and 7-bit weights do not (ONNX Runtime's documentation calls it reduce_range)."""
+"""Instruction set for 8-bit weights: it sums products of bytes in 32 bits. Without it, x86 sums pairs in 16 bits: 8-bit
+weights overflow there, and 7-bit weights do not (`reduce_range` in the documentation of ONNX Runtime)."""
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 @cache
 def cpu_name() -> str:
-    """The processor's model name."""
+    """Return the model name of the processor."""
     return _field("model name") or platform.processor() or platform.machine()
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the processor says it can do, in Linux's names; nothing elsewhere."""
+    """Return the feature flags of the processor, with the names of Linux. They are empty on other systems."""
     return frozenset(_field("flags").split())
 
 
 def has_instruction_set(name: str) -> bool:
-    """Whether numbers chosen for that instruction set are safe on this machine."""
+    """Return whether a graph for an instruction set gives exact results on this machine."""
     if name != VNNI:
         return False
     if platform.machine().lower() in ("arm64", "aarch64"):
-        return True  # its products of bytes are widened before they are added
+        return True  # Arm widens products of bytes before it adds them
     return not {"avx512_vnni", "avx_vnni"}.isdisjoint(cpu_flags())
 
 

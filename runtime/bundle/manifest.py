@@ -1,9 +1,11 @@
-"""The manifest of a bundle: what `encort.json` says, as frozen dataclasses.
+"""The manifest of a bundle: the content of `encort.json` as frozen dataclasses.
 
-{"format_version": 3, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
- "embedding": {"pooling": "mean", "normalize": true}, "max_length": 256, "sources": [{...}], "tools": {...},
- "files": {"tokenizer.json": {"sha256": "...", "bytes": 466247}, ...},
- "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
+An example, shortened:
+
+    {"format_version": 3, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
+     "embedding": {"pooling": "mean", "normalize": true}, "max_length": 256, "sources": [{...}], "tools": {...},
+     "files": {"tokenizer.json": {"sha256": "...", "bytes": 466247}, ...},
+     "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
 """
 
 import json
@@ -21,24 +23,28 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
 
-_TOKENS = frozenset({"input_ids", "token_type_ids", "reversed_input_ids", "reversed_token_type_ids"})
-_PADDED = frozenset({"attention_mask"})
-_PACKED = frozenset({"position_ids", "token_offset", "cu_seqlens"})
-"""What a graph may read."""
+_TOKEN_INPUTS = frozenset({"input_ids", "token_type_ids", "reversed_input_ids", "reversed_token_type_ids"})
+"""Inputs that a graph of any layout may have."""
+_PADDED_INPUTS = frozenset({"attention_mask"})
+"""Inputs that a graph may have if rows are padded."""
+_PACKED_INPUTS = frozenset({"position_ids", "token_offset", "cu_seqlens"})
+"""Inputs that a graph may have if rows are packed."""
 
 PORTABLE = "portable"
-"""Name of the variant in standard operators, which may give fewer outputs than the others."""
+"""Name of the variant in standard operators. It may have fewer outputs than the other variants."""
 
 LAST_HIDDEN_STATE = "last_hidden_state"
-"""Output of the encoder, `(batch, sequence, hidden)` float32."""
+"""Name of the output of the encoder, `(batch, sequence, hidden)` float32."""
 POOLER_OUTPUT = "pooler_output"
-"""Output of the encoder's pooler, `(batch, hidden)` float32."""
+"""Name of the output of the encoder's pooler, `(batch, hidden)` float32."""
 SENTENCE_EMBEDDING = "sentence_embedding"
-"""Pooled, and normalized if the manifest says so, `(batch, hidden)` float32."""
+"""Name of the output with sentence embeddings, `(batch, hidden)` float32, normalized if the manifest says so."""
+
+_VECTORS = frozenset({POOLER_OUTPUT, SENTENCE_EMBEDDING})
 
 
 class Task(StrEnum):
-    """What a head is for; where Hugging Face has a name for it, it is that one."""
+    """Task of a head, with the name that Hugging Face uses if there is one."""
 
     FEATURE_EXTRACTION = "feature-extraction"
     TEXT_CLASSIFICATION = "text-classification"
@@ -50,17 +56,17 @@ class Task(StrEnum):
 
     @property
     def is_classification(self) -> bool:
-        """Whether it gives a text labels with probabilities."""
+        """Whether the task gives labels with probabilities per text."""
         return self in (Task.TEXT_CLASSIFICATION, Task.MULTI_LABEL_CLASSIFICATION, Task.NEXT_SENTENCE_PREDICTION)
 
     @property
     def is_tokenwise(self) -> bool:
-        """Whether its logits have a row a token and not a row a text."""
+        """Whether the logits have one row per token, and not one row per text."""
         return self in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
 
 
 class Pooling(StrEnum):
-    """How token embeddings become one sentence embedding."""
+    """Method that makes one sentence embedding of the hidden states of a text."""
 
     MEAN = "mean"
     CLS = "cls"
@@ -68,23 +74,27 @@ class Pooling(StrEnum):
 
 
 class Device(StrEnum):
+    """Kind of device that runs a graph."""
+
     CPU = "cpu"
     CUDA = "cuda"
 
 
 class Precision(StrEnum):
+    """Numeric precision of the linear layers of a graph."""
+
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
 
 
 class Layout(StrEnum):
-    """How the token ids of several texts share one graph run.
+    """Layout of the token ids of several texts in one run of a graph.
 
-    `equal_length`: `(batch, sequence)` without a mask, so every text has exactly `sequence` tokens.
-    `ragged`: `(batch, sequence)` with an `attention_mask` of 1 on the tokens that count, the first of each row among
-        them; inside, only attention sees the others.
-    `padded`: as `ragged`, but all of the graph computes the others too.
+    `equal_length`: `(batch, sequence)` without a mask. Every text has exactly `sequence` tokens.
+    `ragged`: `(batch, sequence)` with an `attention_mask`, which is 1 for tokens and 0 for padding. The first column is
+        always a token. Inside the graph, only attention computes padding.
+    `padded`: Like `ragged`, but the whole graph computes padding.
     `packed`: `(tokens,)`, one text after the other, with `position_ids`, `token_offset` and `cu_seqlens`.
     """
 
@@ -96,13 +106,26 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
+    """One file of the bundle.
+
+    Attributes:
+        sha256: SHA-256 of its content, in hexadecimal.
+        bytes: Size in bytes.
+    """
+
     sha256: str
     bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the weights came from."""
+    """Origin of the weights.
+
+    Attributes:
+        model: Folder or hub id of the checkpoint.
+        architecture: Architecture of the checkpoint.
+        revision: Commit of a hub checkpoint; None for a local folder.
+    """
 
     model: str
     architecture: str
@@ -111,7 +134,12 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """How sentence embeddings are made."""
+    """Sentence embeddings of the bundle.
+
+    Attributes:
+        pooling: Pooling of the hidden states.
+        normalize: Whether embeddings have length 1.
+    """
 
     pooling: Pooling
     normalize: bool
@@ -122,12 +150,13 @@ class HeadInfo:
     """One head on the encoder.
 
     Attributes:
-        name: By which it is asked for, where a bundle has several.
-        labels: Names of the logits' columns; empty for question answering.
-        outputs: Names of its outputs in every graph: its logits, `(batch, labels)` or `(batch, sequence, labels)`
-            float32; for question answering those of start and end, each `(batch, sequence)`.
-        tags_words: Of token classification: a word has the tag of its first token. Otherwise each token has its own,
-            as in languages that write more than one word without a space.
+        name: Name of the head, which callers use if a bundle has several.
+        task: Task of the head.
+        labels: Names of the columns of the logits; empty for question answering.
+        outputs: Names of its outputs in every graph: the logits, `(batch, labels)` or `(batch, sequence, labels)`
+            float32. For question answering: the logits of start and end, each `(batch, sequence)` float32.
+        tags_words: For token classification: whether a word has one tag, the tag of its first token. Otherwise each
+            token has its own tag, as for languages that write several words without spaces.
     """
 
     name: str
@@ -139,12 +168,12 @@ class HeadInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What labelled data says of a variant.
+    """Quality of a variant on labelled data.
 
     Attributes:
-        name: The metric, for example `accuracy`; more is better.
-        before: Of the model that was trained, in percent.
-        after: Of this variant, in percent.
+        name: Name of the metric, for example `accuracy`. Higher is better.
+        before: Value of the trained model, in percent.
+        after: Value of this variant, in percent.
         examples: Number of labelled examples.
     """
 
@@ -156,19 +185,19 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """A variant's certificate: how far it is from eager PyTorch, as measured at export.
+    """Certificate of a variant: its difference to eager PyTorch, as the export measured it.
 
     Attributes:
-        max_abs_error: Largest absolute difference of each output, over all cases.
-        mean_cosine: Mean cosine between sentence embeddings (without any: between logits), over the sample texts.
-        min_cosine: Smallest such cosine.
-        label_flips: Decisions that differ over the sample texts: the label of a text, each of several labels, the tag
-            of a token; over all heads. None without labels.
-        batch_difference: Largest difference between a text's vector alone and among others.
+        max_abs_error: Largest absolute difference of each output over all cases.
+        mean_cosine: Mean cosine between the vectors of `Variant.vector` over the sample texts.
+        min_cosine: Smallest of these cosines.
+        label_flips: Number of different decisions over the sample texts and all heads. A decision is the label of a
+            text, one of several labels, or the tag of a token. None: no head has labels.
+        batch_difference: Largest difference between the vector of a text alone and among other texts.
         texts: Number of sample texts.
-        cases: Number of batches compared, those of random ids and random masks included.
-        metric: What labelled data said, if any was given.
-        cpu: The processor that it was measured on.
+        cases: Number of compared batches, including batches of random ids and random masks.
+        metric: Quality on labelled data, if the export had any.
+        cpu: Name of the processor that measured it.
     """
 
     max_abs_error: Mapping[str, float]
@@ -187,11 +216,16 @@ class Variant:
     """One graph of the bundle, made for one device and precision.
 
     Attributes:
-        file: The ONNX graph.
-        weights_file: Its external data, which variants may share.
-        instruction_set: CPU instruction set that the numbers were chosen for, None if any will do.
+        name: Name of the variant, for example `cpu-fp32`.
+        file: File of the ONNX graph.
+        weights_file: File of its external data, which variants may share; None: the weights are in the graph.
+        device: Kind of device that it is made for.
+        precision: Precision of its linear layers.
+        layout: Layout of its inputs.
+        instruction_set: CPU instruction set that it needs; None: it needs none.
         inputs: Axes of each input by name, for example `{"input_ids": ["batch", "sequence"]}`.
-        outputs: Axes of each output by name; a fixed axis is its size in decimal.
+        outputs: Axes of each output by name. A fixed axis is its size in decimal.
+        fidelity: Certificate; None while the export has not measured it.
     """
 
     name: str
@@ -207,29 +241,32 @@ class Variant:
 
     @property
     def vector(self) -> str:
-        """The output whose cosines the certificate gives: the sentence embedding, without one the first logits."""
+        """Name of the output that certificates compare by cosine: the sentence embedding, or else the first output."""
         return SENTENCE_EMBEDDING if SENTENCE_EMBEDDING in self.outputs else next(iter(self.outputs), "")
 
     def is_tokenwise(self, output: str) -> bool:
-        """Whether that output has a row a token and not a row a text."""
+        """Return whether an output has one row per token, and not one row per text."""
         return not {"sequence", "tokens"}.isdisjoint(self.outputs[output])
 
     @property
     def reads_reversed(self) -> bool:
-        """Whether it takes every pair twice, the second time with its texts exchanged."""
+        """Whether the graph also reads every pair with its texts swapped."""
         return "reversed_input_ids" in self.inputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything that `encort.json` says.
+    """Content of `encort.json`.
 
     Attributes:
-        heads: The heads, the first of them the one that `predict` means; empty for an encoder alone.
-        embedding: None where the model gives no sentence embeddings.
+        format_version: Version of the format.
+        heads: Heads of the bundle; `predict` uses the first one. Empty for an encoder without heads.
+        embedding: Sentence embeddings; None: the model gives none.
         max_length: Most tokens of one input, special tokens included.
-        tools: Versions of the packages that made the bundle.
-        files: Every file of the bundle but the manifest, by name.
+        sources: Origin of the weights, one per checkpoint.
+        tools: Versions of the packages that made the bundle, by name.
+        files: Files of the bundle by name, without the manifest.
+        variants: Graphs of the bundle, the best choice of the exporter first.
     """
 
     format_version: int
@@ -242,6 +279,7 @@ class Manifest:
     variants: list[Variant]
 
     def to_json(self) -> str:
+        """Return the text of `encort.json`."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -250,7 +288,7 @@ class Manifest:
 
         Raises:
             BundleVersionError: The format is newer or older than this encort reads.
-            BundleError: It is not JSON, or a field is missing, unknown or of another type.
+            BundleError: The text is not JSON, or a field is missing, unknown, or has the wrong type.
         """
         try:
             plain: Any = json.loads(text)
@@ -272,11 +310,11 @@ class Manifest:
 
     @property
     def task(self) -> Task:
-        """What `Model.predict` gives."""
+        """Task of `Model.predict`: the task of the first head, or feature extraction without heads."""
         return self.heads[0].task if self.heads else Task.FEATURE_EXTRACTION
 
     def _problems(self) -> Iterator[str]:
-        """What would surprise a reader of the manifest: names twice, outputs that are not what the heads need."""
+        """Yield what is wrong with the manifest: duplicate names, or outputs that do not fit the heads."""
         names = [head.name for head in self.heads]
         if len(set(names)) < len(names):
             yield "two heads have one name"
@@ -289,7 +327,7 @@ class Manifest:
             if not _fits(head):
                 yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
         for variant in self.variants:
-            known = _TOKENS | (_PACKED if variant.layout is Layout.PACKED else _PADDED)
+            known = _TOKEN_INPUTS | (_PACKED_INPUTS if variant.layout is Layout.PACKED else _PADDED_INPUTS)
             if unknown := variant.inputs.keys() - known:
                 yield f"{variant.name} reads {', '.join(sorted(unknown))}"
             for head in self.heads:
@@ -300,11 +338,8 @@ class Manifest:
                     yield f"{name} of {variant.name} has no size"
 
 
-_VECTORS = {POOLER_OUTPUT, SENTENCE_EMBEDDING}
-
-
 def _fits(head: HeadInfo) -> bool:
-    """Whether the head has as many labels and outputs as its task asks for."""
+    """Return whether the head has the number of labels and outputs that its task needs."""
     if head.task is Task.QUESTION_ANSWERING:
         return not head.labels and len(head.outputs) == 2
     if head.task is Task.TEXT_REGRESSION:
@@ -313,6 +348,7 @@ def _fits(head: HeadInfo) -> bool:
 
 
 def _logits_axes(head: HeadInfo, layout: Layout) -> list[str]:
+    """Return the axes that the outputs of a head must have in a graph of a layout."""
     tokens = ["tokens"] if layout is Layout.PACKED else ["batch", "sequence"]
     rows = tokens if head.task.is_tokenwise else ["batch"]
     return [*rows, str(len(head.labels))] if head.labels else rows

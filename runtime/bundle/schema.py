@@ -1,4 +1,7 @@
-"""Plain JSON values to frozen dataclasses, strictly: nothing missing but defaults, nothing unknown, no type guessed."""
+"""Build dataclasses from JSON values, strictly.
+
+A field without a default must be there, an unknown field is an error, and no value is converted to another type.
+"""
 
 import types
 import typing
@@ -11,13 +14,11 @@ T = TypeVar("T")
 
 
 class SchemaError(ValueError):
-    """A value that does not have the declared type; the message names its place."""
+    """A value does not have the declared type; the message has its path in the document."""
 
 
-def from_plain(kind: type[T], value: Any, place: str = "") -> T:
-    """Build `kind` from what `json.loads` gives.
-
-    `kind` is a dataclass, an enum, a scalar, `list[...]`, `Mapping[str, ...]` or `... | None`.
+def from_plain(kind: type[T], value: Any, path: str = "") -> T:
+    """Build an object of a type from a value of `json.loads`.
 
     >>> from_plain(list[int], [1, 2])
     [1, 2]
@@ -25,53 +26,58 @@ def from_plain(kind: type[T], value: Any, place: str = "") -> T:
     Traceback (most recent call last):
     encort.runtime.bundle.schema.SchemaError: [1]: expected int, got '2'
 
+    Args:
+        kind: A dataclass, an enum, a scalar, `list[...]`, `Mapping[str, ...]` or `... | None`.
+        value: The value.
+        path: Path of the value in the document, such as `heads[0].task`; empty for the document itself.
+
     Raises:
-        SchemaError: The value does not fit; the message says where, what was expected and what came.
+        SchemaError: The value does not fit; the message has its path, the expected type and the value.
     """
-    return typing.cast("T", _convert(kind, value, place))
+    return typing.cast("T", _convert(kind, value, path))
 
 
-def _convert(kind: Any, value: Any, place: str) -> Any:  # noqa: PLR0911 - one return a kind
+def _convert(kind: Any, value: Any, path: str) -> Any:  # noqa: PLR0911 - one return per kind of type
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return None if value is None else _convert(arguments[0], value, place)
+        return None if value is None else _convert(arguments[0], value, path)
     if is_dataclass(kind):
-        return _dataclass(kind, _expect(dict, value, place), place)
+        return _dataclass(kind, _expect(dict, value, path), path)
     if origin is list:
-        items = _expect(list, value, place)
-        return [_convert(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(items)]
+        items = _expect(list, value, path)
+        return [_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(items)]
     if origin is Mapping:
-        items = _expect(dict, value, place)
-        return {key: _convert(arguments[1], item, f"{place}.{key}") for key, item in items.items()}
+        items = _expect(dict, value, path)
+        return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in items.items()}
     if issubclass(kind, Enum):
-        return _enum(kind, value, place)
+        return _enum(kind, value, path)
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
-    return _expect(kind, value, place)
+    return _expect(kind, value, path)
 
 
-def _dataclass(kind: Any, plain: dict[str, Any], place: str) -> Any:
+def _dataclass(kind: Any, plain: dict[str, Any], path: str) -> Any:
     hints = typing.get_type_hints(kind)
     names = {field.name for field in fields(kind)}
     required = {field.name for field in fields(kind) if field.default is field.default_factory is MISSING}
     if missing := required - plain.keys():
-        raise SchemaError(f"{place or 'it'} lacks {', '.join(sorted(missing))}")
+        raise SchemaError(f"{path or 'it'} lacks {', '.join(sorted(missing))}")
     if unknown := plain.keys() - names:
-        raise SchemaError(f"{place or 'it'} has unknown {', '.join(sorted(unknown))}")
-    prefix = f"{place}." if place else ""
+        raise SchemaError(f"{path or 'it'} has unknown {', '.join(sorted(unknown))}")
+    prefix = f"{path}." if path else ""
     return kind(**{name: _convert(hints[name], plain[name], prefix + name) for name in plain})
 
 
-def _enum(kind: type[Enum], value: Any, place: str) -> Enum:
+def _enum(kind: type[Enum], value: Any, path: str) -> Enum:
     try:
         return kind(value)
     except ValueError:
         known = ", ".join(repr(member.value) for member in kind)
-        raise SchemaError(f"{place}: expected one of {known}, got {value!r}") from None
+        raise SchemaError(f"{path}: expected one of {known}, got {value!r}") from None
 
 
-def _expect(kind: type[Any], value: Any, place: str) -> Any:
-    # `type() is` and not isinstance: True is an int to isinstance.
+def _expect(kind: type[Any], value: Any, path: str) -> Any:
+    # `isinstance(True, int)` is true, so the types are compared.
     if type(value) is not kind:
-        raise SchemaError(f"{place or 'it'}: expected {kind.__name__}, got {value!r}")
+        raise SchemaError(f"{path or 'it'}: expected {kind.__name__}, got {value!r}")
     return value

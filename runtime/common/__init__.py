@@ -1,5 +1,10 @@
-"""What every room shares: errors, optional packages, folders that are complete or absent, and tables.
+"""Types and functions that all packages share.
 
-`errors` draws the tree of errors; `extras` asks for optional packages; `folders` writes a folder in one step;
-`tables` reads rows of any table, with `corpora` for CoNLL and SQuAD.
+Reading order:
+
+1. `errors`: the tree of all errors.
+2. `arrays`, `checks`, `extras`, `folders`: types of arrays, checks of options, optional packages, writing of folders.
+3. `tables`: rows of any table, of CoNLL files and of SQuAD files.
+4. `labelled_cells`, `labelled_rows`: labelled rows for training and evaluation.
+5. `answer_metrics`: scores of answers.
 """

@@ -1,4 +1,4 @@
-"""Array types that all rooms share."""
+"""Types of arrays."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Checks of options (closed sets and numbers), and of a vocabulary."""
+"""Checks of options and of a vocabulary."""
 
 import numbers
 import operator
@@ -12,14 +12,16 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def choice(kind: type[Choice], name: str, value: str, *, beside: str | None = None) -> Choice:
-    """The member of an enumeration with that value.
+    """Return the member of an enumeration with a value.
 
     Args:
-        name: Of the option, for the message.
-        beside: Another value that the option has.
+        kind: The enumeration.
+        name: Name of the option, for the message.
+        value: Value that was given.
+        beside: Value that the option has in addition to the enumeration, for the message.
 
     Raises:
-        InputError: There is none; the message lists them.
+        InputError: The enumeration has no such value; the message lists its values.
     """
     try:
         return kind(value)
@@ -44,14 +46,16 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
 
 
 def check_whole(name: str, value: object, *, least: int) -> None:
-    """Refuse what is no whole number; those of numpy are.
+    """Refuse a value that is not a whole number. Integers of numpy are whole numbers.
 
     Args:
-        name: Of the option, for the message.
+        name: Name of the option, for the message.
+        value: Value that was given.
+        least: Least value that is allowed.
 
     Raises:
-        InputTypeError: It is none.
-        InputError: It is below the least.
+        InputTypeError: The value is not a whole number.
+        InputError: The value is below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise InputTypeError(f"{name} must be a whole number, got {value!r}")
@@ -60,10 +64,14 @@ def check_whole(name: str, value: object, *, least: int) -> None:
 
 
 def check_number(name: str, value: object) -> None:
-    """Refuse what is no number.
+    """Refuse a value that is not a real number. Numbers of numpy are real numbers.
+
+    Args:
+        name: Name of the option, for the message.
+        value: Value that was given.
 
     Raises:
-        InputTypeError: It is none.
+        InputTypeError: The value is not a real number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputTypeError(f"{name} must be a number, got {value!r}")

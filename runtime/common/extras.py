@@ -1,4 +1,4 @@
-"""Optional dependencies, asked for before anything else is done, and versions of what is installed."""
+"""Checks for optional packages, and versions of installed packages."""
 
 import contextlib
 from collections.abc import Iterable
@@ -9,10 +9,15 @@ from encort.runtime.common.errors import MissingExtraError
 
 
 def require(what: str, extra: str, *modules: str) -> None:
-    """Make sure that the modules of an extra are installed.
+    """Check that the modules of an extra are installed, before any work is done.
+
+    Args:
+        what: Name of the feature that needs them, for the message.
+        extra: Name of the extra of encort.
+        modules: Modules that the extra installs.
 
     Raises:
-        MissingExtraError: One is not; the message gives the pip command.
+        MissingExtraError: A module is not installed; the message gives the pip command.
     """
     if not all(map(_is_installed, modules)):
         raise MissingExtraError(what, extra=extra)
@@ -21,14 +26,14 @@ def require(what: str, extra: str, *modules: str) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of those packages that are installed, by name."""
-    found = {}
+    """Return the versions of the packages by name, without packages that are not installed."""
+    versions = {}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions

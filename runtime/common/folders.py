@@ -1,4 +1,4 @@
-"""Write folders that are complete or absent, and hash files."""
+"""Write folders in one step, so that they are complete or absent, and hash files."""
 
 import contextlib
 import hashlib
@@ -17,19 +17,24 @@ def sha256(file: Path) -> str:
 
 
 def is_missing_folder(name: str) -> bool:
-    """Whether `name` is a path, not a hub id, and no folder is there."""
+    """Return whether a name is a path and not a hub id, and there is no such folder."""
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     return is_path and not Path(name).is_dir()
 
 
 def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
-    """Say early that `folder` cannot be written.
+    """Check early that a folder may be written.
 
-    Nothing and an empty folder can always be; with `overwrite` also a folder that holds the file `marker`,
-    so that a slip of the keyboard never deletes anything but an earlier output.
+    It may if it does not exist or is empty. With `overwrite` it may also be an earlier output, so that a typing mistake
+    never deletes other files.
+
+    Args:
+        folder: Folder to write.
+        marker: Name of a file that every earlier output has.
+        overwrite: Whether an earlier output may be replaced.
 
     Raises:
-        OutputExistsError: Something else is there.
+        OutputExistsError: The folder may not be written.
     """
     is_folder = folder.is_dir() and not folder.is_symlink()
     if not (folder.exists() or folder.is_symlink()) or (is_folder and not any(folder.iterdir())):
@@ -42,9 +47,14 @@ def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary sibling to write into; rename it to `folder` when the block ends well.
+    """Yield a temporary folder next to `folder`, and rename it to `folder` at the end of the block.
 
-    If the block raises, the temporary folder is removed and `folder` is what it was.
+    If the block raises, the temporary folder is removed and `folder` stays as it was.
+
+    Args:
+        folder: Folder to write.
+        marker: See `check_replaceable`.
+        overwrite: See `check_replaceable`.
 
     Raises:
         OutputExistsError: See `check_replaceable`.
@@ -66,7 +76,7 @@ def _rename(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
-    # A folder with files in it cannot be the target of a rename: move the old one aside first.
+    # A folder with files cannot be the target of a rename, so the old folder is moved away first.
     old = temporary.with_suffix(".old")
     folder.rename(old)
     try:

@@ -1,1 +1,4 @@
-"""A model's stats for monitoring systems, one file a system, each behind its extra."""
+"""Metrics of models for monitoring systems: one file per system, each behind its extra.
+
+`prometheus` and `opentelemetry` both read a `StatsSource`, such as a `Model`.
+"""

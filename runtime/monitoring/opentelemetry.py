@@ -1,7 +1,12 @@
-"""A model's stats as OpenTelemetry metrics; needs `pip install "encort[opentelemetry]"`.
+"""Stats of models as OpenTelemetry metrics.
 
-from encort.runtime.monitoring.opentelemetry import observe
-observe({"banking": model})
+Install it with `pip install "encort[opentelemetry]"`, then observe models by name:
+
+    import encort
+    from encort.runtime.monitoring.opentelemetry import observe
+
+    model = encort.load("banking.bundle")
+    observe({"banking": model})
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +19,13 @@ from encort.runtime.engine.stats import GAUGES, TIMES, Stats, StatsSource
 
 
 def observe(models: Mapping[str, StatsSource], *, meter: Meter | None = None) -> None:
-    """Let a meter read `Model.stats` whenever it is asked: `encort.texts`, `encort.run_seconds` and the others.
+    """Let a meter read the stats of models as metrics: `encort.texts`, `encort.run_seconds` and one for every field.
 
-    Of histograms it sees the sums, in seconds: what OpenTelemetry reads by callbacks has no buckets.
+    A histogram of `Stats` becomes its sum in seconds, because instruments with callbacks have no buckets.
 
     Args:
-        models: By the value of the attribute `model`.
-        meter: None takes the global provider's; one meter takes one call.
+        models: Models by name, which is the attribute `model` of the metrics.
+        meter: Meter that creates the instruments; None: a meter of the global provider. Call it once per meter.
     """
     meter = metrics.get_meter("encort") if meter is None else meter
     for field in (field.name for field in fields(Stats)):

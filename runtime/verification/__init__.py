@@ -1,1 +1,7 @@
-"""Does a variant still give what was exported? `golden` vectors tell, within a `tolerance`, without torch."""
+"""Checks that a variant still gives the results of the export, without torch.
+
+Reading order:
+
+1. `tolerance`: how far results may differ.
+2. `golden`: golden vectors, which the bundle keeps from the export.
+"""

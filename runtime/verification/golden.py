@@ -1,6 +1,6 @@
-"""Golden vectors: what eager PyTorch gave for the sample texts, kept in the bundle.
+"""Golden vectors: the outputs of eager PyTorch for the sample texts, which the bundle keeps.
 
-With them `encort verify` repeats the proof on any machine, without torch.
+With them, `encort verify` repeats the proof of the export on any machine, without torch.
 """
 
 import json
@@ -26,7 +26,7 @@ from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_l
 log = logging.getLogger("encort")
 
 FOREIGN_COSINE = 0.99
-"""Least cosine to golden vectors on another provider, which may use a lower precision; bfloat16 has .9999."""
+"""Least cosine to golden vectors on another execution provider. It may use bfloat16, which reaches 0.9999."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,8 +34,9 @@ class Golden:
     """Sample texts, their token ids, and the expected outputs.
 
     Attributes:
-        ids: `(tokens,)` int64, as the checkpoint's own tokenizer gives them.
-        outputs: By name, float32: one row a text, or one row a token.
+        texts: Sample texts.
+        ids: Token ids of all texts from the checkpoint's own tokenizer, `(tokens,)` int64.
+        outputs: Outputs by name, float32, with one row per text or one row per token.
     """
 
     texts: Sequence[Text]
@@ -43,6 +44,7 @@ class Golden:
     outputs: Mapping[str, FloatArray]
 
     def save(self, file: Path) -> None:
+        """Write golden vectors to an .npz file."""
         arrays = {f"output:{name}": array for name, array in self.outputs.items()}
         np.savez(file, texts=np.array(json.dumps(self.texts)), ids=self.ids, **arrays)  # type: ignore[arg-type] # numpy's stub
 
@@ -51,7 +53,7 @@ class Golden:
         """Read golden vectors.
 
         Raises:
-            BundleError: The file does not hold them.
+            BundleError: The file has no golden vectors.
         """
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -63,18 +65,20 @@ class Golden:
         if not texts or any(
             array.ndim == 0 or len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()
         ):
-            raise BundleError(f"{file} does not have one golden vector a text; export the bundle again")
+            raise BundleError(f"{file} does not have one golden vector per text; export the bundle again")
         return golden
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenCheck:
-    """How far one variant is from the golden vectors on this machine.
+    """Difference between one variant and the golden vectors on this machine.
 
     Attributes:
-        max_abs_error: Of each output.
-        mean_cosine: Of the vectors that the variant's certificate is about.
-        min_cosine: The smallest.
+        variant: Name of the variant.
+        texts: Number of sample texts.
+        max_abs_error: Largest absolute difference of each output.
+        mean_cosine: Mean cosine between the vectors of `Variant.vector`.
+        min_cosine: Smallest of these cosines.
     """
 
     variant: str
@@ -85,12 +89,15 @@ class GoldenCheck:
 
 
 def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
-    """Check every file's hash, the tokenizer and the results of every variant that this machine can run.
+    """Check the hash of every file, the tokenizer, and the results of every variant that this machine can run.
+
+    Returns:
+        One check per variant that was run.
 
     Raises:
-        BundleFileMissingError: A file is not there.
-        BundleFileChangedError: A file's hash differs, or the tokenizer gives other ids than at export.
-        FidelityError: A variant's results are past the tolerance of its precision.
+        BundleFileMissingError: A file is missing.
+        BundleFileChangedError: The hash of a file differs, or the tokenizer gives other ids than at export.
+        FidelityError: The results of a variant differ by more than the tolerance of its precision.
     """
     for name in bundle.manifest.files:
         bundle.path(name)
@@ -107,29 +114,36 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
     for variant in variants:
         try:
             checks.append(_check(bundle, variant, batch, golden))
-        except DeviceError as error:  # its library is here, but no device
+        except DeviceError as error:  # the library is installed, but there is no device
             log.warning("%s is not checked: %s", variant.name, error)
     return checks
 
 
 def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
-    """Compare a session with the golden vectors, for a provider that nobody verified at export: alone and together.
+    """Compare a session with the golden vectors, for an execution provider that the export did not run.
+
+    Texts are run one at a time and all together.
+
+    Args:
+        bundle: The bundle.
+        variant: Variant of the session.
+        session: The session to check.
 
     Raises:
-        FidelityError: Its vectors point elsewhere.
+        FidelityError: A cosine to a golden vector is below `FOREIGN_COSINE`.
     """
     golden = Golden.load(bundle.path(GOLDEN_FILE))
     tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(golden.texts, reverse=variant.reads_reversed)
-    expected = list(_texts(golden.outputs[variant.vector], batch))
+    expected = list(_split_by_text(golden.outputs[variant.vector], batch))
     alone = [session.run([variant.vector], batch.rows(np.array([index])))[0][0] for index in range(len(batch))]
     (rows,) = session.run([variant.vector], batch.rows(np.arange(len(batch))))
     is_tokenwise = variant.is_tokenwise(variant.vector)
     together = [row[:length] if is_tokenwise else row for row, length in zip(rows, batch.lengths, strict=True)]
-    similar = np.concatenate([cosines(found, expected) for found in (alone, together)])
-    if not similar.min() >= FOREIGN_COSINE:
+    similarities = np.concatenate([cosines(results, expected) for results in (alone, together)])
+    if not similarities.min() >= FOREIGN_COSINE:
         raise FidelityError(
-            f"on this provider {variant.name} has a cosine of {similar.min():.4f} to a golden vector; below "
+            f"on this provider {variant.name} has a cosine of {similarities.min():.4f} to a golden vector; below "
             f"{FOREIGN_COSINE} it is not the model that was exported: change the provider's options, or leave it out"
         )
 
@@ -138,16 +152,16 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
     names = [name for name in golden.outputs if name in variant.outputs]
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
-    with _opened(bundle, variant) as session:
+    with _open_session(bundle, variant) as session:
         runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
-    found = {
-        # Without the axis of texts, tokens of all texts can follow each other.
+    outputs = {
+        # Without the batch axis, the tokens of all texts can be concatenated.
         name: np.concatenate([array[0] if variant.is_tokenwise(name) else array for array in column])
         for name, column in zip(names, zip(*runs, strict=True), strict=True)
     }
-    if any(found[name].shape != golden.outputs[name].shape for name in names):
+    if any(outputs[name].shape != golden.outputs[name].shape for name in names):
         raise BundleError(f"{GOLDEN_FILE} has other shapes than the graph's outputs; export the bundle again")
-    errors = {name: float(np.abs(found[name] - golden.outputs[name]).max()) for name in names}
+    errors = {name: float(np.abs(outputs[name] - golden.outputs[name]).max()) for name in names}
     for name, error in errors.items():
         limit = error_limit(variant.precision, name, bundle.manifest.embedding)
         if not error <= limit:  # NaN must fail too
@@ -155,25 +169,27 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
                 f"variant {variant.name} differs from its golden vectors by {error:.2g} in {name} on this machine; "
                 f"the limit is {limit:g}; do not serve it here, export the bundle on this kind of machine"
             )
-    similar = cosines(*(_texts(outputs[variant.vector], batch) for outputs in (found, golden.outputs)))
+    similarities = cosines(
+        _split_by_text(outputs[variant.vector], batch), _split_by_text(golden.outputs[variant.vector], batch)
+    )
     check = GoldenCheck(
         variant=variant.name,
         texts=len(batch),
         max_abs_error=errors,
-        mean_cosine=float(similar.mean()),
-        min_cosine=float(similar.min()),
+        mean_cosine=float(similarities.mean()),
+        min_cosine=float(similarities.min()),
     )
     _check_certificate(variant, check)
     return check
 
 
 @contextmanager
-def _opened(bundle: Bundle, variant: Variant) -> Iterator[Runner]:
+def _open_session(bundle: Bundle, variant: Variant) -> Iterator[Runner]:
     graph = bundle.graph(variant)
     if variant.device is Device.CPU:
         yield Session(graph, variant, threads=1)
         return
-    with closing(open_devices(graph, variant, [0], {}, longest=bundle.manifest.max_length)) as devices:
+    with closing(open_devices(graph, variant, [0], {}, max_length=bundle.manifest.max_length)) as devices:
         yield devices
 
 
@@ -188,6 +204,6 @@ def _check_certificate(variant: Variant, check: GoldenCheck) -> None:
         )
 
 
-def _texts(rows: FloatArray, batch: TokenBatch) -> Iterable[FloatArray]:
-    """One array a text, of rows a text or rows a token."""
+def _split_by_text(rows: FloatArray, batch: TokenBatch) -> Iterable[FloatArray]:
+    """Return one array per text, from one row per text or one row per token."""
     return rows if len(rows) == len(batch) else np.split(rows, batch.cu_seqlens[1:-1])
