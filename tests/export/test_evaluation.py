@@ -1,36 +1,42 @@
-"""Labelled data is read as users keep it, and scored as the literature scores it."""
+"""Labelled data is read as users keep it, with the options that training has."""
 
 import itertools
 import json
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from scipy.stats import spearmanr
-from sklearn.metrics import f1_score
-from sklearn.preprocessing import MultiLabelBinarizer
+from click.testing import CliRunner
 
-from encort.export.evaluation import LEAST_EXAMPLES, Evaluation
+from encort.export.evaluation import MIN_EXAMPLES, Evaluation
+from encort.export.exporter import export_bundle
 from encort.runtime.bundle.manifest import HeadInfo, Task
-from encort.runtime.common.errors import DatasetError
+from encort.runtime.cli.main import group
+from encort.runtime.common.errors import DatasetError, InputError
 
 TAGS = ["O", "B-who", "I-who", "B-where"]
+Write = Callable[[str, Any], Path]
 
 
-def head(task, labels=("a", "b")):
-    return HeadInfo(name="h", task=task, labels=list(labels), outputs=["logits"])
+def head(task: Task, labels: Sequence[str] = ("a", "b"), **options: Any) -> HeadInfo:
+    return HeadInfo(name="h", task=task, labels=list(labels), outputs=["logits"], **options)
 
 
 CLASSES, MANY = head(Task.TEXT_CLASSIFICATION), head(Task.MULTI_LABEL_CLASSIFICATION, "abc")
 NUMBER, TAGGER = head(Task.TEXT_REGRESSION, ["score"]), head(Task.TOKEN_CLASSIFICATION, TAGS)
+CHARACTER_TAGGER = head(Task.TOKEN_CLASSIFICATION, TAGS, tags_words=False)
 READER = head(Task.QUESTION_ANSWERING, [])
+BERT_PAIRS = head(Task.NEXT_SENTENCE_PREDICTION, ["is_next", "not_next"])
+DUAL_PAIRS = head(Task.NEXT_SENTENCE_PREDICTION, ["0", "1"])
+NAMED_PAIRS = head(Task.NEXT_SENTENCE_PREDICTION, ["next", "far"])
 
 
 @pytest.fixture
-def write(tmp_path):
-    """`write(name, rows)` makes a table of dicts, or a file of that content."""
+def write(tmp_path: Path) -> Write:
+    """`write(name, rows)` makes JSON lines of dicts, or a file of that text."""
 
-    def make(name, content):
+    def make(name: str, content: Any) -> Path:
         file = tmp_path / name
         if isinstance(content, list):
             content = "".join(json.dumps(row) + "\n" for row in content)
@@ -40,7 +46,7 @@ def write(tmp_path):
     return make
 
 
-def repeated(*rows):
+def repeated(*rows: Any) -> list[Any]:
     return list(itertools.islice(itertools.cycle(rows), 12))
 
 
@@ -50,23 +56,45 @@ def repeated(*rows):
 @pytest.mark.parametrize(
     ("head", "rows", "inputs", "labels"),
     [
-        (CLASSES, [{"text": "x", "label_text": "a"}, {"text": "y", "label": "b"}], ["x", "y"], ["a", "b"]),
+        (CLASSES, [{"text": "x", "label_text": "a"}, {"text": "y", "label_text": "b"}], ["x", "y"], ["a", "b"]),
+        (CLASSES, [{"text": "x", "label": "b"}], ["x"], ["b"]),
         (CLASSES, [{"text": "x", "text_pair": "z", "label": "b", "label_text": "a"}], [("x", "z")], ["a"]),
-        (
-            head(Task.NEXT_SENTENCE_PREDICTION, ["next", "far"]),
-            [{"text": "x", "text_pair": "z", "label": "far"}],
-            [("x", "z")],
-            ["far"],
-        ),
+        (CLASSES, [{"text": "x", "intent": "b"}], ["x"], ["b"]),
         (CLASSES, [{"text": "x", "text_pair": None, "label": "a"}], ["x"], ["a"]),
+        (head(Task.TEXT_CLASSIFICATION, ["0", "1"]), [{"text": "x", "label": 1}], ["x"], ["1"]),
+        (NAMED_PAIRS, [{"text": "x", "text_pair": "z", "label": "far"}], [("x", "z")], ["far"]),
+        (
+            BERT_PAIRS,
+            [{"text": "x", "text_pair": "z", "label": label} for label in (1, "0", True, "NOT_NEXT")],
+            [("x", "z")] * 4,
+            ["is_next", "not_next", "is_next", "not_next"],
+        ),
+        (
+            DUAL_PAIRS,
+            [{"text": "x", "text_pair": "z", "label": label} for label in (1, "0", "is_next", "false")],
+            [("x", "z")] * 4,
+            ["1", "0", "1", "0"],
+        ),
         (MANY, [{"text": "x", "labels": ["a", "c"]}, {"text": "y", "labels": []}], ["x", "y"], [{"a", "c"}, set()]),
-        (NUMBER, [{"text": "x", "score": 2}, {"text": "y", "label": "0.5"}], ["x", "y"], [2.0, 0.5]),
+        (MANY, [{"text": "x", "labels": "a | c"}, {"text": "y", "labels": ""}], ["x", "y"], [{"a", "c"}, set()]),
+        (MANY, [{"text": "x", "label": ["b"]}], ["x"], [{"b"}]),
+        (NUMBER, [{"text": "x", "score": 2}, {"text": "y", "score": "0.5"}], ["x", "y"], [2.0, 0.5]),
+        (NUMBER, [{"text": "x", "label": 2}], ["x"], [2.0]),
         (None, [{"text": "x", "text_pair": "y", "score": 0}], [("x", "y")], [0.0]),
+        (None, [{"text": "x", "text_pair": "y"}], [("x", "y")], ["y"]),
         (
             TAGGER,
             [{"tokens": ["Ann", "Lee", "met", "Bob"], "tags": ["B-who", "I-who", "O", "B-who"]}],
             ["Ann Lee met Bob"],
             [{("who", 0, 7), ("who", 12, 15)}],
+        ),
+        (TAGGER, [{"words": ["Ann", "Lee"], "ner_tags": ["B-who", "I-who"]}], ["Ann Lee"], [{("who", 0, 7)}]),
+        (CHARACTER_TAGGER, [{"tokens": [*"An B"], "tags": ["B-who", "I-who", "O", "O"]}], ["An B"], [{("who", 0, 2)}]),
+        (
+            head(Task.TOKEN_CLASSIFICATION, ["O", "S-who"]),
+            [{"tokens": ["Ann", "Lee"], "tags": ["O", "S-who"]}],
+            ["Ann Lee"],
+            [{("S-who", 4, 7)}],
         ),
         (
             READER,
@@ -76,76 +104,119 @@ def repeated(*rows):
         ),
         (READER, [{"question": "q", "context": "c", "answers": ["1"]}], [("q", "c")], [["1"]]),
         (READER, [{"question": "q", "context": "c", "answers": "1"}], [("q", "c")], [["1"]]),
+        (READER, [{"question": "q", "context": "c", "answer": " 1 ", "answer_start": 4}], [("q", "c")], [["1"]]),
     ],
 )
-def test_rows_become_inputs_and_labels(write, head, rows, inputs, labels):
-    found = Evaluation.read(write("data.jsonl", repeated(*rows)), head)
-    assert list(found.inputs[: len(rows)]) == inputs
-    assert list(found.labels[: len(rows)]) == labels
-    assert (len(found.inputs), len(found.labels)) == (12, 12)
-    assert found.task == (Task.FEATURE_EXTRACTION if head is None else head.task)
+def test_rows_become_inputs_and_labels(
+    write: Write, head: HeadInfo | None, rows: list[Any], inputs: list[Any], labels: list[Any]
+) -> None:
+    evaluation = Evaluation.read(write("data.jsonl", repeated(*rows)), head)
+    assert list(evaluation.inputs[: len(rows)]) == inputs
+    assert list(evaluation.labels[: len(rows)]) == labels
+    assert (len(evaluation.inputs), len(evaluation.labels)) == (12, 12)
+    assert evaluation.task == (Task.FEATURE_EXTRACTION if head is None else head.task)
 
 
-def test_csv_is_read_with_its_quotes(write):
+@pytest.mark.parametrize(
+    ("row", "metric"),
+    [({"score": 1.0}, "Spearman of cosines"), ({}, "accuracy at 1")],
+    ids=["scored", "alike"],
+)
+def test_scores_of_pairs_decide_about_the_metric(write: Write, row: dict[str, float], metric: str) -> None:
+    rows = [{"text": "a", "text_pair": "b", **row}] * 12
+    assert Evaluation.read(write("data.jsonl", rows), None).metric == metric
+
+
+def test_pairs_of_unknown_label_are_left_out(write: Write) -> None:
+    rows = [{"text": f"a{number}", "text_pair": "b", "label": number % 3 - 1} for number in range(30)]
+    evaluation = Evaluation.read(write("data.jsonl", rows), BERT_PAIRS)
+    assert len(evaluation.inputs) == len(evaluation.labels) == 20
+    assert evaluation.inputs[:2] == (("a1", "b"), ("a2", "b"))
+    assert evaluation.labels[:2] == ("not_next", "is_next")
+    with pytest.raises(DatasetError, match="has 8 labelled examples; at least 10"):
+        Evaluation.read(write("few.jsonl", rows[:12]), BERT_PAIRS)
+
+
+def test_columns_and_header_are_named_as_for_training(write: Write) -> None:
+    rows = "".join(f"{number},message {number},b\n" for number in range(12))
+    named = write("named.csv", f"id,message,intent\n{rows}")
+    evaluation = Evaluation.read(named, CLASSES, columns={"text": "message", "label": "intent"})
+    assert evaluation.inputs[3] == "message 3"
+    assert set(evaluation.labels) == {"b"}
+    bare = Evaluation.read(write("bare.csv", rows), CLASSES, header=["id", "text", "label"])
+    assert (bare.inputs, bare.labels) == (evaluation.inputs, evaluation.labels)
+
+
+def test_csv_is_read_with_its_quotes(write: Write) -> None:
     rows = "".join(f'"number {number}, said ""x""",b\n' for number in range(10))
-    found = Evaluation.read(write("data.csv", f"text,label\n{rows}"), CLASSES)
-    assert found.inputs[3] == 'number 3, said "x"'
-    assert set(found.labels) == {"b"}
+    evaluation = Evaluation.read(write("data.csv", f"text,label\n{rows}"), CLASSES)
+    assert evaluation.inputs[3] == 'number 3, said "x"'
+    assert set(evaluation.labels) == {"b"}
 
 
-def test_conll_is_read_by_its_first_and_last_column(write):
+def test_conll_is_read_by_its_first_and_last_column(write: Write) -> None:
     sentence = "Ann NNP B-who\nLee NNP I-who\nin IN O\nRome NNP B-where\n"
     file = write("data.CONLL", "\n" + "\n \n".join([sentence] * 11) + "\n\n")
-    found = Evaluation.read(file, TAGGER)
-    assert list(found.inputs) == ["Ann Lee in Rome"] * 11
-    assert list(found.labels) == [{("who", 0, 7), ("where", 11, 15)}] * 11
+    evaluation = Evaluation.read(file, TAGGER)
+    assert list(evaluation.inputs) == ["Ann Lee in Rome"] * 11
+    assert list(evaluation.labels) == [{("who", 0, 7), ("where", 11, 15)}] * 11
 
 
-def test_squad_is_read_with_its_unanswerable_questions(write):
+def test_squad_is_read_with_its_unanswerable_questions(write: Write) -> None:
     questions = [
         {"question": "Who?", "answers": [{"text": "Ann", "answer_start": 0}, {"text": "Ann Lee", "answer_start": 0}]},
         {"question": "Why?", "answers": [], "is_impossible": True},
     ]
     paragraphs = [{"context": "Ann Lee came.", "qas": questions}] * 3
     file = write("data.json", json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}] * 2}))
-    found = Evaluation.read(file, READER)
-    assert list(found.inputs) == [("Who?", "Ann Lee came."), ("Why?", "Ann Lee came.")] * 6
-    assert list(found.labels) == [["Ann", "Ann Lee"], []] * 6
+    evaluation = Evaluation.read(file, READER)
+    assert list(evaluation.inputs) == [("Who?", "Ann Lee came."), ("Why?", "Ann Lee came.")] * 6
+    assert list(evaluation.labels) == [["Ann", "Ann Lee"], []] * 6
 
 
-def test_texts_to_be_timed_come_evenly_from_all(write):
+def test_the_timed_texts_come_evenly_from_all(write: Write) -> None:
     rows = [{"text": str(number), "label": "ab"[number % 2]} for number in range(11)]
-    examples = Evaluation.read(write("data.jsonl", rows), CLASSES)
-    assert examples.texts(3) == ["0", "5", "10"]
-    assert examples.texts(99) == [row["text"] for row in rows]
+    evaluation = Evaluation.read(write("data.jsonl", rows), CLASSES)
+    assert evaluation.texts(3) == ["0", "5", "10"]
+    assert evaluation.texts(99) == [row["text"] for row in rows]
 
 
-def test_pairs_are_timed_as_single_texts_where_they_are_embedded_so(write):
+def test_pairs_for_embeddings_are_timed_as_single_texts(write: Write) -> None:
     rows = [{"text": f"a{number}", "text_pair": f"b{number}", "score": number} for number in range(10)]
     assert Evaluation.read(write("data.jsonl", rows), None).texts(2) == ["a0", "b9"]
 
 
-# Refusing.
+# Refusals.
 
 
 @pytest.mark.parametrize(
     ("head", "name", "content", "message"),
     [
-        (CLASSES, "d.jsonl", [{"text": "x"}] * 12, "example 1 has no label_text or label; it has: text"),
-        (CLASSES, "d.jsonl", [{"text": "x", "label": "a"}] * 11 + [{"label": "a"}], "example 12 has no text"),
-        (CLASSES, "d.csv", "message,label\n" + "x,a\n" * 12, "example 1 has no text; it has: message, label"),
-        (CLASSES, "d.jsonl", [{"text": "x", "label": label} for label in "abcdefghijkl"], "labels that .*: c, d, e"),
-        (MANY, "d.jsonl", [{"text": "x", "labels": ["a", "z"]}] * 12, "labels that the model lacks: z"),
-        (MANY, "d.jsonl", [{"text": "x", "labels": "a"}] * 12, "labels holds 'a', expected a list"),
+        (CLASSES, "d.jsonl", [{"text": "x"}] * 12, r"has no column 'label_text' or 'label' .*; it has: text$"),
+        (CLASSES, "d.jsonl", [{"text": "x", "label": "a"}] * 11 + [{"label": "a"}], "no text: row 12$"),
+        (CLASSES, "d.csv", "message,label\n" + "x,a\n" * 12, r"has no column 'text' \(--evaluation-column text=NAME\)"),
+        (CLASSES, "d.jsonl", [{"text": "x", "label": label} for label in "abcdefghijkl"], "lacks: c, d, e, f, g$"),
+        (MANY, "d.jsonl", [{"text": "x", "labels": ["a", "z"]}] * 12, "labels that the model lacks: z$"),
+        (MANY, "d.jsonl", [{"text": "x", "labels": "a|z"}] * 12, "labels that the model lacks: z$"),
+        (MANY, "d.jsonl", [{"text": "x", "labels": 5}] * 12, "label is not a list of texts: rows 1, 2, 3"),
+        (
+            BERT_PAIRS,
+            "d.jsonl",
+            [{"text": "x", "text_pair": "y", "label": 2}] * 12,
+            "label is none of 1, true, is_next",
+        ),
+        (BERT_PAIRS, "d.jsonl", [{"text": "x", "label": 1}] * 12, "has no column 'text_pair'"),
+        (NAMED_PAIRS, "d.jsonl", [{"text": "x", "label": 1}] * 12, "labels that the model lacks: 1"),
         (CLASSES, "d.jsonl", [{"text": "x", "label": "a"}] * 9, "has 9 labelled examples; at least 10"),
-        (CLASSES, "d.jsonl", "", "has 0 labelled examples"),
-        (NUMBER, "d.jsonl", [{"text": "x", "score": "much"}] * 12, "the score is 'much', expected a number"),
-        (NUMBER, "d.jsonl", [{"text": "x", "score": [1]}] * 12, r"the score is \[1\], expected a number"),
-        (None, "d.jsonl", [{"text": "x", "score": 1}] * 12, "example 1 has no text_pair"),
-        (TAGGER, "d.jsonl", [{"tokens": ["a", "b"], "tags": ["O"]}] * 12, "has 2 tokens and 1 tags"),
-        (TAGGER, "d.jsonl", [{"text": "a"}] * 12, "has no tokens"),
-        (TAGGER, "d.conll", "\n", "has 0 labelled examples"),
-        (READER, "d.jsonl", [{"question": "q", "context": "c"}] * 12, "has no answers"),
+        (CLASSES, "d.jsonl", "", "d.jsonl has no rows"),
+        (NUMBER, "d.jsonl", [{"text": "x", "score": "much"}] * 12, "the score is not a number: rows 1, 2"),
+        (NUMBER, "d.jsonl", [{"text": "x", "score": [1]}] * 12, "the score is not a number: rows 1, 2"),
+        (None, "d.jsonl", [{"text": "x", "score": 1}] * 12, "has no column 'text_pair'"),
+        (None, "d.jsonl", [{"text": "x", "text_pair": "y", "score": None}] * 12, "the score is not a number: rows 1"),
+        (TAGGER, "d.jsonl", [{"tokens": ["a", "b"], "tags": ["O"]}] * 12, "fewer tags than tokens: rows 1, 2"),
+        (TAGGER, "d.jsonl", [{"text": "a"}] * 12, "has no column 'tokens' or 'words'"),
+        (TAGGER, "d.conll", "\n", "d.conll has no rows"),
+        (READER, "d.jsonl", [{"question": "q", "context": "c"}] * 12, "has no column 'answers' or 'answer'"),
         (READER, "d.json", "{", "is not JSON as SQuAD has it"),
         (READER, "d.json", "[]", "is not JSON as SQuAD"),
         (READER, "d.json", '{"data": [{"paragraphs": [{"qas": [{}]}]}]}', "as SQuAD has it: KeyError..question"),
@@ -153,27 +224,47 @@ def test_pairs_are_timed_as_single_texts_where_they_are_embedded_so(write):
         (CLASSES, "d.xlsx", "?", "unknown ending"),
     ],
 )
-def test_bad_files_are_refused_in_one_message(write, head, name, content, message):
+def test_a_bad_file_is_refused_in_one_message(
+    write: Write, head: HeadInfo | None, name: str, content: Any, message: str
+) -> None:
     with pytest.raises(DatasetError, match=message):
         Evaluation.read(write(name, content), head)
 
 
+def test_everything_that_is_wrong_is_told_at_once(write: Write) -> None:
+    good = {"text": "x", "label": "a"}
+    rows = [good, {"text": " "}, good, {"text": 5, "label": "z"}, {"text": "x", "label": "q"}, {"label": 1.5}]
+    file = write("d.jsonl", rows)
+    with pytest.raises(DatasetError) as refused:
+        Evaluation.read(file, CLASSES, columns={"kind": "label"})
+    assert str(refused.value).splitlines() == [
+        "this cannot be evaluated on:",
+        "  --evaluation-column kind=...: this task has no such column, but text, text_pair, label",
+        f"  {file} has labels that the model lacks: q",
+        f"  {file}: text is empty: row 2",
+        f"  {file}: no label: row 2",
+        f"  {file}: text is not a text: row 4",
+        f"  {file}: no text: row 6",
+        f"  {file}: label is not a text or a whole number: row 6",
+    ]
+
+
 @pytest.mark.parametrize("name", ["none.csv", "none.json", "none.conll", "."])
-def test_a_file_that_is_not_there_is_refused(tmp_path, name):
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetError, match="there is no file"):
         Evaluation.read(tmp_path / name, CLASSES)
 
 
 @pytest.mark.parametrize("name", ["d.conll", "d.json", "d.csv"])
-def test_a_file_that_is_not_utf8_is_refused(tmp_path, name):
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes("text,label\né,a\n".encode("latin-1"))
     with pytest.raises(DatasetError, match=r"utf-8|UTF-8"):
         Evaluation.read(tmp_path / name, CLASSES)
 
 
-def test_tags_that_the_model_lacks_are_refused(write):
+def test_tags_that_the_model_lacks_are_refused(write: Write) -> None:
     rows = [{"tokens": ["Ann", "Lee"], "tags": ["B-person", "I-person"]}] * 12
-    with pytest.raises(DatasetError, match="labels that the model lacks"):
+    with pytest.raises(DatasetError, match="labels that the model lacks: person"):
         Evaluation.read(write("d.jsonl", rows), TAGGER)
 
 
@@ -187,104 +278,57 @@ def test_tags_that_the_model_lacks_are_refused(write):
     ],
     ids=["tags as numbers", "tokens that are a number", "an answer that is a number", "answers without text"],
 )
-def test_cells_of_another_type_are_refused(write, head, row):
-    with pytest.raises(DatasetError, match="example 1"):
+def test_cells_of_another_type_are_refused(write: Write, head: HeadInfo, row: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match="rows 1, 2, 3"):
         Evaluation.read(write("d.jsonl", [row] * 12), head)
 
 
-# Scoring.
+def test_few_examples_are_fewer_than_ten() -> None:
+    assert MIN_EXAMPLES == 10
 
 
-def evaluation(task, labels, inputs=None):
-    inputs = [f"text {number}" for number in range(len(labels))] if inputs is None else inputs
-    return Evaluation(task=task, metric="m", inputs=inputs, labels=labels)
+# The options of the command.
 
 
-def giving(**results):
-    """A model whose methods give these results, whatever it is asked."""
-    return SimpleNamespace(**{name: lambda _, found=found: found for name, found in results.items()})
-
-
-@pytest.mark.parametrize("task", [Task.TEXT_CLASSIFICATION, Task.NEXT_SENTENCE_PREDICTION])
-def test_accuracy_is_the_part_of_right_labels(task):
-    model = giving(classify=[SimpleNamespace(label=label) for label in "aabb"])
-    assert evaluation(task, ["a", "b", "b", "b"]).score(model) == 75.0
-
-
-def test_label_f1_is_scikit_learns_micro_f1():
-    expected = [{"a", "b"}, {"c"}, set(), {"a"}]
-    found = [{"a"}, {"c", "b"}, {"a"}, {"a"}]
-    model = giving(classify=[SimpleNamespace(above=lambda labels=labels: list(labels)) for labels in found])
-    binary = MultiLabelBinarizer(classes=list("abc")).fit([list("abc")])
-    reference = f1_score(binary.transform(expected), binary.transform(found), average="micro")
-    score = evaluation(Task.MULTI_LABEL_CLASSIFICATION, [frozenset(labels) for labels in expected]).score(model)
-    assert score == pytest.approx(100 * reference)
-    assert score == pytest.approx(100 * 2 * 3 / (4 + 5))
+def export(*arguments: Any) -> None:
+    """Run the command in this process; an error of encort's own is raised."""
+    result = CliRunner().invoke(group, ["export", *map(str, arguments)])
+    if result.exception is not None:
+        raise result.exception
 
 
 @pytest.mark.parametrize(
-    ("found", "score"),
+    ("content", "options"),
     [
-        ([[("who", 0, 7)], [("where", 3, 7)]], 100.0),
-        ([[("who", 0, 3)], [("where", 3, 7)]], 50.0),
-        ([[("where", 0, 7)], []], 0.0),
-        ([[("who", 0, 7), ("who", 8, 9)], [("where", 3, 7)]], 80.0),
-        ([[], []], 0.0),
+        ("id,message,intent\n" + "1,hello,nobody\n" * 12, ["text=message", "label=intent"]),
+        ("1,hello,nobody\n" * 12, "id,text,label"),
     ],
-    ids=["all right", "another place", "another label", "one too many", "none"],
+    ids=["columns", "header"],
 )
-def test_span_f1_counts_spans_of_the_right_place_and_label(found, score):
-    spans = [[SimpleNamespace(label=label, start=start, end=end) for label, start, end in each] for each in found]
-    labels = [frozenset({("who", 0, 7)}), frozenset({("where", 3, 7)})]
-    assert evaluation(Task.TOKEN_CLASSIFICATION, labels).score(giving(tag=spans)) == pytest.approx(score)
+def test_the_command_hands_the_options_on(
+    classifier_checkpoint: Path, output: Path, write: Write, content: str, options: list[str] | str
+) -> None:
+    arguments = ["--evaluation", write("d.csv", content)]
+    if isinstance(options, str):
+        arguments += ["--evaluation-header", options]
+    else:
+        arguments += [part for option in options for part in ("--evaluation-column", option)]
+    # Only a reader that has found the columns can tell that the label is unknown.
+    with pytest.raises(DatasetError, match=r"labels that the model lacks: nobody$"):
+        export(classifier_checkpoint, "--output", output, *arguments)
+    assert list(output.parent.iterdir()) == []
 
 
-def test_where_nothing_is_tagged_and_nothing_found_all_is_right():
-    assert evaluation(Task.TOKEN_CLASSIFICATION, [frozenset()] * 2).score(giving(tag=[[], []])) == 100.0
+def test_an_option_without_a_role_is_refused(classifier_checkpoint: Path, output: Path, write: Write) -> None:
+    file = write("d.csv", "text,label\n" + "hello,hello\n" * 12)
+    with pytest.raises(InputError, match="--evaluation-column 'message' is not ROLE=NAME, such as text=message"):
+        export(classifier_checkpoint, "-o", output, "--evaluation", file, "--evaluation-column", "message")
 
 
-def test_regression_is_scored_by_spearman():
-    random = np.random.default_rng(0)
-    found, labels = random.normal(size=20).astype(np.float32), random.integers(0, 5, 20).astype(float).tolist()
-    score = evaluation(Task.TEXT_REGRESSION, labels).score(giving(score=found))
-    assert score == pytest.approx(100 * spearmanr(found, labels).statistic)
-    # Ranks count, not distances.
-    assert evaluation(Task.TEXT_REGRESSION, [1, 2, 3]).score(giving(score=np.array([1, 10, 99]))) == pytest.approx(100)
-
-
-def test_embeddings_are_scored_by_spearman_of_cosines():
-    random = np.random.default_rng(1)
-    # Of many lengths, which cosines do not count.
-    vectors = {text: random.normal(size=4) * random.uniform(0.1, 10) for text in "abcdefghij"}
-    pairs = list(itertools.combinations("abcdefghij", 2))[:20]
-    labels = random.uniform(size=20).tolist()
-    model = SimpleNamespace(embed=lambda texts: np.array([vectors[text] for text in texts]))
-    similar = [vectors[a] @ vectors[b] / np.linalg.norm(vectors[a]) / np.linalg.norm(vectors[b]) for a, b in pairs]
-    score = evaluation(Task.FEATURE_EXTRACTION, labels, pairs).score(model)
-    assert score == pytest.approx(100 * spearmanr(similar, labels).statistic)
-
-
-@pytest.mark.parametrize(
-    ("found", "right", "score"),
-    [
-        ("Ann Lee", ["Ann Lee"], 100.0),
-        ("the ann, lee!", ["Ann Lee Kim"], 80.0),
-        ("the ann, lee!", ["A Ann Lee"], 100.0),
-        ("Ann", ["Ann Lee"], 100 * 2 / 3),
-        ("Ann", ["Bob", "Ann Lee"], 100 * 2 / 3),
-        ("Ann Ann", ["Ann Lee"], 50.0),
-        ("Bob", ["Ann Lee"], 0.0),
-        ("", [], 100.0),
-        ("Bob", [], 0.0),
-        (None, [], 100.0),
-        (None, ["Ann"], 0.0),
-        ("the", ["a"], 100.0),
-    ],
-)
-def test_answers_are_scored_by_the_words_in_common(found, right, score):
-    results = [[] if found is None else [SimpleNamespace(text=found)]]
-    assert evaluation(Task.QUESTION_ANSWERING, [right]).score(giving(answer=results)) == pytest.approx(score)
-
-
-def test_few_examples_are_fewer_than_ten():
-    assert LEAST_EXAMPLES == 10
+@pytest.mark.parametrize("options", [{"evaluation_columns": {"text": "a"}}, {"evaluation_header": ["text"]}])
+def test_options_of_labelled_data_are_refused_without_it(
+    classifier_checkpoint: Path, output: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="--evaluation-header are for labelled data; give it with --evaluation"):
+        export_bundle(classifier_checkpoint, output, **options)
+    assert list(output.parent.iterdir()) == []
