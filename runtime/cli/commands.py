@@ -1,4 +1,4 @@
-"""`encort embed`, `predict` and `inspect`: thin commands over `encort.load`."""
+"""The commands `encort embed`, `encort predict` and `encort inspect`, over `encort.load`."""
 
 import functools
 import sys
@@ -19,28 +19,35 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CHUNK = 1024
-"""Texts that are read at a time: enough to fill micro-batches, few enough that results keep coming."""
+"""Texts that are read at a time: enough to fill micro-batches, few enough that results appear soon."""
 _FOLDER = click.Path(path_type=Path)
 _BATCH_OPTIONS = [
     click.argument("bundle", type=_FOLDER),
     click.argument("texts", nargs=-1),
-    click.option("--input", "-i", "file", type=_FOLDER, help="Read texts from .csv, .tsv, .jsonl, .parquet or lines."),
-    click.option("--column", help="Column of the texts; otherwise text, and text_pair where there is one."),
     click.option(
-        "--output", "-o", type=_FOLDER, help="Write .jsonl, .npy or .parquet; otherwise JSON lines on stdout."
+        "--input",
+        "-i",
+        "file",
+        type=_FOLDER,
+        help="Read texts from a .csv, .tsv, .jsonl or .parquet file, or one text per line.",
     ),
-    click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1."),
-    click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16."),
-    click.option("--threads", type=int, help="Cores to use; otherwise what the container allows."),
+    click.option("--column", help="Column of the texts; default: text, and text_pair if it exists."),
     click.option(
-        "--overflow", help="For too long texts: truncate, window or error; for questions window, else truncate."
+        "--output", "-o", type=_FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
     ),
-    click.option("--stride", type=int, help="Tokens that neighbouring windows share; otherwise a quarter of one."),
+    click.option("--device", default="auto", help="auto, cpu, cuda, or GPUs as cuda:1 or cuda:0,1."),
+    click.option("--precision", default="auto", help="auto, fp32, int8, or on GPUs fp16."),
+    click.option("--threads", type=int, help="Cores to use; default: all that the container allows."),
+    click.option(
+        "--overflow",
+        help="For texts over the limit: truncate, error or window; default: truncate, but window for questions.",
+    ),
+    click.option("--stride", type=int, help="Tokens that neighbouring windows share; default: a quarter of a window."),
 ]
 
 
 def batch_options(command: Command) -> Command:
-    """The arguments and options of every command that runs texts through a bundle."""
+    """Add the arguments and options of a command that runs texts through a bundle."""
     for option in reversed(_BATCH_OPTIONS):
         command = option(command)
     return command
@@ -49,7 +56,7 @@ def batch_options(command: Command) -> Command:
 @click.command()
 @batch_options
 def embed(**options: Any) -> None:
-    """Sentence embeddings of TEXTS, one record a text.
+    """Write sentence embeddings of TEXTS, one record per text.
 
     \b
     encort embed banking.bundle "a text" "another"
@@ -62,30 +69,30 @@ def embed(**options: Any) -> None:
 
 @click.command()
 @batch_options
-@click.option("--head", help="The head to ask, where a bundle has several; otherwise the first that fits.")
-@click.option("--all-scores", is_flag=True, help="Give the score of every label.")
-@click.option("--n-best", type=click.IntRange(min=1), help="Most answers to a question; otherwise 1.")
+@click.option("--head", help="Name of the head; default: the first that fits.")
+@click.option("--all-scores", is_flag=True, help="Write the score of every label.")
+@click.option("--n-best", type=click.IntRange(min=1), help="Most answers per question; default: 1.")
 def predict(head: str | None, all_scores: bool, n_best: int | None, **options: Any) -> None:
-    """Whatever the bundle's task gives for TEXTS, one record a text.
+    """Write predictions for TEXTS by the bundle's task, one record per text.
 
     \b
     encort predict banking.bundle "my card has not come"
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import overflow_of, prediction_records
+    from encort.runtime.cli.records import default_overflow, prediction_records
 
-    asked: dict[str, Any] = {"head": head, "all_scores": all_scores, "n_best": n_best}
-    records = functools.partial(prediction_records, **asked)
-    usual = functools.partial(overflow_of, **asked)
-    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, usual, **options)
+    options_of_head: dict[str, Any] = {"head": head, "all_scores": all_scores, "n_best": n_best}
+    records = functools.partial(prediction_records, **options_of_head)
+    overflow = functools.partial(default_overflow, **options_of_head)
+    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow, **options)
 
 
 @click.command()
 @click.argument("bundle", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """What a bundle says of itself."""
+    """Show heads, limits and certificates of BUNDLE."""
     from encort.runtime.bundle.bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
@@ -95,7 +102,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 def _run(
     records: "Callable[[Model, TokenBatch], list[Record]]",
     dimension: "Callable[[Model], int]",
-    usual_overflow: "Callable[[Model], Overflow]",
+    default_overflow: "Callable[[Model], Overflow]",
     *,
     bundle: Path,
     texts: tuple[str, ...],
@@ -114,16 +121,16 @@ def _run(
     with (
         load(bundle, **options) as model,
         open_writer(output, dimension=dimension(model)) as writer,
-        _progress(stream) as counted,
+        _progress(stream) as progress,
     ):
-        usual = usual_overflow(model)  # refuses what the bundle has no head for, before texts are read
-        policy = usual if overflow is None else overflow
-        for batch in model.tokenize_stream(counted, overflow=policy, stride=stride, chunk=_CHUNK):
+        default = default_overflow(model)  # also refuses options without a fitting head, before texts are read
+        policy = default if overflow is None else overflow
+        for batch in model.tokenize_stream(progress, overflow=policy, stride=stride, chunk=_CHUNK):
             writer.write(records(model, batch))
 
 
 def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":
-    """Count texts on stderr as they are read; nothing where stderr is not a terminal."""
+    """Show a counter of texts on stderr, if stderr is a terminal."""
     return click.progressbar(stream, label="texts", show_pos=True, file=sys.stderr, hidden=not sys.stderr.isatty())
 
 

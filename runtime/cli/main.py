@@ -1,4 +1,4 @@
-"""The `encort` command: a lazy group over every room's commands, and the exit codes of errors."""
+"""The `encort` command: a lazy group of all commands, and the exit codes of errors."""
 
 import sys
 from importlib import import_module
@@ -11,19 +11,23 @@ COMMANDS = {
     "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),
     "export": ("encort.export.commands:export", "Turn a checkpoint into a verified bundle."),
     "verify": ("encort.export.commands:verify", "Check a bundle's results on this machine."),
-    "inspect": ("encort.runtime.cli.commands:inspect", "Show what a bundle says of itself."),
-    "bench": ("encort.benchmarks.commands:bench", "What a bundle costs on this machine."),
+    "inspect": ("encort.runtime.cli.commands:inspect", "Show heads, limits and certificates of a bundle."),
+    "bench": ("encort.benchmarks.commands:bench", "Measure speed and memory of a bundle on this machine."),
     "embed": ("encort.runtime.cli.commands:embed", "Sentence embeddings of texts."),
-    "predict": ("encort.runtime.cli.commands:predict", "Whatever the bundle's task gives for texts."),
+    "predict": ("encort.runtime.cli.commands:predict", "Predictions for texts, by the bundle's task."),
 }
-"""Name to home and help line. Strings, so that no command imports what another needs."""
+"""Module and help line of each command. They are strings, so that a command does not import what another one needs."""
 
 
 class LazyGroup(click.Group):
+    """A group that imports a command when it is used."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import a command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name][0].split(":")
@@ -31,6 +35,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the help lines without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
@@ -42,7 +47,7 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of encort's own is one line on stderr and its exit code."""
+    """Run the command line. An error of encort is printed as one line on stderr and gives its exit code."""
     try:
         group()
     except EncortError as error:

@@ -1,4 +1,4 @@
-"""Where the command line's texts come from: arguments, a file, or standard input."""
+"""Texts for the command line: from arguments, a file, or standard input."""
 
 import sys
 from collections.abc import Iterator
@@ -11,16 +11,15 @@ from encort.runtime.text.token_batch import Text
 
 
 def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None) -> Iterator[Text]:
-    """Texts from the arguments, else from `file`, else lines of standard input.
+    """Return texts from the arguments, else from a file, else the lines of standard input.
 
     Args:
         arguments: Texts of the command line.
-        file: By its ending: .csv, .tsv, .jsonl, .parquet; anything else is one text a line; `-` is stdin.
-        column: Column of a table; None takes `text`, with `text_pair` beside it where there is one,
-            or `question` with `context`.
+        file: A table, by its ending .csv, .tsv, .jsonl or .parquet, or a file with one text per line; `-` is stdin.
+        column: Column of a table; None: `text` with `text_pair` if it exists, or `question` with `context`.
 
     Raises:
-        InputError: Both arguments and a file, nothing at all, a column of what is no table, or a table without it.
+        InputError: There are both arguments and a file, or no texts; or the column does not exist.
     """
     if arguments and file is not None:
         raise InputError("give texts as arguments or with --input, not both")
@@ -57,20 +56,20 @@ def _table_texts(file: Path, column: str | None) -> Iterator[Text]:
         yield _text(row, column, f"{file}, row {number}")
 
 
-def _text(row: Row, column: str | None, place: str) -> Text:
+def _text(row: Row, column: str | None, location: str) -> Text:
     if column is None and "text" not in row and "question" in row:
-        return _cell(row, "question", place), _cell(row, "context", place)
-    text = _cell(row, column or "text", place)
+        return _cell(row, "question", location), _cell(row, "context", location)
+    text = _cell(row, column or "text", location)
     if column is None and "text_pair" in row:
-        return text, _cell(row, "text_pair", place)
+        return text, _cell(row, "text_pair", location)
     return text
 
 
-def _cell(row: Row, column: str, place: str) -> str:
+def _cell(row: Row, column: str, location: str) -> str:
     if column not in row:
         have = ", ".join(str(name) for name in row)
-        raise InputError(f"{place} has no column {column!r}; it has: {have}; name one with --column")
+        raise InputError(f"{location} has no column {column!r}; it has: {have}; name one with --column")
     value = row[column]
     if not isinstance(value, str):
-        raise InputError(f"{place}: column {column!r} holds {value!r}, expected a text")
+        raise InputError(f"{location}: column {column!r} holds {value!r}, expected a text")
     return value

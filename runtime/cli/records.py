@@ -1,4 +1,4 @@
-"""Results as the command line writes them: one record an input, plain values only."""
+"""Results as the command line writes them: one record per input, with plain values."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -14,45 +14,49 @@ from encort.runtime.text.windows import Overflow
 
 
 def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:
-    return _counted(batch, ({"embedding": embedding} for embedding in model.embed(batch)))
+    """Return one record with the sentence embedding per text."""
+    return _with_counts(batch, ({"embedding": embedding} for embedding in model.embed(batch)))
 
 
 def prediction_records(
     model: Model, batch: TokenBatch, *, head: str | None, all_scores: bool, n_best: int | None
 ) -> list[Record]:
-    """Records of the named head, of the first one that the options are for, or embeddings where there is none.
+    """Return one record per text: of the named head, of the first head that fits the options, or embeddings.
 
     Raises:
         InputError: The options are for different tasks.
-        WrongTaskError: There is no such head.
+        WrongTaskError: The bundle has no such head.
     """
-    chosen = _asked(model, head, all_scores, n_best)
+    chosen = _chosen_head(model, head, all_scores, n_best)
     if chosen is None:
         return embedding_records(model, batch)
-    results = _WRITERS[chosen.task](model, batch, chosen, all_scores, n_best or 1)
-    return _counted(batch, results)
+    results = _RECORDS[chosen.task](model, batch, chosen, all_scores, n_best or 1)
+    return _with_counts(batch, results)
 
 
-def overflow_of(model: Model, *, head: str | None, all_scores: bool, n_best: int | None) -> Overflow:
-    """What becomes of too long inputs, if the user does not say: contexts of questions are read in windows.
+def default_overflow(model: Model, *, head: str | None, all_scores: bool, n_best: int | None) -> Overflow:
+    """Return the policy for inputs over the limit, if the user gives none: contexts of questions are read in windows.
 
     Raises:
         InputError: See `prediction_records`.
         WrongTaskError: See `prediction_records`.
     """
-    chosen = _asked(model, head, all_scores, n_best)
+    chosen = _chosen_head(model, head, all_scores, n_best)
     return "window" if chosen is not None and chosen.task is Task.QUESTION_ANSWERING else "truncate"
 
 
-def _asked(model: Model, head: str | None, all_scores: bool, n_best: int | None) -> HeadInfo | None:
+def _chosen_head(model: Model, head: str | None, all_scores: bool, n_best: int | None) -> HeadInfo | None:
     if all_scores and n_best is not None:
         raise InputError("--all-scores is for classification and --n-best for question answering; give one of them")
-    answers = () if n_best is None else (Task.QUESTION_ANSWERING,)
-    tasks = CLASSIFIERS if all_scores else answers
+    tasks: tuple[Task, ...] = ()
+    if all_scores:
+        tasks = CLASSIFIERS
+    elif n_best is not None:
+        tasks = (Task.QUESTION_ANSWERING,)
     return model.head(head, *tasks) if head is not None or tasks or model.manifest.heads else None
 
 
-def _counted(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
+def _with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
     counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
     return [
         {**record, "tokens": tokens, "truncated": truncated}
@@ -77,11 +81,11 @@ def _spans(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, _
 
 
 def _answers(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, n_best: int) -> Iterable[Record]:
-    found = model.answer(batch, n_best=n_best, head=head.name)
-    return ({"answers": [asdict(answer) for answer in answers]} for answers in found)
+    matches = model.answer(batch, n_best=n_best, head=head.name)
+    return ({"answers": [asdict(answer) for answer in answers]} for answers in matches)
 
 
-_WRITERS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, bool, int], Iterable[Record]]] = {
+_RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, bool, int], Iterable[Record]]] = {
     Task.TEXT_CLASSIFICATION: _classes,
     Task.MULTI_LABEL_CLASSIFICATION: _classes,
     Task.NEXT_SENTENCE_PREDICTION: _classes,
@@ -89,3 +93,4 @@ _WRITERS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, bool, int], Itera
     Task.TOKEN_CLASSIFICATION: _spans,
     Task.QUESTION_ANSWERING: _answers,
 }
+"""Records of each task, before the counts are added."""

@@ -1,4 +1,4 @@
-"""Where the command line's results go: JSON lines, a numpy array, or Parquet, one record an input."""
+"""Output of the command line: JSON lines, a numpy array, or Parquet, one record per input."""
 
 import json
 import sys
@@ -16,22 +16,25 @@ Record = Mapping[str, Any]
 
 
 class Writer(Protocol):
+    """Writes records in the order of the inputs."""
+
     def write(self, records: Sequence[Record]) -> None:
-        """Take the records of the next inputs, in input order."""
+        """Write the records of the next inputs."""
 
 
 @contextmanager
 def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
-    """A writer by the ending of `output`, in either case: .jsonl, .npy, .parquet; JSON lines on stdout if None.
+    """Open a writer by the ending of `output`: .jsonl, .npy or .parquet. None writes JSON lines to stdout.
 
-    A file is written under a temporary name and appears complete or not at all.
+    A file is written under a temporary name, and is complete when it appears.
 
     Args:
-        dimension: Size of an embedding, which .npy needs to know even when there is none.
+        output: File to write.
+        dimension: Size of an embedding, which .npy needs even without records.
 
     Raises:
-        InputError: The ending is none of these, or the folder does not exist.
-        MissingExtraError: Parquet without pyarrow.
+        InputError: The ending is unknown, or the folder does not exist.
+        MissingExtraError: The file is Parquet, and pyarrow is not installed.
     """
     if output is None:
         yield JsonLines(sys.stdout)
@@ -59,7 +62,7 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Around what writes and nothing else: a caller's own OSError is not about the output."""
+    """Translate an OSError of the output. Only writing is inside, because errors of the caller are not about it."""
     try:
         yield
     except OSError as error:
@@ -67,7 +70,7 @@ def _writing(output: Path) -> Iterator[None]:
 
 
 class _Translating:
-    """A writer whose errors name the output."""
+    """Writer whose errors name the output."""
 
     def __init__(self, writer: Writer, output: Path) -> None:
         self._writer, self._output = writer, output
@@ -78,6 +81,8 @@ class _Translating:
 
 
 class JsonLines:
+    """Writes one JSON object per line."""
+
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
@@ -88,7 +93,7 @@ class JsonLines:
 
 
 class Collector:
-    """Keeps the records, for formats that are written in one piece."""
+    """Collects records, for formats that are written as a whole."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -98,6 +103,8 @@ class Collector:
 
 
 class EmbeddingCollector(Collector):
+    """Collects embeddings, and refuses other records."""
+
     def write(self, records: Sequence[Record]) -> None:
         if not all("embedding" in record for record in records):
             raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
@@ -136,4 +143,4 @@ _WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Writer]]] = {
     ".npy": _npy,
     ".parquet": lambda file, _: _parquet(file),
 }
-"""From a file and the size of an embedding, by ending."""
+"""Writers by file ending; each takes the file and the size of an embedding."""
