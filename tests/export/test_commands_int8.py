@@ -1,9 +1,12 @@
-"""The command line's options of 8-bit and portable variants, and of labelled data."""
+"""Options of `encort export` for int8 and portable variants, and for labelled data."""
 
 import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from encort.export.verification.samples import sample_texts
 from encort.runtime.bundle.bundle import Bundle
@@ -13,8 +16,8 @@ from encort.runtime.common.errors import DatasetError, InputError, InputTypeErro
 ROWS = [{"text": text, "label": "hello"} for text in sample_texts()[:12]]
 
 
-def encort(*arguments):
-    """Run the command in this process; an error of encort's own is raised."""
+def encort(*arguments: object) -> Result:
+    """Run the command in this process, and raise its error."""
     result = CliRunner().invoke(group, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -22,19 +25,19 @@ def encort(*arguments):
 
 
 @pytest.fixture
-def write(tmp_path):
-    def make(name, content):
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    def make(name: str, content: str) -> Path:
         (tmp_path / name).write_text(content, encoding="utf-8")
         return tmp_path / name
 
     return make
 
 
-def lines(texts):
+def lines(texts: Iterable[str]) -> str:
     return "".join(f"{text}\n" for text in texts)
 
 
-def jsonl(rows):
+def jsonl(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -46,7 +49,14 @@ def jsonl(rows):
         ("pairs.jsonl", jsonl({"question": text, "context": "hello"} for text in sample_texts()[:10])),
     ],
 )
-def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, write, caplog, name, content):
+def test_export_calibrates_on_the_texts_of_a_file(
+    encoder_checkpoint: Path,
+    output: Path,
+    write: Callable[[str, str], Path],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    content: str,
+) -> None:
     options = ["--variant", "int8", "--calibration", write(name, content), "--weight-bits", "7"]
     stdout = encort("export", encoder_checkpoint, "-o", output, *options).stdout
     variant, _ = Bundle.open(output).manifest.variants
@@ -64,12 +74,16 @@ def test_export_calibrates_on_the_texts_of_a_file(encoder_checkpoint, output, wr
     ],
     ids=["one", "two", "all"],
 )
-def test_export_makes_the_variants_that_are_named(encoder_checkpoint, output, options, names):
+def test_export_makes_the_variants_that_are_named(
+    encoder_checkpoint: Path, output: Path, options: list[str], names: list[str]
+) -> None:
     encort("export", encoder_checkpoint, "-o", output, *options)
     assert [variant.name for variant in Bundle.open(output).manifest.variants] == names
 
 
-def test_export_shows_what_the_search_tried(classifier_checkpoint, output, write, monkeypatch):
+def test_export_prints_the_table_of_the_search(
+    classifier_checkpoint: Path, output: Path, write: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("encort.export.int8.search._SMOOTHINGS", {"0.5": (0.5,)})
     options = ["--evaluation", write("labelled.jsonl", jsonl(ROWS)), "--max-drop", "100", "--weight-bits", "7"]
     stdout = encort("export", classifier_checkpoint, "-o", output, *options).stdout
@@ -90,20 +104,30 @@ def test_export_shows_what_the_search_tried(classifier_checkpoint, output, write
     ],
     ids=["empty", "one text", "one text again and again", "no column", "numbers"],
 )
-def test_export_refuses_bad_calibration_texts(encoder_checkpoint, output, write, name, content, error, message):
+def test_export_refuses_bad_calibration_texts(
+    encoder_checkpoint: Path,
+    output: Path,
+    write: Callable[[str, str], Path],
+    name: str,
+    content: str,
+    error: type[Exception],
+    message: str,
+) -> None:
     with pytest.raises(error, match=message):
         encort("export", encoder_checkpoint, "-o", output, "--calibration", write(name, content))
     assert list(output.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["--calibration", "--evaluation"])
-def test_export_refuses_a_file_that_is_not_there(classifier_checkpoint, output, tmp_path, option):
+def test_export_refuses_a_missing_file(classifier_checkpoint: Path, output: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises((InputError, DatasetError), match=r"there is no file .*none\.jsonl"):
         encort("export", classifier_checkpoint, "-o", output, option, tmp_path / "none.jsonl")
     assert list(output.parent.iterdir()) == []
 
 
-def test_export_refuses_single_texts_for_a_model_of_pairs(classifier_checkpoint, output, write, monkeypatch):
+def test_export_refuses_single_texts_for_a_model_of_pairs(
+    classifier_checkpoint: Path, output: Path, write: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from encort.export.source.export_source import ExportSource
 
     monkeypatch.setattr(ExportSource, "is_pairwise", True)
@@ -121,7 +145,7 @@ def test_export_refuses_single_texts_for_a_model_of_pairs(classifier_checkpoint,
         (["--max-drop", "little"], "'little' is not a valid float"),
     ],
 )
-def test_wrong_options_exit_with_2(options, message):
+def test_wrong_options_exit_with_2(options: list[str], message: str) -> None:
     result = encort("export", "checkpoint", "-o", "out", *options)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -135,8 +159,16 @@ def test_wrong_options_exit_with_2(options, message):
     ],
 )
 def test_errors_are_one_line_on_stderr_and_an_exit_code(
-    classifier_checkpoint, output, write, monkeypatch, capsys, option, content, code, message
-):
+    classifier_checkpoint: Path,
+    output: Path,
+    write: Callable[[str, str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    content: str,
+    code: int,
+    message: str,
+) -> None:
     command = ["encort", "export", classifier_checkpoint, "-o", output, option, write("file.csv", content)]
     monkeypatch.setattr("sys.argv", [str(part) for part in command])
     with pytest.raises(SystemExit) as stopped:
@@ -152,7 +184,9 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(
 @pytest.mark.parametrize(
     "option", [("--weight-bits", "7"), ("--calibration", "texts.txt"), ("--evaluation", "rows.csv")]
 )
-def test_what_is_for_int8_alone_is_refused_without_it(encoder_checkpoint, output, option, write):
+def test_options_for_int8_are_refused_without_int8(
+    encoder_checkpoint: Path, output: Path, option: tuple[str, str], write: Callable[[str, str], Path]
+) -> None:
     write("texts.txt", "\n".join("abcdefghij"))
     arguments = [write(value, "\n".join("abcdefghij")) if "." in value else value for value in option]
     with pytest.raises(InputError, match="none will be made"):

@@ -1,9 +1,12 @@
-"""`model.onnx`: the rest of the ecosystem loads it and gets what eager transformers gives."""
+"""Other libraries load `model.onnx` and get the results of eager transformers."""
 
 import functools
 import json
 import logging
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,22 +38,24 @@ HEADS = {
 
 
 @pytest.fixture(scope="module")
-def folders(encoder_checkpoint, classifier_checkpoint, tmp_path_factory):
-    """A checkpoint of every head, by its name in `HEADS`."""
-    found = {"encoder": encoder_checkpoint, "classifier": classifier_checkpoint}
+def folders(
+    encoder_checkpoint: Path, classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """One checkpoint per head, by the names in `HEADS`."""
+    checkpoints = {"encoder": encoder_checkpoint, "classifier": classifier_checkpoint}
     for name in ("tagger", "reader"):
         torch.manual_seed(4)
         loader = getattr(transformers, f"AutoModelFor{HEADS[name][0]}")
-        found[name] = tmp_path_factory.mktemp(name)
-        shutil.copytree(encoder_checkpoint, found[name], dirs_exist_ok=True)
-        loader.from_pretrained(encoder_checkpoint).save_pretrained(found[name])
-    return found
+        checkpoints[name] = tmp_path_factory.mktemp(name)
+        shutil.copytree(encoder_checkpoint, checkpoints[name], dirs_exist_ok=True)
+        loader.from_pretrained(encoder_checkpoint).save_pretrained(checkpoints[name])
+    return checkpoints
 
 
 @pytest.fixture(scope="module")
-def bundle(folders, tmp_path_factory):
+def bundle(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     @functools.cache
-    def export(head, **options):
+    def export(head: str, **options: Any) -> Bundle:
         folder = tmp_path_factory.mktemp("bundles") / f"{head}.bundle"
         return export_bundle(folders[head], folder, variants=["fp32", "portable"], **options)
 
@@ -58,14 +63,14 @@ def bundle(folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def batch(encoder_checkpoint):
-    """All texts padded to one length, with types of a pair."""
+def batch(encoder_checkpoint: Path) -> Any:
+    """Pairs of texts padded to one length, with both token types."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_checkpoint)
     return tokenizer(TEXTS, TEXTS[::-1], padding=True, truncation=True, return_tensors="pt")
 
 
 @torch.inference_mode()
-def eagerly(folder, head, batch):
+def eager_outputs(folder: Path, head: str, batch: Any) -> dict[str, np.ndarray]:
     loader, outputs = HEADS[head]
     loader = transformers.AutoModel if head == "encoder" else getattr(transformers, f"AutoModelFor{loader}")
     result = loader.from_pretrained(folder, attn_implementation="eager").eval()(**batch)
@@ -76,7 +81,7 @@ def eagerly(folder, head, batch):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_only_standard_operators_and_named_axes(bundle, head):
+def test_only_standard_operators_and_named_axes(bundle: Callable[..., Bundle], head: str) -> None:
     model = onnx.load(bundle(head).folder / "model.onnx")
     assert {imported.domain for imported in model.opset_import} == {""}
     assert {node.domain for node in model.graph.node} | {node.domain for node in model.functions} <= {""}
@@ -98,9 +103,9 @@ def test_only_standard_operators_and_named_axes(bundle, head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_manifest_certifies_it_after_the_faster_ones(bundle, head):
+def test_the_portable_variant_is_last_and_has_a_certificate(bundle: Callable[..., Bundle], head: str) -> None:
     *_, variant = bundle(head).manifest.variants
-    assert [each.name for each in bundle(head).manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged", "portable"]
+    assert [other.name for other in bundle(head).manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged", "portable"]
     assert (variant.file, variant.weights_file, variant.layout) == ("model.onnx", None, Layout.PADDED)
     assert variant.fidelity.max_abs_error.keys() == variant.outputs.keys()
     assert variant.fidelity.batch_difference <= 1e-5
@@ -108,46 +113,50 @@ def test_the_manifest_certifies_it_after_the_faster_ones(bundle, head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_optimum_loads_the_folder_and_gives_what_eager_gives(bundle, folders, batch, head):
+def test_optimum_loads_the_folder_and_equals_eager(
+    bundle: Callable[..., Bundle], folders: dict[str, Path], batch: Any, head: str
+) -> None:
     loader, outputs = HEADS[head]
     model = getattr(optimum, f"ORTModelFor{loader}").from_pretrained(
         bundle(head).folder, file_name="model.onnx", provider="CPUExecutionProvider", local_files_only=True
     )
-    expected = eagerly(folders[head], head, batch)
-    found = model(**batch)
+    expected = eager_outputs(folders[head], head, batch)
+    outputs = model(**batch)
     for name in outputs:
-        # What stands at a padding is read by nobody.
+        # The results of padding are undefined.
         counted = slice(None) if head == "classifier" else batch["attention_mask"].numpy() == 1
-        np.testing.assert_allclose(found[name].numpy()[counted], expected[name][counted], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(outputs[name].numpy()[counted], expected[name][counted], rtol=0, atol=1e-4)
 
 
-def test_sentence_transformers_loads_the_folder_and_gives_our_embeddings(bundle):
+def test_sentence_transformers_loads_the_folder_and_gives_the_same_embeddings(bundle: Callable[..., Bundle]) -> None:
     from sentence_transformers import SentenceTransformer
 
     settings = {"file_name": "model.onnx", "provider": "CPUExecutionProvider"}
     folder = bundle("encoder").folder
     theirs = SentenceTransformer(str(folder), backend="onnx", model_kwargs=settings, local_files_only=True)
     with encort.load(folder) as ours:
-        found = theirs.encode(TEXTS, normalize_embeddings=True)
-        np.testing.assert_allclose(found, ours.embed(TEXTS), rtol=0, atol=1e-5)
+        embeddings = theirs.encode(TEXTS, normalize_embeddings=True)
+        np.testing.assert_allclose(embeddings, ours.embed(TEXTS), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS])
-def test_sentence_embeddings_are_pooled_as_the_bundle_says(folders, batch, tmp_path, pooling, normalize):
+def test_sentence_embeddings_are_pooled_as_the_bundle_says(
+    folders: dict[str, Path], batch: Any, tmp_path: Path, pooling: Pooling, normalize: bool
+) -> None:
     source = ExportSource.open([str(folders["encoder"])], pooling=pooling, normalize=normalize)
     variant = write_portable(source, tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / variant.file, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["sentence_embedding"], {name: tensor.numpy() for name, tensor in batch.items()})
-    hidden = eagerly(folders["encoder"], "encoder", batch)["last_hidden_state"]
+    (embeddings,) = session.run(["sentence_embedding"], {name: tensor.numpy() for name, tensor in batch.items()})
+    hidden = eager_outputs(folders["encoder"], "encoder", batch)["last_hidden_state"]
     mask = batch["attention_mask"].numpy()[..., None]
     expected = hidden[:, 0] if pooling is Pooling.CLS else (hidden * mask).sum(axis=1) / mask.sum(axis=1)
     if normalize:
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(embeddings, expected, rtol=0, atol=1e-4)
 
 
-def test_exporting_leaves_the_oracle_as_it_was(folders, batch, tmp_path):
+def test_exporting_does_not_change_the_oracle(folders: dict[str, Path], batch: Any, tmp_path: Path) -> None:
     from encort.export.verification.oracle import Case, Oracle
 
     source = ExportSource.open([str(folders["classifier"])])
@@ -159,7 +168,9 @@ def test_exporting_leaves_the_oracle_as_it_was(folders, batch, tmp_path):
     assert not source.checkpoints[0].model.training
 
 
-def test_weights_that_do_not_fit_into_one_file_lie_beside_it(folders, output, monkeypatch):
+def test_weights_too_large_for_one_file_are_stored_beside_it(
+    folders: dict[str, Path], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(portable, "_LARGEST_FILE", 10_000)
     folder = export_bundle(folders["encoder"], output, variants=["portable"]).folder
     (variant,) = Bundle.open(folder).manifest.variants
@@ -170,17 +181,19 @@ def test_weights_that_do_not_fit_into_one_file_lie_beside_it(folders, output, mo
     assert (copied / "model.onnx_data").is_file()
 
 
-def test_what_optimum_refuses_is_refused_in_one_message(folders, monkeypatch, refused):
-    def fail(*_, **__):
+def test_an_error_of_optimum_becomes_one_message(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, refused: Callable[..., None]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ValueError("an operator is missing")
 
     monkeypatch.setattr("optimum.exporters.onnx.onnx_export_from_model", fail)
     refused(folders["encoder"], "Optimum cannot export .*bert.*an operator is missing", variants=["portable"])
 
 
-def test_where_nobody_asked_for_it_a_portable_graph_that_cannot_be_had_is_left_out(
-    folders, monkeypatch, output, caplog
-):
+def test_a_failing_portable_graph_is_left_out_unless_it_was_asked_for(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, output: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("optimum.exporters.onnx.onnx_export_from_model", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.WARNING, "encort"):
         bundle = export_bundle(folders["encoder"], output)
@@ -190,27 +203,29 @@ def test_where_nobody_asked_for_it_a_portable_graph_that_cannot_be_had_is_left_o
     assert not any("model.onnx" in name for name in bundle.manifest.files)
 
 
-def test_exporting_leaves_the_callers_logging_on(bundle, caplog):
+def test_exporting_does_not_silence_the_callers_logging(
+    bundle: Callable[..., Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
     bundle("encoder")
     with caplog.at_level(logging.WARNING):
         logging.getLogger("another").warning("still heard")
     assert "still heard" in caplog.text
 
 
-# Pooling by a pooler, which Optimum's graph of an encoder does not give.
+# Pooling by a pooler, which Optimum's graph of an encoder lacks.
 
 
-def test_the_pooler_that_optimum_leaves_out_is_in_the_portable_graph(folders, tmp_path):
-    found = []
+def test_the_pooler_that_optimum_leaves_out_is_in_the_portable_graph(folders: dict[str, Path], tmp_path: Path) -> None:
+    embeddings = []
     for variant in ("fp32", "portable"):
-        bundle = export_bundle(folders["encoder"], tmp_path / variant, variants=[variant], pooling=Pooling.POOLER)
+        bundle = export_bundle(folders["encoder"], tmp_path / variant, variants=[variant], pooling="pooler")
         with encort.load(bundle.folder) as model:
-            found.append(model.embed(TEXTS))
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+            embeddings.append(model.embed(TEXTS))
+    np.testing.assert_allclose(embeddings[0], embeddings[1], atol=1e-5)
 
 
-def test_a_bundle_that_pools_by_a_pooler_can_be_verified(bundle):
-    checks = verify_bundle(bundle("encoder", pooling=Pooling.POOLER))
+def test_a_bundle_that_pools_by_a_pooler_can_be_verified(bundle: Callable[..., Bundle]) -> None:
+    checks = verify_bundle(bundle("encoder", pooling="pooler"))
     assert [check.variant for check in checks] == ["cpu-fp32", "cpu-fp32-ragged", "portable"]
 
 
@@ -218,8 +233,10 @@ def test_a_bundle_that_pools_by_a_pooler_can_be_verified(bundle):
 
 
 @pytest.fixture(scope="module", params=["albert", "deberta-v2"])
-def stranger(request, encoder_checkpoint, tmp_path_factory):
-    """A tiny checkpoint of an architecture outside of the table."""
+def other_checkpoint(
+    request: pytest.FixtureRequest, encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A tiny checkpoint of an architecture without an authored graph."""
     folder = tmp_path_factory.mktemp(request.param)
     for file in encoder_checkpoint.glob("*.json"):
         shutil.copy(file, folder)
@@ -234,53 +251,62 @@ def stranger(request, encoder_checkpoint, tmp_path_factory):
     return folder
 
 
-def test_another_architecture_gets_the_portable_graph_with_a_warning(stranger, output, caplog):
+def test_another_architecture_gets_the_portable_graph_with_a_warning(
+    other_checkpoint: Path, output: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "encort"):
-        bundle = export_bundle(stranger, output)
+        bundle = export_bundle(other_checkpoint, output)
     assert "has the portable variant only" in caplog.text
     assert [variant.name for variant in bundle.manifest.variants] == ["portable"]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(stranger)
-    model = transformers.AutoModel.from_pretrained(stranger, attn_implementation="eager").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(other_checkpoint)
+    model = transformers.AutoModel.from_pretrained(other_checkpoint, attn_implementation="eager").eval()
     with encort.load(output) as loaded, torch.inference_mode():
-        found = loaded.embed([*TEXTS, ("my card", "is lost")])
+        embeddings = loaded.embed([*TEXTS, ("my card", "is lost")])
         inputs = [*([text] for text in TEXTS), ("my card", "is lost")]
         expected = [
             model(**tokenizer(*texts, truncation=True, max_length=64, return_tensors="pt")).last_hidden_state.mean(1)
             for texts in inputs
         ]
     expected = torch.nn.functional.normalize(torch.cat(expected), dim=1).numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(embeddings, expected, rtol=0, atol=1e-5)
     assert [check.variant for check in verify_bundle(bundle)] == ["portable"]
 
 
 @pytest.mark.parametrize("variants", [["fp32"], ["int8"], ["fp32", "portable"]], ids=" and ".join)
-def test_another_architecture_has_no_other_graph(stranger, refused, variants):
-    refused(stranger, "has no authored graph, only the variant portable", variants=variants)
+def test_another_architecture_has_no_other_graph(
+    other_checkpoint: Path, refused: Callable[..., None], variants: list[str]
+) -> None:
+    refused(other_checkpoint, "has no authored graph, only the variant portable", variants=variants)
 
 
-def test_another_architecture_has_a_limit_of_tokens_too(stranger, refused):
-    refused(stranger, "max_length must be between", max_length=65)
+def test_another_architecture_has_a_limit_of_tokens(other_checkpoint: Path, refused: Callable[..., None]) -> None:
+    refused(other_checkpoint, "max_length must be between", max_length=65)
 
 
-def test_the_limit_of_another_architecture_is_not_its_tokenizers(stranger, refused, checkpoint_copy, edit_json):
-    folder = checkpoint_copy(stranger)
+def test_the_tokenizer_cannot_raise_the_limit_of_another_architecture(
+    other_checkpoint: Path,
+    refused: Callable[..., None],
+    checkpoint_copy: Callable[[Path], Path],
+    edit_json: Callable[..., None],
+) -> None:
+    folder = checkpoint_copy(other_checkpoint)
     edit_json(folder / "tokenizer_config.json", model_max_length=512)
     refused(folder, "max_length must be between", max_length=100)
 
 
-def test_several_heads_have_no_portable_graph(folders, refused):
+def test_several_heads_have_no_portable_graph(folders: dict[str, Path], refused: Callable[..., None]) -> None:
     heads = [folders["tagger"], folders["reader"]]
     refused(heads, "a portable graph holds one encoder", variants=["portable"])
 
 
-def test_a_portable_bundle_with_a_head_predicts_from_the_shell(folders, tmp_path):
+def test_a_portable_bundle_with_a_head_predicts_from_the_shell(folders: dict[str, Path], tmp_path: Path) -> None:
     exported = export_bundle(folders["classifier"], tmp_path / "b", variants=["portable"])
     done = CliRunner().invoke(group, ["predict", str(exported.folder), "my card"])
     assert json.loads(done.stdout)["label"] in exported.manifest.heads[0].labels
     assert exported.manifest.embedding is None
 
 
-def test_masks_are_finite_in_half_precisions(bundle):
+def test_masks_are_finite_in_half_precisions(bundle: Callable[..., Bundle]) -> None:
     graph = onnx.load(bundle("encoder").folder / "model.onnx").graph
     constants = [
         numpy_helper.to_array(attribute.t)

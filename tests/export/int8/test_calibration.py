@@ -1,17 +1,21 @@
-"""What the tensors between the layers hold, seen without touching the model."""
+"""The inputs of the layers are observed, and quantized layers simulated, without lasting changes to the model."""
 
 import itertools
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
 
+from encort.export.graph.description import Linear
 from encort.export.int8 import calibration
 from encort.export.int8.calibration import Calibration, cases, check_calibration, groups, observe, simulated
-from encort.export.int8.quantization import quantize
+from encort.export.int8.quantization import Activations, quantize
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle
 from encort.export.verification.samples import sample_pairs, sample_texts, texts_for
@@ -23,55 +27,57 @@ TEXTS = ["my card is lost", "hello", "change my pin", "the card is lost", ("hell
 
 
 @pytest.fixture(scope="module")
-def source(encoder_checkpoint):
+def source(encoder_checkpoint: Path) -> ExportSource:
     return ExportSource.open([str(encoder_checkpoint)])
 
 
 @pytest.fixture(scope="module")
-def oracle(source):
+def oracle(source: ExportSource) -> Oracle:
     return Oracle.of(source)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(encoder_checkpoint):
+def tokenizer(encoder_checkpoint: Path) -> Tokenizer:
     return Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)
 
 
 @pytest.fixture(scope="module")
-def layers(source):
+def layers(source: ExportSource) -> dict[str, tuple[Linear, ...]]:
     return groups(source.description.encoders)
 
 
 @pytest.fixture(scope="module")
-def seen(oracle, tokenizer, layers):
+def seen(oracle: Oracle, tokenizer: Tokenizer, layers: dict[str, tuple[Linear, ...]]) -> dict[str, Activations]:
     return observe(oracle, cases(tokenizer(TEXTS)), list(layers))
 
 
-def batch_of(lengths):
-    """A token is its own number, so that each can be found again."""
+def batch_of(lengths: Sequence[int]) -> TokenBatch:
+    """Return texts of these lengths; each token id is the number of the token, so that a test can recognize it."""
     tokens = sum(lengths)
     ids = np.arange(tokens)
     ends = np.cumsum([0, *lengths])
     return TokenBatch(ids=ids, type_ids=ids % 2, cu_seqlens=ends, truncated=np.zeros(len(lengths), bool))
 
 
-def hooks_of(source):
+def hooks_of(source: ExportSource) -> list[Any]:
     modules = source.checkpoints[0].model.modules()
     return [hook for module in modules for hook in (*module._forward_pre_hooks, *module._forward_hooks)]
 
 
-# Layers that read one tensor.
+# Groups of layers that read the same tensor.
 
 
-def test_every_linear_layer_is_in_one_group_with_those_that_read_the_same(source, layers):
-    found = [[linear.name.removeprefix("encoder.") for linear in group] for group in layers.values()]
+def test_every_linear_layer_is_in_the_group_of_its_input(
+    source: ExportSource, layers: dict[str, tuple[Linear, ...]]
+) -> None:
+    names_of_groups = [[linear.name.removeprefix("encoder.") for linear in group] for group in layers.values()]
     block = [
         ["attention.self.query", "attention.self.key", "attention.self.value"],
         ["attention.output.dense"],
         ["intermediate.dense"],
         ["output.dense"],
     ]
-    assert found == [[f"layer.{number}.{name}" for name in names] for number in range(3) for names in block]
+    assert names_of_groups == [[f"layer.{number}.{name}" for name in names] for number in range(3) for names in block]
     assert list(layers) == [group[0].name for group in layers.values()]
     assert all(source.checkpoints[0].model.get_submodule(name) for name in layers)
 
@@ -80,28 +86,30 @@ def test_every_linear_layer_is_in_one_group_with_those_that_read_the_same(source
 
 
 @pytest.mark.parametrize("lengths", [[4], [3, 5, 3, 3], [2] * 600, [300] * 3 + [512] * 2, [1, 512, 511]])
-def test_every_text_is_in_one_case_and_nothing_is_padded(lengths):
-    found = [row.tolist() for case in cases(batch_of(lengths)) for row in case.inputs["input_ids"]]
+def test_every_text_is_in_one_case_and_nothing_is_padded(lengths: Sequence[int]) -> None:
+    rows = [row.tolist() for case in cases(batch_of(lengths)) for row in case.inputs["input_ids"]]
     ends = np.cumsum([0, *lengths])
     expected = [list(range(start, end)) for start, end in itertools.pairwise(ends)]
-    assert sorted(found) == expected
+    assert sorted(rows) == expected
     assert not any(case.is_masked for case in cases(batch_of(lengths)))
 
 
-def test_a_case_holds_few_tokens():
+def test_a_case_holds_few_tokens() -> None:
     assert max(case.inputs["input_ids"].size for case in cases(batch_of([64] * 100))) <= 2 * 512
 
 
 @pytest.mark.parametrize("lengths", [[1024], [768, 768]])
-def test_texts_longer_than_a_case_are_cases_of_their_own(lengths):
+def test_texts_longer_than_a_case_are_cases_of_their_own(lengths: Sequence[int]) -> None:
     assert [case.inputs["input_ids"].shape for case in cases(batch_of(lengths))] == [(1, size) for size in lengths]
 
 
-# What is seen of a tensor.
+# Observed values of a tensor.
 
 
 @torch.inference_mode()
-def test_ranges_are_those_that_plain_hooks_see(encoder_checkpoint, layers, seen):
+def test_ranges_equal_those_seen_by_plain_hooks(
+    encoder_checkpoint: Path, layers: dict[str, tuple[Linear, ...]], seen: dict[str, Activations]
+) -> None:
     model = transformers.AutoModel.from_pretrained(encoder_checkpoint, attn_implementation="eager").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder_checkpoint)
     inputs = {name: [] for name in layers}
@@ -113,12 +121,14 @@ def test_ranges_are_those_that_plain_hooks_see(encoder_checkpoint, layers, seen)
         rows = np.concatenate(noted)
         np.testing.assert_allclose(seen[name].low, rows.min(axis=0), atol=1e-4)
         np.testing.assert_allclose(seen[name].high, rows.max(axis=0), atol=1e-4)
-        # So few texts are all kept.
+        # All rows of so few texts are kept.
         order, expected_order = np.lexsort(seen[name].sample.T.round(3)), np.lexsort(rows.T.round(3))
         np.testing.assert_allclose(seen[name].sample[order], rows[expected_order], atol=1e-3)
 
 
-def test_a_sample_is_bounded_and_from_every_case(oracle, tokenizer, monkeypatch):
+def test_a_sample_is_limited_and_has_rows_of_every_case(
+    oracle: Oracle, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calibration, "ROWS", 64)
     name, batch = "encoder.layer.0.attention.self.query", tokenizer([*TEXTS, "the card " * 60])
     sample = observe(oracle, cases(batch), [name])[name].sample
@@ -126,7 +136,9 @@ def test_a_sample_is_bounded_and_from_every_case(oracle, tokenizer, monkeypatch)
     assert len(np.unique(sample, axis=0)) > 2 * (len(cases(batch)) - 1)
 
 
-def test_nothing_of_the_observer_stays_on_the_model(source, oracle, tokenizer, seen):
+def test_no_hook_stays_on_the_model(
+    source: ExportSource, oracle: Oracle, tokenizer: Tokenizer, seen: dict[str, Activations]
+) -> None:
     assert seen
     assert hooks_of(source) == []
     broken = Case("no such token", {name: rows + 10_000 for name, rows in tokenizer(["a"]).rows(np.array([0])).items()})
@@ -135,69 +147,83 @@ def test_nothing_of_the_observer_stays_on_the_model(source, oracle, tokenizer, s
     assert hooks_of(source) == []
 
 
-# The oracle with quantized products.
+# The oracle with simulated layers.
 
 
-def test_simulated_changes_the_oracle_within_and_nothing_after(source, oracle, tokenizer, layers, seen):
+def test_simulation_changes_the_oracle_only_inside_the_with_block(
+    source: ExportSource,
+    oracle: Oracle,
+    tokenizer: Tokenizer,
+    layers: dict[str, tuple[Linear, ...]],
+    seen: dict[str, Activations],
+) -> None:
     quantized = {name: quantize(group, seen[name], weight_bits=8) for name, group in layers.items()}
     (case, *_) = cases(tokenizer(TEXTS))
     before = oracle(case)
     with simulated(oracle, quantized):
-        within = oracle(case)
+        inside = oracle(case)
     with pytest.raises(ZeroDivisionError), simulated(oracle, quantized):
         _ = 1 / 0
     after = oracle(case)
     assert not any("forward" in vars(module) for module in source.checkpoints[0].model.modules())
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
-        assert 1e-5 < np.abs(within[name] - array).max() < 1
+        assert 1e-5 < np.abs(inside[name] - array).max() < 1
 
 
-def test_simulated_layers_give_the_products_of_their_group(source, oracle, layers, seen):
+def test_simulated_layers_give_the_products_of_their_group(
+    source: ExportSource, oracle: Oracle, layers: dict[str, tuple[Linear, ...]], seen: dict[str, Activations]
+) -> None:
     name = "encoder.layer.1.attention.self.query"
     group = quantize(layers[name], seen[name], weight_bits=8, strengths=(0.75,))
     rows = seen[name].sample
     with torch.inference_mode(), simulated(oracle, {name: group}):
         model, x = source.checkpoints[0].model, torch.from_numpy(rows)
-        found = [model.get_submodule(layer.name)(x).numpy() for layer in group.layers]
+        outputs = [model.get_submodule(layer.name)(x).numpy() for layer in group.layers]
         other = model.get_submodule(name)(-x).numpy()
     bias = np.concatenate([layer.bias for layer in group.layers])
-    np.testing.assert_allclose(np.concatenate(found, axis=1), group.products(rows) + bias, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), group.products(rows) + bias, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(other, (group.products(-rows) + bias)[:, :40], rtol=1e-4, atol=1e-4)
 
 
 # Calibration texts.
 
 
-def test_every_fifth_text_is_held_back_and_the_samples_are_always_seen(source, tokenizer):
+def test_every_fifth_text_is_held_back_and_the_samples_are_added(source: ExportSource, tokenizer: Tokenizer) -> None:
     texts = [f"text {number}" for number in range(23)]
-    found = Calibration.tokenize(source, tokenizer, texts)
-    assert list(found.judged.texts) == texts[::5]
-    assert list(found.seen.texts) == [text for text in texts if text not in texts[::5]] + texts_for(source)
+    split = Calibration.tokenize(source, tokenizer, texts)
+    assert list(split.judged.texts) == texts[::5]
+    assert list(split.seen.texts) == [text for text in texts if text not in texts[::5]] + texts_for(source)
 
 
-def test_without_texts_the_samples_are_parted_with_a_warning(source, tokenizer, caplog):
+def test_without_texts_the_samples_are_split_with_a_warning(
+    source: ExportSource, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "encort"):
-        found = Calibration.tokenize(source, tokenizer, None)
+        split = Calibration.tokenize(source, tokenizer, None)
     assert "--calibration" in caplog.text
-    assert {*found.seen.texts, *found.judged.texts} == {*sample_texts(), *sample_pairs()}
-    assert not {*found.seen.texts} & {*found.judged.texts}
-    assert len(found.judged) == 10
+    assert {*split.seen.texts, *split.judged.texts} == {*sample_texts(), *sample_pairs()}
+    assert not {*split.seen.texts} & {*split.judged.texts}
+    assert len(split.judged) == 10
 
 
-def test_of_many_texts_some_are_taken_from_all_over(source, tokenizer, monkeypatch):
+def test_too_many_texts_are_thinned_out_evenly(
+    source: ExportSource, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calibration, "MOST_TEXTS", 11)
-    found = Calibration.tokenize(source, tokenizer, [f"text {number}" for number in range(101)])
-    own = [text for text in found.seen.texts if text not in texts_for(source)]
-    assert sorted([*own, *found.judged.texts]) == sorted(f"text {number}" for number in range(0, 101, 10))
+    split = Calibration.tokenize(source, tokenizer, [f"text {number}" for number in range(101)])
+    own = [text for text in split.seen.texts if text not in texts_for(source)]
+    assert sorted([*own, *split.judged.texts]) == sorted(f"text {number}" for number in range(0, 101, 10))
 
 
-def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(source, tokenizer, monkeypatch):
+def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(
+    source: ExportSource, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ExportSource, "is_pairwise", True)
     pairs = [(f"first {number}", f"second {number}") for number in range(10)]
-    found = Calibration.tokenize(replace(source), tokenizer, pairs)
-    assert {"reversed_input_ids", "reversed_token_type_ids"} <= found.seen.rows(np.array([0])).keys()
-    assert all(isinstance(text, tuple) for text in found.seen.texts)
+    split = Calibration.tokenize(replace(source), tokenizer, pairs)
+    assert {"reversed_input_ids", "reversed_token_type_ids"} <= split.seen.rows(np.array([0])).keys()
+    assert all(isinstance(text, tuple) for text in split.seen.texts)
     with pytest.raises(InputTypeError, match="pair"):
         Calibration.tokenize(source, tokenizer, [f"text {number}" for number in range(10)])
 
@@ -215,10 +241,10 @@ def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(source, tokenize
     ],
     ids=["none", "one", "repeated", "not a list", "a number", "lists", "not Unicode"],
 )
-def test_texts_that_say_too_little_are_refused(texts, error, message):
+def test_too_few_or_invalid_texts_are_refused(texts: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         check_calibration(texts)
 
 
-def test_enough_texts_and_pairs_are_accepted():
+def test_enough_texts_and_pairs_are_accepted() -> None:
     check_calibration([*(f"text {number}" for number in range(4)), *((f"text {number}", "b") for number in range(4))])

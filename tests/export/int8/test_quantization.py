@@ -1,4 +1,7 @@
-"""8-bit layers are integer arithmetic, and what is chosen for them loses little."""
+"""Quantized layers are integer arithmetic, and the chosen settings lose little."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,17 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from encort.export.graph.description import Linear
-from encort.export.int8.quantization import STRENGTHS, Activations, quantize
+from encort.export.int8.quantization import STRENGTHS, Activations, QuantizedGroup, quantize
 
 COLUMNS = (5, 3)
-"""Two layers of different width that read one tensor of seven channels."""
+"""Widths of two layers that read the same tensor of seven channels."""
 
 
-def seen_in(sample):
+def seen_in(sample: np.ndarray) -> Activations:
     return Activations(low=sample.min(axis=0), high=sample.max(axis=0), sample=sample)
 
 
-def linears(weight, columns=COLUMNS):
+def linears(weight: np.ndarray, columns: Sequence[int] = COLUMNS) -> list[Linear]:
     random, parts = np.random.default_rng(3), np.split(weight, np.cumsum(columns)[:-1], axis=1)
     biases = [random.normal(size=width).astype(np.float32) for width in columns]
     return [
@@ -27,26 +30,28 @@ def linears(weight, columns=COLUMNS):
 
 
 @pytest.fixture(scope="module")
-def weight():
+def weight() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(7, sum(COLUMNS))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def sample():
-    """Rows around another middle than zero, with two channels far larger than the rest."""
+def sample() -> np.ndarray:
+    """Rows whose mean is not zero, with two channels far larger than the rest."""
     rows = np.random.default_rng(2).normal(0.3, 1.0, size=(200, 7))
     return (rows * [1, 1, 60, 1, 1, 25, 1]).astype(np.float32)
 
 
-def scaled_weight(group):
+def scaled_weight(group: QuantizedGroup) -> np.ndarray:
     return np.concatenate([layer.weight * layer.scales for layer in group.layers], axis=1)
 
 
 @pytest.mark.parametrize("weight_bits", [7, 8])
 @pytest.mark.parametrize("strengths", [(0.0,), (0.75,)])
-def test_products_are_those_of_integers(weight, sample, strengths, weight_bits):
+def test_products_equal_integer_products(
+    weight: np.ndarray, sample: np.ndarray, strengths: Sequence[float], weight_bits: int
+) -> None:
     group = quantize(linears(weight), seen_in(sample), weight_bits=weight_bits, strengths=strengths)
-    # Three times the range that was seen, so that some saturate.
+    # Values of three times the observed range, so that some saturate.
     x = 3 * sample
     divisor = np.ones(7, np.float32) if group.divisor is None else group.divisor
     steps = np.rint(x / divisor / np.float32(group.scale)).astype(np.int32) + group.zero_point
@@ -60,7 +65,7 @@ def test_products_are_those_of_integers(weight, sample, strengths, weight_bits):
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_smoothing_leaves_the_product_as_it_was(weight, sample, strength):
+def test_smoothing_does_not_change_the_product(weight: np.ndarray, sample: np.ndarray, strength: float) -> None:
     group = quantize(linears(weight), seen_in(sample), weight_bits=8, strengths=(strength,))
     divisor = np.ones(7, np.float32) if group.divisor is None else group.divisor
     assert (group.divisor is None) == (strength == 0.0)
@@ -72,8 +77,8 @@ def test_smoothing_leaves_the_product_as_it_was(weight, sample, strength):
     np.testing.assert_allclose(group.error, loss, rtol=1e-3)
 
 
-def test_smoothing_helps_channels_far_larger_than_the_rest(weight, sample):
-    # What the large channels hold counts little, as in a transformer.
+def test_smoothing_helps_if_some_channels_are_far_larger(weight: np.ndarray, sample: np.ndarray) -> None:
+    # The weights of the large channels are small, as in a transformer.
     quiet = weight * np.array([1, 1, 0.01, 1, 1, 0.01, 1], np.float32)[:, None]
     naive = quantize(linears(quiet), seen_in(sample), weight_bits=8, strengths=(0.0,))
     smooth = quantize(linears(quiet), seen_in(sample), weight_bits=8)
@@ -81,7 +86,7 @@ def test_smoothing_helps_channels_far_larger_than_the_rest(weight, sample):
     assert smooth.divisor[2] > 10 * smooth.divisor[0]
 
 
-def test_the_best_strength_is_taken(weight, sample):
+def test_the_best_strength_is_chosen(weight: np.ndarray, sample: np.ndarray) -> None:
     alone = [
         quantize(linears(weight), seen_in(sample), weight_bits=8, strengths=(strength,)).error for strength in STRENGTHS
     ]
@@ -90,7 +95,7 @@ def test_the_best_strength_is_taken(weight, sample):
 
 
 @pytest.mark.parametrize("strengths", [(0.0,), STRENGTHS])
-def test_the_bias_takes_the_mean_error_off(weight, sample, strengths):
+def test_the_bias_corrects_the_mean_error(weight: np.ndarray, sample: np.ndarray, strengths: Sequence[float]) -> None:
     layers = linears(weight)
     group = quantize(layers, seen_in(sample), weight_bits=7, strengths=strengths)
     products = np.split(group.products(sample), [COLUMNS[0]], axis=1)
@@ -102,13 +107,15 @@ def test_the_bias_takes_the_mean_error_off(weight, sample, strengths):
 
 
 @pytest.mark.parametrize(("weight_bits", "largest"), [(7, 63), (8, 127)])
-def test_every_column_spans_the_bits_it_may_have(weight, sample, weight_bits, largest):
+def test_every_column_uses_the_full_range_of_its_bits(
+    weight: np.ndarray, sample: np.ndarray, weight_bits: int, largest: int
+) -> None:
     for layer in quantize(linears(weight), seen_in(sample), weight_bits=weight_bits).layers:
         assert np.abs(layer.weight.astype(int)).max(axis=0).tolist() == [largest] * layer.weight.shape[1]
 
 
 @pytest.mark.parametrize("middle", [-1e3, -5, 0, 5, 1e3], ids="around {}".format)
-def test_zero_is_a_step_of_its_own(weight, sample, middle):
+def test_zero_stays_exactly_zero(weight: np.ndarray, sample: np.ndarray, middle: float) -> None:
     group = quantize(linears(weight), seen_in(sample + np.float32(middle)), weight_bits=8)
     assert 0 <= group.zero_point <= 255
     np.testing.assert_array_equal(group.products(np.zeros((1, 7), np.float32)), 0)
@@ -116,7 +123,9 @@ def test_zero_is_a_step_of_its_own(weight, sample, middle):
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.5])
 @pytest.mark.parametrize("channels", [[2], list(range(7))], ids=["one channel", "all channels"])
-def test_a_constant_channel_gives_finite_products(weight, sample, value, channels):
+def test_a_constant_channel_gives_finite_products(
+    weight: np.ndarray, sample: np.ndarray, value: float, channels: list[int]
+) -> None:
     constant = sample.copy()
     constant[:, channels] = value
     group = quantize(linears(weight), seen_in(constant), weight_bits=8)
@@ -127,7 +136,7 @@ def test_a_constant_channel_gives_finite_products(weight, sample, value, channel
 
 
 @pytest.mark.parametrize("part", [np.s_[2, :], np.s_[:, 1], np.s_[:, :]], ids=["a row", "a column", "everything"])
-def test_weights_of_zero_give_finite_products(weight, sample, part):
+def test_weights_of_zero_give_finite_products(weight: np.ndarray, sample: np.ndarray, part: Any) -> None:
     changed = weight.copy()
     changed[part] = 0
     group = quantize(linears(changed), seen_in(sample), weight_bits=8)
@@ -141,7 +150,7 @@ numbers = st.floats(-1e4, 1e4, width=32)
 
 @settings(max_examples=40, deadline=None)
 @given(rows=arrays(np.float32, (6, 4), elements=numbers), weight=arrays(np.float32, (4, 3), elements=numbers))
-def test_whatever_the_numbers_the_group_is_usable_and_no_worse_than_without_smoothing(rows, weight):
+def test_any_numbers_give_a_usable_group_no_worse_than_without_smoothing(rows: np.ndarray, weight: np.ndarray) -> None:
     group = quantize(linears(weight, (2, 1)), seen_in(rows), weight_bits=7)
     naive = quantize(linears(weight, (2, 1)), seen_in(rows), weight_bits=7, strengths=(0.0,))
     assert np.isfinite(group.products(rows)).all()

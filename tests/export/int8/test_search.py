@@ -1,7 +1,10 @@
-"""The fastest 8-bit graph within the budget of labelled data becomes the bundle's first choice."""
+"""The fastest int8 graph that loses little on labelled data becomes the bundle's first choice."""
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -20,46 +23,49 @@ FILES = {"search.json", "search.md", "search.svg"}
 
 
 @pytest.fixture(scope="module")
-def labelled(classifier_bundle, tmp_path_factory):
-    """What the model itself says of some texts, so that in full precision all is right."""
+def labelled(classifier_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts with the labels that the model itself gives, so that full precision scores 100 %."""
     file = tmp_path_factory.mktemp("labelled") / "examples.jsonl"
     with encort.load(classifier_bundle) as model:
-        rows = [{"text": text, "label": found.label} for text, found in zip(TEXTS, model.classify(TEXTS), strict=True)]
+        results = model.classify(TEXTS)
+        rows = [{"text": text, "label": result.label} for text, result in zip(TEXTS, results, strict=True)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
 
 @pytest.fixture
-def export(classifier_checkpoint, labelled, output):
-    def make(**options):
+def export(classifier_checkpoint: Path, labelled: Path, output: Path) -> Callable[..., Bundle]:
+    def make(**options: Any) -> Bundle:
         settings = {"variants": ["fp32", "int8"], "evaluation": labelled, "weight_bits": 7, **options}
         return export_bundle(classifier_checkpoint, output, **settings)
 
     return make
 
 
-def precision_of(model):
+def precision_of(model: encort.Model) -> Precision:
     return model.manifest.variants[0].precision
 
 
 @pytest.fixture
-def fake(monkeypatch):
-    """`fake(scores=..., seconds=...)`: what 8-bit models score and how long they take, one after the other."""
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`fake(scores=, seconds=)` sets the scores and seconds of the int8 models, in the order of the search."""
 
-    def measure(values, full):
-        """Each model keeps the value that it got first."""
-        given, coming = {}, iter(values)
+    def in_order(values: list[float], full: float) -> Callable[[encort.Model], float]:
+        """Return a function that gives each new int8 model the next value; a model keeps its value."""
+        remaining, known = iter(values), {}
 
-        def of(model):
+        def value_of(model: encort.Model) -> float:
             if precision_of(model) is Precision.FP32:
                 return full
-            # Kept alive, so that no other model gets its id.
-            return given.setdefault(id(model), (model, next(coming) if id(model) not in given else None))[1]
+            if id(model) not in known:
+                # The model is kept alive, so that no other model gets its id.
+                known[id(model)] = (model, next(remaining))
+            return known[id(model)][1]
 
-        return of
+        return value_of
 
-    def patch(*, scores, seconds=None, smoothings=1):
-        score, duration = measure(scores, 90.0), measure(seconds or [1.0] * len(scores), 2.0)
+    def patch(*, scores: list[float], seconds: list[float] | None = None, smoothings: int = 1) -> None:
+        score, duration = in_order(scores, 90.0), in_order(seconds or [1.0] * len(scores), 2.0)
         kept = dict(list(search._SMOOTHINGS.items())[-smoothings:])
         monkeypatch.setattr(search, "_SMOOTHINGS", kept)
         monkeypatch.setattr(Evaluation, "score", lambda _, model: score(model))
@@ -68,55 +74,57 @@ def fake(monkeypatch):
     return patch
 
 
-def trials_of(bundle):
+def candidates_of(bundle: Bundle) -> list[dict[str, Any]]:
     return json.loads((bundle.folder / "search.json").read_text())["candidates"]
 
 
-def quantized_products(bundle):
+def quantized_products(bundle: Bundle) -> int:
     graph = onnx.load(bundle.folder / "cpu-int8.onnx", load_external_data=False).graph
     return sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node)
 
 
-# Measured for real.
+# A real search.
 
 
 @pytest.fixture(scope="module")
-def searched(classifier_checkpoint, labelled, tmp_path_factory):
-    """A bundle whose search took whatever is faster on this machine."""
+def searched(classifier_checkpoint: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle from a search with real scores and times on this machine."""
     folder = tmp_path_factory.mktemp("bundles") / "searched.bundle"
     return export_bundle(classifier_checkpoint, folder, evaluation=labelled, max_drop=30.0)
 
 
-def test_what_was_tried_is_kept_as_json_table_and_picture(searched):
+def test_all_candidates_are_recorded_as_json_table_and_picture(searched: Bundle) -> None:
     assert set(searched.manifest.files) >= FILES
-    kept = json.loads(searched.path("search.json").read_text())
-    assert (kept["metric"], kept["examples"], kept["max_drop"]) == ("accuracy", 12, 30.0)
-    full, *others = kept["candidates"]
+    record = json.loads(searched.path("search.json").read_text())
+    assert (record["metric"], record["examples"], record["max_drop"]) == ("accuracy", 12, 30.0)
+    full, *others = record["candidates"]
     assert (full["precision"], full["metric"], full["drop"], full["smoothing"]) == ("fp32", 100.0, 0.0, None)
     assert {candidate["precision"] for candidate in others} == {"int8"}
     assert len({candidate["smoothing"] for candidate in others}) == 3
-    assert all(candidate["latency_ms"] > 0 and candidate["speedup"] > 0 for candidate in kept["candidates"])
-    assert [candidate["chosen"] for candidate in kept["candidates"]].count(True) == 1
+    assert all(candidate["latency_ms"] > 0 and candidate["speedup"] > 0 for candidate in record["candidates"])
+    assert [candidate["chosen"] for candidate in record["candidates"]].count(True) == 1
     lines = searched.path("search.md").read_text().splitlines()
-    assert len(lines) == 2 + len(kept["candidates"])
+    assert len(lines) == 2 + len(record["candidates"])
     assert [line.endswith("| chosen |") for line in lines[2:]] == [
-        candidate["chosen"] for candidate in kept["candidates"]
+        candidate["chosen"] for candidate in record["candidates"]
     ]
     assert ET.fromstring(searched.path("search.svg").read_text()).tag.endswith("svg")
 
 
-def test_the_bundle_agrees_with_what_was_taken(searched):
-    (chosen,) = [candidate for candidate in trials_of(searched) if candidate["chosen"]]
+def test_the_first_variant_is_the_chosen_candidate(searched: Bundle) -> None:
+    (chosen,) = [candidate for candidate in candidates_of(searched) if candidate["chosen"]]
     first = searched.manifest.variants[0]
     assert first.precision == chosen["precision"]
-    assert {check.variant for check in verify_bundle(searched)} == {each.name for each in searched.manifest.variants}
+    assert {check.variant for check in verify_bundle(searched)} == {
+        variant.name for variant in searched.manifest.variants
+    }
     assert chosen["drop"] <= 30.0
 
 
-# Decided by faked scores and times.
+# Searches with fake scores and times.
 
 
-def test_the_chosen_graph_is_the_first_and_what_auto_loads(export, fake):
+def test_the_chosen_graph_is_first_and_auto_loads_it(export: Callable[..., Bundle], fake: Callable[..., None]) -> None:
     fake(scores=[89.6])
     bundle = export()
     names = ["cpu-int8", "cpu-int8-ragged", "cpu-fp32", "cpu-fp32-ragged"]
@@ -137,10 +145,12 @@ def test_the_chosen_graph_is_the_first_and_what_auto_loads(export, fake):
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_layers_stay_in_full_precision_until_the_budget_holds(export, fake):
+def test_more_layers_stay_in_full_precision_until_the_drop_is_small_enough(
+    export: Callable[..., Bundle], fake: Callable[..., None]
+) -> None:
     fake(scores=[80.0, 85.0, 89.5])
     bundle = export()
-    candidates = trials_of(bundle)
+    candidates = candidates_of(bundle)
     assert [len(candidate["excluded"]) for candidate in candidates] == [0, 0, 1, 2]
     assert [candidate["drop"] for candidate in candidates] == [0.0, 10.0, 5.0, 0.5]
     assert [candidate["chosen"] for candidate in candidates] == [False, False, False, True]
@@ -149,19 +159,23 @@ def test_layers_stay_in_full_precision_until_the_budget_holds(export, fake):
     assert quantized_products(bundle) == 3 * 6 - left
 
 
-def test_of_those_within_the_budget_the_fastest_is_taken(export, fake):
+def test_the_fastest_candidate_with_a_small_drop_is_chosen(
+    export: Callable[..., Bundle], fake: Callable[..., None]
+) -> None:
     # The first smoothing needs one layer in full precision; the others do not, and the second is fastest.
     fake(scores=[80.0, 89.9, 89.9, 90.1], seconds=[0.1, 1.5, 0.5, 1.0], smoothings=3)
-    candidates = trials_of(export())
+    candidates = candidates_of(export())
     assert [candidate["chosen"] for candidate in candidates] == [False, False, False, True, False]
     assert [candidate["speedup"] for candidate in candidates] == [1.0, 20.0, pytest.approx(4 / 3), 4.0, 2.0]
     assert candidates[3]["latency_ms"] == pytest.approx(500 / 12)
     assert candidates[4]["drop"] == pytest.approx(-0.1)
 
 
-def test_of_those_about_as_fast_the_one_that_loses_least_is_taken(export, fake):
+def test_of_equally_fast_candidates_the_most_accurate_is_chosen(
+    export: Callable[..., Bundle], fake: Callable[..., None]
+) -> None:
     fake(scores=[89.6, 89.9, 90.0], seconds=[1.0, 1.05, 1.5], smoothings=3)
-    assert [candidate["chosen"] for candidate in trials_of(export())] == [False, False, True, False]
+    assert [candidate["chosen"] for candidate in candidates_of(export())] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -169,13 +183,15 @@ def test_of_those_about_as_fast_the_one_that_loses_least_is_taken(export, fake):
     [([0.0] * 6, [1.0] * 6), ([90.0], [2.5]), ([89.7], [1.95])],
     ids=["all worse", "slower than fp32", "hardly faster"],
 )
-def test_where_no_eight_bit_graph_is_better_full_precision_stays_first(export, fake, scores, seconds):
+def test_full_precision_stays_first_if_no_int8_graph_is_better(
+    export: Callable[..., Bundle], fake: Callable[..., None], scores: list[float], seconds: list[float]
+) -> None:
     fake(scores=scores, seconds=seconds)
     bundle = export()
     assert [variant.name for variant in bundle.manifest.variants] == ["cpu-fp32", "cpu-fp32-ragged"]
     assert not any(name.startswith("cpu-int8") for name in bundle.manifest.files)
     assert set(bundle.manifest.files) >= FILES
-    first, *others = trials_of(bundle)
+    first, *others = candidates_of(bundle)
     assert first["chosen"]
     assert not any(candidate["chosen"] for candidate in others)
     assert bundle.manifest.variants[0].fidelity.metric.after == 90.0
@@ -183,7 +199,9 @@ def test_where_no_eight_bit_graph_is_better_full_precision_stays_first(export, f
         assert len(model.classify(TEXTS)) == 12
 
 
-def test_asked_for_eight_bits_only_it_is_an_error_that_shows_what_was_tried(export, fake, output):
+def test_an_export_of_int8_alone_without_a_good_candidate_shows_the_table(
+    export: Callable[..., Bundle], fake: Callable[..., None], output: Path
+) -> None:
     fake(scores=[0.0] * 6)
     with pytest.raises(FidelityError, match=r"loses at most 0.5 points:\n\| precision .*\n(.*\n)*\| int8 .* 90.00 "):
         export(variants=["int8"])
@@ -191,19 +209,23 @@ def test_asked_for_eight_bits_only_it_is_an_error_that_shows_what_was_tried(expo
 
 
 @pytest.mark.parametrize("max_drop", [-0.1, 100.1, float("nan"), float("inf")])
-def test_a_budget_that_is_none_is_refused(export, output, max_drop):
+def test_a_max_drop_out_of_range_is_refused(export: Callable[..., Bundle], output: Path, max_drop: float) -> None:
     with pytest.raises(InputError, match="max_drop must be between 0 and 100"):
         export(max_drop=max_drop)
     assert list(output.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("max_drop", [0, 100])
-def test_a_budget_at_its_end_holds(export, fake, max_drop):
+def test_a_drop_of_exactly_max_drop_is_allowed(
+    export: Callable[..., Bundle], fake: Callable[..., None], max_drop: float
+) -> None:
     fake(scores=[90.0 - 0.9 * max_drop])
     assert export(max_drop=max_drop).manifest.variants[0].name == "cpu-int8"
 
 
-def test_labelled_data_that_does_not_fit_leaves_nothing(export, output, tmp_path):
+def test_labelled_data_with_unknown_labels_leaves_nothing_behind(
+    export: Callable[..., Bundle], output: Path, tmp_path: Path
+) -> None:
     (tmp_path / "wrong.csv").write_text("text,label\n" + "hello,nobody\n" * 12)
     with pytest.raises(DatasetError, match="nobody"):
         export(evaluation=tmp_path / "wrong.csv")
@@ -211,14 +233,16 @@ def test_labelled_data_that_does_not_fit_leaves_nothing(export, output, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
-def test_labels_that_allow_no_metric_are_an_error_of_encorts_own(encoder_checkpoint, output, tmp_path):
+def test_labels_without_a_defined_metric_are_refused(encoder_checkpoint: Path, output: Path, tmp_path: Path) -> None:
     rows = [{"text": text, "text_pair": "hello", "score": 1.0} for text in TEXTS]
     (tmp_path / "same.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(EncortError):
         export_bundle(encoder_checkpoint, output, evaluation=tmp_path / "same.jsonl", variants=["fp32", "int8"])
 
 
-def test_embeddings_are_searched_by_pairs_with_a_similarity(encoder_checkpoint, output, tmp_path, fake):
+def test_embeddings_are_judged_by_pairs_with_a_similarity(
+    encoder_checkpoint: Path, output: Path, tmp_path: Path, fake: Callable[..., None]
+) -> None:
     fake(scores=[90.0])
     rows = [{"text": text, "text_pair": "hello", "score": number} for number, text in enumerate(TEXTS)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,5 +1,8 @@
 import json
+from collections.abc import Callable
 from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,85 +17,85 @@ from encort.runtime.bundle.manifest import Task
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def change_weights(folder, change):
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def without_weights(folder):
+def without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def with_pickled_weights_only(folder):
+def with_pickled_weights_only(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     without_weights(folder)
 
 
-def with_pickled_weights_beside_other_safetensors(folder):
+def with_pickled_weights_beside_other_safetensors(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     with_pickled_weights_only(folder)
     save_file(weights, folder / "adapter.safetensors", metadata={"format": "pt"})
 
 
-def with_remote_code(folder):
+def with_remote_code(folder: Path) -> None:
     write(folder, "config.json", {**read(folder, "config.json"), "auto_map": {"AutoModel": "modeling.Own"}})
 
 
-def with_remote_code_of_the_tokenizer(folder):
+def with_remote_code_of_the_tokenizer(folder: Path) -> None:
     for name in ("tokenizer.json", "vocab.txt"):
         (folder / name).unlink()
     (folder / "own.py").write_text("raise AssertionError('this code was run')")
     write(folder, "tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own"] * 2}})
 
 
-def with_nan(folder):
+def with_nan(folder: Path) -> None:
     change_weights(folder, lambda weights: weights["encoder.layer.1.output.dense.weight"][3, 4].fill_(torch.nan))
 
 
-def with_infinity(folder):
+def with_infinity(folder: Path) -> None:
     change_weights(folder, lambda weights: weights["embeddings.LayerNorm.bias"][0].fill_(torch.inf))
 
 
-def without_one_weight(folder):
+def without_one_weight(folder: Path) -> None:
     change_weights(folder, lambda weights: weights.pop("encoder.layer.2.attention.self.key.weight"))
 
 
-def with_a_layer_too_many(folder):
+def with_a_layer_too_many(folder: Path) -> None:
     write(folder, "config.json", {**read(folder, "config.json"), "num_hidden_layers": 4})
 
 
-def with_another_width(folder):
+def with_another_width(folder: Path) -> None:
     write(folder, "config.json", {**read(folder, "config.json"), "hidden_size": 80})
 
 
-def with_cut_weights(folder):
+def with_cut_weights(folder: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
 
 
-def without_config(folder):
+def without_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
 
-def with_damaged_config(folder):
+def with_damaged_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
-def with_a_list_as_config(folder):
+def with_a_list_as_config(folder: Path) -> None:
     (folder / "config.json").write_text("[]")
 
 
-def without_tokenizer(folder):
+def without_tokenizer(folder: Path) -> None:
     for name in TOKENIZER_FILES:
         (folder / name).unlink()
 
 
-def with_damaged_tokenizer(folder):
+def with_damaged_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
-def with_a_larger_tokenizer(folder):
+def with_a_larger_tokenizer(folder: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([f"word{number}" for number in range(4)])
     tokenizer.save_pretrained(folder)
@@ -119,21 +122,23 @@ DAMAGES = {
 }
 
 
-def read(folder, name):
+def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text())
 
 
-def write(folder, name, value):
+def write(folder: Path, name: str, value: Any) -> None:
     (folder / name).write_text(json.dumps(value))
 
 
 @pytest.fixture
-def folder(encoder_checkpoint, checkpoint_copy):
+def folder(encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path]) -> Path:
     return checkpoint_copy(encoder_checkpoint)
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.items(), ids=[damage.__name__ for damage in DAMAGES])
-def test_a_damaged_checkpoint_is_refused(damage, message, folder, refused):
+def test_a_damaged_checkpoint_is_refused(
+    damage: Callable[[Path], None], message: str, folder: Path, refused: Callable[..., None]
+) -> None:
     damage(folder)
     refused(folder, message)
 
@@ -147,41 +152,45 @@ def test_a_damaged_checkpoint_is_refused(damage, message, folder, refused):
         "classifier.bias",
     ],
 )
-def test_a_classifier_that_lacks_a_weight_is_refused(name, classifier_checkpoint, checkpoint_copy, refused):
+def test_a_classifier_that_lacks_a_weight_is_refused(
+    name: str, classifier_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], refused: Callable[..., None]
+) -> None:
     folder = checkpoint_copy(classifier_checkpoint)
     change_weights(folder, lambda weights: weights.pop(name))
     refused(folder, f"lacks weights.*{name}")
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./no-such-folder", "no/such/folder", "~/no-such-folder"])
-def test_a_path_that_does_not_exist_is_refused(path, refused):
+def test_a_path_that_does_not_exist_is_refused(path: str, refused: Callable[..., None]) -> None:
     refused(path, f"there is no checkpoint folder {path}")
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "not a name!"])
-def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name, refused):
+def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name: str, refused: Callable[..., None]) -> None:
     refused(name, f"{name} is neither a folder nor a model that the hub gives")
 
 
-def test_a_file_is_not_a_checkpoint(folder, refused):
+def test_a_file_is_not_a_checkpoint(folder: Path, refused: Callable[..., None]) -> None:
     refused(folder / "config.json", "there is no checkpoint folder")
 
 
-def test_a_hub_id_is_fetched_without_pickles_and_remembers_its_commit(encoder_checkpoint, monkeypatch):
-    asked = {}
+def test_a_hub_id_is_downloaded_without_pickles_and_remembers_its_commit(
+    encoder_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {}
 
-    def snapshot_download(name, **options):
-        asked.update(options, name=name)
+    def snapshot_download(name: str, **options: Any) -> str:
+        request.update(options, name=name)
         return str(encoder_checkpoint)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     checkpoint = Checkpoint.open("somebody/model", revision="main")
     assert (checkpoint.name, checkpoint.revision) == ("somebody/model", encoder_checkpoint.name)
-    assert (asked["name"], asked["revision"]) == ("somebody/model", "main")
-    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in asked["allow_patterns"])
+    assert (request["name"], request["revision"]) == ("somebody/model", "main")
+    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in request["allow_patterns"])
 
 
-def test_tokens_beyond_the_tokenizer_are_allowed_up_to_the_embedding_table(folder):
+def test_tokens_beyond_the_tokenizer_are_allowed_up_to_the_embedding_table(folder: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["one", "two", "three"])
     tokenizer.save_pretrained(folder)
@@ -189,14 +198,14 @@ def test_tokens_beyond_the_tokenizer_are_allowed_up_to_the_embedding_table(folde
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_weights_load_as_float32(dtype, folder):
+def test_half_precision_weights_load_as_float32(dtype: torch.dtype, folder: Path) -> None:
     transformers.AutoModel.from_pretrained(folder).to(dtype).save_pretrained(folder)
     checkpoint = Checkpoint.open(str(folder))
     assert {parameter.dtype for parameter in checkpoint.model.parameters()} == {torch.float32}
     assert {array.dtype for array in checkpoint.weights.values()} == {np.dtype(np.float32)}
 
 
-def test_sharded_weights_load(folder):
+def test_sharded_weights_load(folder: Path) -> None:
     expected = Checkpoint.open(str(folder)).weights
     model = transformers.AutoModel.from_pretrained(folder)
     without_weights(folder)
@@ -206,38 +215,44 @@ def test_sharded_weights_load(folder):
         np.testing.assert_array_equal(array, expected[name])
 
 
-def test_the_model_is_in_eval_mode(encoder_checkpoint):
+def test_the_model_is_in_eval_mode(encoder_checkpoint: Path) -> None:
     assert not any(module.training for module in Checkpoint.open(str(encoder_checkpoint)).model.modules())
 
 
-def test_an_encoder_has_no_labels(encoder_checkpoint):
+def test_an_encoder_has_no_labels(encoder_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(str(encoder_checkpoint))
     assert (checkpoint.task, checkpoint.labels) == (Task.FEATURE_EXTRACTION, [])
 
 
-def test_labels_keep_their_order_when_10_sorts_before_9(make_checkpoint):
+def test_labels_keep_their_order_when_10_sorts_before_9(make_checkpoint: Callable[..., Path]) -> None:
     labels = [f"label {20 - number}" for number in range(12)]
     checkpoint = Checkpoint.open(str(make_checkpoint(labels=labels)))
     assert (checkpoint.task, checkpoint.labels) == (Task.TEXT_CLASSIFICATION, labels)
 
 
-def test_labels_of_one_name_are_refused(make_checkpoint, refused):
+def test_equal_labels_are_refused(make_checkpoint: Callable[..., Path], refused: Callable[..., None]) -> None:
     refused(make_checkpoint(labels=["yes", "no", "yes"]), "yes")
 
 
 @pytest.mark.parametrize(
     ("positions", "tokenizer_limit", "expected"), [(64, 20, 20), (30, 64, 30), (64, int(1e30), 64)]
 )
-def test_the_smallest_limit_is_the_max_length(positions, tokenizer_limit, expected, make_checkpoint, edit_json):
+def test_the_smallest_limit_is_the_max_length(
+    positions: int,
+    tokenizer_limit: int,
+    expected: int,
+    make_checkpoint: Callable[..., Path],
+    edit_json: Callable[..., None],
+) -> None:
     folder = make_checkpoint(max_position_embeddings=positions)
     edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer_limit)
     assert ExportSource.open([str(folder)]).max_length == expected
 
 
-@pytest.mark.parametrize(("asked", "given"), [(12, 12), (None, 64), (512, 64)])
-def test_sentence_transformers_may_ask_for_a_smaller_limit(asked, given, folder):
-    write(folder, "sentence_bert_config.json", {"max_seq_length": asked})
-    assert ExportSource.open([str(folder)]).max_length == given
+@pytest.mark.parametrize(("setting", "expected"), [(12, 12), (None, 64), (512, 64)])
+def test_sentence_transformers_files_may_set_a_smaller_limit(setting: int | None, expected: int, folder: Path) -> None:
+    write(folder, "sentence_bert_config.json", {"max_seq_length": setting})
+    assert ExportSource.open([str(folder)]).max_length == expected
 
 
 TASKS = {
@@ -255,18 +270,20 @@ TASKS = {
         Task.MULTI_LABEL_CLASSIFICATION,
     ),
     "a number": ({"labels": ["only"], "problem_type": "regression"}, Task.TEXT_REGRESSION),
-    # transformers trains these as a regression.
+    # transformers trains a single label as a regression.
     "one label": ({"labels": ["only"]}, Task.TEXT_REGRESSION),
 }
 
 
 @pytest.mark.parametrize(("settings", "task"), TASKS.values(), ids=TASKS)
-def test_labels_and_problem_type_make_the_task(settings, task, make_checkpoint):
+def test_labels_and_problem_type_decide_the_task(
+    settings: dict[str, Any], task: Task, make_checkpoint: Callable[..., Path]
+) -> None:
     checkpoint = Checkpoint.open(str(make_checkpoint(**settings)))
     assert (checkpoint.task, checkpoint.labels) == (task, settings["labels"])
 
 
-MISREAD = {
+CONTRADICTIONS = {
     "two numbers": ({"labels": ["a", "b"], "problem_type": "regression"}, "gives 2 numbers per text"),
     "one class": (
         {"labels": ["only"], "problem_type": "single_label_classification"},
@@ -275,29 +292,39 @@ MISREAD = {
 }
 
 
-@pytest.mark.parametrize(("settings", "message"), MISREAD.values(), ids=MISREAD)
-def test_a_classifier_that_would_be_misread_is_refused(settings, message, make_checkpoint, refused):
+@pytest.mark.parametrize(("settings", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_classifier_with_labels_that_contradict_its_problem_type_is_refused(
+    settings: dict[str, Any], message: str, make_checkpoint: Callable[..., Path], refused: Callable[..., None]
+) -> None:
     refused(make_checkpoint(**settings), message)
 
 
 def test_an_unknown_problem_type_is_refused_with_the_known_ones(
-    classifier_checkpoint, checkpoint_copy, edit_json, refused
-):
+    classifier_checkpoint: Path,
+    checkpoint_copy: Callable[[Path], Path],
+    edit_json: Callable[..., None],
+    refused: Callable[..., None],
+) -> None:
     folder = checkpoint_copy(classifier_checkpoint)
     edit_json(folder / "config.json", problem_type="ranking")
     refused(folder, "problem_type 'ranking'; encort knows single_label_classification, multi_label.*, regression")
 
 
-def test_a_tokenizer_that_transformers_5_has_saved_is_read(classifier_checkpoint, checkpoint_copy, edit_json):
+def test_a_tokenizer_saved_by_transformers_5_is_read(
+    classifier_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], edit_json: Callable[..., None]
+) -> None:
     folder = checkpoint_copy(classifier_checkpoint)
     edit_json(folder / "tokenizer_config.json", tokenizer_class="TokenizersBackend")
     expected = Checkpoint.open(str(classifier_checkpoint)).tokenizer("my card", "hello")
     assert dict(Checkpoint.open(str(folder)).tokenizer("my card", "hello")) == dict(expected)
 
 
-def test_a_head_that_nothing_here_knows_is_not_dropped_in_silence(
-    classifier_checkpoint, checkpoint_copy, edit_json, refused
-):
+def test_an_unknown_head_is_refused_instead_of_dropped(
+    classifier_checkpoint: Path,
+    checkpoint_copy: Callable[[Path], Path],
+    edit_json: Callable[..., None],
+    refused: Callable[..., None],
+) -> None:
     folder = checkpoint_copy(classifier_checkpoint)
     edit_json(folder / "config.json", architectures=["BertForMultipleChoice"])
     refused(folder, "BertForMultipleChoice, whose head cannot be exported")

@@ -1,4 +1,7 @@
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +18,19 @@ MODULES = {
 }
 
 
-def write(folder, name, value):
+def write(folder: Path, name: str, value: Any) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(json.dumps(value))
 
 
-def sentence_transformers(folder, *modules, **modes):
+def sentence_transformers(folder: Path, *modules: str, **modes: bool) -> Path:
     write(folder, "modules.json", [MODULES[name] for name in ("transformer", "pooling", *modules)])
     off = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False}
     write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 40, **off, **modes})
     return folder
 
 
-def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(tmp_path):
+def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(tmp_path: Path) -> None:
     assert EmbeddingSettings.read(tmp_path) == EmbeddingSettings(pooling=Pooling.MEAN, normalize=True, max_length=None)
 
 
@@ -35,13 +38,15 @@ def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(tmp_path):
     ("mode", "pooling"), [("pooling_mode_cls_token", Pooling.CLS), ("pooling_mode_mean_tokens", Pooling.MEAN)]
 )
 @pytest.mark.parametrize("modules", [[], ["normalize"]], ids=["raw", "normalized"])
-def test_the_files_choose_pooling_and_normalization(mode, pooling, modules, tmp_path):
+def test_the_files_set_pooling_and_normalization(
+    mode: str, pooling: Pooling, modules: list[str], tmp_path: Path
+) -> None:
     settings = EmbeddingSettings.read(sentence_transformers(tmp_path, *modules, **{mode: True}))
     assert (settings.pooling, settings.normalize) == (pooling, modules == ["normalize"])
 
 
 @pytest.mark.parametrize("length", [128, None])
-def test_the_files_choose_the_max_length(length, tmp_path):
+def test_the_files_set_the_max_length(length: int | None, tmp_path: Path) -> None:
     write(tmp_path, "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     assert EmbeddingSettings.read(tmp_path).max_length == length
 
@@ -56,23 +61,25 @@ UNKNOWN_MODES = [
 
 
 @pytest.mark.parametrize("modes", UNKNOWN_MODES, ids="+".join)
-def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes, tmp_path):
+def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes: dict[str, bool], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=next(iter(modes))):
         EmbeddingSettings.read(sentence_transformers(tmp_path, "normalize", **modes))
 
 
-def test_a_pooling_file_without_a_pooling_is_refused(tmp_path):
+def test_a_pooling_file_without_a_pooling_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="choose one with --pooling"):
         EmbeddingSettings.read(sentence_transformers(tmp_path))
 
 
-def test_a_pooling_that_was_asked_for_goes_before_one_that_cannot_be_had(encoder_checkpoint, checkpoint_copy, output):
+def test_an_explicit_pooling_replaces_one_that_a_bundle_cannot_give(
+    encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], output: Path
+) -> None:
     folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), pooling_mode_max_tokens=True)
-    manifest = export_bundle(folder, output, pooling=Pooling.CLS, variants=["fp32"]).manifest
+    manifest = export_bundle(folder, output, pooling="cls", variants=["fp32"]).manifest
     assert manifest.embedding == Embedding(pooling=Pooling.CLS, normalize=False)
 
 
-def test_a_module_after_the_pooling_is_refused(tmp_path):
+def test_a_module_after_the_pooling_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Dense"):
         EmbeddingSettings.read(sentence_transformers(tmp_path, "dense", pooling_mode_mean_tokens=True))
 
@@ -87,13 +94,15 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize(("name", "settings"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_what_would_change_texts_before_the_tokenizer_is_refused(name, settings, tmp_path):
+def test_settings_that_change_texts_before_the_tokenizer_are_refused(
+    name: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
     write(tmp_path, name, settings)
     with pytest.raises(CheckpointError, match=name):
         EmbeddingSettings.read(tmp_path)
 
 
-def test_prompts_that_are_used_only_when_asked_for_are_no_obstacle(tmp_path):
+def test_optional_prompts_are_allowed(tmp_path: Path) -> None:
     write(tmp_path, "config_sentence_transformers.json", {"default_prompt_name": None, "prompts": {"query": "q: "}})
     assert EmbeddingSettings.read(tmp_path).pooling is Pooling.MEAN
 
@@ -110,20 +119,22 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "value"), DAMAGED)
-def test_damaged_files_are_refused(name, value, tmp_path):
+def test_damaged_files_are_refused(name: str, value: Any, tmp_path: Path) -> None:
     write(tmp_path, name, value)
     with pytest.raises(CheckpointError, match=name):
         EmbeddingSettings.read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"])
-def test_files_that_are_not_json_are_refused(name, tmp_path):
+def test_files_that_are_not_json_are_refused(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, {})
     (tmp_path / name).write_text("{")
     with pytest.raises(CheckpointError, match=f"{name} is not JSON"):
         EmbeddingSettings.read(tmp_path)
 
 
-def test_an_export_with_such_files_leaves_nothing_behind(encoder_checkpoint, checkpoint_copy, refused):
+def test_an_export_with_refused_settings_leaves_nothing_behind(
+    encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], refused: Callable[..., None]
+) -> None:
     folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), "dense", pooling_mode_mean_tokens=True)
     refused(folder, "Dense")
