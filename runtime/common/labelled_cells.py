@@ -13,7 +13,7 @@ Cell = Callable[[Mapping[str, Any], str], Any]
 """Function from the values of a row and a role to the checked value; raises `RowError`."""
 
 LABEL_SEPARATOR = "|"
-"""What separates labels in a cell of a CSV or TSV file."""
+"""Separator of labels in one text, as in a cell of a CSV or TSV file."""
 
 FOLLOWS: Mapping[str, int] = {"1": 1, "true": 1, "is_next": 1, "0": 0, "false": 0, "not_next": 0, "-1": -1}
 """Labels of next-sentence prediction: 1 if the second text follows, 0 if not, -1 if it is unknown."""

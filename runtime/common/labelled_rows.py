@@ -9,7 +9,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from encort.runtime.common.errors import DatasetError, InputError
 from encort.runtime.common.labelled_cells import (
@@ -68,11 +68,11 @@ class Problems:
     """Everything that is wrong with labelled data, collected so that it is told at once.
 
     Attributes:
-        use: What the data is for: `trained` or `evaluated`.
+        use: What is done with the data, for the first line of the message.
         option: Option that names a column, for messages.
     """
 
-    use: str = "trained"
+    use: Literal["trained", "evaluated"] = "trained"
     option: str = "--column"
     _rows: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _other: list[str] = field(default_factory=list)

@@ -155,7 +155,7 @@ def find() -> Callable[..., dict[str, str] | None]:
     """`find(schema, available, asked)`: names by role; a `DatasetError` if a column is missing."""
 
     def find_or_raise(
-        schema: RowSchema, available: list[str], asked: Mapping[str, str] | None = None, **words: str
+        schema: RowSchema, available: list[str], asked: Mapping[str, str] | None = None, **words: Any
     ) -> dict[str, str] | None:
         problems = Problems(**words)
         check_roles(schema, asked or {}, problems)
