@@ -3,7 +3,7 @@
 import copy
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,13 +38,13 @@ CONFIGS = {
     "electra": ElectraConfig(**SIZES, embedding_size=24, layer_norm_eps=5e-3),
     "electra-unprojected": ElectraConfig(**SIZES, embedding_size=40, hidden_act="gelu_new"),
     "distilbert": DistilBertConfig(**DISTILBERT, max_position_embeddings=64, activation="relu"),
-    # So long that the distances of tokens reach the last bucket, and no multiple of eight.
+    # So long that the distances of tokens reach the last bucket; and not a multiple of eight.
     "mpnet": MPNetConfig(**{**SIZES, "max_position_embeddings": 203}, hidden_act="gelu_new", layer_norm_eps=2e-3),
 }
 LIMITS = {"mpnet": 201}
 HEADS = {
     "encoder": ("AutoModel", None),
-    # Eleven and more, so that sorting the labels' numbers as strings would show.
+    # More than ten, so that sorting the labels' numbers as strings would show.
     "text-classification": ("AutoModelForSequenceClassification", [f"class {number}" for number in range(12)]),
     "token-classification": ("AutoModelForTokenClassification", ["O", "B-a", "B-b", "B-c"]),
     "question-answering": ("AutoModelForQuestionAnswering", None),
@@ -53,8 +53,8 @@ HEADS = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Two libraries' thread pools on few cores wait for each other most of the time."""
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: its thread pool and ONNX Runtime's would wait for each other on few cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,13 +68,13 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def vocabulary(encoder_checkpoint: Path) -> list[str]:
-    """The tiny vocabulary, its padding token first."""
+    """The tiny vocabulary, with the padding token first."""
     return (encoder_checkpoint / "vocab.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture(scope="session")
 def save_tokenizer(vocabulary: list[str]) -> Callable[..., None]:
-    """`save_tokenizer(folder, padding=1)` makes a BERT tokenizer whose padding token has that id."""
+    """`save_tokenizer(folder, padding=1)` saves a BERT tokenizer with that id of the padding token."""
 
     def save(folder: Path, *, padding: int = 0, limit: int = 64, **settings: Any) -> None:
         words = list(vocabulary)
@@ -92,7 +92,7 @@ def save_tokenizer(vocabulary: list[str]) -> Callable[..., None]:
 def checkpoint(
     tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str], save_tokenizer: Callable[..., None]
 ) -> Callable[..., Path]:
-    """`checkpoint(architecture, head)`: a folder, made once. Settings of its config change it."""
+    """`checkpoint(architecture, head, **settings)` makes a checkpoint folder once; settings go into its config."""
 
     @functools.cache
     def make(architecture: str, head: str, **settings: Any) -> Path:
@@ -115,20 +115,21 @@ def checkpoint(
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """`bundle(checkpoint)`, exported once, in full precision."""
+    """`bundle(checkpoint)` exports a checkpoint once, in full precision."""
     from encort.export.exporter import export_bundle
 
     @functools.cache
     def export(checkpoint: Path) -> Path:
-        kinds = ["fp32", "cuda-fp32"]  # which is verified at export, and needs a GPU to be served
-        return export_bundle(checkpoint, tmp_path_factory.mktemp("bundles") / "b", variants=kinds).folder
+        # The graph for CUDA cannot be served without a GPU, but its export is a test of its own.
+        folder = tmp_path_factory.mktemp("bundles") / "b"
+        return export_bundle(checkpoint, folder, variants=["fp32", "cuda-fp32"]).folder
 
     return export
 
 
 @pytest.fixture(scope="session")
 def eager() -> Callable[..., SimpleNamespace]:
-    """`eager(checkpoint, texts)`: `tokens`, `hidden` and `result` of all texts in one padded batch, without encort."""
+    """`eager(checkpoint, texts)` runs all texts in one padded batch without encort: `tokens`, `hidden`, `result`."""
 
     @functools.lru_cache(maxsize=4)
     def load(folder: Path) -> tuple[Any, Any]:
@@ -150,7 +151,7 @@ def eager() -> Callable[..., SimpleNamespace]:
 
 
 def randomize(parameters: Any) -> None:
-    """Biases and norms start at exactly 0 and 1, where mistakes would not show."""
+    """Set biases and norms to random numbers: at their initial 0 and 1, mistakes would not show."""
     for _, parameter in parameters:
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)

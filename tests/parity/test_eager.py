@@ -1,4 +1,6 @@
-"""The runtime's results equal eager PyTorch's, whatever the batch, the length and the mask."""
+"""The runtime gives the results of eager PyTorch for any batch, length and mask."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ TEXTS = [
 
 
 @pytest.fixture
-def eager_logits(classifier_checkpoint):
+def eager_logits(classifier_checkpoint: Path) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(classifier_checkpoint)
     model = AutoModelForSequenceClassification.from_pretrained(
         classifier_checkpoint, attn_implementation="eager"
@@ -30,7 +32,7 @@ def eager_logits(classifier_checkpoint):
         return model.eval()(**tokens).logits
 
 
-def test_classify_gives_eager_probabilities(classifier_bundle, eager_logits):
+def test_classify_gives_eager_probabilities(classifier_bundle: Path, eager_logits: torch.Tensor) -> None:
     with encort.load(classifier_bundle) as model:
         results = model.classify(TEXTS)
     scores = np.array([list(result.scores.values()) for result in results])
@@ -40,7 +42,7 @@ def test_classify_gives_eager_probabilities(classifier_bundle, eager_logits):
     ]
 
 
-def test_embed_gives_the_eager_normalized_mean(encoder_checkpoint, encoder_bundle):
+def test_embed_gives_the_eager_normalized_mean(encoder_checkpoint: Path, encoder_bundle: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(encoder_checkpoint)
     model = AutoModel.from_pretrained(encoder_checkpoint, attn_implementation="eager").eval()
     tokens = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
@@ -52,7 +54,7 @@ def test_embed_gives_the_eager_normalized_mean(encoder_checkpoint, encoder_bundl
         np.testing.assert_allclose(runtime.embed(TEXTS), expected, atol=1e-5)
 
 
-def test_alone_equals_among_others(encoder_bundle):
+def test_a_text_has_the_same_vector_alone_and_with_others(encoder_bundle: Path) -> None:
     with encort.load(encoder_bundle) as model:
         together = model.embed(TEXTS)
         alone = np.concatenate([model.embed([text]) for text in TEXTS])

@@ -1,7 +1,11 @@
-"""Every architecture with every head gives what eager transformers gives for one padded batch."""
+"""Every architecture with every head gives the results of eager transformers for one padded batch."""
 
 import itertools
 import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,23 +41,23 @@ PAIRS = [
 LONGEST_ANSWER = 30
 
 
-def probabilities(results):
+def probabilities(results: Sequence[Any]) -> np.ndarray:
     return np.array([list(result.scores.values()) for result in results])
 
 
-def words(tokens, index, text):
-    """Number of each word's first token, its first character, and the character after its last."""
+def words(tokens: Any, index: int, text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield, for each word, the index of its first token, its first character, and the character after its last."""
     word_ids, offsets = tokens.word_ids(index), tokens[index].offsets
     for word in sorted({word for word in word_ids if word is not None}):
-        positions = [position for position, found in enumerate(word_ids) if found == word]
+        positions = [position for position, other in enumerate(word_ids) if other == word]
         end = offsets[positions[-1]][1]
-        # BERT's normalizer drops the marks of the last character, so that no token holds them.
+        # BERT's normalizer drops combining marks, so that no token holds those of the last character.
         marks = itertools.takewhile(unicodedata.combining, text[end:])
         yield positions[0], offsets[positions[0]][0], end + len(list(marks))
 
 
-def every_answer(expected, index):
-    """The probability of every answer, by its place in the context."""
+def every_answer(expected: SimpleNamespace, index: int) -> dict[tuple[int, int], float]:
+    """Return the probability of every answer, by its start and end in the context."""
     offsets, parts = expected.tokens[index].offsets, expected.tokens.sequence_ids(index)
     context = [position for position, part in enumerate(parts) if part == 1]
     starts = expected.result.start_logits[index, context].softmax(0)
@@ -66,7 +70,13 @@ def every_answer(expected, index):
 
 
 @pytest.mark.parametrize("head", [ENCODER, CLASSES, TAGS, ANSWERS])
-def test_embeddings_are_the_normalized_mean(architecture, head, checkpoint, bundle, eager):
+def test_embeddings_are_the_normalized_mean(
+    architecture: str,
+    head: str,
+    checkpoint: Callable[..., Path],
+    bundle: Callable[[Path], Path],
+    eager: Callable[..., SimpleNamespace],
+) -> None:
     folder = checkpoint(architecture, head)
     expected = eager(folder, TEXTS)
     mask = expected.tokens["attention_mask"].unsqueeze(2)
@@ -76,18 +86,30 @@ def test_embeddings_are_the_normalized_mean(architecture, head, checkpoint, bund
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["texts", "pairs"])
-def test_token_embeddings_are_the_hidden_states(architecture, texts, checkpoint, bundle, eager):
+def test_token_embeddings_are_the_hidden_states(
+    architecture: str,
+    texts: list[Any],
+    checkpoint: Callable[..., Path],
+    bundle: Callable[[Path], Path],
+    eager: Callable[..., SimpleNamespace],
+) -> None:
     folder = checkpoint(architecture, ENCODER)
     expected = eager(folder, texts)
     with encort.load(bundle(folder)) as model:
-        found = model.embed_tokens(texts)
-    assert [len(rows) for rows in found] == expected.tokens["attention_mask"].sum(1).tolist()
-    for rows, hidden in zip(found, expected.hidden, strict=True):
+        embeddings = model.embed_tokens(texts)
+    assert [len(rows) for rows in embeddings] == expected.tokens["attention_mask"].sum(1).tolist()
+    for rows, hidden in zip(embeddings, expected.hidden, strict=True):
         np.testing.assert_allclose(rows, hidden[: len(rows)], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["texts", "pairs"])
-def test_classes_have_eager_probabilities(architecture, texts, checkpoint, bundle, eager):
+def test_classes_have_eager_probabilities(
+    architecture: str,
+    texts: list[Any],
+    checkpoint: Callable[..., Path],
+    bundle: Callable[[Path], Path],
+    eager: Callable[..., SimpleNamespace],
+) -> None:
     folder = checkpoint(architecture, CLASSES)
     logits = eager(folder, texts).result.logits
     with encort.load(bundle(folder)) as model:
@@ -97,31 +119,41 @@ def test_classes_have_eager_probabilities(architecture, texts, checkpoint, bundl
     assert list(results[0].scores) == [f"class {number}" for number in range(12)]
 
 
-def test_tags_are_those_of_the_words_first_tokens(architecture, checkpoint, bundle, eager):
+def test_tags_come_from_the_first_token_of_each_word(
+    architecture: str,
+    checkpoint: Callable[..., Path],
+    bundle: Callable[[Path], Path],
+    eager: Callable[..., SimpleNamespace],
+) -> None:
     folder = checkpoint(architecture, TAGS)
     expected = eager(folder, TEXTS)
     scores = expected.result.logits.softmax(-1)
     with encort.load(bundle(folder)) as model:
-        found = model.tag(TEXTS)
+        spans = model.tag(TEXTS)
     for index, text in enumerate(TEXTS):
-        # Each label begins a span, so each word outside of none is one.
+        # Every label is a B- tag, so that each tagged word is a span of its own.
         tagged = [(scores[index, first], start, end) for first, start, end in words(expected.tokens, index, text)]
-        tagged = [place for place in tagged if place[0].argmax() > 0]
-        assert [(span.label, span.start, span.end, span.text) for span in found[index]] == [
+        tagged = [word for word in tagged if word[0].argmax() > 0]
+        assert [(span.label, span.start, span.end, span.text) for span in spans[index]] == [
             (" abc"[row.argmax()], start, end, text[start:end]) for row, start, end in tagged
         ]
-        assert [span.score for span in found[index]] == pytest.approx(
+        assert [span.score for span in spans[index]] == pytest.approx(
             [float(row.max()) for row, *_ in tagged], abs=1e-5
         )
 
 
-def test_answers_have_eager_probabilities(architecture, checkpoint, bundle, eager):
+def test_answers_have_eager_probabilities(
+    architecture: str,
+    checkpoint: Callable[..., Path],
+    bundle: Callable[[Path], Path],
+    eager: Callable[..., SimpleNamespace],
+) -> None:
     folder = checkpoint(architecture, ANSWERS)
     expected = eager(folder, PAIRS)
     with encort.load(bundle(folder)) as model:
-        found = model.answer(PAIRS, n_best=10_000, overflow="truncate")
+        answers_by_pair = model.answer(PAIRS, n_best=10_000, overflow="truncate")
         best = model.answer(PAIRS, overflow="truncate")
-    for index, answers in enumerate(found):
+    for index, answers in enumerate(answers_by_pair):
         wanted = every_answer(expected, index)
         assert {(answer.start, answer.end): answer.score for answer in answers} == pytest.approx(wanted, abs=1e-5)
         assert len(answers) == len(wanted)
@@ -129,7 +161,9 @@ def test_answers_have_eager_probabilities(architecture, checkpoint, bundle, eage
         assert all(answer.text == PAIRS[index][1][answer.start : answer.end] for answer in answers)
 
 
-def test_berts_next_sentence_head_has_eager_probabilities(checkpoint, bundle, eager):
+def test_the_next_sentence_head_of_bert_has_eager_probabilities(
+    checkpoint: Callable[..., Path], bundle: Callable[[Path], Path], eager: Callable[..., SimpleNamespace]
+) -> None:
     folder = checkpoint("bert", "next-sentence-prediction")
     logits = eager(folder, PAIRS).result.logits
     with encort.load(bundle(folder)) as model:
@@ -140,7 +174,9 @@ def test_berts_next_sentence_head_has_eager_probabilities(checkpoint, bundle, ea
 
 
 @pytest.mark.parametrize("name", ["roberta", "xlm-roberta", "camembert", "mpnet"])
-def test_a_padding_token_in_the_text_shifts_no_position(name, checkpoint, bundle, eager):
+def test_a_padding_token_in_the_text_shifts_no_position(
+    name: str, checkpoint: Callable[..., Path], bundle: Callable[[Path], Path], eager: Callable[..., SimpleNamespace]
+) -> None:
     folder, texts = checkpoint(name, ENCODER), ["hello [PAD] my card is lost"]
     with encort.load(bundle(folder)) as model:
         np.testing.assert_allclose(model.embed_tokens(texts), eager(folder, texts).hidden, atol=1e-4, rtol=0)

@@ -1,4 +1,9 @@
-"""Heads that are not one softmax over one text: several labels at once, a number, no texts at all."""
+"""Heads without a softmax: several labels at once, or a number; and calls without texts."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +21,19 @@ PAIRS = [
 ]
 
 
-def probabilities(results):
+def probabilities(results: Sequence[Any]) -> np.ndarray:
     return np.array([list(result.scores.values()) for result in results])
 
 
 @pytest.fixture(scope="module")
-def multi_label(checkpoint):
+def multi_label(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint("bert", "text-classification", problem_type="multi_label_classification")
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["texts", "pairs"])
-def test_labels_of_several_hold_each_by_itself(multi_label, bundle, eager, texts):
+def test_each_label_of_a_multi_label_head_has_its_own_probability(
+    multi_label: Path, bundle: Callable[[Path], Path], eager: Callable[..., SimpleNamespace], texts: list[Any]
+) -> None:
     expected = eager(multi_label, texts).result.logits.sigmoid()
     with encort.load(bundle(multi_label)) as model:
         results = model.classify(texts)
@@ -39,7 +46,13 @@ def test_labels_of_several_hold_each_by_itself(multi_label, bundle, eager, texts
 
 @pytest.mark.parametrize("problem", [None, "regression"])
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS], ids=["texts", "pairs"])
-def test_a_regression_gives_its_number_as_it_is(checkpoint, bundle, eager, problem, texts):
+def test_a_regression_gives_its_number_unchanged(
+    checkpoint: Callable[..., Path],
+    bundle: Callable[[Path], Path],
+    eager: Callable[..., SimpleNamespace],
+    problem: str | None,
+    texts: list[Any],
+) -> None:
     folder = checkpoint("bert", "text-classification", num_labels=1, problem_type=problem)
     with encort.load(bundle(folder)) as model:
         scores = model.score(texts)
@@ -49,15 +62,17 @@ def test_a_regression_gives_its_number_as_it_is(checkpoint, bundle, eager, probl
     np.testing.assert_allclose(scores, eager(folder, texts).result.logits[:, 0], atol=1e-4, rtol=0)
 
 
-def test_one_label_of_many_needs_no_other(checkpoint, bundle, eager):
+def test_a_multi_label_head_may_have_a_single_label(
+    checkpoint: Callable[..., Path], bundle: Callable[[Path], Path], eager: Callable[..., SimpleNamespace]
+) -> None:
     folder = checkpoint("bert", "text-classification", num_labels=1, problem_type="multi_label_classification")
     with encort.load(bundle(folder)) as model:
-        found = probabilities(model.classify(TEXTS))
-    np.testing.assert_allclose(found, eager(folder, TEXTS).result.logits.sigmoid(), atol=1e-5, rtol=0)
+        scores = probabilities(model.classify(TEXTS))
+    np.testing.assert_allclose(scores, eager(folder, TEXTS).result.logits.sigmoid(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("head", "ask"),
+    ("head", "method"),
     [
         ("text-classification", "classify"),
         ("token-classification", "tag"),
@@ -65,6 +80,8 @@ def test_one_label_of_many_needs_no_other(checkpoint, bundle, eager):
         ("next-sentence-prediction", "classify"),
     ],
 )
-def test_no_texts_give_no_results(checkpoint, bundle, head, ask):
+def test_no_texts_give_no_results(
+    checkpoint: Callable[..., Path], bundle: Callable[[Path], Path], head: str, method: str
+) -> None:
     with encort.load(bundle(checkpoint("bert", head))) as model:
-        assert getattr(model, ask)([]) == []
+        assert getattr(model, method)([]) == []

@@ -1,6 +1,8 @@
-"""8-bit graphs of every architecture and head: what was simulated is what they compute."""
+"""The int8 graphs of several architectures and heads compute the same as the simulation."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,7 +15,7 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.export.graph.builder import save_sharing_weights
 from encort.export.int8.calibration import Calibration, cases, simulated
-from encort.export.int8.model import by_sensitivity, quantize_model, within_budget
+from encort.export.int8.model import QuantizedModel, by_sensitivity, quantize_model, within_budget
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Oracle
 from encort.runtime.bundle.manifest import Layout
@@ -32,7 +34,9 @@ MODELS = [
 
 
 @pytest.fixture(scope="module")
-def two_encoders(vocabulary, save_tokenizer, tmp_path_factory):
+def dual_encoder(
+    vocabulary: list[str], save_tokenizer: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("dual-encoder")
     torch.manual_seed(7)
     config = transformers.BertConfig(**SMALL, vocab_size=len(vocabulary), initializer_range=0.3)
@@ -49,29 +53,29 @@ def two_encoders(vocabulary, save_tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=MODELS, ids="-".join)
-def folder(request, checkpoint):
+def folder(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> Path:
     architecture, head = request.param
-    return request.getfixturevalue("two_encoders") if architecture == "dual-encoder" else checkpoint(architecture, head)
+    return request.getfixturevalue("dual_encoder") if architecture == "dual-encoder" else checkpoint(architecture, head)
 
 
 @pytest.fixture(scope="module")
-def source(folder):
+def source(folder: Path) -> ExportSource:
     return ExportSource.open([str(folder)])
 
 
 @pytest.fixture(scope="module")
-def oracle(source):
+def oracle(source: ExportSource) -> Oracle:
     return Oracle.of(source)
 
 
 @pytest.fixture(scope="module")
-def calibration(source, folder):
+def calibration(source: ExportSource, folder: Path) -> Calibration:
     tokenizer = Tokenizer(folder / "tokenizer.json", max_length=source.max_length)
     return Calibration.tokenize(source, tokenizer, None)
 
 
 @pytest.fixture(scope="module")
-def model(source, calibration):
+def model(source: ExportSource, calibration: Calibration) -> QuantizedModel:
     return quantize_model(source, calibration.seen, weight_bits=7, strengths=(0.7,))
 
 
@@ -84,7 +88,15 @@ def model(source, calibration):
         ("attention outputs", Layout.EQUAL_LENGTH),
     ],
 )
-def test_the_graph_gives_what_was_simulated(source, oracle, calibration, model, left_out, layout, tmp_path):
+def test_the_graph_equals_the_simulation(
+    source: ExportSource,
+    oracle: Oracle,
+    calibration: Calibration,
+    model: QuantizedModel,
+    left_out: str,
+    layout: Layout,
+    tmp_path: Path,
+) -> None:
     encoders = source.description.encoders
     excluded = {
         "nothing": [],
@@ -102,34 +114,38 @@ def test_the_graph_gives_what_was_simulated(source, oracle, calibration, model, 
         plain = oracle(case)
         with simulated(oracle, candidate.groups):
             expected = oracle(case)
-        found = session.run(names, {node.name: case.inputs[node.name] for node in session.get_inputs()})
-        for name, array in zip(names, found, strict=True):
+        outputs = session.run(names, {node.name: case.inputs[node.name] for node in session.get_inputs()})
+        for name, array in zip(names, outputs, strict=True):
             size = np.linalg.norm(expected[name])
             errors.append(np.linalg.norm(array - expected[name]) / size)
             effects.append(np.linalg.norm(plain[name] - expected[name]) / size)
-    # Now and then a number between two steps is rounded to the other one.
+    # Sometimes a number in the middle of two steps is rounded to the other step.
     assert np.median(errors) < 1e-4 < np.median(effects)
     assert np.max(errors) < 0.1
 
 
-def test_every_head_has_vectors_to_judge_by(oracle, calibration, model):
-    found = by_sensitivity(model, oracle, calibration.judged)
-    assert sorted(found) == sorted(model.groups)
+def test_sensitivity_and_budget_work_for_every_head(
+    oracle: Oracle, calibration: Calibration, model: QuantizedModel
+) -> None:
+    names = by_sensitivity(model, oracle, calibration.judged)
+    assert sorted(names) == sorted(model.groups)
     assert within_budget(model, oracle, calibration.judged).groups.keys() <= model.groups.keys()
 
 
-def test_a_bundle_of_two_encoders_classifies_in_eight_bits(two_encoders, tmp_path):
-    folder = export_bundle(two_encoders, tmp_path / "b", variants=["fp32", "int8"], weight_bits=7).folder
+def test_a_dual_encoder_classifies_in_int8(dual_encoder: Path, tmp_path: Path) -> None:
+    folder = export_bundle(dual_encoder, tmp_path / "b", variants=["fp32", "int8"], weight_bits=7).folder
     pairs = [("my card", "is lost"), ("a", ""), ("안녕?", "hello 😀"), ("the card " * 60, "my pin")]
     with encort.load(folder, precision="int8") as int8, encort.load(folder, precision="fp32") as full:
-        found, expected = (
+        scores, expected = (
             np.array([list(result.scores.values()) for result in model.classify(pairs)]) for model in (int8, full)
         )
-    assert 1e-6 < np.abs(found - expected).max() < 0.1
-    assert cosines(found, expected).min() > 0.99
+    assert 1e-6 < np.abs(scores - expected).max() < 0.1
+    assert cosines(scores, expected).min() > 0.99
 
 
-def test_of_several_heads_every_one_reads_the_eight_bit_encoder(checkpoint, save_tokenizer, tmp_path):
+def test_all_heads_read_the_int8_encoder(
+    checkpoint: Callable[..., Path], save_tokenizer: Callable[..., None], tmp_path: Path
+) -> None:
     base = checkpoint("bert", "encoder")
     for seed, (name, loader) in enumerate([("topics", "SequenceClassification"), ("tags", "TokenClassification")]):
         torch.manual_seed(seed)
