@@ -1,4 +1,4 @@
-"""Token ids of real vocabularies, as published for these sentences."""
+"""Sentences have the token ids that were published for real vocabularies."""
 
 from pathlib import Path
 
@@ -31,15 +31,15 @@ def tokenizer_of(vocabulary: Path, folder: Path, *, lowercase: bool, max_length:
         ),
     ],
 )
-def test_korean_texts_get_kcberts_ids(text, ids, tmp_path):
+def test_korean_texts_have_the_ids_of_kcbert(text: str, ids: list[int], tmp_path: Path) -> None:
     tokenizer = tokenizer_of(KCBERT, tmp_path, lowercase=False, max_length=10)
     batch = tokenizer([text])
     assert batch.ids.tolist() == ids
     assert batch.type_ids.tolist() == [0] * len(ids)
 
 
-def test_an_english_text_gets_bert_base_uncaseds_ids(tmp_path):
-    # The ids of bert-base-uncased for these words; all other rows of its vocabulary do not matter here.
+def test_an_english_text_has_the_ids_of_bert_base_uncased(tmp_path: Path) -> None:
+    # The ids of bert-base-uncased for these words. The other rows of its vocabulary do not matter here.
     known = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
     known |= {1012: ".", 1037: "a", 1045: "i", 2572: "am", 2879: "boy"}
     vocabulary = tmp_path / "vocab.txt"

@@ -1,8 +1,11 @@
-"""A bundle moves freely; a wrong one is one clear error, and no path leaves its folder."""
+"""A bundle can be moved, a damaged bundle raises one clear error, and no path leaves its folder."""
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,53 +23,54 @@ from encort.runtime.common.errors import (
     BundleVersionError,
     VariantNotFoundError,
 )
+from tests.runtime.conftest import EditManifest, PlainManifest, ReplaceFile
 
 GRAPH, WEIGHTS = "cpu-fp32.onnx", "cpu-fp32.weights"
 LOADED = ["tokenizer.json", GRAPH, WEIGHTS]
 
 
-def load(folder):
+def load(folder: Path) -> None:
     encort.load(folder, threads=1).close()
 
 
-def test_a_moved_bundle_gives_the_same_results(bundle, tmp_path, classifier):
+def test_a_moved_bundle_gives_the_same_results(bundle: Path, tmp_path: Path, classifier: encort.Model) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = bundle.rename(tmp_path / "elsewhere" / "이사 한.bundle")
     with encort.load(moved) as model:
         assert model.classify(["my card is lost"]) == classifier.classify(["my card is lost"])
 
 
-def test_a_bundle_is_found_by_a_relative_path(bundle, monkeypatch):
+def test_a_bundle_is_found_by_a_relative_path(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bundle.parent)
     opened = Bundle.open(bundle.name)
     monkeypatch.chdir("/")
     assert opened.path(GRAPH) == bundle / GRAPH
 
 
-def test_a_bundle_is_found_through_a_link_to_its_folder(bundle, tmp_path):
+def test_a_bundle_is_found_through_a_link_to_its_folder(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(bundle, target_is_directory=True)
     load(tmp_path / "link")
 
 
-def test_a_missing_folder_says_how_to_make_a_bundle(tmp_path):
+def test_a_missing_folder_says_how_to_make_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleFileMissingError, match=r"no folder .*nowhere; make a bundle with: encort export"):
         load(tmp_path / "nowhere")
 
 
-def test_a_checkpoint_is_told_to_be_exported(classifier_checkpoint):
+def test_the_error_for_a_checkpoint_says_to_export_it(classifier_checkpoint: Path) -> None:
     with pytest.raises(BundleFileMissingError, match=r"has no encort\.json.*encort export"):
         load(classifier_checkpoint)
 
 
 @pytest.mark.parametrize("name", LOADED)
-def test_a_missing_file_is_named(bundle, name):
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
     with pytest.raises(BundleFileMissingError, match=f"lacks {name}"):
         load(bundle)
 
 
 @pytest.mark.parametrize("name", LOADED)
-def test_one_changed_bit_is_noticed(bundle, name):
+def test_one_changed_bit_is_noticed(bundle: Path, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
@@ -75,27 +79,27 @@ def test_one_changed_bit_is_noticed(bundle, name):
 
 
 @pytest.mark.parametrize("name", LOADED)
-def test_a_file_that_was_cut_short_is_noticed(bundle, name):
+def test_a_shortened_file_is_noticed(bundle: Path, name: str) -> None:
     (bundle / name).write_bytes((bundle / name).read_bytes()[:-1])
     with pytest.raises(BundleFileChangedError, match=name):
         load(bundle)
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1])
-def test_another_format_version_is_its_own_error(bundle, edit_manifest, version):
+def test_another_format_version_raises_its_own_error(bundle: Path, edit_manifest: EditManifest, version: int) -> None:
     edit_manifest(lambda plain: plain.update(format_version=version))
     with pytest.raises(BundleVersionError, match=f"format_version {version}"):
         load(bundle)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"not json"])
-def test_a_manifest_that_is_not_json_is_a_bundle_error(bundle, content):
+def test_a_manifest_that_is_not_json_raises_a_bundle_error(bundle: Path, content: bytes) -> None:
     (bundle / "encort.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"encort\.json"):
         load(bundle)
 
 
-def test_a_folder_in_the_manifests_place_is_a_bundle_error(bundle):
+def test_a_folder_instead_of_the_manifest_raises_a_bundle_error(bundle: Path) -> None:
     (bundle / "encort.json").unlink()
     (bundle / "encort.json").mkdir()
     with pytest.raises(BundleError, match="cannot be read"):
@@ -119,14 +123,14 @@ def test_a_folder_in_the_manifests_place_is_a_bundle_error(bundle):
         "\ud800",
     ],
 )
-def test_a_name_that_is_not_a_plain_file_name_is_refused(bundle, edit_manifest, name):
+def test_a_name_that_is_not_a_plain_file_name_is_refused(bundle: Path, edit_manifest: EditManifest, name: str) -> None:
     (bundle.parent / "outside").write_bytes(b"x")
     edit_manifest(lambda plain: plain["files"].update({name: {"sha256": "0", "bytes": 1}}))
     with pytest.raises(BundlePathError, match="do not trust it"):
         load(bundle)
 
 
-def test_a_variant_cannot_name_a_file_outside_of_the_folder_either(bundle, edit_manifest):
+def test_a_variant_cannot_name_a_file_outside_of_the_folder(bundle: Path, edit_manifest: EditManifest) -> None:
     shutil.copy(bundle / GRAPH, bundle.parent)
     edit_manifest(lambda plain: plain["variants"][0].update(file=f"../{GRAPH}"))
     with pytest.raises(BundleError, match=f"no hash for '../{GRAPH}'"):
@@ -134,15 +138,17 @@ def test_a_variant_cannot_name_a_file_outside_of_the_folder_either(bundle, edit_
 
 
 @pytest.mark.parametrize("name", [*LOADED, "config.json", "golden.npz", "encort.json"])
-def test_a_link_that_leaves_the_folder_is_refused(bundle, name):
+def test_a_link_that_leaves_the_folder_is_refused(bundle: Path, name: str) -> None:
     (bundle / name).rename(bundle.parent / "outside")
     (bundle / name).symlink_to("../outside")
     with pytest.raises(BundlePathError):
         load(bundle)
 
 
-def test_a_name_too_long_for_the_file_system_is_a_bundle_error(bundle, edit_manifest):
-    def rename(plain):
+def test_a_name_that_is_too_long_for_the_file_system_raises_a_bundle_error(
+    bundle: Path, edit_manifest: EditManifest
+) -> None:
+    def rename(plain: PlainManifest) -> None:
         plain["variants"][0]["file"] = "x" * 300
         plain["files"]["x" * 300] = plain["files"][GRAPH]
 
@@ -152,7 +158,7 @@ def test_a_name_too_long_for_the_file_system_is_a_bundle_error(bundle, edit_mani
 
 
 @pytest.mark.parametrize("name", [*LOADED, "config.json"])
-def test_every_used_file_has_a_hash(bundle, edit_manifest, name):
+def test_every_used_file_has_a_hash(bundle: Path, edit_manifest: EditManifest, name: str) -> None:
     edit_manifest(lambda plain: plain["files"].pop(name))
     with pytest.raises(BundleError, match=f"no hash for '{name}'"):
         load(bundle)
@@ -168,7 +174,9 @@ def test_every_used_file_has_a_hash(bundle, edit_manifest, name):
     ],
     ids=str,
 )
-def test_a_manifest_that_cannot_be_true_is_refused_on_load(bundle, edit_manifest, change):
+def test_an_impossible_manifest_is_refused_on_load(
+    bundle: Path, edit_manifest: EditManifest, change: PlainManifest
+) -> None:
     edit_manifest(lambda plain: plain.update(change))
     with pytest.raises(BundleError):
         load(bundle)
@@ -186,40 +194,44 @@ def test_a_manifest_that_cannot_be_true_is_refused_on_load(bundle, edit_manifest
     ],
     ids=str,
 )
-def test_a_head_that_cannot_be_true_is_refused_on_load(bundle, edit_manifest, change):
+def test_an_impossible_head_is_refused_on_load(
+    bundle: Path, edit_manifest: EditManifest, change: PlainManifest
+) -> None:
     edit_manifest(lambda plain: plain["heads"][0].update(change))
     with pytest.raises(BundleError):
         load(bundle)
 
 
-def test_two_heads_of_one_name_are_refused_on_load(bundle, edit_manifest):
+def test_two_heads_with_the_same_name_are_refused_on_load(bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(lambda plain: plain.update(heads=2 * plain["heads"]))
     with pytest.raises(BundleError, match="two heads have one name"):
         load(bundle)
 
 
-def test_a_graph_with_other_inputs_is_refused(bundle, replace_file):
+def test_a_graph_with_other_inputs_is_refused(bundle: Path, replace_file: ReplaceFile) -> None:
     replace_file(GRAPH, (bundle / "cpu-fp32-ragged.onnx").read_bytes())
     with pytest.raises(BundleFileChangedError, match=r"inputs are .*attention_mask.* the manifest says"):
         load(bundle)
 
 
-def rename_output(graph):
+def rename_output(graph: Any) -> None:
     graph.node[-1].output[0] = graph.output[-1].name = "scores"
 
 
-def rename_axis(graph):
+def rename_axis(graph: Any) -> None:
     for value in graph.input:
         value.type.tensor_type.shape.dim[1].dim_param = "length"
 
 
-def fix_axis(graph):
+def fix_axis(graph: Any) -> None:
     for value in graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
 
 
 @pytest.mark.parametrize("change", [rename_output, rename_axis, fix_axis])
-def test_a_graph_with_other_names_or_axes_is_refused(bundle, replace_file, change):
+def test_a_graph_with_other_names_or_axes_is_refused(
+    bundle: Path, replace_file: ReplaceFile, change: Callable[[Any], None]
+) -> None:
     model = onnx.load(bundle / GRAPH, load_external_data=False)
     change(model.graph)
     replace_file(GRAPH, model.SerializeToString())
@@ -228,34 +240,34 @@ def test_a_graph_with_other_names_or_axes_is_refused(bundle, replace_file, chang
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx"])
-def test_a_file_that_is_no_graph_is_refused(bundle, replace_file, content):
+def test_a_file_that_is_not_a_graph_is_refused(bundle: Path, replace_file: ReplaceFile, content: bytes) -> None:
     replace_file(GRAPH, content)
     message = f"onnxruntime {onnxruntime.__version__} cannot open .*install the version that encort.json names"
     with pytest.raises(BundleError, match=message):
         load(bundle)
 
 
-def test_a_tokenizer_that_is_none_is_refused(bundle, replace_file):
+def test_a_file_that_is_not_a_tokenizer_is_refused(bundle: Path, replace_file: ReplaceFile) -> None:
     replace_file("tokenizer.json", b"{}")
     with pytest.raises(BundleError, match="is not a tokenizer"):
         load(bundle)
 
 
 @pytest.mark.parametrize("location", ["../outside", "{parent}/outside", "link"])
-def test_a_graph_cannot_read_weights_from_outside(bundle, replace_file, location):
+def test_a_graph_cannot_read_weights_from_outside(bundle: Path, replace_file: ReplaceFile, location: str) -> None:
     shutil.copy(bundle / WEIGHTS, bundle.parent / "outside")
     (bundle / "link").symlink_to("../outside")
     model = onnx.load(bundle / GRAPH, load_external_data=False)
-    places = [entry for weight in model.graph.initializer for entry in weight.external_data if entry.key == "location"]
-    assert {place.value for place in places} == {WEIGHTS}
-    for place in places:
-        place.value = location.format(parent=bundle.parent)
+    entries = [entry for weight in model.graph.initializer for entry in weight.external_data if entry.key == "location"]
+    assert {entry.value for entry in entries} == {WEIGHTS}
+    for entry in entries:
+        entry.value = location.format(parent=bundle.parent)
     replace_file(GRAPH, model.SerializeToString())
     with pytest.raises(BundleError):
         load(bundle)
 
 
-def test_files_are_checked_only_when_they_are_used(bundle):
+def test_a_file_that_is_not_used_is_not_checked(bundle: Path) -> None:
     (bundle / "golden.npz").unlink()
     load(bundle)
 
@@ -272,7 +284,9 @@ def test_files_are_checked_only_when_they_are_used(bundle):
     ],
     ids=str,
 )
-def test_the_first_variant_that_fits_is_taken(classifier_bundle, names, precision, taken):
+def test_the_first_variant_that_fits_is_taken(
+    classifier_bundle: Path, names: list[str], precision: Precision | None, taken: str
+) -> None:
     bundle = Bundle.open(classifier_bundle)
     variants = {variant.name: variant for variant in bundle.manifest.variants}
     variants["cpu-int8"] = replace(variants["cpu-fp32"], name="cpu-int8", precision=Precision.INT8)
@@ -280,19 +294,23 @@ def test_the_first_variant_that_fits_is_taken(classifier_bundle, names, precisio
     assert replace(bundle, manifest=manifest).variant(Device.CPU, precision).name == taken
 
 
-def test_a_variant_that_is_not_there_lists_those_that_are(classifier_bundle):
+def test_the_error_for_a_missing_variant_lists_the_others(classifier_bundle: Path) -> None:
     with pytest.raises(VariantNotFoundError, match=r"device cuda, precision auto; it has: cpu-fp32, cpu-fp32-ragged"):
         Bundle.open(classifier_bundle).variant(Device.CUDA, None)
 
 
-def test_the_order_of_variants_changes_no_result(bundle, edit_manifest, classifier):
+def test_the_order_of_variants_does_not_change_results(
+    bundle: Path, edit_manifest: EditManifest, classifier: encort.Model
+) -> None:
     edit_manifest(lambda plain: plain["variants"].reverse())
     with encort.load(bundle) as model:
         np.testing.assert_allclose(model.embed(["hello"]), classifier.embed(["hello"]), atol=1e-6)
 
 
-def test_outputs_of_a_variant_that_is_not_loaded_do_not_count(bundle, edit_manifest, classifier):
-    def change(plain):
+def test_outputs_of_other_variants_do_not_matter(
+    bundle: Path, edit_manifest: EditManifest, classifier: encort.Model
+) -> None:
+    def change(plain: PlainManifest) -> None:
         plain["variants"][-1]["outputs"] = {"sentence_embedding": ["batch", "7"], "logits": ["batch", "3"]}
 
     edit_manifest(change)
@@ -301,12 +319,12 @@ def test_outputs_of_a_variant_that_is_not_loaded_do_not_count(bundle, edit_manif
         assert model.embed(["hello"]).shape == (1, 40)
 
 
-def test_opening_writes_nothing(bundle):
+def test_loading_writes_nothing(bundle: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in bundle.iterdir()}
     load(bundle)
     assert {path.name: path.stat().st_mtime_ns for path in bundle.iterdir()} == before
 
 
-def test_the_manifest_hashes_every_other_file(classifier_bundle):
+def test_the_manifest_hashes_every_other_file(classifier_bundle: Path) -> None:
     names = set(json.loads((classifier_bundle / "encort.json").read_text(encoding="utf-8"))["files"])
     assert names == {path.name for path in classifier_bundle.iterdir()} - {"encort.json"}

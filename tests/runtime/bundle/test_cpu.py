@@ -1,6 +1,8 @@
-"""Which processors multiply bytes exactly, and what is served on those that do not."""
+"""Some processors cannot compute products of 8-bit integers exactly, and then another variant is served."""
 
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.bundle.manifest import Device, Precision
 from encort.runtime.common.errors import DeviceError
 from encort.runtime.verification.golden import verify_bundle
+from tests.runtime.conftest import EditManifest, PlainManifest
 
 CPUINFO = (
     "processor\t: 0\nmodel name\t: {name}\nflags\t\t: {flags}\n\nprocessor\t: 1\nmodel name\t: other\nflags\t\t:\n"
@@ -19,10 +22,10 @@ CPUINFO = (
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """`machine(kind, flags=..., name=...)` is the one that the tests run on; without flags it tells nothing."""
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """`machine(kind, flags=..., name=...)` replaces the processor. Without flags there is no file that describes it."""
 
-    def fake(kind="x86_64", *, flags=None, name="A Processor"):
+    def fake(kind: str = "x86_64", *, flags: str | None = None, name: str = "A Processor") -> None:
         monkeypatch.setattr("platform.machine", lambda: kind)
         monkeypatch.setattr("platform.processor", lambda: "")
         monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
@@ -30,7 +33,7 @@ def machine(tmp_path, monkeypatch):
             (tmp_path / "cpuinfo").write_text(CPUINFO.format(name=name, flags=flags))
         forget()
 
-    def forget():
+    def forget() -> None:
         cpu._field.cache_clear()
         cpu.cpu_name.cache_clear()
 
@@ -54,49 +57,55 @@ def machine(tmp_path, monkeypatch):
         ("ARM64", None, True),
     ],
 )
-def test_vnni_is_what_the_processor_says(machine, kind, flags, has):
+def test_vnni_depends_on_the_flags_of_the_processor(
+    machine: Callable[..., None], kind: str, flags: str | None, has: bool
+) -> None:
     machine(kind, flags=flags)
     assert has_instruction_set(VNNI) is has
 
 
 @pytest.mark.parametrize("name", ["", "VNNI", "amx_int8", "avx_vnni"])
-def test_an_instruction_set_that_encort_does_not_know_is_not_there(machine, name):
+def test_an_unknown_instruction_set_is_not_available(machine: Callable[..., None], name: str) -> None:
     machine(flags="avx512_vnni avx_vnni amx_int8")
     assert not has_instruction_set(name)
 
 
-def test_the_name_of_the_processor_is_the_first_that_the_kernel_gives(machine):
+def test_the_name_of_the_processor_is_the_first_name_of_the_kernel(machine: Callable[..., None]) -> None:
     machine(flags="", name="AMD EPYC 9V74")
     assert cpu_name() == "AMD EPYC 9V74"
 
 
-def test_without_a_name_it_is_the_kind_of_machine(machine):
+def test_without_a_name_the_kind_of_machine_is_the_name(machine: Callable[..., None]) -> None:
     machine("riscv64")
     assert cpu_name() == "riscv64"
 
 
 @pytest.fixture
-def vnni_bundle(bundle, edit_manifest):
-    """The bundle's graph again as its first choice, said to be in eight bits and for VNNI."""
+def vnni_bundle(bundle: Path, edit_manifest: EditManifest) -> Path:
+    """A bundle whose first variant is its fp32 graph again, declared as int8 for VNNI."""
 
-    def put_first(plain):
+    def put_first(plain: PlainManifest) -> None:
         (full,) = [variant for variant in plain["variants"] if variant["name"] == "cpu-fp32"]
-        eight = {**full, "name": "cpu-int8", "precision": "int8", "instruction_set": VNNI}
-        plain["variants"].insert(0, eight)
+        int8 = {**full, "name": "cpu-int8", "precision": "int8", "instruction_set": VNNI}
+        plain["variants"].insert(0, int8)
 
     edit_manifest(put_first)
     return bundle
 
 
 @pytest.mark.parametrize(("flags", "chosen"), [("avx2 avx_vnni", "cpu-int8"), ("avx2", "cpu-fp32")])
-def test_auto_takes_the_first_variant_that_the_processor_can_run(machine, vnni_bundle, flags, chosen):
+def test_auto_takes_the_first_variant_that_the_processor_can_run(
+    machine: Callable[..., None], vnni_bundle: Path, flags: str, chosen: str
+) -> None:
     machine(flags=flags)
     assert Bundle.open(vnni_bundle).variant(Device.CPU, None).name == chosen
     with encort.load(vnni_bundle) as model:
         assert len(model.classify(["my card is lost"])) == 1
 
 
-def test_a_precision_that_the_processor_cannot_run_is_refused_with_what_to_do(machine, vnni_bundle):
+def test_the_error_for_a_precision_that_cannot_run_says_what_to_do(
+    machine: Callable[..., None], vnni_bundle: Path
+) -> None:
     machine(flags="avx2", name="An Old One")
     with pytest.raises(DeviceError, match=r"cpu-int8 .*vnni.*\(An Old One\).*--weight-bits 7, or load fp32"):
         encort.load(vnni_bundle, precision="int8")
@@ -104,21 +113,25 @@ def test_a_precision_that_the_processor_cannot_run_is_refused_with_what_to_do(ma
         assert model.classify(["hello"])
 
 
-def test_a_precision_that_the_processor_can_run_is_served(machine, vnni_bundle):
+def test_a_precision_that_the_processor_can_run_is_served(machine: Callable[..., None], vnni_bundle: Path) -> None:
     machine(flags="avx512_vnni")
     assert Bundle.open(vnni_bundle).variant(Device.CPU, Precision.INT8).name == "cpu-int8"
     assert json.loads((vnni_bundle / "encort.json").read_text())["variants"][0]["instruction_set"] == VNNI
 
 
 @pytest.mark.parametrize(("flags", "checked"), [("avx2", False), ("avx_vnni", True)])
-def test_verify_leaves_out_what_the_processor_cannot_run(machine, vnni_bundle, flags, checked):
+def test_verify_skips_a_variant_that_the_processor_cannot_run(
+    machine: Callable[..., None], vnni_bundle: Path, flags: str, checked: bool
+) -> None:
     machine(flags=flags)
     names = [check.variant for check in verify_bundle(Bundle.open(vnni_bundle))]
     assert ("cpu-int8" in names) is checked
     assert {"cpu-fp32", "cpu-fp32-ragged"} <= set(names)
 
 
-def test_verify_against_the_checkpoint_leaves_it_out_too(machine, vnni_bundle, classifier_checkpoint):
+def test_verify_against_the_checkpoint_skips_it_too(
+    machine: Callable[..., None], vnni_bundle: Path, classifier_checkpoint: Path
+) -> None:
     machine(flags="avx2")
-    found = verify_against_checkpoint(Bundle.open(vnni_bundle), classifier_checkpoint)
-    assert [variant.name for variant, _ in found] == ["cpu-fp32", "cpu-fp32-ragged"]
+    fidelities = verify_against_checkpoint(Bundle.open(vnni_bundle), classifier_checkpoint)
+    assert [variant.name for variant, _ in fidelities] == ["cpu-fp32", "cpu-fp32-ragged"]

@@ -1,6 +1,8 @@
-"""`encort.json` is read strictly, and an unknown format is told apart from a damaged one."""
+"""`encort.json` is read strictly, and an unknown format version has an error of its own."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,29 +11,29 @@ from encort.runtime.common.errors import BundleError, BundleVersionError
 
 
 @pytest.fixture(scope="module")
-def text(classifier_bundle):
+def text(classifier_bundle: Path) -> str:
     return (classifier_bundle / "encort.json").read_text(encoding="utf-8")
 
 
-def head(**changes):
-    """The entry of a manifest for one head."""
-    usual = {
+def head(**changes: Any) -> dict[str, Any]:
+    """Return a change of a manifest: one head, with these fields."""
+    default = {
         "name": "head",
         "task": "text-classification",
         "labels": ["a", "b", "c"],
         "outputs": ["logits"],
         "tags_words": True,
     }
-    return {"heads": [usual | changes]}
+    return {"heads": [default | changes]}
 
 
-def test_what_is_written_is_read_again(text):
+def test_a_written_manifest_is_read_again(text: str) -> None:
     manifest = Manifest.from_json(text)
     assert manifest.to_json() == text
     assert [head.labels for head in manifest.heads] == [["card_lost", "change_pin", "hello"]]
 
 
-def test_labels_are_written_as_they_are_read(text):
+def test_labels_are_written_without_escapes(text: str) -> None:
     manifest = Manifest.from_json(json.dumps(json.loads(text) | head(labels=["안녕", "✓", '"\n'])))
     assert "안녕" in manifest.to_json()
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -40,25 +42,25 @@ def test_labels_are_written_as_they_are_read(text):
 @pytest.mark.parametrize(
     "version", [FORMAT_VERSION + 1, FORMAT_VERSION - 1, 0, -1, str(FORMAT_VERSION), True, None, [FORMAT_VERSION]]
 )
-def test_another_format_version_is_its_own_error(text, version):
+def test_another_format_version_raises_its_own_error(text: str, version: Any) -> None:
     with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 3; export the bundle again"):
         Manifest.from_json(json.dumps(json.loads(text) | {"format_version": version}))
 
 
 @pytest.mark.parametrize("content", ["[]", '"text"', "null", "{}"])
-def test_json_that_has_no_format_version_is_another_format(content):
+def test_json_without_a_format_version_raises_the_same_error(content: str) -> None:
     with pytest.raises(BundleVersionError):
         Manifest.from_json(content)
 
 
 @pytest.mark.parametrize("content", ["", "{", "not json", "[" * 100_000])
-def test_what_is_not_json_is_a_bundle_error(content):
+def test_a_text_that_is_not_json_raises_a_bundle_error(content: str) -> None:
     with pytest.raises(BundleError, match="not JSON"):
         Manifest.from_json(content)
 
 
 @pytest.mark.parametrize(
-    ("change", "place"),
+    ("change", "message"),
     [
         ({"format_version": float(FORMAT_VERSION)}, "format_version: expected int"),
         ({"heads": None}, "heads: expected list"),
@@ -74,12 +76,12 @@ def test_what_is_not_json_is_a_bundle_error(content):
         ({"surprise": 1}, "unknown surprise"),
     ],
 )
-def test_a_field_that_does_not_fit_is_named(text, change, place):
-    with pytest.raises(BundleError, match=f"{place}.*export the bundle again"):
+def test_the_error_for_a_wrong_field_names_it(text: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=f"{message}.*export the bundle again"):
         Manifest.from_json(json.dumps(json.loads(text) | change))
 
 
-def test_every_field_is_needed(text):
+def test_every_field_is_required(text: str) -> None:
     plain = json.loads(text)
     for name in plain.keys() - {"format_version"}:
         with pytest.raises(BundleError, match=f"it lacks {name}"):
@@ -87,7 +89,7 @@ def test_every_field_is_needed(text):
 
 
 @pytest.mark.parametrize("task", [task for task in Task if task.is_classification])
-def test_the_task_is_that_of_the_first_head(text, task):
+def test_the_task_is_the_task_of_the_first_head(text: str, task: Task) -> None:
     first, second = *head(task=task)["heads"], *head(name="second")["heads"]
     assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": [first, second]})).task is task
 
@@ -107,7 +109,9 @@ def test_the_task_is_that_of_the_first_head(text, task):
         ({}, ["batch", "4"]),
     ],
 )
-def test_a_head_whose_outputs_do_not_fit_its_task_is_refused(text, changes, axes):
+def test_a_head_whose_outputs_do_not_fit_its_task_is_refused(
+    text: str, changes: dict[str, Any], axes: list[str]
+) -> None:
     plain = json.loads(text) | head(**changes)
     for variant in plain["variants"]:
         variant["outputs"]["logits"] = axes
@@ -123,26 +127,26 @@ def test_a_head_whose_outputs_do_not_fit_its_task_is_refused(text, changes, axes
         ("outputs", {"pooler_output": ["batch"]}),
     ],
 )
-def test_inputs_and_vectors_that_nothing_could_use_are_refused(text, part, change):
+def test_unknown_inputs_and_vectors_without_a_size_are_refused(text: str, part: str, change: dict[str, Any]) -> None:
     plain = json.loads(text)
     plain["variants"][0][part] |= change
     with pytest.raises(BundleError, match="export the bundle again"):
         Manifest.from_json(json.dumps(plain))
 
 
-def test_two_variants_of_one_name_are_refused(text):
+def test_two_variants_with_the_same_name_are_refused(text: str) -> None:
     plain = json.loads(text)
     plain["variants"][1]["name"] = plain["variants"][0]["name"]
     with pytest.raises(BundleError, match="two variants have one name"):
         Manifest.from_json(json.dumps(plain))
 
 
-def test_a_number_that_is_no_float_is_refused(text):
+def test_a_number_that_is_too_large_for_a_float_is_refused(text: str) -> None:
     plain = json.loads(text)
     plain["variants"][0]["fidelity"]["mean_cosine"] = 10**400
     with pytest.raises(BundleError, match="mean_cosine"):
         Manifest.from_json(json.dumps(plain))
 
 
-def test_without_heads_the_task_is_feature_extraction(text):
+def test_without_heads_the_task_is_feature_extraction(text: str) -> None:
     assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": []})).task is Task.FEATURE_EXTRACTION

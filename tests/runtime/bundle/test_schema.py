@@ -1,4 +1,4 @@
-"""Plain JSON values become frozen dataclasses, or an error that names the place."""
+"""JSON values become frozen dataclasses, or an error with the path of the wrong value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,23 +41,23 @@ def plain_tree(**changes: Any) -> dict[str, Any]:
     return {"name": "oak", "height": 3, "leaves": [leaf, leaf], "owners": {"ann": 1}} | changes
 
 
-def test_nested_values_become_dataclasses():
+def test_nested_values_become_dataclasses() -> None:
     leaf = Leaf(color=Color.RED, weight=0.5)
     assert from_plain(Tree, plain_tree()) == Tree(name="oak", height=3, leaves=[leaf, leaf], owners={"ann": 1})
 
 
-def test_none_is_a_value_only_where_it_is_declared():
+def test_none_is_a_value_only_where_it_is_declared() -> None:
     assert from_plain(Tree, plain_tree(name=None)).name is None
     with pytest.raises(SchemaError, match="height: expected int, got None"):
         from_plain(Tree, plain_tree(height=None))
 
 
-def test_an_int_does_for_a_float():
+def test_an_int_becomes_a_float() -> None:
     weight = from_plain(Leaf, {"color": "blue", "weight": 2}).weight
     assert (weight, type(weight)) == (2.0, float)
 
 
-def test_a_field_with_a_default_may_be_missing():
+def test_a_field_with_a_default_may_be_missing() -> None:
     assert from_plain(Twig, {"length": 2}) == Twig(length=2)
     with pytest.raises(SchemaError, match="lacks length"):
         from_plain(Twig, {"buds": []})
@@ -87,6 +87,6 @@ def test_a_field_with_a_default_may_be_missing():
         (plain_tree(owners={"ann": "1"}), r"owners.ann: expected int, got '1'"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_place(plain, message):
+def test_the_error_for_a_wrong_value_has_its_path(plain: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=f"^{message}"):
         from_plain(Tree, plain)

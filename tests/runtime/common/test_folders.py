@@ -1,4 +1,7 @@
-"""A folder is there whole or not at all, and only an earlier output is ever replaced."""
+"""A folder is complete or absent, and only an earlier output is replaced."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,29 +11,29 @@ from encort.runtime.common.folders import check_replaceable, is_missing_folder, 
 MARKER = "encort.json"
 
 
-def make(folder, **files):
+def make(folder: Path, **files: str) -> Path:
     folder.mkdir()
     for name, content in files.items():
         (folder / name.replace("_", ".")).write_text(content)
     return folder
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def write(folder, content="new", **options):
+def write(folder: Path, content: str = "new", **options: Any) -> None:
     with new_folder(folder, marker=MARKER, **options) as temporary:
         (temporary / MARKER).write_text(content)
 
 
-def write_and_fail(folder, error, **options):
+def write_and_fail(folder: Path, error: type[BaseException], **options: Any) -> None:
     with new_folder(folder, marker=MARKER, **options) as temporary:
         (temporary / "half").write_text("written")
         raise error
 
 
-def test_a_new_folder_appears_when_the_block_ends(tmp_path):
+def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     with new_folder(tmp_path / "out", marker=MARKER) as temporary:
         (temporary / MARKER).write_text("new")
         assert temporary.parent == tmp_path
@@ -39,17 +42,17 @@ def test_a_new_folder_appears_when_the_block_ends(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
-def test_parents_are_made(tmp_path):
+def test_missing_parents_are_created(tmp_path: Path) -> None:
     write(tmp_path / "a" / "b" / "out")
     assert contents(tmp_path / "a" / "b" / "out") == {MARKER: "new"}
 
 
-def test_an_empty_folder_is_filled(tmp_path):
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     write(make(tmp_path / "out"))
     assert contents(tmp_path / "out") == {MARKER: "new"}
 
 
-def test_an_earlier_output_is_replaced_only_when_asked(tmp_path):
+def test_an_earlier_output_is_replaced_only_when_asked(tmp_path: Path) -> None:
     old = make(tmp_path / "out", encort_json="old", extra="old")
     with pytest.raises(OutputExistsError, match="--overwrite"):
         write(old)
@@ -61,7 +64,7 @@ def test_an_earlier_output_is_replaced_only_when_asked(tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["folder without the marker", "file", "link to an output", "dangling link"])
-def test_anything_else_is_never_replaced(tmp_path, kind, overwrite):
+def test_other_files_and_folders_are_never_replaced(tmp_path: Path, kind: str, overwrite: bool) -> None:
     out = tmp_path / "out"
     if kind == "folder without the marker":
         make(out, thesis="precious")
@@ -80,13 +83,13 @@ def test_anything_else_is_never_replaced(tmp_path, kind, overwrite):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_nothing_behind(tmp_path, error):
+def test_an_error_leaves_nothing_behind(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error):
         write_and_fail(tmp_path / "out", error)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_keeps_the_earlier_output(tmp_path):
+def test_an_error_keeps_an_earlier_output(tmp_path: Path) -> None:
     old = make(tmp_path / "out", encort_json="old")
     with pytest.raises(KeyError):
         write_and_fail(old, KeyError, overwrite=True)
@@ -94,7 +97,7 @@ def test_an_error_keeps_the_earlier_output(tmp_path):
     assert list(tmp_path.iterdir()) == [old]
 
 
-def test_what_appeared_meanwhile_is_not_deleted(tmp_path):
+def test_a_folder_that_appeared_meanwhile_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError), new_folder(tmp_path / "out", marker=MARKER):
         make(tmp_path / "out", thesis="precious")
     assert contents(tmp_path / "out") == {"thesis": "precious"}
@@ -115,7 +118,9 @@ def test_what_appeared_meanwhile_is_not_deleted(tmp_path):
         ("BAAI/bge-small-en-v1.5", False),
     ],
 )
-def test_a_missing_folder_is_told_from_a_hub_id(tmp_path, monkeypatch, name, missing):
+def test_a_missing_folder_is_told_from_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, missing: bool
+) -> None:
     make(tmp_path / "there")
     (tmp_path / "file.txt").touch()
     monkeypatch.chdir(tmp_path)

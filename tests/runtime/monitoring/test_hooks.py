@@ -1,4 +1,8 @@
-"""Prometheus and OpenTelemetry see what `Model.stats` says."""
+"""Prometheus and OpenTelemetry read the values of `Model.stats`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import prometheus_client
 import pytest
@@ -12,13 +16,13 @@ from encort.runtime.monitoring.prometheus import StatsCollector
 
 
 @pytest.fixture
-def model(classifier_bundle):
+def model(classifier_bundle: Path) -> Iterator[encort.Model]:
     with encort.load(classifier_bundle, threads=1) as model:
         model.classify(["hello", "my card is lost", "card " * 100])
         yield model
 
 
-def test_prometheus_reads_every_count_and_histogram(model):
+def test_prometheus_reads_every_count_and_histogram(model: encort.Model) -> None:
     registry = prometheus_client.CollectorRegistry()
     registry.register(StatsCollector({"banking": model}))
     stats = model.stats()
@@ -34,7 +38,7 @@ def test_prometheus_reads_every_count_and_histogram(model):
     assert (stats.texts, stats.truncated, stats.run_seconds.count) == (3, 1, 3)
 
 
-def test_prometheus_reads_anew_each_time(model):
+def test_prometheus_reads_new_values_at_every_scrape(model: encort.Model) -> None:
     registry = prometheus_client.CollectorRegistry()
     registry.register(StatsCollector({"banking": model}))
     model.classify(["hello"])
@@ -42,25 +46,30 @@ def test_prometheus_reads_anew_each_time(model):
     assert b'encort_run_seconds_bucket{le="0.001",model="banking"}' in prometheus_client.generate_latest(registry)
 
 
-def test_opentelemetry_reads_every_count_and_sum(model):
+def read_metrics(reader: InMemoryMetricReader) -> list[Any]:
+    data = reader.get_metrics_data()
+    assert data is not None
+    (resource,) = data.resource_metrics
+    return list(resource.scope_metrics[0].metrics)
+
+
+def test_opentelemetry_reads_every_count_and_sum(model: encort.Model) -> None:
     reader = InMemoryMetricReader()
     observe({"banking": model}, meter=MeterProvider([reader]).get_meter("test"))
-    (resource,) = reader.get_metrics_data().resource_metrics
-    found = {metric.name: metric.data.data_points[0] for metric in resource.scope_metrics[0].metrics}
+    points = {metric.name: metric.data.data_points[0] for metric in read_metrics(reader)}
     stats = model.stats()
     for name, value in vars(stats).items():
-        point = found[f"encort.{name}"]
+        point = points[f"encort.{name}"]
         assert point.value == (value.sum if isinstance(value, Histogram) else value)
         assert point.attributes == {"model": "banking"}
 
 
-def test_two_models_stand_side_by_side(model):
+def test_two_models_have_metrics_of_their_own(model: encort.Model) -> None:
     registry, reader = prometheus_client.CollectorRegistry(), InMemoryMetricReader()
     models = {"first": model, "second": model}
     registry.register(StatsCollector(models))
     observe(models, meter=MeterProvider([reader]).get_meter("test"))
     for name in models:
         assert registry.get_sample_value("encort_texts_total", {"model": name}) == 3
-    (resource,) = reader.get_metrics_data().resource_metrics
-    points = {metric.name: metric.data.data_points for metric in resource.scope_metrics[0].metrics}
+    points = {metric.name: metric.data.data_points for metric in read_metrics(reader)}
     assert [point.attributes["model"] for point in points["encort.texts"]] == ["first", "second"]

@@ -1,4 +1,4 @@
-"""Inputs over the limit: what is kept of them, how windows lie over them, and one row out of many windows."""
+"""Inputs over the limit: which tokens are kept, where windows are cut, and how their results are merged."""
 
 import functools
 import itertools
@@ -10,12 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
+from encort.runtime.common.arrays import BoolArray, FloatArray, Int64Array
 from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.text.token_batch import TokenBatch, TokenOffsets, Windows
 from encort.runtime.text.windows import cut_longest, cut_windows, merge_windows
 
+# No deadline: the machine may be busy with other work.
 settings.register_profile("encort", deadline=None)
 settings.load_profile("encort")
+
+Case = tuple[Int64Array, int, int]
 
 SPECIAL = {"<s>": 0, "</s>": 1}
 TEMPLATES = {
@@ -26,8 +30,8 @@ counts = st.integers(0, 40)
 texts = st.lists(st.integers(0, 60), min_size=1, max_size=5)
 
 
-def sequences(*bodies, between=1):
-    """Special tokens around one text of that many tokens, or around and between two."""
+def sequences(*bodies: int, between: int = 1) -> Int64Array:
+    """Return the sequences of one or two texts with these numbers of tokens, with special tokens."""
     parts = [[-1], [0] * bodies[0], [-1]]
     if len(bodies) == 2:
         parts += [[-1] * (between - 1), [1] * bodies[1], [-1]]
@@ -35,8 +39,8 @@ def sequences(*bodies, between=1):
 
 
 @functools.cache
-def library(template):
-    """A tokenizer whose every word is another token, so that it shows which it keeps."""
+def library(template: str) -> tokenizers.Tokenizer:
+    """Return a tokenizer where every word is a token of its own, so that the kept tokens show."""
     vocabulary = SPECIAL | {
         f"{side}{number}": 2 + 100 * (side == "b") + number for side in "ab" for number in range(100)
     }
@@ -48,8 +52,8 @@ def library(template):
     return tokenizer
 
 
-def encodings(template, counts, limit):
-    """The same input whole, and as the library truncates it."""
+def encodings(template: str, counts: tuple[int, ...], limit: int) -> tuple[tokenizers.Encoding, tokenizers.Encoding]:
+    """Return the encoding of an input, whole and truncated by the library."""
     tokenizer = library(template)
     parts = [" ".join(f"{side}{number}" for number in range(count)) for side, count in zip("ab", counts, strict=False)]
     tokenizer.no_truncation()
@@ -58,7 +62,7 @@ def encodings(template, counts, limit):
     return whole, tokenizer.encode(*parts)
 
 
-def assert_kept_like_the_library(template, counts, limit):
+def assert_keeps_the_tokens_of_the_library(template: str, counts: tuple[int, ...], limit: int) -> None:
     whole, truncated = encodings(template, counts, limit)
     parts = np.array([-1 if part is None else part for part in whole.sequence_ids])
     kept = cut_longest(parts, limit=limit)
@@ -67,13 +71,13 @@ def assert_kept_like_the_library(template, counts, limit):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @given(first=counts, second=counts, limit=st.integers(4, 50))
-def test_of_a_pair_is_kept_what_the_library_keeps(template, first, second, limit):
-    assert_kept_like_the_library(template, (first, second), limit)
+def test_a_pair_keeps_the_tokens_of_the_library(template: str, first: int, second: int, limit: int) -> None:
+    assert_keeps_the_tokens_of_the_library(template, (first, second), limit)
 
 
 @given(count=counts, limit=st.integers(2, 50))
-def test_of_a_text_is_kept_what_the_library_keeps(count, limit):
-    assert_kept_like_the_library("bert", (count,), limit)
+def test_a_text_keeps_the_tokens_of_the_library(count: int, limit: int) -> None:
+    assert_keeps_the_tokens_of_the_library("bert", (count,), limit)
 
 
 @pytest.mark.parametrize(
@@ -95,21 +99,23 @@ def test_of_a_text_is_kept_what_the_library_keeps(count, limit):
         (5, 5, 4, (0, 1)),
     ],
 )
-def test_the_longer_text_is_cut_first_and_the_second_has_the_odd_token(first, second, limit, kept):
+def test_the_longer_text_is_cut_first_and_the_second_keeps_the_odd_token(
+    first: int, second: int, limit: int, kept: tuple[int, int]
+) -> None:
     parts = sequences(first, second)
-    found = parts[cut_longest(parts, limit=limit)].tolist()
-    assert (found.count(0), found.count(1), found.count(-1)) == (*kept, 3)
-    assert_kept_like_the_library("bert", (first, second), limit)
+    sequences_kept = parts[cut_longest(parts, limit=limit)].tolist()
+    assert tuple(map(sequences_kept.count, (0, 1, -1))) == (*kept, 3)
+    assert_keeps_the_tokens_of_the_library("bert", (first, second), limit)
 
 
-def test_special_tokens_alone_past_the_limit_let_no_token_through():
+def test_no_token_is_kept_if_the_special_tokens_exceed_the_limit() -> None:
     parts = sequences(3, 3, between=2)
     assert set(parts[cut_longest(parts, limit=3)].tolist()) == {-1}
 
 
 @st.composite
-def inputs(draw):
-    """`(sequences, limit, stride)` of a text, or of a pair whose first text leaves room."""
+def inputs(draw: st.DrawFn) -> Case:
+    """Draw `(sequences, limit, stride)` of a text, or of a pair where the first text leaves room for windows."""
     stride = draw(st.integers(0, 12))
     room = stride + draw(st.integers(1, 14))
     body = draw(st.integers(1, 120))
@@ -121,16 +127,16 @@ def inputs(draw):
 
 
 @given(inputs())
-def test_every_token_counts_in_exactly_one_window(case):
+def test_every_token_counts_in_exactly_one_window(case: Case) -> None:
     parts, limit, stride = case
     windows = cut_windows(parts, limit=limit, stride=stride)
-    counted = [token for kept, own in windows for token in kept[own].tolist()]
-    assert counted == list(range(len(parts)))
+    own_tokens = [token for kept, own in windows for token in kept[own].tolist()]
+    assert own_tokens == list(range(len(parts)))
     assert all(own.any() and own.shape == kept.shape for kept, own in windows)
 
 
 @given(inputs())
-def test_no_window_passes_the_limit_and_only_the_last_is_shorter(case):
+def test_only_the_last_window_is_shorter_than_the_limit(case: Case) -> None:
     parts, limit, stride = case
     sizes = [len(kept) for kept, _ in cut_windows(parts, limit=limit, stride=stride)]
     assert all(size == limit for size in sizes[:-1])
@@ -138,17 +144,17 @@ def test_no_window_passes_the_limit_and_only_the_last_is_shorter(case):
 
 
 @given(inputs())
-def test_neighbours_share_exactly_the_stride(case):
+def test_neighbours_share_exactly_the_stride(case: Case) -> None:
     parts, limit, stride = case
     bodies = [kept[parts[kept] == parts.max()] for kept, _ in cut_windows(parts, limit=limit, stride=stride)]
     for left, right in itertools.pairwise(bodies):
         assert np.intersect1d(left, right).tolist() == left[len(left) - stride :].tolist() == right[:stride].tolist()
-        # A window that has nothing but what the one before has would be a run for nothing.
+        # A window without new tokens would be a useless run.
         assert len(right) > stride
 
 
 @given(inputs())
-def test_what_stands_around_the_body_is_in_each_window(case):
+def test_all_other_tokens_are_in_every_window(case: Case) -> None:
     parts, limit, stride = case
     around = np.flatnonzero(parts != parts.max())
     for kept, _ in cut_windows(parts, limit=limit, stride=stride):
@@ -157,20 +163,22 @@ def test_what_stands_around_the_body_is_in_each_window(case):
 
 
 @given(inputs())
-def test_a_shared_token_counts_where_it_has_the_most_neighbours(case):
+def test_a_shared_token_counts_where_it_has_the_most_neighbours(case: Case) -> None:
     parts, limit, stride = case
     windows = cut_windows(parts, limit=limit, stride=stride)
     assume(2 * stride <= len(windows[0][0]) - np.count_nonzero(parts != parts.max()))
     bodies = [kept[parts[kept] == parts.max()].tolist() for kept, _ in windows]
-    # Neighbours on the side that has fewer; of the last window, which may be short, one side is the text's end.
-    margins = [{token: min(place, len(body) - 1 - place) for place, token in enumerate(body)} for body in bodies[:-1]]
+    # Neighbours of a token on the side with fewer. The last window is left out: it ends where the text ends.
+    margins = [
+        {token: min(position, len(body) - 1 - position) for position, token in enumerate(body)} for body in bodies[:-1]
+    ]
     for number, (kept, own) in enumerate(windows[:-1]):
         for token in kept[own].tolist():
             others = [margin[token] for margin in margins if token in margin]
             assert token not in margins[number] or margins[number][token] == max(others)
 
 
-def test_windows_of_a_text():
+def test_windows_of_a_text() -> None:
     windows = cut_windows(sequences(10), limit=8, stride=3)
     assert [kept.tolist() for kept, _ in windows] == [
         [0, 1, 2, 3, 4, 5, 6, 11],
@@ -180,56 +188,60 @@ def test_windows_of_a_text():
     assert [kept[own].tolist() for kept, own in windows] == [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_windows_of_a_pair_lie_over_its_second_text():
+def test_windows_of_a_pair_are_over_its_second_text() -> None:
     windows = cut_windows(sequences(2, 5), limit=8, stride=1)
     assert [kept.tolist() for kept, _ in windows] == [[0, 1, 2, 3, 4, 5, 6, 9], [0, 1, 2, 3, 6, 7, 8, 9]]
     assert [kept[own].tolist() for kept, own in windows] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
 
 
-def test_windows_without_a_stride_share_nothing():
+def test_windows_with_stride_0_share_nothing() -> None:
     windows = cut_windows(sequences(10), limit=6, stride=0)
     assert [kept[1:-1].tolist() for kept, _ in windows] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
     assert [own[1:-1].all() for _, own in windows] == [True] * 3
 
 
 @pytest.mark.parametrize(("room", "stride"), [(1, 0), (3, 0), (4, 1), (62, 15), (511, 127), (512, 128), (2000, 128)])
-def test_without_a_stride_a_quarter_is_shared_and_128_at_most(room, stride):
+def test_windows_share_a_quarter_and_at_most_128_tokens_by_default(room: int, stride: int) -> None:
     parts = sequences(5000)
-    chosen, wanted = (cut_windows(parts, limit=room + 2, stride=value) for value in (None, stride))
-    assert [kept.tolist() for kept, _ in chosen] == [kept.tolist() for kept, _ in wanted]
-    assert [own.tolist() for _, own in chosen] == [own.tolist() for _, own in wanted]
+    default, expected = (cut_windows(parts, limit=room + 2, stride=value) for value in (None, stride))
+    assert [kept.tolist() for kept, _ in default] == [kept.tolist() for kept, _ in expected]
+    assert [own.tolist() for _, own in default] == [own.tolist() for _, own in expected]
 
 
 @pytest.mark.parametrize("stride", [0, 3, None])
 @pytest.mark.parametrize("first", [13, 14, 40])
-def test_a_first_text_that_leaves_no_room_is_too_long(first, stride):
+def test_a_first_text_that_leaves_no_room_is_refused(first: int, stride: int | None) -> None:
     with pytest.raises(InputTooLongError, match=r"0 of 16 tokens are left .* shorten the first text"):
         cut_windows(sequences(first, 50), limit=16, stride=stride)
 
 
-def test_windows_must_be_longer_than_what_they_share():
+def test_windows_must_be_longer_than_the_stride() -> None:
     with pytest.raises(InputTooLongError, match=r"8 of 16 tokens are left .* share 8"):
         cut_windows(sequences(5, 50), limit=16, stride=8)
     assert cut_windows(sequences(5, 50), limit=16, stride=7)
 
 
-def test_a_refusal_speaks_of_no_negative_number():
-    with pytest.raises(InputTooLongError) as caught:
+def test_the_error_has_no_negative_number() -> None:
+    with pytest.raises(InputTooLongError) as raised:
         cut_windows(sequences(40, 50), limit=16, stride=None)
-    assert "-" not in str(caught.value)
+    assert "-" not in str(raised.value)
 
 
-def batch_of(counts, *, limit=16, stride=4):
-    """Rows of texts of that many tokens, in windows where they pass the limit; ids are numbers of tokens."""
-    rows, begin = [], 0
+def batch_of(counts: list[int], *, limit: int = 16, stride: int = 4) -> TokenBatch:
+    """Return a batch of texts with these numbers of tokens, in windows if they are over the limit.
+
+    Ids count all tokens of all texts.
+    """
+    rows: list[tuple[int, Int64Array, BoolArray]] = []
+    first = 0
     for text, count in enumerate(counts):
         parts = sequences(count)
         whole = np.arange(len(parts))
-        windows = [(whole, np.ones(len(parts), np.bool_))]
+        cuts = [(whole, np.ones(len(parts), np.bool_))]
         if len(parts) > limit:
-            windows = cut_windows(parts, limit=limit, stride=stride)
-        rows += [(text, begin + kept, own) for kept, own in windows]
-        begin += len(parts)
+            cuts = cut_windows(parts, limit=limit, stride=stride)
+        rows += [(text, first + kept, own) for kept, own in cuts]
+        first += len(parts)
     ids = np.concatenate([kept for _, kept, _ in rows])
     windows = Windows(texts=np.array([text for text, _, _ in rows]), own=np.concatenate([own for *_, own in rows]))
     return TokenBatch(
@@ -244,9 +256,9 @@ def batch_of(counts, *, limit=16, stride=4):
 
 
 @given(texts, st.integers(0, 9))
-def test_tokens_of_windows_become_those_of_their_texts(counts, stride):
+def test_tokens_of_windows_become_the_tokens_of_their_texts(counts: list[int], stride: int) -> None:
     batch = batch_of(counts, stride=stride)
-    # What does not count is wrong by a million.
+    # Values that do not count are wrong by a million.
     values = (batch.ids + np.where(batch.windows.own, 0, 1_000_000)).astype(np.float32)
     whole, (merged, columns) = merge_windows(batch, [values, np.stack([values, -values], 1)], tokenwise=True)
     lengths = [count + 2 for count in counts]
@@ -261,20 +273,22 @@ def test_tokens_of_windows_become_those_of_their_texts(counts, stride):
     assert whole.truncated.tolist() == batch.truncated_texts.tolist() == [False] * len(counts)
 
 
-def weighted_means(batch, values):
-    """A text at a time, a window at a time."""
+def weighted_means(batch: TokenBatch, values: FloatArray) -> FloatArray:
+    """Return the expected means, computed one window at a time."""
     means = []
     for text in range(len(batch.texts)):
         total, weight = np.zeros(values.shape[1]), 0
         for row in np.flatnonzero(batch.windows.texts == text):
-            counted = int(batch.windows.own[batch.cu_seqlens[row] : batch.cu_seqlens[row + 1]].sum())
-            total, weight = total + counted * values[row].astype(np.float64), weight + counted
+            own_tokens = int(batch.windows.own[batch.cu_seqlens[row] : batch.cu_seqlens[row + 1]].sum())
+            total, weight = total + own_tokens * values[row].astype(np.float64), weight + own_tokens
         means.append(total / weight)
     return np.array(means)
 
 
 @given(texts, st.integers(0, 9), st.integers(0, 2**32 - 1))
-def test_values_of_windows_become_a_mean_weighted_by_what_counts_in_them(counts, stride, seed):
+def test_values_of_windows_become_a_mean_weighted_by_their_own_tokens(
+    counts: list[int], stride: int, seed: int
+) -> None:
     batch = batch_of(counts, stride=stride)
     values = np.random.default_rng(seed).normal(size=(len(batch), 3)).astype(np.float32)
     whole, (merged, doubled) = merge_windows(batch, [values, 2 * values], tokenwise=False)
@@ -285,7 +299,7 @@ def test_values_of_windows_become_a_mean_weighted_by_what_counts_in_them(counts,
 
 
 @given(texts, st.integers(0, 2**32 - 1))
-def test_normalized_means_have_length_1_and_their_direction(counts, seed):
+def test_normalized_means_have_length_1_and_the_direction_of_the_mean(counts: list[int], seed: int) -> None:
     batch = batch_of(counts)
     values = 1 + np.random.default_rng(seed).uniform(size=(len(batch), 3)).astype(np.float32)
     _, (merged,) = merge_windows(batch, [values], tokenwise=False, normalize=True)
@@ -293,17 +307,17 @@ def test_normalized_means_have_length_1_and_their_direction(counts, seed):
     np.testing.assert_allclose(merged, means / np.linalg.norm(means, axis=1, keepdims=True), atol=1e-5)
 
 
-def test_texts_with_windows_and_without_go_together():
+def test_texts_with_and_without_windows_can_be_mixed() -> None:
     batch = batch_of([3, 20, 0, 14, 15])
     assert batch.windows.texts.tolist() == [0, 1, 1, 2, 3, 4, 4]
     values = np.arange(7, dtype=np.float32)[:, None]
     _, (merged,) = merge_windows(batch, [values], tokenwise=False)
-    # Of 20 tokens and 2 special ones 12 + 1 count first and 8 + 1 then; of 15 and 2: 12 + 1, then 3 + 1.
+    # 20 tokens and 2 special ones: 12 + 1 count in the first window, 8 + 1 in the second. 15 and 2: 12 + 1, then 3 + 1.
     assert merged[:, 0].tolist() == pytest.approx([0, (13 * 1 + 9 * 2) / 22, 3, 4, (13 * 5 + 4 * 6) / 17])
 
 
 @pytest.mark.parametrize("tokenwise", [True, False])
-def test_a_batch_without_windows_stays_as_it_is(tokenwise):
+def test_a_batch_without_windows_stays_as_it_is(tokenwise: bool) -> None:
     batch = batch_of([3, 5])
     batch = TokenBatch(ids=batch.ids, type_ids=batch.type_ids, cu_seqlens=batch.cu_seqlens, truncated=batch.truncated)
     values = np.ones((len(batch.ids) if tokenwise else 2, 3), np.float32)

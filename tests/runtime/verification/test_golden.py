@@ -1,8 +1,11 @@
-"""Golden vectors repeat the proof without torch, and notice what would break it."""
+"""Golden vectors repeat the proof of the export without torch, and notice every change of the results."""
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,19 +21,22 @@ from encort.runtime.common.errors import (
 )
 from encort.runtime.verification.golden import Golden, verify_bundle
 from encort.runtime.verification.tolerance import error_limit
+from tests.runtime.conftest import EditManifest, ReplaceFile
+
+ChangeGolden = Callable[..., None]
 
 
-def npz(**arrays):
+def npz(**arrays: Any) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
 
 
 @pytest.fixture
-def change_golden(bundle, replace_file):
-    """`change(ids=..., logits=...)` replaces arrays of the copy's golden vectors, the hash with them."""
+def change_golden(bundle: Path, replace_file: ReplaceFile) -> ChangeGolden:
+    """`change(ids=..., logits=...)` replaces arrays in the golden vectors of the copy, and their hash."""
 
-    def change(**arrays):
+    def change(**arrays: Any) -> None:
         named = {name if name == "ids" else f"output:{name}": array for name, array in arrays.items()}
         with np.load(bundle / "golden.npz") as golden:
             replace_file("golden.npz", npz(**(dict(golden) | named)))
@@ -38,9 +44,9 @@ def change_golden(bundle, replace_file):
     return change
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_saved_golden_vectors_are_loaded_again(tmp_path: Path) -> None:
     texts, rows = ["안녕 😀", "", ("my card", "안녕")], np.arange(12, dtype=np.float32)
-    outputs = {"logits": rows.reshape(3, 4), "texts": rows.reshape(3, 2, 2), "a token a row": rows[:4]}
+    outputs = {"logits": rows.reshape(3, 4), "texts": rows.reshape(3, 2, 2), "tokens": rows[:4]}
     Golden(texts=texts, ids=np.array([2, 3, 4, 3]), outputs=outputs).save(tmp_path / "golden.npz")
     golden = Golden.load(tmp_path / "golden.npz")
     assert golden.texts == texts
@@ -50,7 +56,7 @@ def test_what_is_saved_is_loaded(tmp_path):
         np.testing.assert_array_equal(golden.outputs[name], array)
 
 
-def test_every_variant_of_a_good_bundle_passes(classifier_bundle):
+def test_every_variant_of_a_good_bundle_passes(classifier_bundle: Path) -> None:
     opened = Bundle.open(classifier_bundle)
     checks = verify_bundle(opened)
     assert [check.variant for check in checks] == [variant.name for variant in opened.manifest.variants]
@@ -62,7 +68,7 @@ def test_every_variant_of_a_good_bundle_passes(classifier_bundle):
         assert 1 - 1e-6 <= check.min_cosine <= check.mean_cosine <= 1 + 1e-6
 
 
-def test_the_encoder_passes_without_logits(encoder_bundle):
+def test_an_encoder_passes_without_logits(encoder_bundle: Path) -> None:
     assert all("logits" not in check.max_abs_error for check in verify_bundle(Bundle.open(encoder_bundle)))
 
 
@@ -70,7 +76,7 @@ FILES = ["config.json", "golden.npz", "tokenizer.json", "cpu-fp32.onnx", "cpu-fp
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_checked(bundle, name):
+def test_every_file_is_checked(bundle: Path, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[-1] ^= 1
     (bundle / name).write_bytes(content)
@@ -81,7 +87,7 @@ def test_every_file_is_checked(bundle, name):
         verify_bundle(Bundle.open(bundle))
 
 
-def test_other_weights_are_noticed_even_with_their_hash(bundle, replace_file):
+def test_other_weights_are_noticed_even_if_their_hash_is_right(bundle: Path, replace_file: ReplaceFile) -> None:
     weights = np.fromfile(bundle / "cpu-fp32.weights", np.float32) * np.float32(1.01)
     replace_file("cpu-fp32.weights", weights.tobytes())
     with pytest.raises(FidelityError, match="variant cpu-fp32 differs from its golden vectors by"):
@@ -89,7 +95,7 @@ def test_other_weights_are_noticed_even_with_their_hash(bundle, replace_file):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_one_other_number_is_noticed(bundle, change_golden, value):
+def test_one_wrong_number_is_noticed(bundle: Path, change_golden: ChangeGolden, value: float) -> None:
     logits = Golden.load(bundle / "golden.npz").outputs["logits"]
     logits[-1, -1] = value
     change_golden(logits=logits)
@@ -97,7 +103,7 @@ def test_one_other_number_is_noticed(bundle, change_golden, value):
         verify_bundle(Bundle.open(bundle))
 
 
-def test_other_token_ids_are_noticed(bundle, change_golden):
+def test_other_token_ids_are_noticed(bundle: Path, change_golden: ChangeGolden) -> None:
     ids = Golden.load(bundle / "golden.npz").ids
     ids[1] += 1
     change_golden(ids=ids)
@@ -110,14 +116,18 @@ def test_other_token_ids_are_noticed(bundle, change_golden):
     [b"", b"not npz", npz(texts=np.array('["hello"]')), npz(texts=np.array([None]), ids=np.array([1]))],
     ids=["empty", "not npz", "no ids", "pickled"],
 )
-def test_golden_vectors_that_cannot_be_read_are_a_bundle_error(bundle, replace_file, content):
+def test_unreadable_golden_vectors_raise_a_bundle_error(
+    bundle: Path, replace_file: ReplaceFile, content: bytes
+) -> None:
     replace_file("golden.npz", content)
     with pytest.raises(BundleError):
         verify_bundle(Bundle.open(bundle))
 
 
 @pytest.mark.parametrize("outputs", [[], ["surprise"], ["logits"]], ids=str)
-def test_golden_vectors_without_those_of_the_certificate_are_a_bundle_error(bundle, replace_file, outputs):
+def test_golden_vectors_without_the_output_of_the_certificate_raise_a_bundle_error(
+    bundle: Path, replace_file: ReplaceFile, outputs: list[str]
+) -> None:
     golden = Golden.load(bundle / "golden.npz")
     known = golden.outputs | {"surprise": np.zeros((50, 3), np.float32)}
     replace(golden, outputs={name: known[name] for name in outputs}).save(bundle.parent / "golden.npz")
@@ -126,19 +136,21 @@ def test_golden_vectors_without_those_of_the_certificate_are_a_bundle_error(bund
         verify_bundle(Bundle.open(bundle))
 
 
-def test_an_output_of_neither_texts_nor_tokens_is_a_bundle_error(bundle, change_golden):
+def test_an_output_with_the_wrong_number_of_rows_raises_a_bundle_error(
+    bundle: Path, change_golden: ChangeGolden
+) -> None:
     change_golden(surprise=np.zeros(3))
     with pytest.raises(BundleError):
         verify_bundle(Bundle.open(bundle))
 
 
-def test_golden_vectors_of_fewer_texts_are_a_bundle_error(bundle, change_golden):
+def test_golden_vectors_of_fewer_texts_raise_a_bundle_error(bundle: Path, change_golden: ChangeGolden) -> None:
     change_golden(logits=np.zeros((3, 3), np.float32))
     with pytest.raises(BundleError):
         verify_bundle(Bundle.open(bundle))
 
 
-def test_a_bundle_without_golden_vectors_is_a_bundle_error(bundle, edit_manifest):
+def test_a_bundle_without_golden_vectors_raises_a_bundle_error(bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(lambda plain: plain["files"].pop("golden.npz"))
     with pytest.raises(BundleError):
         verify_bundle(Bundle.open(bundle))
@@ -147,22 +159,24 @@ def test_a_bundle_without_golden_vectors_is_a_bundle_error(bundle, edit_manifest
 class Touch:
     """Makes a file when it is unpickled."""
 
-    def __init__(self, file):
+    def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return open, (str(self.file), "w")
 
 
-def test_golden_vectors_never_run_code(bundle, replace_file, tmp_path):
+def test_golden_vectors_never_run_code(bundle: Path, replace_file: ReplaceFile, tmp_path: Path) -> None:
     replace_file("golden.npz", npz(texts=np.array([Touch(tmp_path / "touched")]), ids=np.array([1])))
     with contextlib.suppress(ValueError):
         verify_bundle(Bundle.open(bundle))
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_variant_whose_library_is_here_without_a_device_is_left_out(cuda_bundle, monkeypatch, caplog):
-    def refuse(*_, **__):
+def test_a_variant_without_a_device_is_not_checked_and_logged(
+    cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise DeviceError("no CUDA-capable device")
 
     monkeypatch.setattr("encort.runtime.verification.golden.has_device", lambda _: True)

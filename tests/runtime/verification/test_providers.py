@@ -1,4 +1,7 @@
-"""Another provider of onnxruntime is used by name, for the portable graph, after a look at its results."""
+"""Another execution provider runs the portable graph by name, after a check of its results."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,21 +17,24 @@ OPENVINO = "OpenVINOExecutionProvider"
 
 
 @pytest.fixture(scope="module")
-def portable_bundle(encoder_checkpoint, tmp_path_factory):
+def portable_bundle(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from encort.export.exporter import export_bundle
 
     return export_bundle(encoder_checkpoint, tmp_path_factory.mktemp("p") / "b", variants=["portable", "fp32"]).folder
 
 
 @pytest.fixture
-def openvino(monkeypatch):
-    """An onnxruntime that has it, but cannot start it; the CPU provider takes over, as ONNX Runtime lets it."""
+def openvino(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Pretend that onnxruntime has OpenVINO and cannot start it, so that it falls back to the CPU provider.
+
+    The fixture is the list of the providers that sessions asked for.
+    """
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, "CPUExecutionProvider"])
-    opened = []
+    opened: list[Any] = []
 
     class Session(onnxruntime.InferenceSession):
-        def __init__(self, path, options, providers, enable_fallback):
-            assert not enable_fallback  # it would print, and hide the error
+        def __init__(self, path: Any, options: Any, providers: Any, enable_fallback: Any) -> None:
+            assert not enable_fallback  # a fallback would print, and hide the error
             opened.append(providers)
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
             super().__init__(path, options, providers=["CPUExecutionProvider"])
@@ -37,26 +43,28 @@ def openvino(monkeypatch):
     return opened
 
 
-def test_a_provider_that_is_not_installed_is_an_error_with_those_that_are(portable_bundle):
+def test_an_error_for_a_missing_provider_lists_the_installed_ones(portable_bundle: Path) -> None:
     with pytest.raises(DeviceError, match=f"has no {OPENVINO}, only .*CPUExecutionProvider.* leave provider out"):
         encort.load(portable_bundle, provider=OPENVINO)
 
 
 @pytest.mark.usefixtures("openvino")
-def test_a_bundle_without_a_portable_graph_says_how_to_get_one(encoder_bundle):
+def test_a_bundle_without_a_portable_graph_says_how_to_get_one(encoder_bundle: Path) -> None:
     with pytest.raises(VariantNotFoundError, match="export it with --variant portable"):
         encort.load(encoder_bundle, provider=OPENVINO)
 
 
-def test_a_provider_that_is_not_the_one_that_runs_is_an_error(portable_bundle, openvino):
+def test_a_provider_that_does_not_start_is_an_error(portable_bundle: Path, openvino: list[Any]) -> None:
     with pytest.raises(DeviceError, match=f"{OPENVINO} could not be started; .* leave provider out"):
         encort.load(portable_bundle, provider=OPENVINO, provider_options={"device_type": "GPU"})
     assert openvino == [[(OPENVINO, {"device_type": "GPU"})]]
 
 
 @pytest.mark.usefixtures("openvino")
-def test_options_that_the_provider_refuses_are_a_device_error(portable_bundle, monkeypatch):
-    def refuse(*_, **__):
+def test_options_that_the_provider_refuses_raise_a_device_error(
+    portable_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no such device")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
@@ -64,7 +72,9 @@ def test_options_that_the_provider_refuses_are_a_device_error(portable_bundle, m
         encort.load(portable_bundle, provider=OPENVINO)
 
 
-def test_a_provider_with_the_models_results_is_taken(portable_bundle, openvino, monkeypatch):
+def test_a_provider_with_the_results_of_the_model_is_used(
+    portable_bundle: Path, openvino: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with encort.load(portable_bundle) as own:
         expected = own.embed(["hello", "my card"])
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: [OPENVINO])
@@ -73,20 +83,20 @@ def test_a_provider_with_the_models_results_is_taken(portable_bundle, openvino, 
     assert openvino == [[("CPUExecutionProvider", {})], [(OPENVINO, {})]]
 
 
-class Wrong:
-    """Gives every text the vector of another."""
+class WrongSession:
+    """Returns negated outputs."""
 
-    def __init__(self, session):
+    def __init__(self, session: Any) -> None:
         self.session = session
 
-    def run(self, names, inputs):
+    def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
         return [-array for array in self.session.run(names, inputs)]
 
 
-def test_a_provider_with_other_results_is_refused(portable_bundle):
+def test_a_provider_with_other_results_is_refused(portable_bundle: Path) -> None:
     bundle = Bundle.open(portable_bundle)
     variant = bundle.portable()
     session = golden.Session(bundle.graph(variant), variant, threads=1)
     check_results(bundle, variant, session)
     with pytest.raises(FidelityError, match=r"a cosine of -1\.0000 to a golden vector"):
-        check_results(bundle, variant, Wrong(session))
+        check_results(bundle, variant, WrongSession(session))

@@ -1,4 +1,4 @@
-"""How far is too far, by output and precision."""
+"""The tolerance depends on the output and the precision."""
 
 import math
 
@@ -22,15 +22,15 @@ RAW = Embedding(pooling=Pooling.MEAN, normalize=False)
         ("logits", None, 1e-4),
     ],
 )
-def test_embeddings_of_length_1_are_judged_more_strictly(output, embedding, limit):
+def test_normalized_embeddings_have_a_smaller_limit(output: str, embedding: Embedding | None, limit: float) -> None:
     assert error_limit(Precision.FP32, output, embedding) == limit
 
 
-def test_no_single_value_of_eight_bits_is_judged():
+def test_single_values_of_int8_have_no_limit() -> None:
     assert error_limit(Precision.INT8, SENTENCE_EMBEDDING, UNIT) == math.inf
 
 
-def test_cosines_are_those_of_each_row_with_its_partner():
+def test_cosines_compare_each_row_with_its_partner() -> None:
     first = np.array([[1, 0], [1, 1], [2, 0]], np.float32)
     second = np.array([[3, 0], [1, 0], [-1, 0]], np.float32)
     np.testing.assert_allclose(cosines(first, second), [1, np.sqrt(0.5), -1])
