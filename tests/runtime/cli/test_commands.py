@@ -1,9 +1,12 @@
-"""`encort embed`, `predict` and `inspect`: records in input order, exit codes, never a traceback."""
+"""`encort embed`, `predict` and `inspect` write records in input order, exit with codes, and print no traceback."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -11,17 +14,21 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
 
+import encort
 from encort.runtime.cli.main import group
+from tests.runtime.conftest import EditManifest, PlainManifest, RunEncort
+
+Invoke = Callable[..., str]
 
 DIM = 40
 TEXTS = ["hello", "", "my card is lost", "안녕하세요", "card " * 200]
 
 
 @pytest.fixture
-def invoke():
-    """`invoke("embed", bundle, ...)` gives the result of a command that must succeed."""
+def invoke() -> Invoke:
+    """`invoke("embed", bundle, ...)` returns the output of a command, which must succeed."""
 
-    def run(*arguments, stdin=None):
+    def run(*arguments: str | Path, stdin: str | None = None) -> str:
         result = CliRunner().invoke(group, [*map(os.fspath, arguments)], input=stdin, catch_exceptions=False)
         assert (result.exit_code, result.stderr) == (0, "")
         return result.stdout
@@ -29,12 +36,12 @@ def invoke():
     return run
 
 
-def records(lines):
+def records(lines: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
-def assert_refused(done, exit_code, message=""):
-    """One line on stderr; `exit_code` None for any that is not click's."""
+def assert_refused(done: subprocess.CompletedProcess[str], exit_code: int | None, message: str = "") -> None:
+    """Check that a command failed with one line on stderr. `exit_code` None: any code but click's."""
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert done.returncode == exit_code or (exit_code is None and done.returncode not in {0, 2})
@@ -43,7 +50,7 @@ def assert_refused(done, exit_code, message=""):
     assert message in last
 
 
-def test_embed_gives_one_record_a_text(invoke, encoder_bundle, encoder):
+def test_embed_writes_one_record_per_text(invoke: Invoke, encoder_bundle: Path, encoder: encort.Model) -> None:
     found = records(invoke("embed", encoder_bundle, *TEXTS))
     assert [list(record) for record in found] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
     np.testing.assert_allclose([record["embedding"] for record in found], encoder.embed(TEXTS), atol=1e-6)
@@ -51,14 +58,14 @@ def test_embed_gives_one_record_a_text(invoke, encoder_bundle, encoder):
     assert [record["truncated"] for record in found] == [False] * 4 + [True]
 
 
-def test_predict_gives_labels(invoke, classifier_bundle, classifier):
+def test_predict_writes_labels(invoke: Invoke, classifier_bundle: Path, classifier: encort.Model) -> None:
     found = records(invoke("predict", classifier_bundle, *TEXTS))
     assert [list(record) for record in found] == [["label", "score", "tokens", "truncated"]] * len(TEXTS)
     assert [record["label"] for record in found] == [result.label for result in classifier.classify(TEXTS)]
     assert found[-1] | {"score": 0} == {"label": found[-1]["label"], "score": 0, "tokens": 64, "truncated": True}
 
 
-def test_predict_gives_all_scores_when_asked(invoke, classifier_bundle):
+def test_predict_writes_all_scores_on_request(invoke: Invoke, classifier_bundle: Path) -> None:
     (record,) = records(invoke("predict", classifier_bundle, "hello", "--all-scores"))
     assert list(record) == ["label", "score", "scores", "tokens", "truncated"]
     assert list(record["scores"]) == ["card_lost", "change_pin", "hello"]
@@ -66,28 +73,30 @@ def test_predict_gives_all_scores_when_asked(invoke, classifier_bundle):
     assert sum(record["scores"].values()) == pytest.approx(1)
 
 
-def test_predict_of_an_encoder_gives_embeddings(invoke, encoder_bundle):
+def test_predict_of_an_encoder_writes_embeddings(invoke: Invoke, encoder_bundle: Path) -> None:
     assert invoke("predict", encoder_bundle, "hello") == invoke("embed", encoder_bundle, "hello")
 
 
-def test_a_classifier_embeds_too(invoke, classifier_bundle):
+def test_embed_works_for_a_classifier(invoke: Invoke, classifier_bundle: Path) -> None:
     (record,) = records(invoke("embed", classifier_bundle, "hello"))
     assert len(record["embedding"]) == DIM
 
 
 @pytest.mark.parametrize("dash", [[], ["--input", "-"]])
-def test_texts_come_one_a_line_on_standard_input(invoke, classifier_bundle, dash):
+def test_standard_input_has_one_text_per_line(invoke: Invoke, classifier_bundle: Path, dash: list[str]) -> None:
     assert invoke("predict", classifier_bundle, *dash, stdin="hello\n\n안녕하세요\n") == invoke(
         "predict", classifier_bundle, "hello", "", "안녕하세요"
     )
 
 
-def test_a_dash_begins_a_text_after_two_dashes(invoke, classifier_bundle):
+def test_a_text_may_begin_with_a_dash_after_two_dashes(invoke: Invoke, classifier_bundle: Path) -> None:
     assert len(records(invoke("predict", classifier_bundle, "--", "-5", "--help"))) == 2
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl", "x.parquet"])
-def test_pairs_come_from_two_columns(invoke, classifier_bundle, classifier, tmp_path, name):
+def test_pairs_come_from_two_columns(
+    invoke: Invoke, classifier_bundle: Path, classifier: encort.Model, tmp_path: Path, name: str
+) -> None:
     pairs = [("my card", "lost"), ("hello", "pin")]
     rows = [{"text": first, "text_pair": second} for first, second in pairs]
     if name == "x.parquet":
@@ -100,20 +109,24 @@ def test_pairs_come_from_two_columns(invoke, classifier_bundle, classifier, tmp_
         (tmp_path / name).write_text("\n".join(lines))
     found = records(invoke("predict", classifier_bundle, "--input", tmp_path / name))
     expected = classifier.classify(pairs)
-    assert [(record["label"], record["tokens"]) for record in found] == [(r.label, r.tokens) for r in expected]
+    assert [(record["label"], record["tokens"]) for record in found] == [
+        (result.label, result.tokens) for result in expected
+    ]
     assert found != records(invoke("predict", classifier_bundle, "--input", tmp_path / name, "--column", "text"))
 
 
-def test_many_texts_keep_their_order(invoke, classifier_bundle, classifier):
+def test_many_texts_keep_their_order(invoke: Invoke, classifier_bundle: Path, classifier: encort.Model) -> None:
     texts = [f"{'card ' * (number % 7)}{number}" for number in range(1200)]
     found = records(invoke("predict", classifier_bundle, stdin="\n".join(texts)))
     expected = classifier.classify(texts)
     assert [record["tokens"] for record in found] == [result.tokens for result in expected]
-    np.testing.assert_allclose([record["score"] for record in found], [r.score for r in expected], atol=1e-5)
+    np.testing.assert_allclose([record["score"] for record in found], [result.score for result in expected], atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_npy_holds_float32_embeddings(invoke, encoder_bundle, encoder, tmp_path, count):
+def test_npy_has_float32_embeddings(
+    invoke: Invoke, encoder_bundle: Path, encoder: encort.Model, tmp_path: Path, count: int
+) -> None:
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:count])))
     assert invoke("embed", encoder_bundle, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "x.npy") == ""
     array = np.load(tmp_path / "x.npy", allow_pickle=False)
@@ -122,7 +135,7 @@ def test_npy_holds_float32_embeddings(invoke, encoder_bundle, encoder, tmp_path,
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_parquet_holds_float32_embeddings(invoke, encoder_bundle, tmp_path, count):
+def test_parquet_has_float32_embeddings(invoke: Invoke, encoder_bundle: Path, tmp_path: Path, count: int) -> None:
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:count])))
     invoke("embed", encoder_bundle, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "x.parquet")
     table = parquet.read_table(tmp_path / "x.parquet")
@@ -135,44 +148,48 @@ def test_parquet_holds_float32_embeddings(invoke, encoder_bundle, tmp_path, coun
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_parquet_holds_labels(invoke, classifier_bundle, tmp_path, count):
+def test_parquet_has_labels(invoke: Invoke, classifier_bundle: Path, tmp_path: Path, count: int) -> None:
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, TEXTS[:count])))
     invoke("predict", classifier_bundle, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "x.parquet")
     table = parquet.read_table(tmp_path / "x.parquet")
     assert (table.num_rows, table.column_names) == (count, ["label", "score", "tokens", "truncated"])
 
 
-def test_json_lines_in_a_file_are_those_on_standard_output(invoke, classifier_bundle, tmp_path):
+def test_json_lines_are_the_same_in_a_file_and_on_standard_output(
+    invoke: Invoke, classifier_bundle: Path, tmp_path: Path
+) -> None:
     invoke("predict", classifier_bundle, *TEXTS, "-o", tmp_path / "x.jsonl")
     assert (tmp_path / "x.jsonl").read_text(encoding="utf-8") == invoke("predict", classifier_bundle, *TEXTS)
 
 
 @pytest.mark.parametrize("command", ["embed", "predict"])
-def test_no_texts_give_no_records(invoke, classifier_bundle, command):
+def test_no_texts_give_no_records(invoke: Invoke, classifier_bundle: Path, command: str) -> None:
     assert invoke(command, classifier_bundle, stdin="") == ""
 
 
 @pytest.mark.parametrize("options", [["--threads", "1"], ["--device", "cpu"], ["--precision", "fp32"]])
-def test_options_reach_the_model(invoke, classifier_bundle, options):
+def test_options_reach_the_model(invoke: Invoke, classifier_bundle: Path, options: list[str]) -> None:
     assert len(records(invoke("predict", classifier_bundle, "hello", *options))) == 1
 
 
-def test_inspect_shows_what_the_bundle_says(invoke, classifier_bundle, encoder_bundle):
-    shown = invoke("inspect", classifier_bundle)
-    for said in (
+def test_inspect_shows_heads_limits_and_certificates(
+    invoke: Invoke, classifier_bundle: Path, encoder_bundle: Path
+) -> None:
+    output = invoke("inspect", classifier_bundle)
+    for part in (
         "text-classification",
         "3 labels: card_lost, change_pin, hello",
         "mean pooling, L2 normalized",
         "64 tokens",
     ):
-        assert said in shown
-    assert "cpu-fp32-ragged.onnx" in shown
-    assert "largest difference to eager PyTorch" in shown
+        assert part in output
+    assert "cpu-fp32-ragged.onnx" in output
+    assert "largest difference to eager PyTorch" in output
     assert "feature-extraction" in invoke("inspect", encoder_bundle)
 
 
-def test_inspect_shortens_many_labels(invoke, bundle, edit_manifest):
-    def seven_labels(plain):
+def test_inspect_shortens_many_labels(invoke: Invoke, bundle: Path, edit_manifest: EditManifest) -> None:
+    def seven_labels(plain: PlainManifest) -> None:
         plain["heads"][0]["labels"] = list("abcdefg")
         for variant in plain["variants"]:
             variant["outputs"]["logits"][-1] = "7"
@@ -181,37 +198,37 @@ def test_inspect_shortens_many_labels(invoke, bundle, edit_manifest):
     assert "7 labels: a, b, c, d, …" in invoke("inspect", bundle)
 
 
-def test_inspect_prints_the_manifest_as_json(invoke, classifier_bundle):
+def test_inspect_prints_the_manifest_as_json(invoke: Invoke, classifier_bundle: Path) -> None:
     manifest = (classifier_bundle / "encort.json").read_text(encoding="utf-8")
     assert invoke("inspect", classifier_bundle, "--json") == manifest
 
 
-def test_the_module_is_the_command(run_encort, classifier_bundle, invoke):
+def test_the_module_is_the_command(run_encort: RunEncort, classifier_bundle: Path, invoke: Invoke) -> None:
     done = run_encort("predict", classifier_bundle, "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, invoke("predict", classifier_bundle, "hello"), "")
 
 
-def missing_file(bundle, _edit_manifest):
+def missing_file(bundle: Path, _edit_manifest: EditManifest | None) -> None:
     (bundle / "tokenizer.json").unlink()
 
 
-def changed_byte(bundle, _edit_manifest):
+def changed_byte(bundle: Path, _edit_manifest: EditManifest | None) -> None:
     (bundle / "cpu-fp32.onnx").write_bytes((bundle / "cpu-fp32.onnx").read_bytes()[:-1] + b"x")
 
 
-def unknown_version(_bundle, edit_manifest):
+def unknown_version(_bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(lambda plain: plain.update(format_version=99))
 
 
-def path_outside(_bundle, edit_manifest):
+def path_outside(_bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(lambda plain: plain["files"].update({"../x": {"sha256": "0", "bytes": 1}}))
 
 
-def damaged_manifest(bundle, _edit_manifest):
+def damaged_manifest(bundle: Path, _edit_manifest: EditManifest | None) -> None:
     (bundle / "encort.json").write_text("{")
 
 
-def no_variant(_bundle, edit_manifest):
+def no_variant(_bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(lambda plain: plain.update(variants=[]))
 
 
@@ -226,21 +243,30 @@ def no_variant(_bundle, edit_manifest):
         (no_variant, 15, "has no variant for device cpu"),
     ],
 )
-def test_a_damaged_bundle_has_an_exit_code_of_its_own(run_encort, bundle, edit_manifest, damage, exit_code, message):
+def test_every_kind_of_damage_has_its_own_exit_code(
+    run_encort: RunEncort,
+    bundle: Path,
+    edit_manifest: EditManifest,
+    damage: Callable[..., None],
+    exit_code: int,
+    message: str,
+) -> None:
     damage(bundle, edit_manifest)
     assert_refused(run_encort("predict", bundle, "hello"), exit_code, message)
 
 
-def test_inspect_refuses_a_damaged_bundle_too(run_encort, bundle):
+def test_inspect_refuses_a_damaged_bundle(run_encort: RunEncort, bundle: Path) -> None:
     damaged_manifest(bundle, None)
     assert_refused(run_encort("inspect", bundle), 10)
     assert_refused(run_encort("inspect", "nowhere"), 11, "encort export")
 
 
 @pytest.mark.parametrize("option", [["--all-scores"], ["--n-best", "2"]])
-def test_an_option_of_another_task_is_refused_before_texts_are_read(run_encort, encoder_bundle, option):
-    for given in ([], ["--overflow", "truncate"]):
-        done = run_encort("predict", encoder_bundle, *option, *given, stdin=b"\xff\n")
+def test_an_option_of_another_task_is_refused_before_texts_are_read(
+    run_encort: RunEncort, encoder_bundle: Path, option: list[str]
+) -> None:
+    for more in ([], ["--overflow", "truncate"]):
+        done = run_encort("predict", encoder_bundle, *option, *more, stdin=b"\xff\n")
         assert_refused(done, 16, "classification" if option == ["--all-scores"] else "no head for question-answering")
 
 
@@ -261,7 +287,9 @@ def test_an_option_of_another_task_is_refused_before_texts_are_read(run_encort, 
         ([b"\xff"], 3, "unpaired surrogate"),
     ],
 )
-def test_options_and_texts_that_cannot_be_used(run_encort, classifier_bundle, tmp_path, arguments, exit_code, message):
+def test_unusable_options_and_texts_are_refused(
+    run_encort: RunEncort, classifier_bundle: Path, tmp_path: Path, arguments: list[Any], exit_code: int, message: str
+) -> None:
     assert_refused(run_encort("predict", classifier_bundle, "hello", *arguments), exit_code, message)
     assert [path.name for path in tmp_path.iterdir()] == []
 
@@ -269,7 +297,7 @@ def test_options_and_texts_that_cannot_be_used(run_encort, classifier_bundle, tm
 @pytest.mark.parametrize(
     "arguments", [["predict"], ["predict", "bundle", "--nonsense"], ["embed", "bundle", "--threads", "x"], ["nonsense"]]
 )
-def test_a_slip_of_the_keyboard_exits_with_2(run_encort, arguments):
+def test_a_usage_error_exits_with_2(run_encort: RunEncort, arguments: list[Any]) -> None:
     done = run_encort(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: ")
@@ -290,7 +318,9 @@ def test_a_slip_of_the_keyboard_exits_with_2(run_encort, arguments):
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_an_input_that_cannot_be_read(run_encort, encoder_bundle, tmp_path, name, content, message):
+def test_an_unreadable_input_is_refused_and_keeps_the_old_output(
+    run_encort: RunEncort, encoder_bundle: Path, tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "out.jsonl").write_text("old")
@@ -300,29 +330,33 @@ def test_an_input_that_cannot_be_read(run_encort, encoder_bundle, tmp_path, name
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8:surrogateescape"])
-def test_standard_input_that_is_not_utf_8(run_encort, encoder_bundle, encoding):
+def test_standard_input_in_another_encoding_is_refused(
+    run_encort: RunEncort, encoder_bundle: Path, encoding: str
+) -> None:
     done = run_encort("embed", encoder_bundle, stdin=b"hello\n\xff\n", PYTHONIOENCODING=encoding)
     assert_refused(done, 3)
 
 
-def test_an_error_late_in_the_input_names_its_text_and_writes_nothing(run_encort, encoder_bundle, tmp_path):
+def test_an_error_late_in_the_input_names_its_text_and_writes_nothing(
+    run_encort: RunEncort, encoder_bundle: Path, tmp_path: Path
+) -> None:
     stdin = b"hello\n" * 600 + b"card " * 200
     done = run_encort("embed", encoder_bundle, "-o", "x.jsonl", "--overflow", "error", stdin=stdin)
     assert list(tmp_path.iterdir()) == []
     assert_refused(done, 4, "text 600 has more than 64 tokens")
 
 
-def test_a_folder_in_the_outputs_place(run_encort, encoder_bundle, tmp_path):
+def test_a_folder_instead_of_the_output_is_refused(run_encort: RunEncort, encoder_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "x.npy").mkdir()
     assert_refused(run_encort("embed", encoder_bundle, "hello", "-o", "x.npy"), None)
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
-def test_an_output_that_cannot_be_made(run_encort, encoder_bundle):
+def test_an_output_that_cannot_be_created_is_refused(run_encort: RunEncort, encoder_bundle: Path) -> None:
     assert_refused(run_encort("embed", encoder_bundle, "hello", "-o", "x" * 300 + ".jsonl"), None)
 
 
-def test_a_reader_that_goes_away_is_no_traceback(encoder_bundle):
+def test_a_closed_standard_output_gives_no_traceback(encoder_bundle: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "encort", "embed", encoder_bundle],
         stdin=subprocess.PIPE,
@@ -335,7 +369,7 @@ def test_a_reader_that_goes_away_is_no_traceback(encoder_bundle):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 - a device
-def test_a_full_disk_is_no_traceback(encoder_bundle):
+def test_a_full_disk_gives_no_traceback(encoder_bundle: Path) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
         done = subprocess.run(
             [sys.executable, "-m", "encort", "embed", encoder_bundle, "hello"],
@@ -348,7 +382,9 @@ def test_a_full_disk_is_no_traceback(encoder_bundle):
     assert b"Traceback" not in done.stderr
 
 
-def test_a_terminal_without_unicode_still_gets_its_output(run_encort, bundle, edit_manifest):
+def test_a_terminal_without_unicode_gets_the_output(
+    run_encort: RunEncort, bundle: Path, edit_manifest: EditManifest
+) -> None:
     edit_manifest(lambda plain: plain["heads"][0].update(labels=["안녕", "b", "c"]))
     done = run_encort("inspect", bundle, PYTHONIOENCODING="ascii")
     assert "Traceback" not in done.stderr

@@ -1,9 +1,11 @@
-"""Texts from arguments, tables, lines and standard input, or an error that names the place."""
+"""Texts come from arguments, tables, lines and standard input, and an error names the file and the row."""
 
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
@@ -12,14 +14,16 @@ from pyarrow import parquet
 from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.errors import InputError, MissingExtraError
 
+Read = Callable[..., list[Any]]
+
 BOM = "\ufeff"
 
 
 @pytest.fixture
-def read(tmp_path):
-    """`read("x.csv", content, column=None)` gives the texts of a file with that content."""
+def read(tmp_path: Path) -> Read:
+    """`read("x.csv", content, column=None)` returns the texts of a file with this content."""
 
-    def read(name, content, column=None):
+    def read(name: str, content: Any, column: str | None = None) -> list[Any]:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return list(read_texts((), tmp_path / name, column))
 
@@ -27,14 +31,16 @@ def read(tmp_path):
 
 
 @pytest.fixture
-def set_stdin(monkeypatch):
-    def replace(content, **options):
+def set_stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`set_stdin(content)` replaces standard input."""
+
+    def replace(content: Any, **options: Any) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), **{"encoding": "utf-8"} | options))
 
     return replace
 
 
-def as_parquet(**columns):
+def as_parquet(**columns: Any) -> bytes:
     file = io.BytesIO()
     parquet.write_table(pyarrow.table(columns), file)
     return file.getvalue()
@@ -75,7 +81,7 @@ def as_parquet(**columns):
         ("x.parquet", as_parquet(text=pyarrow.array([], pyarrow.string())), []),
     ],
 )
-def test_every_format_gives_its_texts(read, name, content, texts):
+def test_every_format_gives_its_texts(read: Read, name: str, content: Any, texts: list[str]) -> None:
     assert read(name, content) == texts
 
 
@@ -91,7 +97,7 @@ PAIRS = [("my card", "lost"), ("hello", "")]
         ("x.parquet", as_parquet(text=["my card", "hello"], text_pair=["lost", ""])),
     ],
 )
-def test_a_text_pair_column_makes_pairs(read, name, content):
+def test_the_column_text_pair_makes_pairs(read: Read, name: str, content: Any) -> None:
     assert read(name, content) == PAIRS
     assert read(name, content, column="text") == ["my card", "hello"]
 
@@ -105,7 +111,7 @@ def test_a_text_pair_column_makes_pairs(read, name, content):
         ("x.parquet", as_parquet(question=["my card", "hello"], context=["lost", ""])),
     ],
 )
-def test_questions_and_their_contexts_make_pairs(read, name, content):
+def test_the_columns_question_and_context_make_pairs(read: Read, name: str, content: Any) -> None:
     assert read(name, content) == PAIRS
     assert read(name, content, column="question") == ["my card", "hello"]
 
@@ -119,7 +125,9 @@ def test_questions_and_their_contexts_make_pairs(read, name, content):
         ("x.parquet", as_parquet(id=[1], message=["hello"])),
     ],
 )
-def test_a_column_is_chosen_by_name_and_a_missing_one_lists_the_others(read, name, content):
+def test_a_column_is_chosen_by_name_and_the_error_for_a_missing_one_lists_the_others(
+    read: Read, name: str, content: Any
+) -> None:
     assert read(name, content, column="message") == ["hello"]
     with pytest.raises(InputError, match=rf"{name}, row 1 has no column 'text'; it has: id, message; .*--column"):
         read(name, content)
@@ -144,38 +152,38 @@ def test_a_column_is_chosen_by_name_and_a_missing_one_lists_the_others(read, nam
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_no_text_is_named_with_its_place(read, name, content, message):
+def test_the_error_for_a_wrong_cell_names_its_row(read: Read, name: str, content: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(name, content)
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.csv", "x.tsv", "x.jsonl"])
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_file_that_is_not_utf_8_says_so(read, name, encoding):
+def test_the_error_for_another_encoding_says_so(read: Read, name: str, encoding: str) -> None:
     with pytest.raises(InputError, match=f"{name} is not UTF-8"):
         read(name, 'text\n"café"\n'.encode(encoding))
 
 
 @pytest.mark.parametrize(("name", "around"), [("x.txt", "{}\n"), ("x.csv", 'text\n"{}"\n'), ("x.tsv", "text\n{}\n")])
-def test_a_text_may_be_very_long(read, name, around):
+def test_a_text_can_be_very_long(read: Read, name: str, around: str) -> None:
     long = "card " * 40_000 + "end"
     assert read(name, around.format(long)) == [long]
 
 
-def test_a_file_of_many_rows_is_read_whole(read):
+def test_a_file_with_many_rows_is_read_completely(read: Read) -> None:
     texts = [f"text {number}" for number in range(3000)]
     assert read("x.parquet", as_parquet(text=texts)) == texts
     assert read("x.jsonl", "".join(json.dumps(text) + "\n" for text in texts)) == texts
 
 
-def test_arguments_are_texts(tmp_path):
+def test_arguments_are_texts(tmp_path: Path) -> None:
     assert list(read_texts(("hello", "", "x.csv"), None, None)) == ["hello", "", "x.csv"]
     with pytest.raises(InputError, match="as arguments or with --input, not both"):
         read_texts(("hello",), tmp_path / "x.csv", None)
 
 
 @pytest.mark.parametrize("dash", [False, True])
-def test_a_column_is_for_tables(read, set_stdin, dash):
+def test_a_column_is_refused_without_a_table(read: Read, set_stdin: Callable[..., None], dash: bool) -> None:
     set_stdin(b"hello\n")
     message = r"--column is for tables \(.csv, .*leave it out"
     with pytest.raises(InputError, match=message):
@@ -187,26 +195,26 @@ def test_a_column_is_for_tables(read, set_stdin, dash):
 
 
 @pytest.mark.parametrize("name", ["nowhere.csv", "folder.csv"])
-def test_a_file_that_is_not_there_is_named(tmp_path, name):
+def test_the_error_for_a_missing_file_names_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=f"no file .*{name}"):
         list(read_texts((), tmp_path / name, None))
 
 
 @pytest.mark.parametrize("dash", [False, True])
-def test_standard_input_is_one_text_a_line(set_stdin, dash):
+def test_standard_input_has_one_text_per_line(set_stdin: Callable[..., None], dash: bool) -> None:
     set_stdin("hello\r\n\n안녕".encode())
     file = Path("-") if dash else None
     assert list(read_texts((), file, None)) == ["hello", "", "안녕"]
 
 
-def test_standard_input_that_is_not_utf_8_says_so(set_stdin):
+def test_the_error_for_standard_input_in_another_encoding_says_so(set_stdin: Callable[..., None]) -> None:
     set_stdin(b"hello\n\xff\n")
     with pytest.raises(InputError, match="not UTF-8"):
         list(read_texts((), None, None))
 
 
-def test_a_terminal_is_not_waited_for(monkeypatch):
+def test_a_terminal_without_input_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdin", terminal)
@@ -214,7 +222,7 @@ def test_a_terminal_is_not_waited_for(monkeypatch):
         read_texts((), None, None)
 
 
-def test_parquet_without_pyarrow_gives_the_command_to_install_it(read, monkeypatch):
+def test_parquet_without_pyarrow_gives_the_command_to_install_it(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r'pip install "encort\[parquet\]"'):
         read("x.parquet", b"")

@@ -1,7 +1,10 @@
-"""Records of every task, as the command line writes them."""
+"""The command line writes the records of every task."""
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,12 @@ import encort
 from encort.runtime.cli.main import group
 from encort.runtime.cli.records import embedding_records, prediction_records
 from encort.runtime.common.errors import WrongTaskError
+from encort.runtime.text.windows import Overflow
+from tests.runtime.conftest import RunEncort
+
+Texts = list[str] | list[tuple[str, str]]
+Predict = Callable[..., list[dict[str, Any]]]
+MakeRecords = Callable[..., list[dict[str, Any]]]
 
 TEXTS = ["hello", "", "my card is lost", "안녕하세요 😀", "card " * 200]
 PAIRS = [("is it lost?", "my card is lost"), ("안녕?", "😀 hello 하이"), ("nothing", ""), ("what", "card " * 200)]
@@ -19,16 +28,16 @@ SPAN, ANSWER = ["label", "score", "start", "end", "text"], ["text", "score", "st
 
 
 @pytest.fixture(scope="module")
-def model(multi_head):
+def model(multi_head: Path) -> Iterator[encort.Model]:
     with encort.load(multi_head, threads=1) as model:
         yield model
 
 
 @pytest.fixture
-def predict(multi_head):
-    """`predict("a text", "--head", "tags")` gives the command's records."""
+def predict(multi_head: Path) -> Predict:
+    """`predict("a text", "--head", "tags")` returns the records of the command."""
 
-    def run(*arguments):
+    def run(*arguments: str | Path) -> list[dict[str, Any]]:
         command = ["predict", "--threads", "1", *map(os.fspath, [multi_head, *arguments])]
         result = CliRunner().invoke(group, command, catch_exceptions=False)
         assert (result.exit_code, result.stderr) == (0, "")
@@ -38,14 +47,21 @@ def predict(multi_head):
 
 
 @pytest.fixture
-def records(model):
-    """`records(texts, head=...)`, which must be JSON."""
+def records(model: encort.Model) -> MakeRecords:
+    """`records(texts, head=...)` returns the records, which must be JSON."""
 
-    def make(texts, *, head=None, all_scores=False, n_best=None, overflow="truncate"):
+    def make(
+        texts: Texts,
+        *,
+        head: str | None = None,
+        all_scores: bool = False,
+        n_best: int | None = None,
+        overflow: Overflow = "truncate",
+    ) -> list[dict[str, Any]]:
         batch = model.tokenize(texts, overflow=overflow)
-        found = prediction_records(model, batch, head=head, all_scores=all_scores, n_best=n_best)
-        assert json.loads(json.dumps(found)) == found
-        return found
+        made = prediction_records(model, batch, head=head, all_scores=all_scores, n_best=n_best)
+        assert json.loads(json.dumps(made)) == made
+        return made
 
     return make
 
@@ -62,55 +78,57 @@ def records(model):
         ("answers", PAIRS, ["answers"]),
     ],
 )
-def test_every_task_has_its_own_keys(records, model, head, texts, keys):
-    found = records(texts, head=head)
-    assert [list(record) for record in found] == [[*keys, "tokens", "truncated"]] * len(texts)
-    assert [record["tokens"] for record in found] == model.tokenize(texts).lengths.tolist()
-    assert [record["truncated"] for record in found] == [False] * (len(texts) - 1) + [True]
+def test_every_task_has_its_own_keys(
+    records: MakeRecords, model: encort.Model, head: str | None, texts: Texts, keys: list[str]
+) -> None:
+    made = records(texts, head=head)
+    assert [list(record) for record in made] == [[*keys, "tokens", "truncated"]] * len(texts)
+    assert [record["tokens"] for record in made] == model.tokenize(texts).lengths.tolist()
+    assert [record["truncated"] for record in made] == [False] * (len(texts) - 1) + [True]
 
 
 @pytest.mark.parametrize("head", ["topics", "moods", "follows"])
-def test_all_scores_are_those_of_every_label(records, model, head):
-    found = [record["scores"] for record in records(PAIRS, head=head, all_scores=True)]
-    assert found == [dict(result.scores) for result in model.classify(PAIRS, head=head)]
+def test_all_scores_has_the_score_of_every_label(records: MakeRecords, model: encort.Model, head: str) -> None:
+    scores = [record["scores"] for record in records(PAIRS, head=head, all_scores=True)]
+    assert scores == [dict(result.scores) for result in model.classify(PAIRS, head=head)]
 
 
-def test_a_multi_label_record_has_the_labels_that_hold(records):
-    found = records(TEXTS, head="moods", all_scores=True)
-    for record in found:
+def test_a_multi_label_record_has_the_probable_labels(records: MakeRecords) -> None:
+    made = records(TEXTS, head="moods", all_scores=True)
+    for record in made:
         assert record["labels"] == [label for label, score in record["scores"].items() if score >= 0.5]
-    assert len({len(record["labels"]) for record in found}) > 1
+    assert len({len(record["labels"]) for record in made}) > 1
 
 
-def test_a_regression_record_has_the_number(records, model):
+def test_a_regression_record_has_the_score(records: MakeRecords, model: encort.Model) -> None:
     assert [record["score"] for record in records(TEXTS, head="stars")] == model.score(TEXTS).tolist()
 
 
-def test_span_records_say_where_they_are(records):
-    found = records(TEXTS, head="tags")
-    every = [(text, span) for text, record in zip(TEXTS, found, strict=True) for span in record["spans"]]
-    assert [list(span) for _, span in every] == [SPAN] * len(every)
-    assert [span["text"] for _, span in every] == [text[span["start"] : span["end"]] for text, span in every]
-    assert {span["label"] for _, span in every} == {"x"}
+def test_span_records_have_offsets(records: MakeRecords) -> None:
+    made = records(TEXTS, head="tags")
+    spans = [(text, span) for text, record in zip(TEXTS, made, strict=True) for span in record["spans"]]
+    assert [list(span) for _, span in spans] == [SPAN] * len(spans)
+    assert [span["text"] for _, span in spans] == [text[span["start"] : span["end"]] for text, span in spans]
+    assert {span["label"] for _, span in spans} == {"x"}
 
 
 @pytest.mark.parametrize(("n_best", "counts"), [(1, [1, 1, 0, 1]), (4, [4, 4, 0, 4]), (7, [7, 6, 0, 7])])
-def test_answer_records_are_as_many_as_asked(records, n_best, counts):
-    found = records(PAIRS, head="answers", n_best=n_best)
-    assert [len(record["answers"]) for record in found] == counts
-    for (_, context), record in zip(PAIRS, found, strict=True):
+def test_answer_records_have_n_best_answers(records: MakeRecords, n_best: int, counts: list[int]) -> None:
+    made = records(PAIRS, head="answers", n_best=n_best)
+    assert [len(record["answers"]) for record in made] == counts
+    for (_, context), record in zip(PAIRS, made, strict=True):
         for answer in record["answers"]:
             assert list(answer) == ANSWER
             assert answer["text"] == context[answer["start"] : answer["end"]]
 
 
-def test_embedding_records_are_the_embeddings(model):
-    found = embedding_records(model, model.tokenize(TEXTS))
-    assert [list(record) for record in found] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
-    np.testing.assert_array_equal([record["embedding"] for record in found], model.embed(TEXTS))
+def test_embedding_records_are_the_embeddings(model: encort.Model) -> None:
+    made = embedding_records(model, model.tokenize(TEXTS))
+    assert [list(record) for record in made] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
+    np.testing.assert_array_equal([record["embedding"] for record in made], model.embed(TEXTS))
 
 
-def test_an_unknown_head_is_refused_with_the_names_of_all(records, encoder):
+def test_the_error_for_an_unknown_head_lists_all_heads(records: MakeRecords, encoder: encort.Model) -> None:
     with pytest.raises(WrongTaskError, match=r"'mood'.*topics.*moods.*stars.*follows.*tags.*answers"):
         records(TEXTS, head="mood")
     with pytest.raises(WrongTaskError, match="none"):
@@ -118,26 +136,28 @@ def test_an_unknown_head_is_refused_with_the_names_of_all(records, encoder):
 
 
 @pytest.mark.parametrize("head", ["topics", "moods", "stars", "tags"])
-def test_the_command_asks_the_head_that_it_is_told(predict, records, head):
+def test_the_command_uses_the_named_head(predict: Predict, records: MakeRecords, head: str) -> None:
     assert predict(*TEXTS, "--head", head) == records(TEXTS, head=head)
 
 
-def test_n_best_asks_the_head_that_answers(predict, records, tmp_path):
+def test_n_best_uses_the_head_for_question_answering(predict: Predict, records: MakeRecords, tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text("\n".join(json.dumps({"question": question, "context": context}) for question, context in PAIRS))
     assert predict("--input", file, "--n-best", "3") == records(PAIRS, head="answers", n_best=3, overflow="window")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
-def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, name):
+def test_the_command_reads_questions_and_contexts(
+    predict: Predict, records: MakeRecords, tmp_path: Path, name: str
+) -> None:
     rows = [("question", "context"), *PAIRS]
     if name == "x.jsonl":
         lines = [json.dumps(dict(zip(rows[0], row, strict=True))) for row in rows[1:]]
     else:
         lines = [("," if name == "x.csv" else "\t").join(row) for row in rows]
     (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    found = predict("--input", tmp_path / name, "--head", "answers", "--n-best", "3")
-    assert found == records(PAIRS, head="answers", n_best=3, overflow="window")
+    made = predict("--input", tmp_path / name, "--head", "answers", "--n-best", "3")
+    assert made == records(PAIRS, head="answers", n_best=3, overflow="window")
 
 
 @pytest.mark.parametrize(
@@ -151,14 +171,16 @@ def test_the_command_reads_questions_and_contexts(predict, records, tmp_path, na
         (["--n-best", "2", "--all-scores"], "give one of them"),
     ],
 )
-def test_the_command_refuses_in_one_line(run_encort, multi_head, arguments, message):
+def test_an_error_of_the_command_is_one_line(
+    run_encort: RunEncort, multi_head: Path, arguments: list[str], message: str
+) -> None:
     done = run_encort("predict", multi_head, "a text", *arguments)
     assert (done.returncode > 0, done.stdout) == (True, "")
     assert "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_records_with_spans_and_answers_become_parquet(predict, records, tmp_path):
+def test_records_with_spans_and_answers_become_parquet(predict: Predict, records: MakeRecords, tmp_path: Path) -> None:
     from pyarrow import parquet
 
     assert predict(*TEXTS, "--head", "tags", "--output", tmp_path / "x.parquet") == []

@@ -1,15 +1,17 @@
-"""Results are written whole or not at all, in the format that the ending names."""
+"""Results are written completely or not at all, in the format of the file ending."""
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pyarrow import parquet
 
-from encort.runtime.cli import writers as outputs
+from encort.runtime.cli import writers
 from encort.runtime.cli.writers import open_writer
 from encort.runtime.common.errors import EncortError, InputError, MissingExtraError
 
@@ -22,63 +24,63 @@ LABELS = [{"label": "안녕 \u2028", "score": 0.75, "tokens": 3, "truncated": Fa
 ENDINGS = [".jsonl", ".npy", ".parquet"]
 
 
-def write(output, *chunks):
+def write(output: Path | None, *chunks: list[Any]) -> None:
     with open_writer(output, dimension=2) as writer:
         for chunk in chunks:
             writer.write(chunk)
 
 
-def write_and_fail(output, error):
+def write_and_fail(output: Path, error: BaseException | type[BaseException]) -> None:
     with open_writer(output, dimension=2) as writer:
         writer.write(EMBEDDINGS)
         raise error
 
 
-def test_json_lines_hold_one_record_a_line(tmp_path):
+def test_json_lines_have_one_record_per_line(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", EMBEDDINGS[:2], EMBEDDINGS[2:])
     lines = (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == EMBEDDINGS
 
 
-def test_labels_stand_in_clear_in_json_lines(tmp_path):
+def test_json_lines_have_no_escapes(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", LABELS)
     content = (tmp_path / "x.jsonl").read_bytes().decode()
     assert "안녕" in content
     assert [json.loads(line) for line in content.removesuffix("\n").split("\n")] == LABELS
 
 
-def test_npy_holds_float32_rows_in_order(tmp_path):
+def test_npy_has_float32_rows_in_order(tmp_path: Path) -> None:
     write(tmp_path / "x.npy", EMBEDDINGS[:2], EMBEDDINGS[2:])
     array = np.load(tmp_path / "x.npy", allow_pickle=False)
     assert (array.shape, array.dtype) == ((3, 2), np.float32)
     assert array.tolist() == [record["embedding"] for record in EMBEDDINGS]
 
 
-def test_parquet_holds_one_row_a_record(tmp_path):
+def test_parquet_has_one_row_per_record(tmp_path: Path) -> None:
     write(tmp_path / "x.parquet", EMBEDDINGS[:2], EMBEDDINGS[2:])
     assert parquet.read_table(tmp_path / "x.parquet").to_pylist() == EMBEDDINGS
     write(tmp_path / "y.parquet", LABELS)
     assert parquet.read_table(tmp_path / "y.parquet").to_pylist() == LABELS
 
 
-def test_standard_output_takes_json_lines(capsys):
+def test_standard_output_gets_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     write(None, EMBEDDINGS)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == EMBEDDINGS
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_no_records_still_make_a_file(tmp_path, ending):
+def test_no_records_still_make_a_file(tmp_path: Path, ending: str) -> None:
     write(tmp_path / f"x{ending}")
     assert [path.name for path in tmp_path.iterdir()] == [f"x{ending}"]
 
 
-def test_npy_of_no_records_keeps_the_dimension(tmp_path):
+def test_npy_without_records_has_the_dimension(tmp_path: Path) -> None:
     write(tmp_path / "x.npy")
     array = np.load(tmp_path / "x.npy", allow_pickle=False)
     assert (array.shape, array.dtype) == ((0, 2), np.float32)
 
 
-def test_npy_takes_embeddings_alone(tmp_path):
+def test_npy_accepts_only_embeddings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.npy holds embeddings alone"):
         write(tmp_path / "x.npy", LABELS)
     assert list(tmp_path.iterdir()) == []
@@ -86,7 +88,9 @@ def test_npy_takes_embeddings_alone(tmp_path):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_nothing_and_keeps_what_was_there(tmp_path, ending, error):
+def test_an_error_leaves_no_new_file_and_keeps_an_old_one(
+    tmp_path: Path, ending: str, error: type[BaseException]
+) -> None:
     with pytest.raises(error):
         write_and_fail(tmp_path / f"new{ending}", error)
     assert list(tmp_path.iterdir()) == []
@@ -97,7 +101,7 @@ def test_an_error_leaves_nothing_and_keeps_what_was_there(tmp_path, ending, erro
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_nothing_appears_before_the_end(tmp_path, ending):
+def test_the_file_appears_only_at_the_end(tmp_path: Path, ending: str) -> None:
     output = tmp_path / f"x{ending}"
     with open_writer(output, dimension=2) as writer:
         writer.write(EMBEDDINGS)
@@ -106,7 +110,7 @@ def test_nothing_appears_before_the_end(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_earlier_file_is_replaced(tmp_path, ending):
+def test_an_earlier_file_is_replaced(tmp_path: Path, ending: str) -> None:
     write(tmp_path / f"x{ending}", EMBEDDINGS)
     first = (tmp_path / f"x{ending}").read_bytes()
     write(tmp_path / f"x{ending}", EMBEDDINGS[:1])
@@ -114,22 +118,22 @@ def test_an_earlier_file_is_replaced(tmp_path, ending):
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x", "x.json", ".npy"])
-def test_an_unknown_ending_lists_the_known(tmp_path, name):
+def test_the_error_for_an_unknown_ending_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"use one of \.jsonl, \.npy, \.parquet"):
         write(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_ending_may_be_in_upper_case(tmp_path, ending):
+def test_an_ending_may_be_in_upper_case(tmp_path: Path, ending: str) -> None:
     for name in (f"x{ending}", f"y{ending.upper()}"):
         write(tmp_path / name, EMBEDDINGS)
     assert (tmp_path / f"y{ending.upper()}").read_bytes() == (tmp_path / f"x{ending}").read_bytes()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_error_of_the_caller_is_not_the_outputs(tmp_path, ending):
-    error = TimeoutError("the input's disk")
+def test_an_error_of_the_caller_is_not_translated(tmp_path: Path, ending: str) -> None:
+    error = TimeoutError("an error of the input")
     with pytest.raises(TimeoutError) as raised:
         write_and_fail(tmp_path / f"x{ending}", error)
     assert raised.value is error
@@ -137,52 +141,54 @@ def test_an_error_of_the_caller_is_not_the_outputs(tmp_path, ending):
 
 
 @pytest.mark.parametrize("failing", ["write", "close"])
-def test_an_error_of_the_writer_names_the_output(tmp_path, monkeypatch, failing):
-    class Full:
-        def write(self, _records):
+def test_an_error_of_the_writer_names_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    class FullDisk:
+        def write(self, _records: Any) -> None:
             if failing == "write":
                 raise OSError("the disk is full")
 
     @contextmanager
-    def opened(_file, _dimension):
-        yield Full()
+    def opened(_file: Path, _dimension: int) -> Iterator[Any]:
+        yield FullDisk()
         raise OSError("the disk is full")
 
-    monkeypatch.setitem(outputs._WRITERS, ".npy", opened)
+    monkeypatch.setitem(writers._WRITERS, ".npy", opened)
     with pytest.raises(InputError, match=r"x\.npy cannot be written: the disk is full"):
         write(tmp_path / "x.npy", EMBEDDINGS)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_missing_folder_is_named(tmp_path, ending):
+def test_a_missing_folder_is_named(tmp_path: Path, ending: str) -> None:
     with pytest.raises(InputError, match=r"there is no folder .*nowhere"):
         write(tmp_path / "nowhere" / f"x{ending}")
 
 
-def test_a_bare_name_is_a_file_of_the_current_folder(tmp_path, monkeypatch):
+def test_a_plain_name_is_a_file_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(Path("x.jsonl"), EMBEDDINGS)
     assert (tmp_path / "x.jsonl").exists()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_folder_in_the_files_place_is_an_error_before_the_work(tmp_path, ending):
+def test_a_folder_instead_of_the_file_is_an_error_before_the_work(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"x{ending}").mkdir()
     with pytest.raises(EncortError), open_writer(tmp_path / f"x{ending}", dimension=2):
-        pytest.fail("the work began")
+        pytest.fail("the work started")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_file_that_cannot_be_made_is_an_error_of_encorts_own(tmp_path, ending):
+def test_a_file_that_cannot_be_created_raises_an_error_of_encort(tmp_path: Path, ending: str) -> None:
     with pytest.raises(EncortError):
         write(tmp_path / ("x" * 300 + ending), EMBEDDINGS)
 
 
-def test_parquet_without_pyarrow_gives_the_command_to_install_it(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_gives_the_command_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with (
         pytest.raises(MissingExtraError, match=r'pip install "encort\[parquet\]"'),
         open_writer(tmp_path / "x.parquet", dimension=2),
     ):
-        pytest.fail("the work began")
+        pytest.fail("the work started")
     assert list(tmp_path.iterdir()) == []
