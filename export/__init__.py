@@ -7,7 +7,7 @@ In reading order:
 4. `int8/`: quantized encoders.
 5. `portable` and `variants`: all graphs of a bundle, written into its folder.
 6. `metrics` and `evaluation`: the score of a loaded bundle on labelled data.
-7. `options` and `plan`: what an export is asked for, and what it makes.
+7. `options` and `plan`: the options of an export, and the variants that it makes.
 8. `exporter`: the whole export; `commands`: its commands.
 
 Each folder imports only from the folders before it.

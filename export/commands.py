@@ -74,7 +74,7 @@ def export(
     """  # noqa: D301 - click's mark for examples is the character itself
     require("encort export", "export", *_MODULES)
     from encort.export.exporter import export_bundle
-    from encort.export.int8.search import TABLE_FILE
+    from encort.export.int8.candidates import TABLE_FILE
     from encort.runtime.cli.readers import read_texts
     from encort.runtime.common.labelled_rows import parse_columns, parse_header
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from encort.export.evaluation import Evaluation
 from encort.export.int8.calibration import Calibration, check_calibration
+from encort.export.int8.candidates import QuantizationSearch
 from encort.export.int8.model import fit_int8
-from encort.export.int8.search import QuantizationSearch, search
+from encort.export.int8.search import search
 from encort.export.options import CUDA_PRECISIONS, ExportOptions, PoolingName, VariantKind, VariantName, WeightBits
 from encort.export.plan import Plan
 from encort.export.portable import write_portable

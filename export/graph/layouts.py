@@ -1,7 +1,7 @@
-"""Attention layouts: ways to arrange the tokens of several texts in one graph.
+"""Attention layouts: ways to lay out the tokens of several texts in one graph.
 
 Most nodes of an encoder work on each token by itself, so they are the same in every layout. This module holds the
-nodes that differ: the inputs that describe the arrangement, positions, attention, and pooling.
+nodes that differ: the inputs that describe the layout, positions, attention, and pooling.
 """
 
 import functools
@@ -23,7 +23,7 @@ MOST_COLUMNS = 2**13
 
 
 class AttentionLayout(ABC):
-    """Nodes that depend on the arrangement of the tokens.
+    """Nodes that depend on the layout of the tokens.
 
     Attributes:
         axes: Axes of the token ids, and first axes of every output with a row per token.
@@ -32,16 +32,16 @@ class AttentionLayout(ABC):
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
 
     def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
-        """Declare the inputs that describe the arrangement of the token ids."""
+        """Declare the inputs that describe the layout of the token ids."""
         self._builder, self._ids = builder, ids
 
     @abstractmethod
     def unpad(self, x: ir.Value) -> ir.Value:
-        """Return ids or positions, `(*axes)`, in the arrangement in which the layers compute."""
+        """Return ids or positions without padding, as the layers compute, from `(*axes)`."""
 
     @abstractmethod
     def repad(self, hidden: ir.Value) -> ir.Value:
-        """Return the layers' hidden states in the arrangement of the outputs, `(*axes, hidden)`."""
+        """Return the layers' hidden states with padding again, as the outputs need them, `(*axes, hidden)`."""
 
     @abstractmethod
     def positions(self, table: ir.Value) -> ir.Value:
@@ -204,7 +204,7 @@ class TextBounds:
 class Packed(AttentionLayout):
     """Packed texts, `(tokens,)`, one after the other, for kernels that find each text by its start.
 
-    The inputs that describe the arrangement:
+    The inputs that describe the layout:
     - `position_ids`, `(tokens,)` int64: number of each token in its text, from 0.
     - `cu_seqlens`, `(batch + 1,)` int32: index of each text's first token, then the number of all tokens.
     - `token_offset`, `(batch, sequence)` int32: index of each token in the padded form `(batch, sequence)`, then the

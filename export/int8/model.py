@@ -150,8 +150,8 @@ def _probes(texts: TokenBatch, count: int) -> list[Case]:
 def _vectors(oracle: Oracle, probes: Sequence[Case]) -> FloatArray:
     """Return the vectors that accuracy is judged by.
 
-    These are the sentence embeddings. A model whose heads read every token is judged by its hidden states, and a dual
-    encoder by its logits.
+    These are the sentence embeddings; for heads that read every token, the hidden states; for a dual encoder, the
+    logits.
     """
     rows = []
     for case in probes:

@@ -37,7 +37,7 @@ from encort.runtime.text.tokenizer import LIMIT
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions of ONNX Runtime; one of them is installed."""
 TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", *RUNTIMES, "numpy")
-"""Distributions whose versions the manifest records."""
+"""Distributions that the manifest records, with their versions."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

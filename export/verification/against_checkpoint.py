@@ -103,10 +103,10 @@ def _check_same(bundle: Bundle, source: ExportSource) -> None:
     # The name of a single head is its task; several heads are named after folders, which may have been renamed.
     exported_heads = [(head.task, head.labels) for head in bundle.manifest.heads]
     if exported_heads != [(head.task, head.labels) for head in source.heads]:
-        raise CheckpointError(f"{names} has other labels than the bundle: it is not what was exported")
+        raise CheckpointError(f"{names} has other labels than the bundle, so it is not the exported checkpoint")
     exported = json.loads(bundle.path(CONFIG_FILE).read_text(encoding="utf-8"))
     settings = json.loads(source.checkpoints[0].model.config.to_json_string())
     keys = {*exported, *settings} - {"transformers_version"}
     different = sorted(key for key in keys if exported.get(key) != settings.get(key))
     if different:
-        raise CheckpointError(f"{names} is not what was exported: its config.json has another {different[0]}")
+        raise CheckpointError(f"{names} is not the exported checkpoint: its config.json has another {different[0]}")

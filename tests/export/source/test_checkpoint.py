@@ -327,4 +327,4 @@ def test_an_unknown_head_is_refused_instead_of_dropped(
 ) -> None:
     folder = checkpoint_copy(classifier_checkpoint)
     edit_json(folder / "config.json", architectures=["BertForMultipleChoice"])
-    refused(folder, "BertForMultipleChoice, whose head cannot be exported")
+    refused(folder, "BertForMultipleChoice, and its head cannot be exported")
