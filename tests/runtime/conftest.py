@@ -1,26 +1,27 @@
-"""Bundles to damage, sessions that only write down what they run, and the command line as a shell runs it."""
+"""Fixtures of the runtime's tests: fake sessions, small bundles, and the command line as a shell runs it."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import encort
-from encort.runtime.bundle.bundle import sha256
 from encort.runtime.bundle.manifest import Device, Layout, Precision, Variant
-from encort.runtime.common.arrays import FloatArray, Int64Array
+from encort.runtime.common.folders import sha256
+from encort.runtime.engine.costs import Costs
+from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.planner import ExecutionSlots
+from tests.runtime.fakes import Fakes, MakeEngine
 
 LABELS = ["card_lost", "change_pin", "hello"]
-HEADS = {
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "topics": ("AutoModelForSequenceClassification", {"id2label": dict(enumerate(LABELS))}),
     "moods": (
         "AutoModelForSequenceClassification",
@@ -32,93 +33,23 @@ HEADS = {
     "answers": ("AutoModelForQuestionAnswering", {}),
 }
 
-Plain = dict[str, Any]
-EditManifest = Callable[[Callable[[Plain], Any]], None]
+PlainManifest = dict[str, Any]
+EditManifest = Callable[[Callable[[PlainManifest], Any]], None]
 ReplaceFile = Callable[[str, bytes], None]
 RunEncort = Callable[..., "subprocess.CompletedProcess[str]"]
-Held = AbstractContextManager[tuple[threading.Event, threading.Event]]
-
-
-class Fakes:
-    """Sessions that add ids up; `hold(id)` makes runs with that id wait for the event that it gives.
-
-    Attributes:
-        opened: Threads of every session.
-        runs: Ids of every run.
-        threads: Threads of the session of every run.
-        errors: What a run with that id raises.
-    """
-
-    def __init__(self) -> None:
-        self.opened: list[int] = []
-        self.runs: list[list[list[int]]] = []
-        self.threads: list[int] = []
-        self.holds: dict[int, threading.Event] = {}
-        self.errors: dict[int, BaseException] = {}
-        self._began = threading.Condition()
-
-    def open(self, threads: int) -> "FakeSession":
-        self.opened.append(threads)
-        return FakeSession(self, threads)
-
-    def hold(self, token: int) -> threading.Event:
-        return self.holds.setdefault(token, threading.Event())
-
-    def release(self) -> None:
-        for free in self.holds.values():
-            free.set()
-
-    def wait(self, *, runs: int) -> None:
-        """Until so many runs have begun."""
-        with self._began:
-            assert self._began.wait_for(lambda: len(self.runs) >= runs, timeout=10)
-
-    def begin(self, ids: Int64Array, threads: int) -> None:
-        with self._began:
-            self.runs.append(ids.tolist())
-            self.threads.append(threads)
-            self._began.notify_all()
-
-
-class FakeSession:
-    def __init__(self, fakes: Fakes, threads: int) -> None:
-        self._fakes, self._threads = fakes, threads
-
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, Int64Array]) -> list[FloatArray]:
-        ids = inputs["input_ids"] * inputs["attention_mask"]
-        self._fakes.begin(ids, self._threads)
-        for token, free in list(self._fakes.holds.items()):
-            assert token not in ids or free.wait(30)
-        for token, error in self._fakes.errors.items():
-            if token in ids:
-                raise error
-        found = {
-            "sums": np.stack([ids.sum(axis=1), ids[:, 0]], axis=1),
-            "states": ids[:, :, None] * np.array([1, 2, 3]),
-            "odd": np.zeros((len(ids), ids.shape[1])),
-        }
-        return [found[output].astype(np.float32) for output in outputs]
 
 
 @pytest.fixture
 def fakes() -> Iterator[Fakes]:
-    made = Fakes()
-    yield made
-    made.release()
-
-
-@pytest.fixture(scope="session")
-def cuda_bundle(classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With graphs for CUDA, which the CPU stands in for."""
-    from encort.export.exporter import export_bundle
-
-    kinds = ["fp32", "cuda-fp16", "cuda-fp32"]
-    return export_bundle(classifier_checkpoint, tmp_path_factory.mktemp("cuda") / "b", variants=kinds).folder
+    """Fake sessions. All runs are released at the end."""
+    fakes = Fakes()
+    yield fakes
+    fakes.release()
 
 
 @pytest.fixture(scope="session")
 def fake_variant() -> Variant:
-    """What the fake sessions take and give."""
+    """The variant that describes the fake sessions."""
     axes = ["batch", "sequence"]
     return Variant(
         name="fake",
@@ -135,44 +66,56 @@ def fake_variant() -> Variant:
 
 
 @pytest.fixture
-def held() -> Callable[[encort.Model], Held]:
-    """`with held(model) as (began, free)`: runs wait; `began` is set when one does, `free` lets all of them go."""
+def make_engine(fakes: Fakes, fake_variant: Variant) -> Iterator[MakeEngine]:
+    """`make_engine(threads=4, layout=Layout.RAGGED)` opens an engine over the fake sessions."""
+    engines: list[Engine] = []
 
-    @contextmanager
-    def hold(model: encort.Model) -> Iterator[tuple[threading.Event, threading.Event]]:
-        began, free = threading.Event(), threading.Event()
-        run_rows = model._engine.run_rows
+    def make(
+        *,
+        threads: int = 1,
+        layout: Layout = Layout.EQUAL_LENGTH,
+        costs: Costs | None = None,
+        slots: ExecutionSlots | None = None,
+    ) -> Engine:
+        variant = dataclasses.replace(fake_variant, layout=layout)
+        engine = Engine(
+            variant, fakes.open, threads=threads, costs=costs or Costs(), has_all_cores_session=True, slots=slots
+        )
+        engines.append(engine)
+        return engine
 
-        def run(*arguments: Any, **options: Any) -> list[FloatArray]:
-            began.set()
-            assert free.wait(30)
-            return run_rows(*arguments, **options)
+    yield make
+    fakes.release()
+    for engine in engines:
+        engine.close()
 
-        model._engine.run_rows = run
-        try:
-            yield began, free
-        finally:
-            free.set()
-            del model._engine.run_rows
 
-    return hold
+@pytest.fixture(scope="session")
+def cuda_bundle(classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle with graphs for CUDA. Tests run them on the CPU."""
+    from encort.export.exporter import export_bundle
+
+    kinds = ["fp32", "cuda-fp16", "cuda-fp32"]
+    return export_bundle(classifier_checkpoint, tmp_path_factory.mktemp("cuda") / "b", variants=kinds).folder
 
 
 @pytest.fixture(scope="session")
 def classifier(classifier_bundle: Path) -> Iterator[encort.Model]:
+    """A model with a text classifier."""
     with encort.load(classifier_bundle, threads=2) as model:
         yield model
 
 
 @pytest.fixture(scope="session")
 def encoder(encoder_bundle: Path) -> Iterator[encort.Model]:
+    """A model without heads."""
     with encort.load(encoder_bundle, threads=2) as model:
         yield model
 
 
 @pytest.fixture
 def bundle(classifier_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the classifier's bundle, free to damage."""
+    """Return a copy of the classifier's bundle that the test may damage."""
     return Path(shutil.copytree(classifier_bundle, tmp_path / "copy.bundle"))
 
 
@@ -180,7 +123,7 @@ def bundle(classifier_bundle: Path, tmp_path: Path) -> Path:
 def edit_manifest(bundle: Path) -> EditManifest:
     """`edit_manifest(lambda plain: plain.update(max_length=12))` changes the copy's manifest."""
 
-    def edit(change: Callable[[Plain], Any]) -> None:
+    def edit(change: Callable[[PlainManifest], Any]) -> None:
         plain = json.loads((bundle / "encort.json").read_text(encoding="utf-8"))
         change(plain)
         (bundle / "encort.json").write_text(json.dumps(plain), encoding="utf-8")
@@ -221,8 +164,8 @@ def run_encort(tmp_path: Path) -> RunEncort:
 
 
 @pytest.fixture(scope="session")
-def multi_head(encoder_checkpoint, tmp_path_factory):
-    """One encoder with a head for every task."""
+def multi_head(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of one encoder with a head for every task."""
     import torch
     import transformers
 
