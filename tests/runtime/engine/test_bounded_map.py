@@ -1,7 +1,9 @@
-"""Pieces of work over threads: each once, a few at a time, and none after an error, a cancel or an interrupt."""
+"""`BoundedMap` works on each item once, on a few at a time, and on none after an error, a cancel or an interrupt."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,46 +13,54 @@ from encort.runtime.engine.pending import BoundedMap
 
 
 @pytest.fixture
-def threads():
+def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as pool:
         yield pool
 
 
-class Held:
-    """Work that waits until it is let go; knows what was begun."""
+class HeldWork:
+    """A function that waits until it is released.
 
-    def __init__(self):
-        self.begun, self.free, self._each = [], threading.Event(), threading.Semaphore(0)
+    Attributes:
+        started: Items that were started.
+        release: Lets all calls go on.
+    """
 
-    def __call__(self, item):
-        self.begun.append(item)
-        self._each.release()
-        assert self.free.wait(10)
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.release = threading.Event()
+        self._starts = threading.Semaphore(0)
 
-    def wait(self, count):
-        """Until so many have begun."""
-        assert all(self._each.acquire(timeout=10) for _ in range(count))
+    def __call__(self, item: int) -> None:
+        self.started.append(item)
+        self._starts.release()
+        assert self.release.wait(10)
+
+    def wait(self, count: int) -> None:
+        """Wait until this number of items have started."""
+        assert all(self._starts.acquire(timeout=10) for _ in range(count))
 
 
 @pytest.fixture
-def work():
-    held = Held()
-    yield held
-    held.free.set()
+def held_work() -> Iterator[HeldWork]:
+    work = HeldWork()
+    yield work
+    work.release.set()
 
 
 @given(st.integers(0, 40), st.integers(1, 6))
-def test_each_item_is_worked_on_once(count, parallel):
-    done = []
+def test_each_item_is_worked_on_once(count: int, parallel: int) -> None:
+    done: list[int] = []
     with ThreadPoolExecutor(3) as pool:
         BoundedMap(pool.submit, done.append, range(count), parallel=parallel).result()
     assert sorted(done) == list(range(count))
 
 
-def test_it_goes_on_while_nobody_waits(threads):
-    done, all_done = [], threading.Event()
+def test_work_goes_on_while_no_caller_waits(threads: ThreadPoolExecutor) -> None:
+    done: list[int] = []
+    all_done = threading.Event()
 
-    def work(item):
+    def work(item: int) -> None:
         done.append(item)
         if len(done) == 20:
             all_done.set()
@@ -59,67 +69,69 @@ def test_it_goes_on_while_nobody_waits(threads):
     assert all_done.wait(10)
 
 
-def test_only_a_few_are_futures_at_the_same_time(threads, work):
-    spread = BoundedMap(threads.submit, work, range(9), parallel=2)
-    work.wait(2)
+def test_only_a_few_items_are_in_the_pool_at_the_same_time(threads: ThreadPoolExecutor, held_work: HeldWork) -> None:
+    bounded = BoundedMap(threads.submit, held_work, range(9), parallel=2)
+    held_work.wait(2)
     threads.submit(int).result(10)  # another caller gets a turn
-    assert sorted(work.begun) == [0, 1]
-    work.free.set()
-    spread.result()
-    assert sorted(work.begun) == list(range(9))
+    assert sorted(held_work.started) == [0, 1]
+    held_work.release.set()
+    bounded.result()
+    assert sorted(held_work.started) == list(range(9))
 
 
-def test_after_an_error_no_more_is_futures(threads):
-    done = []
+def test_no_item_starts_after_an_error(threads: ThreadPoolExecutor) -> None:
+    done: list[int] = []
 
-    def work(item):
+    def work(item: int) -> None:
         if item == 3:
             raise ValueError("the fourth")
         done.append(item)
 
-    spread = BoundedMap(threads.submit, work, range(100), parallel=1)
+    bounded = BoundedMap(threads.submit, work, range(100), parallel=1)
     with pytest.raises(ValueError, match="the fourth"):
-        spread.result()
+        bounded.result()
     assert done == [0, 1, 2]
 
 
-def test_after_a_cancel_no_more_is_futures(threads, work):
-    spread = BoundedMap(threads.submit, work, range(100), parallel=2)
-    work.wait(2)
-    running = list(spread._futures)
-    spread.cancel()
-    work.free.set()
+def test_no_item_starts_after_a_cancel(threads: ThreadPoolExecutor, held_work: HeldWork) -> None:
+    bounded = BoundedMap(threads.submit, held_work, range(100), parallel=2)
+    held_work.wait(2)
+    running = list(bounded._futures)
+    bounded.cancel()
+    held_work.release.set()
     wait(running, 10)
     threads.shutdown()
-    assert sorted(work.begun) == [0, 1]
+    assert sorted(held_work.started) == [0, 1]
 
 
-def test_an_interrupt_while_waiting_does_not_wait_for_the_rest(threads, work, monkeypatch):
-    spread = BoundedMap(threads.submit, work, range(100), parallel=2)
-    work.wait(2)
+def test_no_item_starts_after_an_interrupt_of_the_waiting_caller(
+    threads: ThreadPoolExecutor, held_work: HeldWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = BoundedMap(threads.submit, held_work, range(100), parallel=2)
+    held_work.wait(2)
 
-    def interrupted(*_):
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    running = list(spread._futures)
-    monkeypatch.setattr(running[0], "result", interrupted)
+    running = list(bounded._futures)
+    monkeypatch.setattr(running[0], "result", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        spread.result()
-    work.free.set()
+        bounded.result()
+    held_work.release.set()
     wait(running, 10)
     threads.shutdown()
-    assert sorted(work.begun) == [0, 1]
+    assert sorted(held_work.started) == [0, 1]
 
 
-def test_threads_that_take_no_more_are_an_error_of_the_result():
-    closed = threading.Event()
+def test_a_pool_that_was_shut_down_is_an_error_of_the_result() -> None:
+    shut_down = threading.Event()
     pool = ThreadPoolExecutor(1)
 
-    def work(_):
-        assert closed.wait(10)
+    def work(_: int) -> None:
+        assert shut_down.wait(10)
 
-    spread = BoundedMap(pool.submit, work, range(3), parallel=1)
+    bounded = BoundedMap(pool.submit, work, range(3), parallel=1)
     pool.shutdown(wait=False)
-    closed.set()
+    shut_down.set()
     with pytest.raises(RuntimeError, match="after shutdown"):
-        spread.result()
+        bounded.result()
