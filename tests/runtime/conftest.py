@@ -95,8 +95,8 @@ def cuda_bundle(classifier_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     """Return a bundle with graphs for CUDA. Tests run them on the CPU."""
     from encort.export.exporter import export_bundle
 
-    kinds = ["fp32", "cuda-fp16", "cuda-fp32"]
-    return export_bundle(classifier_checkpoint, tmp_path_factory.mktemp("cuda") / "b", variants=kinds).folder
+    folder = tmp_path_factory.mktemp("cuda") / "bundle"
+    return export_bundle(classifier_checkpoint, folder, variants=["fp32", "cuda-fp16", "cuda-fp32"]).folder
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,7 +21,7 @@ def test_an_engine_may_be_closed_twice_and_refuses_calls_afterwards(fakes: Fakes
     engine.check_open()
     engine.close()
     engine.close()
-    calls = [
+    calls: list[Callable[[], object]] = [
         engine.check_open,
         lambda: engine.run(batch_of([5]), ["sums"]),
         lambda: engine.submit(os.getpid),

@@ -12,7 +12,13 @@ class FakeWork:
     """Pending work whose result and cancellation are functions."""
 
     def __init__(self, result: Callable[[], float], cancel: Callable[[], object] = lambda: None) -> None:
-        self.result, self.cancel = result, cancel
+        self._result, self._cancel = result, cancel
+
+    def result(self) -> float:
+        return self._result()
+
+    def cancel(self) -> None:
+        self._cancel()
 
 
 Start = Callable[[int], FakeWork]

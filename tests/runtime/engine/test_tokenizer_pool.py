@@ -26,7 +26,7 @@ TEXTS: list[Text] = [
     "card " * 30,
     ("pin?", "pin " * 40),
 ]
-PAIRS: list[Text] = [(f"hello {number}", "my pin " * (number % 9)) for number in range(50)]
+PAIRS: list[tuple[str, str]] = [(f"hello {number}", "my pin " * (number % 9)) for number in range(50)]
 SIZES = [0, 1, 16, 17, 50]
 all_sizes = pytest.mark.parametrize("size", SIZES)
 
