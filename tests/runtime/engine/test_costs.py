@@ -113,5 +113,5 @@ def test_a_calibrated_model_is_loaded_with_its_costs(classifier_bundle: Path, ca
 def test_the_command_keeps_measured_costs(run_encort: RunEncort, classifier_bundle: Path, cache: Path) -> None:
     done = run_encort("bench", classifier_bundle, "--calibrate", XDG_CACHE_HOME=str(cache))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "each token" in done.stdout
+    assert "per token" in done.stdout
     assert len(list((cache / "encort").iterdir())) == 1
