@@ -139,14 +139,14 @@ def simulated(oracle: Oracle, quantized: Mapping[str, QuantizedGroup]) -> Iterat
 
 def _simulated_forward(group: QuantizedGroup, layer: QuantizedLinear) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that rounds its input to the steps of the group and multiplies it by the rounded weight."""
-    divisor = None if group.divisor is None else torch.from_numpy(group.divisor)
+    divisor = torch.ones(1) if group.divisor is None else torch.from_numpy(group.divisor)
     weight, bias = torch.from_numpy(layer.dequantized), torch.from_numpy(layer.bias)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        smoothed = x if divisor is None else x / divisor
-        steps = torch.round(smoothed / group.scale).add_(group.zero_point).clamp_(0, 255)
+        # The first division makes a copy, so that the other steps can work in place, which is faster.
+        steps = (x / divisor).div_(group.scale).round_().add_(group.zero_point).clamp_(0, 255)
         rounded = steps.sub_(group.zero_point).mul_(group.scale)
-        return rounded @ weight + bias
+        return (rounded @ weight).add_(bias)
 
     return forward
 
