@@ -64,7 +64,8 @@ class Engine:
         self._all_cores: Runner | None = None
         self._runs_alone = 0
         self._running: set[object] = set()
-        self._changed, self._opening = threading.Condition(), threading.Lock()
+        self._lock, self._opening = threading.RLock(), threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._workers = ThreadPoolExecutor(max(threads, self.slots.in_flight), thread_name_prefix="encort")
         self._process = os.getpid()
         self._closed = False
@@ -188,7 +189,7 @@ class Engine:
         self._closed = True
         if not self.is_fork:
             self._workers.shutdown()
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self.is_idle)
                 self._single_core = self._all_cores = None
 
@@ -237,13 +238,18 @@ class Engine:
         """Count a run. Adding and removing a token of its own stays right if an exception interrupts either."""
         token = object()
         try:
-            with self._changed:
+            with self._lock:
                 self._running.add(token)
             yield
-        finally:
-            with self._changed:
-                self._running.discard(token)
-                self._changed.notify_all()
+            self._stop_counting(token)
+        except BaseException:  # also an interrupt of the line above
+            self._stop_counting(token)
+            raise
+
+    def _stop_counting(self, token: object) -> None:
+        with self._lock:
+            self._running.discard(token)
+            self._changed.notify_all()
 
     def _sample_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
         ids = np.zeros((rows, length), np.int64)

@@ -67,10 +67,14 @@ class RowQueue:
             known.requests.append((request, index))
             return
         row.requests.append((request, index))
-        self._known[row.key] = row
-        queue = self._queues.setdefault(self._kind(row), deque())
-        queue.append(row)
-        self._count_tokens(row.tokens)
+        try:
+            self._known[row.key] = row
+            queue = self._queues.setdefault(self._kind(row), deque())
+            queue.append(row)
+            self._count_tokens(row.tokens)
+        except BaseException:
+            self._restore()
+            raise
         if row.due > row.arrived and sum(queued.tokens for queued in queue) >= self._engine.slots.tokens:
             for queued in queue:  # they fill a run: none waits any longer
                 queued.due = queued.arrived
@@ -112,12 +116,16 @@ class RowQueue:
             row = self._known.get(key)
             if row is None or row.is_running or row.is_wanted(-math.inf):
                 continue
-            queue = self._queues[self._kind(row)]
-            queue.remove(row)
-            if not queue:
-                del self._queues[self._kind(row)]
-            self._count_tokens(-row.tokens)
-            self.forget(row)
+            try:
+                queue = self._queues[self._kind(row)]
+                queue.remove(row)
+                if not queue:
+                    del self._queues[self._kind(row)]
+                self._count_tokens(-row.tokens)
+                self.forget(row)
+            except BaseException:
+                self._restore()
+                raise
             removed.append(row)
         return removed
 
@@ -133,6 +141,14 @@ class RowQueue:
         self._queues.clear()
         self._count_tokens(-self._tokens)
         return rows
+
+    def _restore(self) -> None:
+        """Restore the invariant after an interrupt in the middle of a change."""
+        self._queues = {kind: queue for kind, queue in self._queues.items() if queue}
+        queued = [row for queue in self._queues.values() for row in queue]
+        running = [row for row in self._known.values() if row.is_running]
+        self._known = {row.key: row for row in (*queued, *running)}
+        self._count_tokens(sum(row.tokens for row in queued) - self._tokens)
 
     def _next_queue(self, now: float) -> deque[Row]:
         """Return the queue with the oldest row that is due; if none is due, the queue with the oldest row."""

@@ -39,7 +39,8 @@ class Scheduler:
             raise InputError(f"max_wait_ms must be a number of at least 0, got {1000 * max_wait_s:g}")
         check_whole("queue_tokens", queue_tokens, least=1)
         self._engine, self._max_wait_s = engine, max_wait_s
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._queue = RowQueue(engine, max_tokens=queue_tokens)
         self._workers: set[object] = set()
         self._closed = False
@@ -78,13 +79,13 @@ class Scheduler:
         """Take no more texts and wait until all queued texts have been run. Closing twice is fine."""
         if self._engine.is_fork:
             return
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._queue.knows_none)
 
     def _enqueue(self, request: Request, rows: Sequence[Row]) -> None:
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise ModelClosedError("this service was closed; begin another with model.serving()")
             self._queue.check_room(rows)
@@ -94,7 +95,7 @@ class Scheduler:
 
     def _start_workers(self) -> None:
         """Start a worker for each queued row, as far as the engine has slots: workers that run are busy."""
-        with self._changed:
+        with self._lock:
             rows = len(self._queue)
         try:
             for _ in range(rows):
@@ -107,7 +108,7 @@ class Scheduler:
         """Start one worker, if a slot is free. A worker is counted by a token of its own."""
         worker = object()
         try:
-            with self._changed:
+            with self._lock:
                 if len(self._workers) == self._engine.slots.in_flight or self._queue.is_empty:
                     return
                 self._workers.add(worker)
@@ -117,7 +118,7 @@ class Scheduler:
             raise
 
     def _remove_worker(self, worker: object) -> None:
-        with self._changed:
+        with self._lock:
             self._workers.discard(worker)
 
     def _work(self, worker: object) -> None:
@@ -137,7 +138,7 @@ class Scheduler:
         Returns:
             Whether this task is done. It goes on if the engine was closed and takes no new tasks.
         """
-        with self._changed:
+        with self._lock:
             if self._queue.is_empty:
                 self._workers.discard(worker)
                 return True
@@ -151,7 +152,7 @@ class Scheduler:
         """Wait until rows are due and take a micro-batch; empty if no row is left."""
         rows: list[Row] = []
         dropped: list[Row] = []
-        with self._changed:
+        with self._lock:
             while not self._queue.is_empty and not rows:
                 now = time.monotonic()
                 wait_s = 0.0 if self._closed else self._queue.seconds_until_due(now)
@@ -187,14 +188,14 @@ class Scheduler:
             )
 
     def _finish(self, row: Row, result: Arrays | BaseException) -> None:
-        with self._changed:
+        with self._lock:
             self._queue.forget(row)
             self._changed.notify_all()
         row.deliver(result)
 
     def _remove_unwanted(self, rows: Sequence[Row]) -> None:
         """Take rows out of the queue that no request waits for any more, so that they leave room."""
-        with self._changed:
+        with self._lock:
             removed = self._queue.remove_unwanted(rows)
             self._changed.notify_all()
         self._expire(removed)
@@ -207,7 +208,7 @@ class Scheduler:
 
     def _fail_all(self, error: Exception, cause: BaseException | None = None) -> None:
         """Give the error to every request that waits, at once."""
-        with self._changed:
+        with self._lock:
             rows = self._queue.clear()
             self._changed.notify_all()
         for row in rows:
