@@ -38,7 +38,7 @@ $(EXAMPLES): | $(VENV)/demo.installed
 	PATH="$(abspath $(VENV))/bin:$$PATH" bash examples/$@/run.sh
 
 test: | $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 check: lint test
 
