@@ -56,20 +56,20 @@ class Check:
 
     Attributes:
         name: Meaning of the number.
-        found: The number.
+        value: The measured number.
         least: Lower bound; None for none.
         most: Upper bound; None for none.
     """
 
     name: str
-    found: float
+    value: float
     least: float | None = None
     most: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the number is within its bounds; NaN is not."""
-        return (self.least is None or self.found >= self.least) and (self.most is None or self.found <= self.most)
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def record_failure(checks: list[Check], name: str) -> Iterator[None]:
         yield
     except Exception as error:
         traceback.print_exc()
-        checks.append(Check(name=f"{name}: {type(error).__name__}", found=math.nan, least=1))
+        checks.append(Check(name=f"{name}: {type(error).__name__}", value=math.nan, least=1))
 
 
 def check_model(
@@ -53,19 +53,19 @@ def check_model(
     labels = [result.label for result in model.classify(batch)]
     changed = sum(label != other for label, other in zip(labels, expected_labels, strict=True))
     return [
-        Check(name=f"{name}: min cosine to eager PyTorch", found=float(similarity.min()), least=MIN_COSINE[precision]),
+        Check(name=f"{name}: min cosine to eager PyTorch", value=float(similarity.min()), least=MIN_COSINE[precision]),
         Check(
-            name=f"{name}: mean cosine to eager PyTorch", found=float(similarity.mean()), least=MIN_COSINE[precision]
+            name=f"{name}: mean cosine to eager PyTorch", value=float(similarity.mean()), least=MIN_COSINE[precision]
         ),
-        Check(name=f"{name}: changed labels, of {len(batch)}", found=changed, most=MAX_CHANGED_LABELS * len(batch)),
+        Check(name=f"{name}: changed labels, of {len(batch)}", value=changed, most=MAX_CHANGED_LABELS * len(batch)),
         Check(
             name=f"{name}: max difference to each text alone",
-            found=_max_difference(together, alone),
+            value=_max_difference(together, alone),
             most=MAX_DIFFERENCE[precision],
         ),
         Check(
             name=f"{name}: max difference to each text alone, {THREADS} threads",
-            found=_max_difference(_embed_from_threads(model, batch), alone),
+            value=_max_difference(_embed_from_threads(model, batch), alone),
             most=MAX_DIFFERENCE[precision],
         ),
     ]

@@ -118,8 +118,8 @@ def _check_variant(name: str, checkpoint: Path, bundle: Bundle, variant: Variant
     max_difference = neighbour_limit(variant.precision, variant.vector, bundle.manifest.embedding)
     title = f"{name}, {variant.name}"
     return [
-        Check(name=f"{title}: min cosine to eager PyTorch", found=fidelity.min_cosine, least=min_cosine),
-        Check(name=f"{title}: max difference to each text alone", found=fidelity.batch_difference, most=max_difference),
+        Check(name=f"{title}: min cosine to eager PyTorch", value=fidelity.min_cosine, least=min_cosine),
+        Check(name=f"{title}: max difference to each text alone", value=fidelity.batch_difference, most=max_difference),
     ]
 
 
@@ -148,4 +148,4 @@ def _check_out_of_memory(bundle: Path, texts: Sequence[str]) -> Check:
         except DeviceError:
             goes_on = len(model.embed(texts[:1])) == 1
     name = f"a run that exceeds the memory ({MEMORY} bytes) is an error, and the model goes on"
-    return Check(name=name, found=float(goes_on), least=1)
+    return Check(name=name, value=float(goes_on), least=1)

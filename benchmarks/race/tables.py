@@ -72,7 +72,7 @@ def _check_rows(race: Race) -> list[list[str]]:
     return [
         [
             check.name,
-            f"{check.found:.6g}",
+            f"{check.value:.6g}",
             f"at most {check.most:g}" if check.least is None else f"at least {check.least:g}",
             "yes" if check.passed else "**no**",
         ]

@@ -113,4 +113,4 @@ class CapturedSession:
 
     def _bind(self, shape: Shape, *, graph_id: int) -> BoundRun:
         inputs, outputs = packed_specs(self._variant, rows=shape.rows, tokens=shape.tokens, sequence=shape.tokens)
-        return self._session.bound(inputs, outputs, place=self._device, graph=graph_id)
+        return self._session.bound(inputs, outputs, device=self._device, graph=graph_id)

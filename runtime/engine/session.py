@@ -119,20 +119,20 @@ class Session:
                 binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             self._session.run_with_iobinding(binding, self._options)
 
-    def bound(self, inputs: TensorSpecs, outputs: TensorSpecs, *, place: tuple[str, int], graph: int) -> "BoundRun":
+    def bound(self, inputs: TensorSpecs, outputs: TensorSpecs, *, device: tuple[str, int], graph: int) -> "BoundRun":
         """Return a runner for one shape, with inputs and outputs at fixed addresses on a device.
 
         Args:
             inputs: Shape and dtype of each input.
             outputs: Shape and dtype of each output.
-            place: Kind and number of the device, in ONNX Runtime's words, such as `("cuda", 0)`.
+            device: Kind and number of the device, in ONNX Runtime's words, such as `("cuda", 0)`.
             graph: Number of the captured graph, for providers that capture graphs.
         """
-        return BoundRun(self._session, inputs, outputs, place=place, graph=graph)
+        return BoundRun(self._session, inputs, outputs, device=device, graph=graph)
 
 
 class BoundRun:
-    """Runs of one shape, whose inputs and outputs have fixed specs on a device; for one thread."""
+    """Runs of one shape, with inputs and outputs at fixed addresses on a device; for one thread."""
 
     def __init__(
         self,
@@ -140,13 +140,13 @@ class BoundRun:
         inputs: TensorSpecs,
         outputs: TensorSpecs,
         *,
-        place: tuple[str, int],
+        device: tuple[str, int],
         graph: int,
     ) -> None:
         self._session, self._options, self._binding = session, _run_options(graph), session.io_binding()
         make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._inputs = {name: make(shape, dtype, *place) for name, (shape, dtype) in inputs.items()}
-        self._outputs = {name: make(shape, dtype, *place) for name, (shape, dtype) in outputs.items()}
+        self._inputs = {name: make(shape, dtype, *device) for name, (shape, dtype) in inputs.items()}
+        self._outputs = {name: make(shape, dtype, *device) for name, (shape, dtype) in outputs.items()}
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
@@ -249,8 +249,8 @@ def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.Sess
 
 
 def _check_axes(kind: str, nodes: Sequence[Any], expected: Mapping[str, Sequence[str]], variant: str) -> None:
-    found = {node.name: [str(axis) for axis in node.shape] for node in nodes}
-    if found != {name: list(axes) for name, axes in expected.items()}:
+    actual = {node.name: [str(axis) for axis in node.shape] for node in nodes}
+    if actual != {name: list(axes) for name, axes in expected.items()}:
         raise BundleFileChangedError(
-            f"variant {variant}: the graph's {kind}s are {found}, the manifest says {dict(expected)}; export it again"
+            f"variant {variant}: the graph's {kind}s are {actual}, the manifest says {dict(expected)}; export it again"
         )

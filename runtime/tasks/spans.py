@@ -59,8 +59,8 @@ def matches_per_text(items: Iterable[Iterable[Item]], batch: TokenBatch) -> list
     """Return the items of each text with the number of tokens that were read of it."""
     counts = zip(batch.lengths.tolist(), batch.truncated.tolist(), strict=True)
     return [
-        Matches(found, tokens=tokens, truncated=truncated)
-        for found, (tokens, truncated) in zip(items, counts, strict=True)
+        Matches(matches, tokens=tokens, truncated=truncated)
+        for matches, (tokens, truncated) in zip(items, counts, strict=True)
     ]
 
 

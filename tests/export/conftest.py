@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,6 @@ from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import CheckpointError
 
 Arrays = dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: its thread pool and ONNX Runtime's would wait for each other on few cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

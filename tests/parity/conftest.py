@@ -3,7 +3,7 @@
 import copy
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,15 +50,6 @@ HEADS = {
     "question-answering": ("AutoModelForQuestionAnswering", None),
     "next-sentence-prediction": ("AutoModelForNextSentencePrediction", None),
 }
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: its thread pool and ONNX Runtime's would wait for each other on few cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session", params=CONFIGS)

@@ -86,11 +86,11 @@ def test_pytorch_batches_have_every_text_once_and_stay_within_the_limit(padded: 
 
 
 @pytest.mark.parametrize(
-    ("found", "bounds", "passed"),
+    ("value", "bounds", "passed"),
     [(1.0, {"least": 0.9}, True), (0.8, {"least": 0.9}, False), (3, {"most": 2}, False), (np.nan, {"most": 2}, False)],
 )
-def test_a_check_passes_within_its_bounds(found: float, bounds: dict[str, float], passed: bool) -> None:
-    check = Check(name="a", found=found, least=bounds.get("least"), most=bounds.get("most"))
+def test_a_check_passes_within_its_bounds(value: float, bounds: dict[str, float], passed: bool) -> None:
+    check = Check(name="a", value=value, least=bounds.get("least"), most=bounds.get("most"))
     assert check.passed is passed
 
 

@@ -71,7 +71,7 @@ def test_a_race_in_which_all_systems_failed_has_a_table(make_race: MakeRace) -> 
 
 
 def test_a_race_has_a_table_of_its_checks(make_race: MakeRace) -> None:
-    checks = [Check(name="least cosine", found=0.99, least=0.999), Check(name="flips", found=0, most=1)]
+    checks = [Check(name="least cosine", value=0.99, least=0.999), Check(name="flips", value=0, most=1)]
     table = race_table(replace(make_race(system("encort", "fp16", [2.0, 2.0, 2.0])), checks=checks))
     assert "| least cosine | 0.99 | at least 0.999 | **no** |" in table
     assert "| flips | 0 | at most 1 | yes |" in table

@@ -51,18 +51,18 @@ def assert_refused(done: subprocess.CompletedProcess[str], exit_code: int | None
 
 
 def test_embed_writes_one_record_per_text(invoke: Invoke, encoder_bundle: Path, encoder: encort.Model) -> None:
-    found = records(invoke("embed", encoder_bundle, *TEXTS))
-    assert [list(record) for record in found] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
-    np.testing.assert_allclose([record["embedding"] for record in found], encoder.embed(TEXTS), atol=1e-6)
-    assert [record["tokens"] for record in found] == encoder.tokenize(TEXTS).lengths.tolist()
-    assert [record["truncated"] for record in found] == [False] * 4 + [True]
+    lines = records(invoke("embed", encoder_bundle, *TEXTS))
+    assert [list(record) for record in lines] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
+    np.testing.assert_allclose([record["embedding"] for record in lines], encoder.embed(TEXTS), atol=1e-6)
+    assert [record["tokens"] for record in lines] == encoder.tokenize(TEXTS).lengths.tolist()
+    assert [record["truncated"] for record in lines] == [False] * 4 + [True]
 
 
 def test_predict_writes_labels(invoke: Invoke, classifier_bundle: Path, classifier: encort.Model) -> None:
-    found = records(invoke("predict", classifier_bundle, *TEXTS))
-    assert [list(record) for record in found] == [["label", "score", "tokens", "truncated"]] * len(TEXTS)
-    assert [record["label"] for record in found] == [result.label for result in classifier.classify(TEXTS)]
-    assert found[-1] | {"score": 0} == {"label": found[-1]["label"], "score": 0, "tokens": 64, "truncated": True}
+    lines = records(invoke("predict", classifier_bundle, *TEXTS))
+    assert [list(record) for record in lines] == [["label", "score", "tokens", "truncated"]] * len(TEXTS)
+    assert [record["label"] for record in lines] == [result.label for result in classifier.classify(TEXTS)]
+    assert lines[-1] | {"score": 0} == {"label": lines[-1]["label"], "score": 0, "tokens": 64, "truncated": True}
 
 
 def test_predict_writes_all_scores_on_request(invoke: Invoke, classifier_bundle: Path) -> None:
@@ -107,20 +107,20 @@ def test_pairs_come_from_two_columns(
         separator = "," if name == "x.csv" else "\t"
         lines = [separator.join(pair) for pair in [("text", "text_pair"), *pairs]]
         (tmp_path / name).write_text("\n".join(lines))
-    found = records(invoke("predict", classifier_bundle, "--input", tmp_path / name))
+    lines = records(invoke("predict", classifier_bundle, "--input", tmp_path / name))
     expected = classifier.classify(pairs)
-    assert [(record["label"], record["tokens"]) for record in found] == [
+    assert [(record["label"], record["tokens"]) for record in lines] == [
         (result.label, result.tokens) for result in expected
     ]
-    assert found != records(invoke("predict", classifier_bundle, "--input", tmp_path / name, "--column", "text"))
+    assert lines != records(invoke("predict", classifier_bundle, "--input", tmp_path / name, "--column", "text"))
 
 
 def test_many_texts_keep_their_order(invoke: Invoke, classifier_bundle: Path, classifier: encort.Model) -> None:
     texts = [f"{'card ' * (number % 7)}{number}" for number in range(1200)]
-    found = records(invoke("predict", classifier_bundle, stdin="\n".join(texts)))
+    lines = records(invoke("predict", classifier_bundle, stdin="\n".join(texts)))
     expected = classifier.classify(texts)
-    assert [record["tokens"] for record in found] == [result.tokens for result in expected]
-    np.testing.assert_allclose([record["score"] for record in found], [result.score for result in expected], atol=1e-5)
+    assert [record["tokens"] for record in lines] == [result.tokens for result in expected]
+    np.testing.assert_allclose([record["score"] for record in lines], [result.score for result in expected], atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])

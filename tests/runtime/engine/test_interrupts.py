@@ -36,4 +36,4 @@ def test_an_interrupted_run_leaves_the_engine_working(
 
     broken = {place: list(problems(engines[-1])) for place in interrupted_calls(prepare)}
     assert len(broken) > 20, "too few lines: the call was not traced"
-    assert {place: found for place, found in broken.items() if found} == {}
+    assert {line: faults for line, faults in broken.items() if faults} == {}

@@ -57,7 +57,7 @@ def broken_lines(
 
     broken = {place: list(problems(fakes, schedulers[-1])) for place in interrupted_calls(prepare)}
     assert len(broken) > 20, "too few lines: the call was not traced"
-    return {place: found for place, found in broken.items() if found}
+    return {line: faults for line, faults in broken.items() if faults}
 
 
 @pytest.mark.parametrize("rows", [TEXT, WINDOWS])
