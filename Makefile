@@ -23,7 +23,7 @@ demo: $(DEMO)/bundle/encort.json
 	$(VENV)/bin/python $(BANKING)/compare.py $(DEMO)/checkpoint $(DEMO)/bundle
 
 $(DEMO)/checkpoint/config.json: | $(VENV)/demo.installed
-	@echo "Training, exporting and comparing; this takes about five minutes on two cores."
+	@echo "Training, exporting and comparing; this takes about four minutes on two cores, after the downloads."
 	mkdir -p $(DEMO)
 	$(ENCORT) train text-classification --model "$$($(VENV)/bin/python examples/minilm.py)" \
 	  --train $(BANKING)/train.csv --output $(DEMO)/checkpoint \
