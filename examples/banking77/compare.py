@@ -62,7 +62,7 @@ def main(checkpoint: str, bundle: str) -> None:
 
 
 System = Callable[[list[str]], np.ndarray]
-"""Takes texts, returns probabilities `(texts, labels)`."""
+"""Function from texts to probabilities, `(texts, labels)`."""
 
 
 def served(model: encort.Model) -> System:
@@ -71,7 +71,7 @@ def served(model: encort.Model) -> System:
 
 
 class Eager:
-    """Runs the checkpoint as most services do: in transformers, in batches in the order of the texts."""
+    """The checkpoint in transformers, as most services run it: in batches, in the order of the texts."""
 
     def __init__(self, checkpoint: str) -> None:
         """Load the checkpoint from its folder."""

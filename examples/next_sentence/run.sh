@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train a dual encoder on five pairs until it knows them, export it, and label the pairs.
+# Train a dual encoder on five pairs until it predicts their labels, export it, and label the pairs.
 # The output goes to build/next_sentence, or to the folder in OUTPUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
