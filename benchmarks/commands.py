@@ -17,23 +17,23 @@ _FILE = click.Path(path_type=Path)
 @click.argument("bundle", type=_FILE)
 @click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1.")
 @click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16.")
-@click.option("--threads", type=click.IntRange(min=1), help="Cores to use; by default all that this process may use.")
-@click.option("--input", "texts", type=_FILE, help="Texts to measure with; by default the bundle's sample texts.")
-@click.option("--column", help="Column of a table of texts.")
-@click.option("--against", type=click.Choice(["eager"]), help="Measure eager PyTorch in turn.")
-@click.option("--checkpoint", help="Checkpoint for eager PyTorch; by default the one that was exported.")
+@click.option("--threads", type=click.IntRange(min=1), help="Cores to use; default: all that this process may use.")
+@click.option("--input", "texts", type=_FILE, help="File of texts to measure with; default: the bundle's sample texts.")
+@click.option("--column", help="Column of the texts, if the file is a table.")
+@click.option("--against", type=click.Choice(["eager"]), help="Also measure eager PyTorch, in turn with the bundle.")
+@click.option("--checkpoint", help="Checkpoint for eager PyTorch; default: the one that was exported.")
 @click.option(
     "--rate",
     "rates",
     type=click.FloatRange(min=0, min_open=True),
     multiple=True,
-    help="Texts per second to offer; by default several rates up to saturation.",
+    help="Texts that arrive per second in the load test; default: several rates up to saturation.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=7, help="Rounds of the whole workload.")
-@click.option("--profile", is_flag=True, help="Also add up the time of each operator.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, help="Number of times that the whole workload is run.")
+@click.option("--profile", is_flag=True, help="Also measure the time of each operator.")
 @click.option("--output", "-o", type=_FILE, help="Write the numbers as JSON.")
 @click.option("--html", "page", type=_FILE, help="Write a page with plots.")
-@click.option("--calibrate", is_flag=True, help="Only measure the costs of runs and store them for later loads.")
+@click.option("--calibrate", is_flag=True, help="Only measure the costs of runs, and store them for later loads.")
 def bench(
     bundle: Path,
     device: "DeviceName",

@@ -24,33 +24,46 @@ _PATH = click.Path(path_type=Path)
 @click.option("--output", "-o", type=_PATH, required=True, help="Bundle folder to make.")
 @click.option("--revision", help="Commit, branch or tag of a hub id.")
 @click.option(
-    "--pooling", type=click.Choice(get_args(PoolingName)), help="Pooling of embeddings; else the checkpoint's own."
+    "--pooling", type=click.Choice(get_args(PoolingName)), help="Pooling of embeddings; default: the checkpoint's."
 )
 @click.option(
-    "--normalize/--no-normalize", default=None, help="Whether embeddings have length 1; else the checkpoint's own."
+    "--normalize/--no-normalize", default=None, help="Whether embeddings have length 1; default: as in the checkpoint."
 )
-@click.option("--max-length", type=int, help="Largest number of tokens of one input; else the checkpoint's limit.")
+@click.option("--max-length", type=int, help="Largest number of tokens of one input; default: the checkpoint's limit.")
 @click.option(
     "--variant",
     "variants",
     type=click.Choice(get_args(VariantName)),
     multiple=True,
-    help="Make only these variants; else all variants for CPUs that the model allows.",
+    help="Make only this variant; can be repeated; default: all variants for CPUs that the model allows.",
 )
-@click.option("--calibration", type=_PATH, help="A few hundred texts for int8, as they will be served.")
-@click.option("--column", help="Column of the calibration texts; else text, and text_pair if there is one.")
+@click.option(
+    "--calibration", type=_PATH, help="File of a few hundred texts for int8, of the kind that will be served."
+)
+@click.option("--column", help="Column of the calibration texts; default: text and text_pair, or question and context.")
 @click.option(
     "--evaluation",
     type=_PATH,
-    help="Labelled data, in any form that encort train reads: choose the fastest graph that loses little on it.",
+    help="Labelled data in a form that encort train reads. The fastest graph that loses at most --max-drop is chosen.",
 )
-@click.option("--evaluation-column", "columns", multiple=True, help="ROLE=NAME of its column, such as text=message.")
-@click.option("--evaluation-header", "header", help="Names of its columns, separated by commas, if the file has none.")
-@click.option("--max-drop", type=float, default=0.5, help="Points of the metric that int8 may lose on it.")
+@click.option(
+    "--evaluation-column",
+    "columns",
+    multiple=True,
+    help="ROLE=NAME of a column of the labelled data, such as text=message.",
+)
+@click.option(
+    "--evaluation-header",
+    "header",
+    help="Names of the columns of the labelled data, separated by commas, if its file has none.",
+)
+@click.option(
+    "--max-drop", type=float, default=0.5, help="Points of the metric that int8 may lose on the labelled data."
+)
 @click.option(
     "--weight-bits",
     type=click.Choice(get_args(WeightBits)),
-    help="Bits of int8 weights: 8 for CPUs with VNNI, 7 for others; else the best for this CPU.",
+    help="Bits of int8 weights: 8 for CPUs with VNNI, 7 for others; default: the best for this CPU.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
 def export(
@@ -102,7 +115,7 @@ def export(
     "--checkpoint",
     "checkpoints",
     multiple=True,
-    help="Also compare with this checkpoint in eager PyTorch; give the option once per checkpoint of the bundle.",
+    help="Also compare with this checkpoint in eager PyTorch; repeat the option for each checkpoint of the bundle.",
 )
 def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE, and the results of every variant on this machine."""
@@ -126,8 +139,8 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
 
 
 def _certificate(variant: "Variant", fidelity: "Fidelity") -> str:
-    place = "" if variant.device == "cpu" else f", on the CPU in place of {variant.device}"
-    return _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{place}")
+    where = "" if variant.device == "cpu" else f", on the CPU in place of {variant.device}"
+    return _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{where}")
 
 
 def _line(variant: str, measured: "Fidelity | GoldenCheck", reference: str) -> str:

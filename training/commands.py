@@ -16,48 +16,59 @@ from encort.runtime.common.labelled_rows import parse_columns, parse_header
 from encort.training.settings import SCHEDULES, TrainingSettings
 
 TASKS = {
-    "text-classification": ("text_classification:TextClassification", "Texts or pairs into one of several classes."),
-    "multi-label-classification": ("text_classification:MultiLabelClassification", "Texts or pairs to any labels."),
-    "text-regression": ("text_classification:TextRegression", "Texts or pairs to a number."),
-    "token-classification": ("token_classification:TokenClassification", "Words or characters to tags (BIO)."),
-    "question-answering": ("question_answering:QuestionAnswering", "Questions to parts of their contexts."),
-    "next-sentence-prediction": ("next_sentence:NextSentencePrediction", "Whether a text follows another."),
-    "dual-encoder": ("next_sentence:DualEncoderTask", "Next sentence, with one encoder per order."),
-    "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Similar or scored pairs to embeddings."),
+    "text-classification": ("text_classification:TextClassification", "Give each text or pair one label."),
+    "multi-label-classification": (
+        "text_classification:MultiLabelClassification",
+        "Give each text or pair any number of labels.",
+    ),
+    "text-regression": ("text_classification:TextRegression", "Give each text or pair a number."),
+    "token-classification": ("token_classification:TokenClassification", "Tag words or characters (BIO)."),
+    "question-answering": ("question_answering:QuestionAnswering", "Find the answers to questions in contexts."),
+    "next-sentence-prediction": ("next_sentence:NextSentencePrediction", "Predict whether one text follows another."),
+    "dual-encoder": ("next_sentence:DualEncoderTask", "Predict next sentences with two encoders."),
+    "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Learn embeddings from similar or scored pairs."),
 }
 """MODULE:CLASS in `training/tasks` and help line, by name. The class is a string so that `--help` imports no torch."""
 
 _COMMON = [
     click.option("--model", required=True, help="Checkpoint folder or hub id of a pretrained encoder."),
     click.option("--from-scratch", is_flag=True, help="Start with new weights for the settings of the model."),
-    click.option("--set", "changes", multiple=True, help="SETTING=VALUE of the model, with --from-scratch."),
+    click.option(
+        "--set", "changes", multiple=True, help="SETTING=VALUE of the model, only with --from-scratch; can be repeated."
+    ),
     click.option("--output", "-o", required=True, help="Checkpoint folder to make."),
     click.option("--overwrite", is_flag=True, help="Replace an earlier checkpoint or an unfinished training."),
-    click.option("--resume", is_flag=True, help="Go on with an unfinished training, if there is one."),
-    click.option("--epochs", type=int, help="Passes over the data."),
-    click.option("--batch-size", type=int, help="Examples per batch on each device."),
-    click.option("--gradient-accumulation", type=int, help="Batches per optimizer step."),
-    click.option("--learning-rate", type=float, help="Highest one; unless set, it suits the width of the encoder."),
-    click.option("--weight-decay", type=float, help="Of all weights but biases and layer norms."),
+    click.option("--resume", is_flag=True, help="Continue an unfinished training, if there is one."),
+    click.option("--epochs", type=int, help="Passes over the training data; default: 4 or 6, by the task."),
+    click.option("--batch-size", type=int, help="Examples per batch on each device; default: 32 or 16, by the task."),
+    click.option("--gradient-accumulation", type=int, help="Batches per optimizer step; default: 1."),
+    click.option(
+        "--learning-rate", type=float, help="Peak learning rate; default: by the task and the width of the encoder."
+    ),
+    click.option(
+        "--weight-decay", type=float, help="Decay of all weights except biases and layer norms; default: 0.01."
+    ),
     click.option(
         "--schedule",
         type=click.Choice(SCHEDULES),
-        help="How the learning rate changes after its warm-up; linear unless set.",
+        help="How the learning rate changes after its warm-up; default: linear.",
     ),
-    click.option("--warmup-ratio", type=float, help="Share of the steps in which the learning rate rises."),
-    click.option("--dropout", type=float, help="Probability; the model's unless set."),
-    click.option("--max-length", type=int, help="Most tokens of an input; the model's limit unless set."),
-    click.option("--save-steps", type=int, help="Steps between evaluations with a save; an epoch unless set."),
-    click.option("--patience", type=int, help="Stop after this many evaluations without a better one."),
-    click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16; on GPUs with it unless set."),
-    click.option("--seed", type=int, help="The same seed gives the same weights on a CPU."),
+    click.option(
+        "--warmup-ratio", type=float, help="Share of the steps in which the learning rate rises; default: 0.1."
+    ),
+    click.option("--dropout", type=float, help="Dropout probability; default: the model's."),
+    click.option("--max-length", type=int, help="Largest number of tokens of one input; default: the model's limit."),
+    click.option("--save-steps", type=int, help="Steps between evaluations, each with a save; default: one epoch."),
+    click.option("--patience", type=int, help="Stop after this many evaluations in a row without a better score."),
+    click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16; default: only on GPUs that support it."),
+    click.option("--seed", type=int, help="Seed; the same seed gives the same weights on a CPU; default: 13."),
 ]
 _DATA = [
-    click.option("--train", required=True, help="File to train on; or folder or hub id with splits."),
-    click.option("--validation", help="Data to choose the best weights by; a tenth of --train unless set."),
-    click.option("--test", help="Data to report on at the end."),
+    click.option("--train", required=True, help="Training data: a file, or a folder or hub id with splits."),
+    click.option("--validation", help="Data that decides which weights are the best; default: a tenth of --train."),
+    click.option("--test", help="Data for the scores in the report at the end."),
     click.option("--column", "columns", multiple=True, help="ROLE=NAME of a column, such as text=message."),
-    click.option("--header", help="Names of the columns, with commas, of a .csv or .tsv file that lacks them."),
+    click.option("--header", help="Names of the columns, separated by commas, for a .csv or .tsv file without them."),
 ]
 
 
@@ -104,12 +115,14 @@ for _name, (_task_class, _help_line) in TASKS.items():
 @train.command("multi-head")
 @click.option("--head", "heads", multiple=True, required=True, help=f"{_HEAD_FORM}.")
 @click.option("--column", "columns", multiple=True, help="HEAD.ROLE=NAME of a column, such as intents.text=message.")
-@click.option("--header", "headers", multiple=True, help="HEAD=NAMES, with commas, for files without column names.")
+@click.option(
+    "--header", "headers", multiple=True, help="HEAD=NAMES, separated by commas, for files without column names."
+)
 @_with(_COMMON)
 def multi_head(heads: Sequence[str], columns: Sequence[str], headers: Sequence[str], **options: Any) -> None:
-    """Several heads on one encoder.
+    """Train several heads on one encoder.
 
-    Each head has a checkpoint folder in the output; `encort export` makes one bundle of them.
+    The output has one checkpoint folder per head; `encort export` makes one bundle of them.
 
     \b
     encort train multi-head --model MODEL --output both \\

@@ -71,8 +71,10 @@ Times = tuple[float, dict[str, float]]
 
 
 @click.command(help=__doc__)
-@click.option("--model", "models", multiple=True, type=click.Choice([KINDS, *SIZES]), help="Only this model.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--model", "models", multiple=True, type=click.Choice([KINDS, *SIZES]), help="Only this model; can be repeated."
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds.")
 @click.option("--output", type=click.Path(path_type=Path), default=FOLDER, help="Folder for the results.")
 def main(models: Sequence[str], rounds: int, output: Path) -> None:
     failed = []

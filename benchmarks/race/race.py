@@ -41,14 +41,18 @@ PRODUCT = 2 * 2048**3
 
 
 @click.command(help=__doc__)
-@click.option("--model", type=click.Choice(list(MODELS)), default="minilm", show_default=True)
-@click.option("--workload", type=click.Path(path_type=Path, exists=True), help="Other texts: a table, or one per line.")
+@click.option("--model", type=click.Choice(list(MODELS)), default="minilm", show_default=True, help="Encoder.")
+@click.option(
+    "--workload",
+    type=click.Path(path_type=Path, exists=True),
+    help="File of other texts: a table, or one text per line.",
+)
 @click.option("--texts", "text_count", type=click.IntRange(min=1), help="Take only this many texts.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Threads per system.")
-@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
-@click.option("--without", multiple=True, help="Leave out systems with this in their key, name or precision.")
-@click.option("--only", multiple=True, help="Take only systems with this in their key, name or precision.")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for the result; by default benchmarks/results.")
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Rounds.")
+@click.option("--without", multiple=True, help="Leave out systems that have this text in their key, name or precision.")
+@click.option("--only", multiple=True, help="Run only systems that have this text in their key, name or precision.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for the result; default: benchmarks/results.")
 def main(
     model: str,
     workload: Path | None,

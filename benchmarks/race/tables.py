@@ -190,7 +190,7 @@ def _table(file: Path, kind: str) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a table is not that of its result.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a table differs from its result.")
 def main(check: bool) -> None:
     stale = []
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):

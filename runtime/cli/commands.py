@@ -31,18 +31,22 @@ _BATCH_OPTIONS = [
         type=_FOLDER,
         help="Read texts from a .csv, .tsv, .jsonl or .parquet file, or one text per line.",
     ),
-    click.option("--column", help="Column of the texts; default: text, and text_pair if it exists."),
+    click.option("--column", help="Column of the texts; default: text and text_pair, or question and context."),
     click.option(
         "--output", "-o", type=_FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
     ),
     click.option("--device", default="auto", help="auto, cpu, cuda, or GPUs as cuda:1 or cuda:0,1."),
-    click.option("--precision", default="auto", help="auto, fp32, int8, or on GPUs fp16."),
-    click.option("--threads", type=int, help="Cores to use; default: all that the container allows."),
+    click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16."),
+    click.option("--threads", type=int, help="Cores to use; default: all that this process may use."),
     click.option(
         "--overflow",
-        help="For texts over the limit: truncate, error or window; default: truncate, but window for questions.",
+        help="For texts over the limit: truncate, error or window; default: window for questions, else truncate.",
     ),
-    click.option("--stride", type=int, help="Tokens that neighbouring windows share; default: a quarter of a window."),
+    click.option(
+        "--stride",
+        type=int,
+        help="Tokens that neighbouring windows share; default: a quarter of a window, at most 128.",
+    ),
 ]
 
 
@@ -69,11 +73,11 @@ def embed(**options: Any) -> None:
 
 @click.command()
 @batch_options
-@click.option("--head", help="Name of the head; default: the first that fits.")
+@click.option("--head", help="Name of the head; default: the first one that fits the options.")
 @click.option("--all-scores", is_flag=True, help="Write the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), help="Most answers per question; default: 1.")
 def predict(head: str | None, all_scores: bool, n_best: int | None, **options: Any) -> None:
-    """Write predictions for TEXTS by the bundle's task, one record per text.
+    """Write predictions for TEXTS from a head of the bundle, one record per text.
 
     \b
     encort predict banking.bundle "my card has not come"

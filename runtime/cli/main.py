@@ -13,8 +13,8 @@ COMMANDS = {
     "verify": ("encort.export.commands:verify", "Check a bundle's results on this machine."),
     "inspect": ("encort.runtime.cli.commands:inspect", "Show heads, limits and certificates of a bundle."),
     "bench": ("encort.benchmarks.commands:bench", "Measure speed and memory of a bundle on this machine."),
-    "embed": ("encort.runtime.cli.commands:embed", "Sentence embeddings of texts."),
-    "predict": ("encort.runtime.cli.commands:predict", "Predictions for texts, by the bundle's task."),
+    "embed": ("encort.runtime.cli.commands:embed", "Write sentence embeddings of texts."),
+    "predict": ("encort.runtime.cli.commands:predict", "Write predictions for texts, from a head of the bundle."),
 }
 """Module and help line of each command. They are strings, so that a command does not import what another one needs."""
 
