@@ -1,4 +1,4 @@
-"""The arrows between the rooms: which room may import what."""
+"""Allowed imports between the rooms, and between the folders of a room."""
 
 import ast
 import os
@@ -39,7 +39,7 @@ ORDERS = {"runtime": RUNTIME_ORDER, "export": EXPORT_ORDER}
 MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
-        *("pyarrow", "prometheus_client", "opentelemetry"),  # each in one file that nothing else imports at its top
+        *("pyarrow", "prometheus_client", "opentelemetry"),  # in functions, or in files that no other file imports
     },
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.
@@ -47,7 +47,7 @@ MAY_IMPORT = {
         *("safetensors", "scipy", "torch", "tqdm", "transformers"),
     },
     "training": {
-        # Texts are read, and spans and answers are found, as they will be served.
+        # Training reads texts, and finds spans and answers, with the code that serves them.
         *(f"encort.runtime.{folder}" for folder in ("common", "text", "tasks")),
         "encort.training",
         *("click", "datasets", "matplotlib", "numpy", "scipy", "sklearn", "torch", "transformers"),
@@ -66,7 +66,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_what_its_arrows_allow(room):
+def test_a_room_imports_only_what_it_may(room):
     allowed = {*MAY_IMPORT[room], *sys.stdlib_module_names}
     for file in (ROOT / room).rglob("*.py"):
         for name in imports(file):

@@ -122,7 +122,7 @@ def test_rows_become_inputs_and_labels(
     [({"score": 1.0}, "Spearman of cosines"), ({}, "accuracy at 1")],
     ids=["scored", "alike"],
 )
-def test_scores_of_pairs_decide_about_the_metric(write: Write, row: dict[str, float], metric: str) -> None:
+def test_scores_of_pairs_choose_the_metric(write: Write, row: dict[str, float], metric: str) -> None:
     rows = [{"text": "a", "text_pair": "b", **row}] * 12
     assert Evaluation.read(write("data.jsonl", rows), None).metric == metric
 
@@ -231,7 +231,7 @@ def test_a_bad_file_is_refused_in_one_message(
         Evaluation.read(write(name, content), head)
 
 
-def test_everything_that_is_wrong_is_told_at_once(write: Write) -> None:
+def test_all_problems_are_reported_at_once(write: Write) -> None:
     good = {"text": "x", "label": "a"}
     rows = [good, {"text": " "}, good, {"text": 5, "label": "z"}, {"text": "x", "label": "q"}, {"label": 1.5}]
     file = write("d.jsonl", rows)
@@ -313,7 +313,7 @@ def test_the_command_hands_the_options_on(
         arguments += ["--evaluation-header", options]
     else:
         arguments += [part for option in options for part in ("--evaluation-column", option)]
-    # Only a reader that has found the columns can tell that the label is unknown.
+    # An error about the labels shows that the columns were found.
     with pytest.raises(DatasetError, match=r"labels that the model lacks: nobody$"):
         export(classifier_checkpoint, "--output", output, *arguments)
     assert list(output.parent.iterdir()) == []

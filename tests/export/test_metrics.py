@@ -18,7 +18,7 @@ from encort.runtime.common.errors import DatasetError
 
 
 def score(metric: str, model: Any, labels: Sequence[Any], inputs: Sequence[Any] | None = None) -> float:
-    """Return the metric in percent; without inputs, the model does not look at them."""
+    """Return the metric in percent. Models that ignore their inputs need none."""
     inputs = [f"text {number}" for number in range(len(labels))] if inputs is None else inputs
     return Evaluation(task=Task.TEXT_CLASSIFICATION, metric=metric, inputs=inputs, labels=labels).score(model)
 

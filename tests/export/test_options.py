@@ -1,4 +1,4 @@
-"""Options of an export are closed sets and ranges; a wrong value is an error that lists the right ones."""
+"""Options of an export are closed sets and ranges; a wrong value is an error that lists the valid ones."""
 
 from pathlib import Path
 from typing import Any

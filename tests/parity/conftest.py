@@ -142,7 +142,7 @@ def eager() -> Callable[..., SimpleNamespace]:
 
 
 def randomize(parameters: Any) -> None:
-    """Set biases and norms to random numbers: at their initial 0 and 1, mistakes would not show."""
+    """Set biases and norms to random numbers, because their initial 0 and 1 would hide mistakes."""
     for _, parameter in parameters:
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)

@@ -53,7 +53,7 @@ def make_modules(vocabulary: list[str]) -> Callable[..., torch.nn.ModuleDict]:
         modules["classifier"] = torch.nn.Linear(sum(config.hidden_size for config in configs), len(LABELS))
         for parameter in modules.parameters():
             if parameter.dim() == 1:
-                # At their initial 0 and 1, mistakes in biases and norms would not show.
+                # The initial 0 and 1 of biases and norms would hide mistakes.
                 torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
         return modules.eval()
 

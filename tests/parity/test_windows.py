@@ -1,4 +1,4 @@
-"""Texts over the limit that are read in windows have the merged results of eager PyTorch on the same windows."""
+"""A text that is read in windows gets the merged results of eager PyTorch on the same windows."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Whatever the lengths and the costs, a plan loses no text, keeps its limits, and beats simpler plans."""
+"""For all lengths and costs, a plan loses no text, keeps its limits, and beats simpler plans."""
 
 import numpy as np
 import pytest
@@ -154,7 +154,7 @@ def plan_row_by_row(lengths: Int64Array, size: int, max_padded_tokens: int, cost
     # Costs are whole numbers, so that rounding decides nothing.
     costs=st.builds(Costs, run=st.integers(0, 4096), token=st.just(1), attention=st.integers(0, 4)),
 )
-def test_a_mixed_run_takes_rows_as_long_as_the_next_may_share_it(
+def test_a_mixed_run_takes_rows_while_the_next_row_may_share_it(
     lengths: Int64Array, size: int, max_padded_tokens: int, costs: Costs
 ) -> None:
     slots = ExecutionSlots(parallel=1, in_flight=1, sizes=(size,), max_padded_tokens=max_padded_tokens)

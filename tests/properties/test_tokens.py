@@ -1,4 +1,4 @@
-"""A ragged batch holds the tokens of its texts, whatever the texts are."""
+"""A ragged batch holds the tokens of its texts, for any texts."""
 
 from pathlib import Path
 

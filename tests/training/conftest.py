@@ -1,4 +1,4 @@
-"""Shared by the tests of training: tables on disk, a tiny encoder, and training runs that take a second."""
+"""Fixtures for the tests of training: tables on disk, a tiny encoder, and training runs that take a second."""
 
 import csv
 import json

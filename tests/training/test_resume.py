@@ -182,7 +182,7 @@ def test_an_incomplete_state_is_not_used(
     assert not unfinished.exists()
 
 
-def test_a_training_without_a_complete_state_starts_anew(
+def test_a_training_without_a_complete_state_starts_again(
     train: Callable[..., Any], unfinished: Path, uninterrupted: Callable[..., Any]
 ) -> None:
     train(stop_at=5)
@@ -192,11 +192,11 @@ def test_a_training_without_a_complete_state_starts_anew(
     assert not unfinished.exists()
 
 
-def test_resume_without_a_state_starts_anew(train: Callable[..., Any], uninterrupted: Callable[..., Any]) -> None:
+def test_resume_without_a_state_starts_again(train: Callable[..., Any], uninterrupted: Callable[..., Any]) -> None:
     assert_same(train(resume=True), uninterrupted())
 
 
-def test_overwrite_starts_anew(train: Callable[..., Any], unfinished: Path) -> None:
+def test_overwrite_starts_again(train: Callable[..., Any], unfinished: Path) -> None:
     train(stop_at=EPOCH + 1)
     run = train(overwrite=True, epochs=1, seed=8)
     assert run.weights == train(output=run.folder.with_name("other"), epochs=1, seed=8).weights
@@ -324,7 +324,7 @@ def test_patience_counts_evaluations_before_a_stop(train: Callable[..., Any], tr
     whole = train_tiny(**{**SETTINGS, "epochs": 20, "patience": 3})
     accuracies = [entry["eval_accuracy"] for entry in evaluations(whole)]
     best = accuracies.index(max(accuracies)) + 1
-    # It stops after two of the three evaluations without a better one.
+    # It stops after two of the three evaluations without a better score.
     train(stop_at=(best + 2) * EPOCH + 1, epochs=20, patience=3)
     resumed = train(resume=True, epochs=20, patience=3)
     assert len(evaluations(resumed)) == len(evaluations(whole))

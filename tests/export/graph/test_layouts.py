@@ -197,7 +197,7 @@ def test_every_encoder_equals_eager_with_inputs_packed_by_the_runtime(
     embedding = Embedding(pooling=Pooling.MEAN, normalize=True)
     graph = author(in_precision(description), Layout.PACKED, embedding=embedding)
     counts = np.arange(max(lengths)) < np.array(lengths)[:, None]
-    # Some ids are padding tokens, which RoBERTa's positions leave out.
+    # Some ids are padding tokens; RoBERTa's positions leave them out.
     ids = np.random.default_rng(sum(lengths)).integers(0, 90, counts.shape)
     rows = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": counts.astype(np.int64)}
     outputs = evaluate(graph, Packing(counts).pack(rows))

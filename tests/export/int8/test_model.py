@@ -1,4 +1,4 @@
-"""The int8 graph computes the same as the simulation, whichever layers stay in full precision."""
+"""The int8 graph computes the same as the simulation, for any choice of layers in full precision."""
 
 import logging
 from collections.abc import Callable

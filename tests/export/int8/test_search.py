@@ -171,7 +171,7 @@ def test_the_fastest_candidate_with_a_small_drop_is_chosen(
     assert candidates[4]["drop"] == pytest.approx(-0.1)
 
 
-def test_of_equally_fast_candidates_the_most_accurate_is_chosen(
+def test_the_most_accurate_of_equally_fast_candidates_is_chosen(
     export: Callable[..., Bundle], fake: Callable[..., None]
 ) -> None:
     fake(scores=[89.6, 89.9, 90.0], seconds=[1.0, 1.05, 1.5], smoothings=3)

@@ -129,7 +129,7 @@ def test_verify_skips_a_variant_that_the_processor_cannot_run(
     assert {"cpu-fp32", "cpu-fp32-ragged"} <= set(names)
 
 
-def test_verify_against_the_checkpoint_skips_it_too(
+def test_verify_against_the_checkpoint_also_skips_the_variant(
     machine: Callable[..., None], vnni_bundle: Path, classifier_checkpoint: Path
 ) -> None:
     machine(flags="avx2")

@@ -31,12 +31,12 @@ def drawn() -> dict[str, Family]:
     return tree
 
 
-def test_every_error_is_drawn_and_exported() -> None:
+def test_every_error_is_in_the_tree_and_exported() -> None:
     assert set(drawn()) == set(CLASSES) == set(errors.__all__)
 
 
 @pytest.mark.parametrize(("name", "family"), drawn().items())
-def test_an_error_has_the_drawn_parents_and_exit_code(name: str, family: Family) -> None:
+def test_an_error_has_the_parents_and_exit_code_of_the_tree(name: str, family: Family) -> None:
     parent, builtin, exit_code = family
     kind = CLASSES[name]
     assert kind.exit_code == exit_code
@@ -60,7 +60,7 @@ def test_an_error_can_be_pickled(kind: Any) -> None:
     assert (type(again), str(again)) == (kind, str(error))
 
 
-def test_a_text_over_the_limit_can_be_caught_as_each_of_its_parents() -> None:
+def test_the_error_for_a_text_over_the_limit_can_be_caught_as_each_parent() -> None:
     for expected in (EncortError, ValueError, InputTooLongError):
         with pytest.raises(expected):
             raise InputTooLongError("too long")

@@ -118,7 +118,7 @@ def test_a_folder_that_appeared_meanwhile_is_not_deleted(tmp_path: Path) -> None
         ("BAAI/bge-small-en-v1.5", False),
     ],
 )
-def test_a_missing_folder_is_told_from_a_hub_id(
+def test_a_missing_folder_is_not_taken_for_a_hub_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, missing: bool
 ) -> None:
     make(tmp_path / "there")

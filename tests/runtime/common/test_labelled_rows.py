@@ -1,4 +1,4 @@
-"""Cells are checked, columns are found, and everything that is wrong is told at once."""
+"""Cells are checked, columns are found, and all problems are reported at once."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -205,7 +205,7 @@ def test_columns_are_found_by_convention_or_by_the_name_that_was_asked_for(
     assert find(schema, available, asked) == names
 
 
-def test_a_missing_column_is_told_with_those_that_are_there(find: Callable[..., Any]) -> None:
+def test_a_missing_column_is_reported_with_the_existing_columns(find: Callable[..., Any]) -> None:
     message = (
         r"^this cannot be trained on:\n  rows\.csv has no column 'text' \(--column text=NAME\), nor 'label_text' or "
         r"'label' \(--column label=NAME\); it has: a, b, c$"
@@ -245,7 +245,7 @@ def test_an_option_without_a_role_is_refused() -> None:
 # Problems.
 
 
-def test_problems_are_told_once_with_all_their_rows() -> None:
+def test_a_problem_is_reported_once_with_all_its_rows() -> None:
     problems = Problems()
     assert not problems
     problems.add_row("a.csv", 2, "no text", "no label")

@@ -53,9 +53,7 @@ def test_a_header_names_the_columns_of_a_file_without_names(write: Write) -> Non
         ([], False, "", []),
     ],
 )
-def test_joined_tokens_stand_at_their_offsets(
-    tokens: list[str], characters: bool, text: str, starts: list[int]
-) -> None:
+def test_joined_tokens_are_at_their_offsets(tokens: list[str], characters: bool, text: str, starts: list[int]) -> None:
     assert join_tokens(tokens, characters=characters) == (text, starts)
     assert all(text.startswith(token, start) for token, start in zip(tokens, starts, strict=True))
 

@@ -1,4 +1,4 @@
-"""Whole models on GPUs, with the CPU in their place."""
+"""Whole models on fake GPUs, which run on the CPU."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""GPU workers without a GPU: which thread runs what, and who owns the memory."""
+"""GPU workers without a GPU: the thread of each run, and the owner of its memory."""
 
 import dataclasses
 import threading

@@ -40,7 +40,7 @@ def timed_run(clock: list[float], costs: Costs) -> Callable[[int, int], None]:
 
 
 @pytest.mark.parametrize("longest", [64, 128, 512])
-def test_the_costs_behind_measured_times_are_found(clock: list[float], longest: int) -> None:
+def test_fitted_costs_equal_the_costs_of_the_measured_times(clock: list[float], longest: int) -> None:
     costs = measure_costs(timed_run(clock, KNOWN), max_length=longest)
     assert (costs.run, costs.token, costs.attention) == pytest.approx(
         (KNOWN.run, KNOWN.token, KNOWN.attention), rel=0.02

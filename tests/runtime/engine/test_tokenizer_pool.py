@@ -1,4 +1,4 @@
-"""With any number of threads, the batch equals the batch of the tokenizer alone."""
+"""A pool with any number of threads returns the batch of the tokenizer alone."""
 
 import dataclasses
 from collections.abc import Callable
@@ -54,12 +54,12 @@ def make_pool(tokenize: Tokenizer, engine: Engine) -> MakePool:
 
 
 def texts_of(size: int) -> list[Text]:
-    """Return a number of texts, pairs and long texts among them."""
+    """Return this many texts, with pairs and long texts among them."""
     return [TEXTS[number % len(TEXTS)] for number in range(size)]
 
 
 def assert_same(batch: Any, expected: Any) -> None:
-    """Compare every array, those of offsets, windows and reversed pairs too."""
+    """Compare every array, including those of offsets, windows and reversed pairs."""
     for field in dataclasses.fields(expected):
         one, other = getattr(batch, field.name), getattr(expected, field.name)
         if dataclasses.is_dataclass(other):

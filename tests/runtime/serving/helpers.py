@@ -18,9 +18,9 @@ MakeScheduler = Callable[..., Scheduler]
 SUMS = ["sums"]
 """The output of the fake sessions that most tests ask for."""
 NEVER_S = 60
-"""Seconds that no test waits."""
+"""Timeout in seconds that no test reaches."""
 SHORT_S = 0.05
-"""Seconds after which a thread that could go on would have gone on."""
+"""Seconds after which a thread that is not blocked has continued."""
 
 TEXTS = ["hello", "", "my card is lost", "안녕하세요 😀", "change my pin " * 5, "card " * 200]
 PAIRS = [

@@ -50,7 +50,7 @@ def test_a_text_runs_if_one_of_its_callers_is_within_the_deadline(fakes: Fakes, 
 
 
 @pytest.mark.parametrize("cancelled", [0, 1])
-def test_if_one_of_two_callers_cancels_the_other_gets_the_result(fakes: Fakes, busy: Scheduler, cancelled: int) -> None:
+def test_one_of_two_callers_gets_the_result_if_the_other_cancels(fakes: Fakes, busy: Scheduler, cancelled: int) -> None:
     futures = [busy.submit(batch_of([5, 6]), SUMS) for _ in range(2)]
     assert futures.pop(cancelled).cancel()
     assert busy._engine.recorder.stats().queued_tokens == 2
@@ -59,7 +59,7 @@ def test_if_one_of_two_callers_cancels_the_other_gets_the_result(fakes: Fakes, b
     assert fakes.runs[1:] == [[[5, 6]]]
 
 
-def test_if_all_callers_cancel_the_text_does_not_run(fakes: Fakes, busy: Scheduler) -> None:
+def test_a_text_does_not_run_if_all_callers_cancel(fakes: Fakes, busy: Scheduler) -> None:
     futures = [busy.submit(batch_of([5, 6]), SUMS) for _ in range(2)]
     assert all(future.cancel() for future in futures)
     other = busy.submit(batch_of([7]), SUMS)

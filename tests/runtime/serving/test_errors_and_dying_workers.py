@@ -118,7 +118,7 @@ def test_a_worker_that_still_runs_takes_the_text_that_no_new_worker_can_take(
     scheduler.close()
 
 
-def test_if_no_worker_can_start_every_queued_text_fails(
+def test_every_queued_text_fails_if_no_worker_can_start(
     make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = make_scheduler(threads=1)

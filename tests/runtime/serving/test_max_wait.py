@@ -1,4 +1,4 @@
-"""`max_wait_s`: how long a row waits for others to share its run while a core is free."""
+"""`max_wait_s`: the longest time that a row waits for other rows while a core is free."""
 
 import time
 from concurrent.futures import wait
@@ -28,7 +28,7 @@ def test_a_row_waits_for_others_until_a_run_is_full(fakes: Fakes, patient: Sched
     assert fakes.runs == [rows]
 
 
-def test_no_row_of_a_full_run_waits_any_longer(make_scheduler: MakeScheduler) -> None:
+def test_rows_of_a_full_run_stop_waiting(make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(threads=2, max_wait_s=NEVER_S)
     rows = [[token] * (TOKENS_PER_RUN // 4) for token in (5, 6, 7, 8)]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows]

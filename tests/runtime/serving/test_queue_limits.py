@@ -31,7 +31,7 @@ def test_a_text_that_does_not_fit_into_the_empty_queue_is_too_long(make_schedule
     assert sums(scheduler.submit(batch_of([5] * 4), SUMS)) == expected_sums(5, 5, 5, 5)
 
 
-def test_a_cancelled_row_leaves_its_room_and_does_not_run(fakes: Fakes, make_scheduler: MakeScheduler) -> None:
+def test_a_cancelled_row_frees_its_room_and_does_not_run(fakes: Fakes, make_scheduler: MakeScheduler) -> None:
     scheduler = make_scheduler(queue_tokens=2)
     fakes.hold(1)
     scheduler.submit(batch_of([1]), SUMS)

@@ -1,4 +1,4 @@
-"""The queue of rows by itself, without threads: what it takes out together, and what it knows."""
+"""The queue of rows by itself, without threads: the rows that it takes together, and the rows that it knows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -157,7 +157,7 @@ def test_rows_that_are_known_and_rows_that_are_given_twice_need_no_more_room(eng
     queue.check_room([row_of(2, 2), row_of(3), row_of(4), row_of(4)])
 
 
-def test_a_row_without_a_waiting_request_is_taken_out_apart(engine: Engine, queue: RowQueue) -> None:
+def test_a_row_without_a_waiting_request_is_taken_separately(engine: Engine, queue: RowQueue) -> None:
     rows = [row_of(2), row_of(3), row_of(4)]
     add_all(queue, rows[:1])
     cancelled = add_all(queue, rows[1:2])

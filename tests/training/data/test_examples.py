@@ -1,4 +1,4 @@
-"""Labelled files become checked examples, or one error that names everything that is wrong with them."""
+"""Labelled files become checked examples, or one error that lists all their problems."""
 
 import json
 import re
@@ -121,7 +121,7 @@ def test_the_second_text_is_never_taken_for_the_label(check: Check, write: Write
         ("text,label,id", {"text_pair": "other"}, "has no column 'other'.*--column text_pair=NAME"),
     ],
 )
-def test_a_missing_column_is_refused_with_those_there_are(
+def test_a_missing_column_is_refused_with_the_existing_columns(
     header: str, columns: dict[str, str], message: str, refused: Refused
 ) -> None:
     refused("table.csv", f"{header}\nhello,a,1\nbye,b,2\n", message, columns=columns)
@@ -131,7 +131,7 @@ def test_a_table_of_texts_alone_is_refused(refused: Refused) -> None:
     refused("table.csv", "text\nhello\nbye\n", "has no column 'label_text' or 'label'")
 
 
-def test_a_role_that_the_task_lacks_is_refused_with_those_it_has(load: Load) -> None:
+def test_an_unknown_role_is_refused_with_the_roles_of_the_task(load: Load) -> None:
     with pytest.raises(DatasetError, match=r"txet.*text, text_pair, label"):
         load("table.csv", TWO, columns={"txet": "label"})
 
@@ -392,20 +392,20 @@ CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("options", "texts"), CHANGES.values(), ids=CHANGES)
-def test_a_change_is_read_anew(options: dict[str, Any], texts: list[str], check: Check, write: Write) -> None:
+def test_a_changed_file_is_read_again(options: dict[str, Any], texts: list[str], check: Check, write: Write) -> None:
     options = dict(options)
     assert check(TextClassification(), write("table.csv", TWO))[0]["train"]["text"][:] == ["hello", "bye"]
     file = write("table.csv", options.pop("content", TWO))
     assert check(TextClassification(), file, **options)[0]["train"]["text"][:] == texts
 
 
-def test_another_task_reads_anew(check: Check, write: Write) -> None:
+def test_another_task_reads_the_file_again(check: Check, write: Write) -> None:
     file = write("table.csv", "text,label\nhello,1\nbye,2\n")
     labels = [check(task(), file)[0]["train"]["label"][:] for task in (TextClassification, TextRegression)]
     assert labels == [["1", "2"], [1.0, 2.0]]
 
 
-def test_other_code_reads_anew(
+def test_other_code_reads_the_file_again(
     check: Check, write: Write, conversions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write("table.csv", TWO + "twice,a\n")

@@ -193,7 +193,7 @@ def head_of(prepared: Prepared) -> HeadInfo | None:
 
 
 def input_and_label(task: TrainingTask, row: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return what evaluation must read where training has read this example; the label is None if it is unknown."""
+    """Return the input and the label that evaluation must read for an example; the label is None if it is unknown."""
     label = row["label"]
     if isinstance(task, QuestionAnswering):
         return (row["question"], row["context"]), label

@@ -137,7 +137,7 @@ def test_conll_gives_tokens_with_tags(rows: ReadRows) -> None:
 
 
 @pytest.mark.parametrize(("name", "separator"), [("table.csv", ","), ("table.tsv", "\t")])
-def test_a_table_without_a_header_is_given_one(name: str, separator: str, rows: ReadRows) -> None:
+def test_a_table_without_a_header_gets_the_given_names(name: str, separator: str, rows: ReadRows) -> None:
     content = f"hello{separator}a\nbye{separator}b\n"
     assert rows(name, content, header=["text", "label"]) == ROWS
 
@@ -264,7 +264,7 @@ def test_a_file_takes_the_place_of_a_split(write: Write, folder: MakeFolder) -> 
     assert [row["text"] for row in sources["test"].rows()] == ["two"]
 
 
-def test_a_folder_without_the_split_is_refused_with_those_it_has(folder: MakeFolder) -> None:
+def test_a_folder_without_the_split_is_refused_with_its_splits(folder: MakeFolder) -> None:
     data = folder("data", test=TWO)
     with pytest.raises(DatasetError, match=f"{re.escape(data)} has no split train; it has: test"):
         find_sources(data)
@@ -345,7 +345,7 @@ def test_a_list_of_class_labels_may_be_missing(with_classes: Callable[..., list[
     assert with_classes([[1], None], datasets.List(CLASSES)) == [["yes"], None]
 
 
-def test_a_table_in_a_folder_is_read_as_it_is_alone(folder: MakeFolder, write: Write) -> None:
+def test_a_table_in_a_folder_is_read_like_a_single_table(folder: MakeFolder, write: Write) -> None:
     content = "text,label\nNA,007\nnull,8\n"
     file, data = write("alone.csv", content), folder("data", train=content)
     assert list(find_sources(data)["train"].rows()) == list(find_sources(str(file))["train"].rows())

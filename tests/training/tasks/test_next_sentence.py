@@ -318,7 +318,7 @@ def test_padding_changes_no_logit_of_two_encoders(tiny_encoder: Path) -> None:
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_too_long_pairs_are_cut_alike_in_either_order(tiny_encoder: Path) -> None:
+def test_pairs_over_the_limit_are_cut_the_same_in_both_orders(tiny_encoder: Path) -> None:
     pretrained = Pretrained.open(str(tiny_encoder), TrainingSettings(max_length=9))
     batch = encoded(DualEncoderTask(), pretrained, ("my card is lost the pin", "hello my card play is", 1))
     assert batch["input_ids"].shape == batch["reversed_input_ids"].shape == (1, 9)

@@ -74,14 +74,14 @@ def encoded(pretrained: Pretrained, rows: Any) -> dict[str, torch.Tensor]:
 
 
 def embedded(model: Any, tokenizer: Any, text: str) -> torch.Tensor:
-    """Return the normalized mean of the tokens of one text, in the plainest way."""
+    """Return the normalized mean of the tokens of one text, in the simplest way."""
     hidden = model(**tokenizer(text, return_tensors="pt", truncation=True)).last_hidden_state[0]
     return torch.nn.functional.normalize(hidden.mean(dim=0), dim=0)
 
 
 @pytest.fixture
 def plain(tiny_encoder: Path) -> Callable[[str], torch.Tensor]:
-    """`plain(text)`: the embedding of a text, by transformers alone."""
+    """`plain(text)`: the embedding of a text, with transformers alone."""
     model = transformers.AutoModel.from_pretrained(tiny_encoder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_encoder)
     return lambda text: embedded(model, tokenizer, text)
@@ -151,7 +151,7 @@ def test_a_second_text_that_two_pairs_share_is_right_for_both(pretrained: Pretra
 
 @pytest.fixture
 def loss(pretrained: Pretrained) -> Loss:
-    """`loss(rows, training=scores)`: outputs for a batch, of a network for training data with these scores."""
+    """`loss(rows, training=scores)`: outputs for a batch. The network is made for training data with these scores."""
 
     @torch.inference_mode()
     def run(rows: Any, training: list[float | None]) -> Any:
@@ -178,7 +178,7 @@ def test_the_loss_of_alike_pairs_is_the_cross_entropy_of_cosines_in_the_batch(
 
 
 @torch.inference_mode()
-def test_copies_of_the_own_second_text_are_left_out_of_the_loss(
+def test_copies_of_the_right_second_text_are_left_out_of_the_loss(
     loss: Loss, plain: Callable[[str], torch.Tensor]
 ) -> None:
     pairs = [[*TEXTS[:3], "my pin"], ["pin", "the card", "pin", "pin pin"]]

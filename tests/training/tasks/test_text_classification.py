@@ -1,4 +1,4 @@
-"""Classifiers and regressions: targets, scores, and what is learned."""
+"""Classifiers and regressions: targets, scores and learning."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

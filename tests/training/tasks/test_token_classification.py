@@ -1,4 +1,4 @@
-"""Tags: which token has which, the span metrics, and rows that are refused."""
+"""Tags: the label of each token, the span metrics, and rows that are refused."""
 
 import json
 import shutil
@@ -277,7 +277,7 @@ def test_rows_without_tagged_tokens_are_listed(
     assert message.endswith(f"train.jsonl: {problem}: rows 2, 4")
 
 
-def test_every_problem_is_told_at_once(problems: Callable[..., str]) -> None:
+def test_every_problem_is_reported_at_once(problems: Callable[..., str]) -> None:
     message = problems((["my"], []), ([], []), validation=[(["card"], ["B-OTHER"])])
     assert "fewer tags than tokens: row 2" in message
     assert "no tokens: row 3" in message
