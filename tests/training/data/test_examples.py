@@ -392,7 +392,9 @@ CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("options", "texts"), CHANGES.values(), ids=CHANGES)
-def test_a_changed_file_is_read_again(options: dict[str, Any], texts: list[str], check: Check, write: Write) -> None:
+def test_a_file_with_another_content_or_option_is_read_again(
+    options: dict[str, Any], texts: list[str], check: Check, write: Write
+) -> None:
     options = dict(options)
     assert check(TextClassification(), write("table.csv", TWO))[0]["train"]["text"][:] == ["hello", "bye"]
     file = write("table.csv", options.pop("content", TWO))
