@@ -69,7 +69,7 @@ def speedup(seconds: Sequence[float], baseline: Sequence[float]) -> Ratio:
 def change(before: Sequence[float], after: Sequence[float]) -> Ratio:
     """Return the ratio of the medians of two separate runs, after to before.
 
-    The interval comes from the bootstrap. It does not contain what differs between two runs of the same program.
+    The interval comes from the bootstrap. It does not include the difference between two runs of the same program.
 
     >>> change([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
     Ratio(median=0.5, low=0.5, high=0.5)

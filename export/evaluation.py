@@ -129,7 +129,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
-    """How one kind of labelled data is read and measured.
+    """One kind of labelled data: its rows and its metric.
 
     Attributes:
         metric: Name of the metric.

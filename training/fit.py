@@ -44,7 +44,7 @@ class LengthGroupedSampler(Sampler[int]):
 class Trainer(transformers.Trainer):  # type: ignore[misc] # untyped
     """Trains on batches of rows of similar length, and evaluates rows in their own order.
 
-    transformers groups evaluated rows by length too. Scores need them beside their examples.
+    transformers groups evaluated rows by length too. Scores need the rows in the order of their examples.
     """
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -162,7 +162,7 @@ def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path)
         folder: Folder for the state of the training.
     """
     assert settings.learning_rate is not None
-    # transformers passes the precision on in this variable, and would also read there what an earlier training left.
+    # transformers passes the precision on in this variable. A value that an earlier training left there would be read.
     os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     has_gpu = torch.cuda.is_available()
     strategy = "epoch" if settings.save_steps is None else "steps"

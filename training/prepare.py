@@ -25,7 +25,7 @@ log = logging.getLogger("encort")
 
 VALIDATION_SHARE = 0.1
 IMBALANCE_RATIO = 20
-"""Examples of the most frequent label per example of the rarest one from which on a warning is logged."""
+"""A warning is logged if the most frequent label has more than this many times the examples of the rarest one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class Prepared:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Everything of the data that decides about the final weights; a resumed training must have the same."""
+        """Everything about the data that determines the final weights; a resumed training must have the same."""
         return {
             "task": self.task.name,
             "data": {split: source.version for split, source in self.sources.items()},

@@ -88,13 +88,13 @@ class Pretrained:
 
     @property
     def version(self) -> str:
-        """Hash that differs where the same texts become other inputs."""
+        """Hash of everything that turns texts into inputs of the network."""
         content = f"{self.saved_tokenizer.backend_tokenizer.to_str()} {self.max_length} {self.has_token_types}"
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Everything of the encoder that decides about the final weights; a resumed training must have the same."""
+        """Everything about the encoder that determines the final weights; a resumed training must have the same."""
         return {
             "model": self.name,
             "tokenizer": self.version,

@@ -32,7 +32,7 @@ def prepare_run(
 
     Args:
         folder: Folder of the state, see `unfinished_folder`.
-        plan: Everything that decides about the final weights: data, model, settings.
+        plan: Everything that determines the final weights: data, model, settings.
         arguments: Tell which process this is.
         resume: Go on from the saved state, if there is one.
         overwrite: Delete the saved state, if there is one and `resume` is not set.

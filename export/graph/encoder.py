@@ -44,7 +44,7 @@ class Tokens:
 
 
 def token_inputs(builder: GraphBuilder, encoders: Sequence[Encoder], layout: Layout) -> list[Tokens]:
-    """Declare the inputs of each encoder. A second encoder reads the same pairs with the texts exchanged."""
+    """Declare the inputs of each encoder. A second encoder reads the same pairs with their texts swapped."""
     attention_layout = ATTENTION_LAYOUTS[layout]
     tokens: list[Tokens] = []
     for encoder, prefix in zip(encoders, ("", "reversed_"), strict=False):
@@ -52,7 +52,7 @@ def token_inputs(builder: GraphBuilder, encoders: Sequence[Encoder], layout: Lay
         types = None
         if encoder.embeddings.types is not None:
             types = builder.input(f"{prefix}token_type_ids", ir.DataType.INT64, attention_layout.axes)
-        # Exchanging the texts of a pair does not change its length, so both encoders share one layout.
+        # Swapping the texts of a pair does not change its length, so both encoders share one layout.
         tokens.append(Tokens(ids, types, tokens[0].layout if tokens else attention_layout(builder, ids)))
     return tokens
 

@@ -45,8 +45,8 @@ class Calibration:
     def tokenize(cls, source: ExportSource, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
         """Tokenize the texts and hold every fifth one back.
 
-        The built-in samples are added to the seen texts, so that kinds of text that are missing among the user's
-        saturate less.
+        The built-in samples are added to the seen texts, so that kinds of text which the user's texts lack saturate
+        less.
 
         Args:
             source: Source of the export.

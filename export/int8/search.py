@@ -106,8 +106,8 @@ def _excluding(
 def _best(candidates: Sequence[Candidate], max_drop: float) -> Candidate:
     """Return the best candidate.
 
-    Among the int8 candidates within `max_drop`, those about as fast as the fastest are equal in speed; of these the
-    one that loses least is the best. If no int8 candidate is faster and within `max_drop`, fp32 is.
+    Int8 candidates within `max_drop` that are about as fast as the fastest of them count as equally fast. The one of
+    these that loses least is the best. It is fp32 if no int8 candidate within `max_drop` is faster.
     """
     full, *others = candidates
     allowed = [candidate for candidate in others if candidate.drop <= max_drop and candidate.speedup > 1 / _AS_FAST]
@@ -129,9 +129,11 @@ class _Judge:
         self._before = examples.score(full)
 
     def full_precision(self) -> Candidate:
+        """Measure the model in full precision."""
         return self._candidate(self._full, Precision.FP32, None, [])
 
     def int8(self, model: Model, smoothing: str, excluded: Sequence[str]) -> Candidate:
+        """Measure an int8 model; the arguments are those of `Candidate`."""
         return self._candidate(model, Precision.INT8, smoothing, excluded)
 
     def _candidate(

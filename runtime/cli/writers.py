@@ -62,7 +62,7 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Translate an OSError of the output. Only writing is inside, because errors of the caller are not about it."""
+    """Translate an OSError of the output. Only writes run inside, so that no error of the caller blames the output."""
     try:
         yield
     except OSError as error:
@@ -76,6 +76,7 @@ class _Translating:
         self._writer, self._output = writer, output
 
     def write(self, records: Sequence[Record]) -> None:
+        """Write the records, and translate errors."""
         with _writing(self._output):
             self._writer.write(records)
 
@@ -87,6 +88,7 @@ class JsonLines:
         self._file = file
 
     def write(self, records: Sequence[Record]) -> None:
+        """Write one line per record, at once."""
         for record in records:
             self._file.write(json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
         self._file.flush()
@@ -99,6 +101,7 @@ class Collector:
         self.records: list[Record] = []
 
     def write(self, records: Sequence[Record]) -> None:
+        """Keep the records."""
         self.records += records
 
 
@@ -106,6 +109,11 @@ class EmbeddingCollector(Collector):
     """Collects embeddings, and refuses other records."""
 
     def write(self, records: Sequence[Record]) -> None:
+        """Keep the records.
+
+        Raises:
+            InputError: A record is no embedding.
+        """
         if not all("embedding" in record for record in records):
             raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
         super().write(records)

@@ -24,7 +24,7 @@ _OTHER_SCHEMES = re.compile(r"[SELUM]-")
 
 
 class RowError(Exception):
-    """A row is no example. The arguments are its problems, worded alike for all rows that have them."""
+    """A row cannot be used. The arguments are its problems; a problem has the same words in every row."""
 
 
 def read_cells(values: Mapping[str, Any], /, **cells: Cell) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def answer_texts_cell(values: Mapping[str, Any], role: str) -> list[str]:
 def answers_cell(values: Mapping[str, Any], role: str) -> list[tuple[str, int]]:
     """Return each right answer with its offset in the role `context`, without the white space around it.
 
-    The offsets are SQuAD's `answer_start`, in the cell or in a column of that role; without them an answer is taken
-    where it stands first. If the context is no text, its own cell reports it.
+    The offsets are SQuAD's `answer_start`, in the cell or in a column of that role. Without offsets, the first
+    occurrence of an answer is taken. If the context is no text, its own cell reports it.
     """
     texts, start = _split_answers(values, role)
     context = values.get("context")

@@ -87,7 +87,7 @@ class Problems:
         Args:
             name: Name of the file or split.
             number: Number of the row, from 1.
-            problems: Problems, worded alike for all rows that have them.
+            problems: Problems; a problem has the same words in every row.
         """
         for problem in problems:
             self._rows[f"{name}: {problem}"].append(number)

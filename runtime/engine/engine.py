@@ -54,7 +54,7 @@ class Engine:
             threads: Cores to keep busy.
             costs: Cost model of the planner.
             has_all_cores_session: Whether a session may use several threads, as on the CPU provider.
-            slots: How many micro-batches run in parallel and how large they are; None: one per core.
+            slots: Number and size of the micro-batches that run in parallel; None: one per core.
         """
         self.variant, self.threads, self.costs = variant, threads, costs
         self.slots = slots or ExecutionSlots.of_cores(threads)

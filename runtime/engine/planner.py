@@ -21,7 +21,7 @@ SIZES = (1, 16, 32, 64, 128, TOKENS_PER_RUN)
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSlots:
-    """How many micro-batches cores or devices run, and how large they may be.
+    """Number and size of the micro-batches that cores or devices run.
 
     Attributes:
         parallel: Micro-batches that run at the same time.

@@ -3,7 +3,7 @@
 A caller's text waits as rows of tokens. When a core is free, a worker takes the oldest row, and other rows that can
 share its run. Cancelled, expired and duplicate requests are not run.
 
-The invariant: while rows are queued, a worker will run them, or everybody who waits has been told why not.
+The invariant: while rows are queued, a worker will run them, or every request that waits for them has got an error.
 """
 
 import copy
@@ -94,7 +94,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def _start_workers(self) -> None:
-        """Start a worker for each queued row, as far as the engine has slots: workers that run are busy."""
+        """Start one more worker per queued row, up to the engine's slots: running workers are busy with other rows."""
         with self._lock:
             rows = len(self._queue)
         try:
@@ -133,7 +133,7 @@ class Scheduler:
             self._fail_all(WorkerDiedError(f"a worker died: {error!r}"), error)
 
     def _hand_over(self, worker: object) -> bool:
-        """Continue in a new task at the end of the engine's line, so that other callers of the engine get their turn.
+        """Continue in a new task behind all tasks of the engine, so that its other callers get their turn.
 
         Returns:
             Whether this task is done. It goes on if the engine was closed and takes no new tasks.

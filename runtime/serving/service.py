@@ -184,6 +184,7 @@ class _RequestQueue:
         self._tokenize, self._scheduler = tokenize, scheduler
 
     def tokenize(self, spec: TaskSpec[Any], text: Text, options: RequestOptions) -> TokenBatch:
+        """Return the token ids of one text, after the checks of its task."""
         overflow = options.get("overflow")
         policy = spec.overflow if overflow is None else overflow
         batch = self._tokenize([text], overflow=policy, stride=options.get("stride"))
@@ -191,6 +192,7 @@ class _RequestQueue:
         return batch
 
     def submit(self, spec: TaskSpec[list[Item]], batch: TokenBatch, deadline: float) -> "_PendingRequest[Item]":
+        """Queue a tokenized text; see `Scheduler.submit`."""
         return _PendingRequest(spec, batch, self._scheduler.submit(batch, spec.outputs, deadline=deadline))
 
 

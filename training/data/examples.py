@@ -93,9 +93,9 @@ def read_examples(
     Args:
         source: Source of the rows.
         schema: How an example is made of a row.
-        problems: Rows that are no examples are added to it.
+        problems: Rows that cannot be used are added to it.
         names: Names of the columns by role.
-        key: Part of the cache key; it must differ where the same rows become other examples.
+        key: Part of the cache key. If the same rows can become other examples, they need another key.
 
     Returns:
         None if the source could not be read to its end.

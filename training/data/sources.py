@@ -28,7 +28,7 @@ class Source:
 
     Attributes:
         name: Name for messages.
-        version: Hash that differs where the content differs.
+        version: Hash of the content.
         file: File of the rows, or None.
         dataset: Rows of a folder or the hub, if there is no file.
         header: Names of the columns, for a .csv or .tsv file that does not begin with them.

@@ -98,7 +98,7 @@ class TrainingTask(ABC):
 
     @property
     def key(self) -> str:
-        """Key of the cache; it differs where the same rows become other inputs."""
+        """Key of the cache. Tasks that make different inputs from the same rows have different keys."""
         return self.name
 
     def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TrainingTask":

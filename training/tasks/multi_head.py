@@ -224,7 +224,7 @@ class _MultiHeadTrainer(Trainer):
         return HeadBatchSampler(self.train_dataset.lengths, batch_size=self.args.train_batch_size, seed=self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Return the metrics of all heads, with the name of the head in theirs, and the means of loss and metric."""
+        """Return the metrics of all heads, each with the name of its head, and the means of the losses and metrics."""
         values: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
             values |= evaluator.evaluate(metric_key_prefix=f"eval_{name}")

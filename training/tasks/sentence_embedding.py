@@ -22,7 +22,7 @@ from encort.training.tasks.text_classification import check_scores_differ, corre
 SCALE = 20.0
 """Factor of cosines before the softmax, as in sentence-transformers."""
 MARGIN = 0.5
-"""Distance (one minus the cosine) from which pairs of the lower score are left alone."""
+"""Pairs of the lower score are pushed apart up to this distance (one minus the cosine), and no further."""
 
 
 class SentenceEmbedding(TrainingTask):

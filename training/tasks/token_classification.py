@@ -19,7 +19,7 @@ from encort.training.pretrained import Pretrained
 from encort.training.tasks.base import Scores, TrainingTask, precision_and_recall
 from encort.training.tasks.text_classification import label_settings
 
-Place = tuple[int, int]
+Bounds = tuple[int, int]
 """Start and end of a span in its text, in characters."""
 
 
@@ -115,7 +115,7 @@ class TokenClassification(TrainingTask):
     def scores(
         self, outputs: Any, targets: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
-        """Return the scores of spans as they will be served; a span is right if place and label are right."""
+        """Return the scores of spans as they will be served; a span is right if its bounds and label are right."""
         batch = pretrained.tokenizer(rows["text"][:], return_offsets=True, all_cores=True)
         logits = outputs[np.arange(outputs.shape[1]) < batch.lengths[:, None]]
         predicted = spans(logits, examples.labels, batch, tags_words=not self.characters)
@@ -153,8 +153,8 @@ def _tag_tokens(
     tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
     words, text = batch.offsets.words[tokens], str(batch.texts[row])
     token_starts = [
-        _skip_space(text, *place)
-        for place in zip(batch.offsets.starts[tokens], batch.offsets.ends[tokens], strict=True)
+        _skip_space(text, start, end)
+        for start, end in zip(batch.offsets.starts[tokens], batch.offsets.ends[tokens], strict=True)
     ]
     owners = np.searchsorted(starts, token_starts, side="right") - 1
     previous = -1
@@ -177,12 +177,12 @@ def _inside(tag: str) -> str:
 
 
 def _score_spans(
-    pairs: Sequence[tuple[Mapping[Place, str], Mapping[Place, str]]], label: str | None
+    pairs: Sequence[tuple[Mapping[Bounds, str], Mapping[Bounds, str]]], label: str | None
 ) -> dict[str, float]:
     """Return the scores of one label; of all labels together for None.
 
     Args:
-        pairs: Right and predicted spans of each text: labels by place.
+        pairs: Right and predicted spans of each text: labels by bounds.
         label: The label.
     """
     chosen = [[{item for item in side.items() if label in (None, item[1])} for side in pair] for pair in pairs]
@@ -192,11 +192,11 @@ def _score_spans(
     )
 
 
-def _count_confusion(pairs: Sequence[tuple[Mapping[Place, str], Mapping[Place, str]]], labels: Sequence[str]) -> Any:
-    """Count spans by right and predicted label; a place that only one side has is `OUTSIDE` on the other."""
+def _count_confusion(pairs: Sequence[tuple[Mapping[Bounds, str], Mapping[Bounds, str]]], labels: Sequence[str]) -> Any:
+    """Count spans by right and predicted label; bounds that only one side has are `OUTSIDE` on the other."""
     index = {label: number for number, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
     for right, predicted in pairs:
-        for place in {**right, **predicted}:
-            counts[index[right.get(place, OUTSIDE)], index[predicted.get(place, OUTSIDE)]] += 1
+        for bounds in {**right, **predicted}:
+            counts[index[right.get(bounds, OUTSIDE)], index[predicted.get(bounds, OUTSIDE)]] += 1
     return counts

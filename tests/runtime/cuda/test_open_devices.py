@@ -1,4 +1,4 @@
-"""How a CUDA device is opened: the options that ONNX Runtime is given, and the errors."""
+"""Opening a CUDA device: the options that ONNX Runtime is given, and the errors."""
 
 from pathlib import Path
 from types import SimpleNamespace

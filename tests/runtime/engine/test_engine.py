@@ -1,4 +1,4 @@
-"""Which session runs which rows, and what the engine returns and counts."""
+"""The session that runs the rows, and what the engine returns and counts."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -34,6 +34,6 @@ def test_an_interrupted_run_leaves_the_engine_working(
         engines[-1].run(batch_of([5]), ["sums"])  # the second run alone opens the session with all cores
         return lambda: engines[-1].run(batch_of(*rows), ["sums"])
 
-    broken = {place: list(problems(engines[-1])) for place in interrupted_calls(prepare)}
+    broken = {line: list(problems(engines[-1])) for line in interrupted_calls(prepare)}
     assert len(broken) > 20, "too few lines: the call was not traced"
     assert {line: faults for line, faults in broken.items() if faults} == {}

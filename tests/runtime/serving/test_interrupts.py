@@ -55,7 +55,7 @@ def broken_lines(
         schedulers.append(make_scheduler())
         return make_call(schedulers[-1])
 
-    broken = {place: list(problems(fakes, schedulers[-1])) for place in interrupted_calls(prepare)}
+    broken = {line: list(problems(fakes, schedulers[-1])) for line in interrupted_calls(prepare)}
     assert len(broken) > 20, "too few lines: the call was not traced"
     return {line: faults for line, faults in broken.items() if faults}
 

@@ -1,4 +1,4 @@
-"""Which row runs when, and with which other rows."""
+"""The order of the rows, and the rows that share a run."""
 
 from concurrent.futures import wait
 

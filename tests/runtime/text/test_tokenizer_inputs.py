@@ -45,7 +45,7 @@ def tokenize(file: Path) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def wide(file: Path) -> Tokenizer:
-    """The same tokenizer with a limit that no text of these tests reaches."""
+    """A tokenizer with a limit that no text of these tests reaches."""
     return Tokenizer(file, max_length=5000)
 
 

@@ -1,4 +1,4 @@
-"""Another execution provider runs the portable graph by name, after a check of its results."""
+"""Other execution providers run the portable graph by name, after a check of its results."""
 
 from pathlib import Path
 from typing import Any

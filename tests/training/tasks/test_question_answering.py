@@ -32,10 +32,10 @@ def questions(count: int, seed: int = 0, most: int = 12) -> Iterator[Question]:
     random = np.random.default_rng(seed)
     for _ in range(count):
         words = [str(word) for word in random.choice(FILLERS, size=random.integers(1, most))]
-        place = int(random.integers(0, len(words) + 1))
+        position = int(random.integers(0, len(words) + 1))
         answer = ["card", "pin"] if random.random() < 0.5 else ["card", "play", "pin"]
-        start = len("".join(f"{word} " for word in words[:place]))
-        context = " ".join([*words[:place], *answer, *words[place:]])
+        start = len("".join(f"{word} " for word in words[:position]))
+        context = " ".join([*words[:position], *answer, *words[position:]])
         yield "hello?", context, " ".join(answer), start
 
 
@@ -93,16 +93,18 @@ def test_a_separable_task_is_learned(train: Train, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "place"),
+    ("answer", "expected"),
     [("lost card", (3, 4)), ("playing", (6, 7)), ("pin!", (9, 10)), ("the", (8, 8))],
     ids=["at the beginning", "in the middle", "at the end", "one token"],
 )
-def test_an_answer_goes_from_its_first_to_its_last_token(encode: Encode, answer: str, place: tuple[int, int]) -> None:
-    windows, places = encode("hello", "lost card is playing the pin!", answer)
+def test_an_answer_goes_from_its_first_to_its_last_token(
+    encode: Encode, answer: str, expected: tuple[int, int]
+) -> None:
+    windows, bounds = encode("hello", "lost card is playing the pin!", answer)
     assert windows == [
         ["[CLS]", "hello", "[SEP]", "lost", "card", "is", "play", "##ing", "the", "pin", "!", "[SEP]"],
     ]
-    assert places == [place]
+    assert bounds == [expected]
 
 
 def test_an_answer_inside_of_a_word_has_the_tokens_that_it_touches(encode: Encode) -> None:
@@ -111,9 +113,9 @@ def test_an_answer_inside_of_a_word_has_the_tokens_that_it_touches(encode: Encod
 
 def test_answer_start_decides_between_equal_words(encode: Encode) -> None:
     answers = {"text": ["pin", "is pin"], "answer_start": [11, 8]}
-    windows, places = encode("my", "pin the is pin", answers)
+    windows, bounds = encode("my", "pin the is pin", answers)
     assert windows[0][3:7] == ["pin", "the", "is", "pin"]
-    assert places == [(6, 6)]
+    assert bounds == [(6, 6)]
 
 
 def test_white_space_around_an_answer_is_no_part_of_it(encode: Encode) -> None:
@@ -126,20 +128,20 @@ def test_an_answer_is_never_found_in_the_question(encode: Encode) -> None:
 
 def test_a_long_context_is_read_in_windows(encode: Encode) -> None:
     context = "1 2 3 4 5 6 card pin 7"
-    windows, places = encode("my", context, "card pin", max_length=8)
+    windows, bounds = encode("my", context, "card pin", max_length=8)
     assert all(len(window) <= 8 and window[:3] == ["[CLS]", "my", "[SEP]"] for window in windows)
     assert len(windows) > 2
-    for window, place in zip(windows, places, strict=True):
+    for window, answer_bounds in zip(windows, bounds, strict=True):
         whole = "card pin" in " ".join(window)
-        assert place == ((window.index("card"), window.index("pin")) if whole else (0, 0))
-    assert (0, 0) in places
-    assert any(place != (0, 0) for place in places)
+        assert answer_bounds == ((window.index("card"), window.index("pin")) if whole else (0, 0))
+    assert (0, 0) in bounds
+    assert any(answer_bounds != (0, 0) for answer_bounds in bounds)
 
 
 def test_windows_with_a_part_of_the_answer_have_no_answer(encode: Encode) -> None:
-    windows, places = encode("my", "1 2 3 card play pin 4 5", "card play pin", max_length=6)
+    windows, bounds = encode("my", "1 2 3 card play pin 4 5", "card play pin", max_length=6)
     assert all(len({"card", "play", "pin"}.intersection(window)) < 3 for window in windows)
-    assert set(places) == {(0, 0)}
+    assert set(bounds) == {(0, 0)}
 
 
 @pytest.fixture
