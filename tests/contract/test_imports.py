@@ -102,14 +102,14 @@ def run_python(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_importing_encort_loads_nothing_at_all():
+def test_importing_encort_loads_nothing_at_all() -> None:
     loaded = run_python(
         "import encort, sys; print([m for m in sys.modules if m.startswith(('numpy', 'onnx', 'torch'))])"
     )
     assert loaded.strip() == "[]"
 
 
-def test_serving_loads_nothing_heavy(classifier_bundle):
+def test_serving_loads_nothing_heavy(classifier_bundle: Path) -> None:
     code = (
         "import sys, encort; model = encort.load(sys.argv[1]); model.classify(['hello']); model.embed(['a']);"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
@@ -117,7 +117,7 @@ def test_serving_loads_nothing_heavy(classifier_bundle):
     assert run_python(code, str(classifier_bundle)).strip() == "[]"
 
 
-def test_the_folders_are_never_loaded_under_a_second_name(classifier_bundle):
+def test_the_folders_are_never_loaded_under_a_second_name(classifier_bundle: Path) -> None:
     code = (
         "import sys, encort; encort.load(sys.argv[1]).classify(['hello']);"
         "print([name for name in ('runtime', 'export', 'training') if name in sys.modules])"
@@ -128,7 +128,7 @@ def test_the_folders_are_never_loaded_under_a_second_name(classifier_bundle):
     assert done.stdout.strip() == "[]"
 
 
-def test_a_loaded_model_leaves_no_telemetry_behind(classifier_bundle, tmp_path):
+def test_a_loaded_model_leaves_no_telemetry_behind(classifier_bundle: Path, tmp_path: Path) -> None:
     code = "import encort, sys; encort.load(sys.argv[1]).embed(['hello', 'my card'])"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
