@@ -66,7 +66,7 @@ def imports(file: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_what_it_may(room):
+def test_a_room_imports_only_what_it_may(room: str) -> None:
     allowed = {*MAY_IMPORT[room], *sys.stdlib_module_names}
     for file in (ROOT / room).rglob("*.py"):
         for name in imports(file):
