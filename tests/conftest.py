@@ -1,12 +1,13 @@
-"""Tiny seeded encoders and tokenizers, made in code. Nothing is downloaded."""
+"""Checkpoints and bundles of tiny seeded encoders, shared by all tests. Nothing is downloaded."""
 
 import os
-import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.builders import LABELS, save_checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -14,74 +15,15 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 # to 60 seconds with two threads of torch, and 2 seconds with one.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-WORDS = [
-    "card",
-    "my",
-    "the",
-    "is",
-    "lost",
-    "hello",
-    "pin",
-    "change",
-    "play",
-    "##ing",
-    "##ed",
-    "안녕",
-    "##하세요",
-    "하이",
-]
-LABELS = ["card_lost", "change_pin", "hello"]
-
 MakeCheckpoint = Callable[..., Path]
-
-
-def vocabulary() -> list[str]:
-    """Return special tokens, single characters, their continuations, and a few words, in this order."""
-    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation, *"가나다라안녕하세요이"]
-    continued = [f"##{character}" for character in characters if character not in string.punctuation]
-    return list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *continued, *WORDS]))
-
-
-def save_tokenizer(folder: Path) -> None:
-    """Save a WordPiece tokenizer with the vocabulary of the tiny encoders."""
-    from transformers import BertTokenizerFast
-
-    (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
     """`make_checkpoint(labels=[...], seed=0, **config)` saves a tiny BERT with odd sizes and returns its folder."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-    def make(*, labels: list[str] | None = None, seed: int = 0, **settings: Any) -> Path:
-        folder = tmp_path_factory.mktemp("checkpoint")
-        sizes = {
-            "vocab_size": len(vocabulary()) + 3,
-            "hidden_size": 40,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 5,
-            "intermediate_size": 72,
-            "max_position_embeddings": 64,
-            # Large weights: with small ones the error of a wrong graph would stay below the tolerance.
-            "initializer_range": 0.3,
-        }
-        config = BertConfig(**{**sizes, **settings})
-        torch.manual_seed(seed)
-        if labels is None:
-            model = BertModel(config)
-        else:
-            config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
-            model = BertForSequenceClassification(config)
-        for parameter in model.parameters():
-            # Biases and norms start at exactly 0 and 1, which would hide mistakes.
-            if parameter.dim() == 1:
-                torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
-        model.save_pretrained(folder)
-        save_tokenizer(folder)
-        return folder
+    def make(**options: Any) -> Path:
+        return save_checkpoint(tmp_path_factory.mktemp("checkpoint"), **options)
 
     return make
 

@@ -18,20 +18,8 @@ from encort.runtime.common.folders import sha256
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.planner import ExecutionSlots
+from tests.builders import save_heads
 from tests.runtime.fakes import Fakes, MakeEngine
-
-LABELS = ["card_lost", "change_pin", "hello"]
-HEADS: dict[str, tuple[str, dict[str, Any]]] = {
-    "topics": ("AutoModelForSequenceClassification", {"id2label": dict(enumerate(LABELS))}),
-    "moods": (
-        "AutoModelForSequenceClassification",
-        {"id2label": dict(enumerate(LABELS)), "problem_type": "multi_label_classification"},
-    ),
-    "stars": ("AutoModelForSequenceClassification", {"num_labels": 1}),
-    "follows": ("AutoModelForNextSentencePrediction", {}),
-    "tags": ("AutoModelForTokenClassification", {"id2label": {0: "O", 1: "B-x", 2: "I-x"}}),
-    "answers": ("AutoModelForQuestionAnswering", {}),
-}
 
 PlainManifest = dict[str, Any]
 EditManifest = Callable[[Callable[[PlainManifest], Any]], None]
@@ -166,14 +154,7 @@ def run_encort(tmp_path: Path) -> RunEncort:
 @pytest.fixture(scope="session")
 def multi_head(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a bundle of one encoder with a head for every task."""
-    import torch
-    import transformers
-
     from encort.export.exporter import export_bundle
 
     parent = tmp_path_factory.mktemp("heads")
-    for name, (loader, settings) in HEADS.items():
-        torch.manual_seed(7)
-        getattr(transformers, loader).from_pretrained(encoder_checkpoint, **settings).save_pretrained(parent / name)
-        transformers.AutoTokenizer.from_pretrained(encoder_checkpoint).save_pretrained(parent / name)
-    return export_bundle([parent / name for name in HEADS], parent / "b", variants=["fp32"]).folder
+    return export_bundle(save_heads(encoder_checkpoint, parent), parent / "b", variants=["fp32"]).folder
