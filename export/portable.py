@@ -60,7 +60,7 @@ def write_portable(source: ExportSource, folder: Path) -> Variant:
     Raises:
         CheckpointError: Optimum cannot export the model; the message says why.
     """
-    model = _optimum_model(source)
+    model = _optimum_model(source, folder)
     _check_inputs(model, source)
     _limit_masks(model.graph)
     for value in (*model.graph.inputs, *model.graph.outputs):
@@ -83,7 +83,7 @@ def write_portable(source: ExportSource, folder: Path) -> Variant:
     )
 
 
-def _optimum_model(source: ExportSource) -> ir.Model:
+def _optimum_model(source: ExportSource, folder: Path) -> ir.Model:
     from optimum.exporters.onnx import onnx_export_from_model
 
     checkpoint = source.checkpoints[0]
@@ -94,9 +94,9 @@ def _optimum_model(source: ExportSource) -> ir.Model:
         )
     try:
         # Optimum changes the model that it exports, and the oracle needs it unchanged.
-        with TemporaryDirectory() as folder, _quiet():
-            onnx_export_from_model(copy.deepcopy(checkpoint.model), folder, task=task, do_validation=False)
-            model = ir.load(Path(folder) / FILE)
+        with TemporaryDirectory(dir=folder) as name, _quiet():
+            onnx_export_from_model(copy.deepcopy(checkpoint.model), name, task=task, do_validation=False)
+            model = ir.load(Path(name) / FILE)
             ir.external_data.load_to_model(model)
     except Exception as error:  # Optimum and torch raise errors of several libraries
         raise CheckpointError(

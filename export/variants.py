@@ -76,10 +76,10 @@ def open_candidate(
     Args:
         model: Quantized model; None opens the model in full precision.
         source: Source of the export.
-        folder: Folder with the tokenizer of the bundle.
+        folder: Folder with the tokenizer of the bundle. The temporary bundle is inside, so that it goes with it.
         weight_bits: Bits of the quantized weights.
     """
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory(dir=folder) as name:
         temporary = Path(name)
         shutil.copy(folder / TOKENIZER_FILE, temporary)
         if model is None:

@@ -2,15 +2,15 @@
 
 import json
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
 
 from encort.runtime.common.errors import InputError, MissingExtraError
+from encort.runtime.common.temporary import temporary_beside
 
 Record = Mapping[str, Any]
 
@@ -42,22 +42,19 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
     ending = output.suffix.lower()
     if ending not in _WRITERS:
         raise InputError(f"{output}: cannot write {output.suffix or 'no ending'}; use one of {', '.join(_WRITERS)}")
-    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with ExitStack() as opened:
-            with _writing(output):
-                if not output.parent.is_dir():
-                    raise InputError(f"{output}: there is no folder {output.parent}")
-                if output.is_dir():
-                    raise InputError(f"{output} is a folder; name a file")
-                writer = opened.enter_context(_WRITERS[ending](temporary, dimension))
-            yield _Translating(writer, output)
-            with _writing(output):
-                opened.close()
-                temporary.replace(output)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with ExitStack() as held:
+        with _writing(output):
+            if not output.parent.is_dir():
+                raise InputError(f"{output}: there is no folder {output.parent}")
+            if output.is_dir():
+                raise InputError(f"{output} is a folder; name a file")
+            temporary = held.enter_context(temporary_beside(output, Path.touch))
+            opened = held.enter_context(ExitStack())
+            writer = opened.enter_context(_WRITERS[ending](temporary, dimension))
+        yield _Translating(writer, output)
+        with _writing(output):
+            opened.close()
+            temporary.replace(output)
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 import contextlib
 import hashlib
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from encort.runtime.common.errors import OutputExistsError
+from encort.runtime.common.temporary import replace_folder, temporary_beside
 
 
 def sha256(file: Path) -> str:
@@ -49,7 +48,8 @@ def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
 def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder next to `folder`, and rename it to `folder` at the end of the block.
 
-    If the block raises, the temporary folder is removed and `folder` stays as it was.
+    If the block raises, the temporary folder is removed and `folder` stays as it was. Temporary folders of processes
+    that were killed are removed by the next call with the same `folder`.
 
     Args:
         folder: Folder to write.
@@ -60,28 +60,9 @@ def new_folder(folder: Path, *, marker: str, overwrite: bool = False) -> Iterato
         OutputExistsError: See `check_replaceable`.
     """
     folder = folder.absolute()
-    check_replaceable(folder, marker=marker, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    temporary.mkdir()
-    try:
+    with temporary_beside(folder, Path.mkdir) as temporary:
+        check_replaceable(folder, marker=marker, overwrite=overwrite)
         yield temporary
         check_replaceable(folder, marker=marker, overwrite=overwrite)
-        _rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename(temporary: Path, folder: Path) -> None:
-    if not folder.exists():
-        temporary.rename(folder)
-        return
-    # A folder with files cannot be the target of a rename, so the old folder is moved away first.
-    old = temporary.with_suffix(".old")
-    folder.rename(old)
-    try:
-        temporary.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        replace_folder(temporary, folder)

@@ -192,3 +192,9 @@ def test_parquet_without_pyarrow_gives_the_command_to_install_it(
     ):
         pytest.fail("the work started")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_partial_file_of_a_killed_process_goes_with_the_next_output(tmp_path: Path) -> None:
+    (tmp_path / f".x.npy.{'0' * 32}.partial").write_text("half")
+    write(tmp_path / "x.npy", EMBEDDINGS)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.npy"]

@@ -125,3 +125,9 @@ def test_a_missing_folder_is_not_taken_for_a_hub_id(
     (tmp_path / "file.txt").touch()
     monkeypatch.chdir(tmp_path)
     assert is_missing_folder(name) is missing
+
+
+def test_the_partial_folder_of_a_killed_process_goes_with_the_next_output(tmp_path: Path) -> None:
+    make(tmp_path / f".out.{'0' * 32}.partial", model_onnx="half")
+    write(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
