@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+from encort.runtime.common.checkpoints.weights import is_buffer, shortened
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder, sha256
@@ -143,20 +144,30 @@ class Pretrained:
             )
         except Exception as error:  # whatever transformers and its libraries raise
             raise CheckpointError(f"{self.name} cannot be trained: {_first_line(error)}") from error
-        self._check_loaded(network, info)
+        _check_loaded(self.name, network, info)
         return network
 
-    def _check_loaded(self, network: Any, info: Mapping[str, Any]) -> None:
-        """Refuse new weights outside of the head and the pooler."""
-        # transformers 5 gives mismatched names together with their shapes.
-        mismatched = [name if isinstance(name, str) else name[0] for name in info["mismatched_keys"]]
-        new = {name.removeprefix(f"{network.base_model_prefix}.") for name in [*info["missing_keys"], *mismatched]}
-        encoder = {name for name in network.base_model.state_dict() if not name.startswith("pooler.")}
-        lacking = sorted(encoder & new)
-        if lacking:
-            raise CheckpointError(
-                f"{self.name} lacks weights of its own architecture, {lacking[0]} among them; save it whole"
-            )
+
+def _check_loaded(name: str, network: Any, info: Mapping[str, Any]) -> None:
+    """Refuse new weights outside of the head and the pooler, and weights of the encoder that are not used."""
+    prefix = f"{network.base_model_prefix}."
+    # transformers 5 gives mismatched names together with their shapes.
+    mismatched = [weight if isinstance(weight, str) else weight[0] for weight in info["mismatched_keys"]]
+    missing = {weight.removeprefix(prefix) for weight in info["missing_keys"]}
+    encoder = set(network.base_model.state_dict())
+    pooler = {weight for weight in encoder if weight.startswith("pooler.")}
+    # A checkpoint may come without a pooler, but half of one is damage.
+    needed = encoder - pooler if pooler <= missing else encoder
+    lacking = sorted((needed & missing) | (encoder & {weight.removeprefix(prefix) for weight in mismatched}))
+    if lacking:
+        raise CheckpointError(f"{name} lacks weights of its own architecture, {lacking[0]} among them; save it whole")
+    parts = {part for part, _ in network.base_model.named_children()} - {"pooler"}
+    unused = [weight for weight in info["unexpected_keys"] if weight.removeprefix(prefix).partition(".")[0] in parts]
+    if left_out := sorted(weight for weight in unused if not is_buffer(weight)):
+        raise CheckpointError(
+            f"{name} has weights of its encoder that its config.json leaves out: {shortened(left_out)}; "
+            "give it the settings that it was trained with"
+        )
 
 
 def _load(name: str, *, from_scratch: bool) -> tuple[Any, Any]:

@@ -2,8 +2,9 @@
 
 In reading order:
 1. `embedding_settings`: pooling and normalization from sentence-transformers files.
-2. `dual_encoder`: PyTorch module of a checkpoint with two encoders.
-3. `loading`: a checkpoint's folder, configuration, module and tokenizer.
-4. `checkpoint`: one checkpoint, made of these parts.
-5. `export_source`: all checkpoints of a bundle, with heads, limits and description.
+2. `loaded_weights`: check that a module has exactly the weights of its folder.
+3. `dual_encoder`: PyTorch module of a checkpoint with two encoders.
+4. `loading`: a checkpoint's folder, configuration, module and tokenizer.
+5. `checkpoint`: one checkpoint, made of these parts.
+6. `export_source`: all checkpoints of a bundle, with heads, limits and description.
 """

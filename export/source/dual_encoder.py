@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.common.errors import CheckpointError
 
 MODEL_TYPE = "dual-encoder-next-sentence"
@@ -47,11 +48,11 @@ class DualEncoderModule(torch.nn.Module):
         return logits
 
 
-def load_dual_encoder(folder: Path, config: dict[str, Any]) -> tuple[DualEncoderModule, list[str]]:
+def load_dual_encoder(folder: Path, config: dict[str, Any]) -> tuple[DualEncoderModule, LoadedWeights]:
     """Load the model of a folder.
 
     Returns:
-        The model, and the names of weights that are missing in the folder or unknown to the model.
+        The model, and the weights that are missing in the folder or unknown to the model.
 
     Raises:
         CheckpointError: An encoder is not a BERT.
@@ -63,8 +64,9 @@ def load_dual_encoder(folder: Path, config: dict[str, Any]) -> tuple[DualEncoder
             raise CheckpointError(f"{name} is {plain.get('model_type')!r}; a dual encoder needs BERT for both encoders")
         setattr(settings, name, transformers.AutoConfig.for_model(plain.pop("model_type"), **plain))
     model = DualEncoderModule(settings)
-    weights = {
+    tensors = {
         name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()
     }
-    problems = model.load_state_dict(weights, strict=False)
-    return model, [*problems.missing_keys, *problems.unexpected_keys]
+    problems = model.load_state_dict(tensors, strict=False)
+    weights = LoadedWeights(missing=problems.missing_keys, mismatched=(), unexpected=problems.unexpected_keys)
+    return model, weights

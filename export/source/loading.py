@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from encort.export.source.dual_encoder import MODEL_TYPE, load_dual_encoder
+from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
@@ -80,6 +81,11 @@ def check_loadable(folder: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{folder} is an encoder with a decoder; encort exports encoders only")
     if "auto_map" in config:
         raise CheckpointError(f"{folder} needs code of its own (trust_remote_code), which encort never runs")
+    if (folder / "config_setfit.json").exists() or (folder / "model_head.pkl").exists():
+        raise CheckpointError(
+            f"{folder} is a SetFit model, whose head is not a part of its weights (model_head.pkl); for its embeddings "
+            "alone, copy the folder without config_setfit.json and model_head.pkl"
+        )
     if any(folder.glob("*.safetensors")):
         return
     if any(folder.glob("pytorch_model*.bin")):
@@ -94,13 +100,14 @@ def task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any]
     """Return the task of the head, and the transformers class that loads the model (None for a dual encoder).
 
     Raises:
-        CheckpointError: The head or its `problem_type` is unknown.
+        CheckpointError: The head, its class or its `problem_type` is unknown.
     """
     if config.get("model_type") == MODEL_TYPE:
         return Task.NEXT_SENTENCE_PREDICTION, None
-    architecture = str((config.get("architectures") or [""])[0])
+    architecture = str((config.get("architectures") or [""])[0]).removeprefix("TF").removeprefix("Flax")
     for ending, (task, loader) in _HEADS.items():
         if architecture.endswith(ending):
+            _check_class(folder, architecture, ending)
             return (_classifier_task(folder, config) if task is Task.TEXT_CLASSIFICATION else task), loader
     if not architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")) and architecture:
         raise CheckpointError(
@@ -108,6 +115,15 @@ def task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any]
             "for embeddings save its encoder alone (model.base_model.save_pretrained)"
         )
     return Task.FEATURE_EXTRACTION, transformers.AutoModel
+
+
+def _check_class(folder: Path, architecture: str, ending: str) -> None:
+    """Refuse a class with a head that transformers lacks: it may compute something else from the same weights."""
+    if not hasattr(transformers, architecture):
+        raise CheckpointError(
+            f"{folder} was saved by {architecture}, which transformers {transformers.__version__} does not have; if it "
+            f'computes the same as a class that ends in {ending}, name that class in "architectures" in config.json'
+        )
 
 
 def _classifier_task(folder: Path, config: Mapping[str, Any]) -> Task:
@@ -124,35 +140,19 @@ def load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any)
     """Load the module in `eval()`, float32.
 
     Raises:
-        CheckpointError: The module cannot be loaded, or the folder lacks weights. transformers would fill missing
-            weights with random numbers.
+        CheckpointError: The module cannot be loaded, the folder lacks weights, or it has weights that are not used.
+            transformers would fill missing weights with random numbers, and leave unknown ones out.
     """
-    model: Any
     try:
-        if loader is None:
-            model, missing = load_dual_encoder(folder, dict(config))
-            mismatched: list[Any] = []
-        else:
-            model, missing, mismatched = _load_pretrained(folder, loader)
+        model, weights = load_dual_encoder(folder, dict(config)) if loader is None else _load_pretrained(folder, loader)
     except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
-    # Masked-language-model checkpoints come without a pooler; embeddings do not need it, a classifier does.
-    optional = "pooler." if task is Task.FEATURE_EXTRACTION else None
-    needed = [name for name in missing if optional is None or optional not in name]
-    if needed or mismatched:
-        names = ", ".join([*needed, *map(str, mismatched)][:3])
-        raise CheckpointError(f"{folder} lacks weights of its own architecture: {names}; save the whole model")
-    if len(needed) != len(missing):
-        model.base_model.pooler = None
+    weights.check(folder, model, task)
     return model.eval()
 
 
-def _load_pretrained(folder: Path, loader: Any) -> tuple[Any, list[str], list[Any]]:
-    """Load a transformers model.
-
-    Returns:
-        The model, the names of its weights that the folder lacks, and the weights that have another shape there.
-    """
+def _load_pretrained(folder: Path, loader: Any) -> tuple[Any, LoadedWeights]:
+    """Load a transformers model."""
     model, info = loader.from_pretrained(
         folder,
         attn_implementation="eager",
@@ -162,7 +162,12 @@ def _load_pretrained(folder: Path, loader: Any) -> tuple[Any, list[str], list[An
         trust_remote_code=False,
         use_safetensors=True,
     )
-    return model, sorted(info["missing_keys"]), list(info["mismatched_keys"])
+    weights = LoadedWeights(
+        missing=sorted(info["missing_keys"]),
+        mismatched=list(info["mismatched_keys"]),
+        unexpected=sorted(info["unexpected_keys"]),
+    )
+    return model, weights
 
 
 def load_tokenizer(folder: Path) -> Any:

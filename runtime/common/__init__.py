@@ -6,5 +6,6 @@ Reading order:
 2. `arrays`, `checks`, `extras`, `folders`: types of arrays, checks of options, optional packages, writing of folders.
 3. `tables`: rows of any table, of CoNLL files and of SQuAD files.
 4. `labelled_cells`, `labelled_rows`: labelled rows for training and evaluation.
-5. `answer_metrics`: scores of answers.
+5. `checkpoints`: the files of a checkpoint in Hugging Face layout.
+6. `answer_metrics`: scores of answers.
 """

@@ -264,6 +264,18 @@ def with_another_width(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 72}))
 
 
+def without_half_of_the_pooler(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["pooler.dense.bias"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_a_layer_that_the_settings_leave_out(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    added = {name.replace("layer.0", "layer.1"): value.clone() for name, value in weights.items() if "layer.0" in name}
+    save_file({**weights, **added}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def with_a_larger_tokenizer(folder: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["one", "two", "three", "now", "ok"])
@@ -279,6 +291,8 @@ DAMAGES = {
     without_padding: "no fast tokenizer with a padding token",
     without_one_weight: "lacks weights of its own architecture, encoder.layer.0.attention.self.query.weight among them",
     with_another_width: "lacks weights of its own architecture, encoder.layer.0.intermediate.dense.bias among them",
+    without_half_of_the_pooler: "lacks weights of its own architecture, pooler.dense.bias among them",
+    with_a_layer_that_the_settings_leave_out: r"config.json leaves out: encoder\.layer\.1\..*and 12 more",
     with_a_larger_tokenizer: "the tokenizer has .* tokens, the model embeds .*do not belong together",
 }
 
@@ -298,6 +312,12 @@ def test_a_new_head_and_a_new_pooler_are_accepted(copy: Path) -> None:
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     assert len(kept) < len(weights)
     save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+    assert opened(copy).network(HEAD).classifier.weight.shape == (2, 24)
+
+
+def test_a_head_of_another_task_is_replaced(copy: Path) -> None:
+    weights = {**load_file(copy / "model.safetensors"), "crf.transitions": torch.ones(2), "cls.bias": torch.ones(2)}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     assert opened(copy).network(HEAD).classifier.weight.shape == (2, 24)
 
 

@@ -1,0 +1,95 @@
+"""Check that loading a checkpoint has used all of its weights, and lacked none."""
+
+import contextlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from encort.runtime.bundle.manifest import Task
+from encort.runtime.common.checkpoints.weights import is_buffer, shortened
+from encort.runtime.common.errors import CheckpointError
+
+_PRETRAINING_CLASSES = (transformers.AutoModelForPreTraining, transformers.AutoModelForMaskedLM)
+_EARLIER_PRETRAINING_HEADS = ("lm_predictions.lm_head.", "mask_predictions.")
+"""Prefixes of heads that DeBERTa's authors saved, and that no class of transformers has by default."""
+_TASKS_AFTER_PRETRAINING = (Task.FEATURE_EXTRACTION, Task.NEXT_SENTENCE_PREDICTION)
+"""Tasks of checkpoints as they come from pretraining, with the heads of other pretraining tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedWeights:
+    """Names of the weights that a folder and its model do not share.
+
+    Attributes:
+        missing: Weights of the model that the folder lacks.
+        mismatched: Weights that have another shape in the folder, each as transformers describes it.
+        unexpected: Weights of the folder that the model does not have.
+    """
+
+    missing: Sequence[str]
+    mismatched: Sequence[Any]
+    unexpected: Sequence[str]
+
+    def check(self, folder: Path, model: Any, task: Task) -> None:
+        """Refuse a model whose results would not be those of the folder's weights.
+
+        An embedding model may lack its pooler, as encoders from masked language models do. It then gets none.
+
+        Raises:
+            CheckpointError: Weights are missing, have other shapes, or are not used.
+        """
+        lacks_pooler = task is Task.FEATURE_EXTRACTION and set(self.missing) == _pooler_weights(model)
+        lacking = [*([] if lacks_pooler else self.missing), *map(str, self.mismatched)]
+        if lacking:
+            raise CheckpointError(
+                f"{folder} lacks weights of its own architecture: {shortened(lacking)}; save the whole model"
+            )
+        unused = self._unused(model, task)
+        if unused:
+            raise CheckpointError(
+                f"{folder} has weights that {type(model).__name__} does not use, so that the bundle would give other "
+                f'results: {shortened(unused)}. If a class of transformers saved them, name it in "architectures" in '
+                "config.json; a class of your own cannot be exported. For embeddings without these weights, save the "
+                "encoder alone (model.base_model.save_pretrained)"
+            )
+        if lacks_pooler and self.missing:
+            model.base_model.pooler = None
+
+    def _unused(self, model: Any, task: Task) -> list[str]:
+        """Return the unexpected weights that are not known to be of no use for the task."""
+        prefix = f"{getattr(model, 'base_model_prefix', '')}."
+        names = {name: name.removeprefix(prefix) for name in self.unexpected if not is_buffer(name)}
+        if not names:
+            return []
+        harmless = _weights_of(transformers.AutoModel, model.config, part="pooler.")
+        others: tuple[str, ...] = ()
+        if task in _TASKS_AFTER_PRETRAINING:
+            others = _EARLIER_PRETRAINING_HEADS
+            for auto_class in _PRETRAINING_CLASSES:
+                harmless |= _weights_of(auto_class, model.config)
+        return [name for name, own in names.items() if own not in harmless and not own.startswith(others)]
+
+
+def _pooler_weights(model: Any) -> set[str]:
+    """Return the names of the weights of the model's pooler; none if it has no pooler."""
+    return {name for name, _ in model.named_parameters() if "pooler." in name}
+
+
+def _weights_of(auto_class: Any, config: Any, *, part: str = "") -> set[str]:
+    """Return the names of weights outside of the encoder, or of one part of it; none if there is no such class.
+
+    Args:
+        auto_class: Class of transformers that makes the model.
+        config: Settings of the model.
+        part: Prefix of the names in the encoder.
+    """
+    with contextlib.suppress(ValueError), torch.device("meta"):
+        model = auto_class.from_config(config)
+        names: Collection[str] = model.state_dict().keys()
+        outside = f"{model.base_model_prefix}."
+        return {name for name in names if (name.startswith(part) if part else not name.startswith(outside))}
+    return set()
