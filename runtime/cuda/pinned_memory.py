@@ -6,7 +6,6 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.engine.session import CUDA_MAJOR, TensorSpecs
+from encort.runtime.engine.thread_pool import ThreadPool
 
 log = logging.getLogger("encort")
 
@@ -100,7 +100,7 @@ class BufferPool:
     memory is freed when the run lets the last array go.
     """
 
-    def __init__(self, allocate: Allocate, device_thread: Executor) -> None:
+    def __init__(self, allocate: Allocate, device_thread: ThreadPool) -> None:
         """Make an empty pool.
 
         Args:

@@ -9,7 +9,6 @@ it, so that the next micro-batch is ready when the device is done with one.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +25,7 @@ from encort.runtime.cuda.pinned_memory import Allocate, BufferPool, allocate_pag
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.planner import ExecutionSlots
 from encort.runtime.engine.session import CUDA_PROVIDER, Session
+from encort.runtime.engine.thread_pool import ThreadPool
 
 RUN_TOKENS = (1024, 4096, 16384)
 """Tokens per run that plans are tried with: the most fills a large device, and still bounds the memory."""
@@ -112,7 +112,7 @@ class GpuWorkers:
             DeviceError: A device is not available.
         """
         self.workers: list[GpuWorker] = []
-        self._lock, self._pending_runs = threading.Lock(), Counter[GpuWorker]()
+        self._lock, self._runs = threading.Lock(), dict[object, GpuWorker]()
         try:
             for number in devices:
                 self.workers.append(GpuWorker(variant, open_session, number, allocate))
@@ -122,14 +122,15 @@ class GpuWorkers:
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
         """Run one micro-batch of padded rows on the device with the fewest pending runs; see `Session.run`."""
-        with self._lock:
-            worker = min(self.workers, key=self._pending_runs.__getitem__)
-            self._pending_runs[worker] += 1
+        run = object()
         try:
+            with self._lock:
+                runs = Counter(self._runs.values())
+                self._runs[run] = worker = min(self.workers, key=runs.__getitem__)
             return worker.run(outputs, inputs)
         finally:
             with self._lock:
-                self._pending_runs[worker] -= 1
+                self._runs.pop(run, None)
 
     def warm_up(self, max_length: int) -> None:
         """Capture the graphs of small runs and allocate the memory of the largest run, one device after the other.
@@ -157,14 +158,14 @@ class GpuWorker:
     ) -> None:
         """Start the thread and open the session in it; see `GpuWorkers`."""
         self._variant, self._number = variant, number
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"encort-cuda-{number}")
+        self._thread = ThreadPool(1, name=f"encort-cuda-{number}")
         self._buffers = BufferPool(allocate, self._thread)
         self._session: PackedRunner | None = None
         try:
             with self._explain_out_of_memory("the model"):
                 self._session = self._thread.submit(open_session, number).result()
         except BaseException:
-            self._thread.shutdown()
+            self._thread.close()
             raise
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
@@ -208,7 +209,7 @@ class GpuWorker:
         """End the thread, and release the session and its memory."""
         if self._session is not None:
             self._thread.submit(self._release)
-        self._thread.shutdown()
+        self._thread.close()
 
     @property
     def _open_session(self) -> PackedRunner:

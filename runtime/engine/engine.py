@@ -9,9 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -21,10 +19,12 @@ from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.engine.costs import Costs, measure_costs
+from encort.runtime.engine.future import Future
 from encort.runtime.engine.pending import BoundedMap
 from encort.runtime.engine.planner import ExecutionSlots, plan
 from encort.runtime.engine.session import Runner
 from encort.runtime.engine.stats import Recorder
+from encort.runtime.engine.thread_pool import ThreadPool
 from encort.runtime.text.token_batch import TokenBatch
 
 log = logging.getLogger("encort")
@@ -61,12 +61,12 @@ class Engine:
         self.recorder = Recorder()
         self._open_session, self._has_all_cores_session = open_session, has_all_cores_session
         self._single_core: Runner | None = open_session(1)
+        self._threads = ThreadPool(max(threads, self.slots.in_flight), name="encort")
         self._all_cores: Runner | None = None
         self._runs_alone = 0
         self._running: set[object] = set()
         self._lock, self._opening = threading.RLock(), threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._workers = ThreadPoolExecutor(max(threads, self.slots.in_flight), thread_name_prefix="encort")
         self._process = os.getpid()
         self._closed = False
 
@@ -90,9 +90,7 @@ class Engine:
         micro_batches, arrays = self._plan(batch), _OutputArrays(self.variant, batch, outputs)
         if len(micro_batches) != 1 or not self.is_idle:
             return _PendingRun(self, micro_batches, arrays).result()
-        with self._counted_as_running():
-            self.check_open()  # after counting: `close` waits for the count
-            arrays.put(micro_batches[0], self._run(batch.rows(micro_batches[0]), outputs, alone=True))
+        arrays.put(micro_batches[0], self.run_micro_batch(batch.rows(micro_batches[0]), outputs, alone=True))
         return arrays.values
 
     def start(self, batch: TokenBatch, outputs: Sequence[str]) -> "_PendingRun":
@@ -108,7 +106,9 @@ class Engine:
     def run_micro_batch(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], *, alone: bool
     ) -> list[FloatArray]:
-        """Run one micro-batch in the calling thread.
+        """Run one micro-batch in the calling thread, and count it as running meanwhile.
+
+        A run is counted by a token of its own: adding and removing it stays right if an exception interrupts either.
 
         Args:
             inputs: Inputs of the graph by name, each `(rows, sequence)` int64, and always `attention_mask`.
@@ -118,12 +118,21 @@ class Engine:
         Returns:
             One float32 array per output: `(rows, ...)` or `(rows, sequence, ...)`.
         """
-        with self._counted_as_running():
-            return self._run(inputs, outputs, alone=alone)
+        token = object()
+        try:
+            try:
+                with self._lock:
+                    self._running.add(token)
+                return self._run(inputs, outputs, alone=alone)
+            finally:
+                self._stop_counting(token)
+        except BaseException:  # also an interrupt of the line above
+            self._stop_counting(token)
+            raise
 
     def submit(
         self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
-    ) -> "Future[Result]":
+    ) -> Future[Result]:
         """Call a function in one of the engine's threads.
 
         Raises:
@@ -131,7 +140,7 @@ class Engine:
         """
         self.check_open()
         try:
-            return self._workers.submit(function, *arguments, **options)
+            return self._threads.submit(function, *arguments, **options)
         except RuntimeError as error:
             if not self._closed:
                 raise
@@ -165,14 +174,12 @@ class Engine:
         return not self._running
 
     def warm_up(self, max_length: int) -> None:
-        """Open both sessions, start the threads and take the memory that a text of `max_length` tokens needs."""
+        """Open both sessions and take the memory that a text of `max_length` tokens needs."""
         self.check_open()
         names = list(self.variant.outputs)
         for session in {self._single_core_session, self._session(alone=True), self._session(alone=True)}:
             for length in (1, max_length):
                 session.run(names, self._sample_rows(1, length))
-        for future in [self.submit(os.getpid) for _ in range(self.threads)]:
-            future.result()
 
     def measure_costs(self, max_length: int) -> Costs:
         """Measure the costs of a run on this machine and plan by them from now on."""
@@ -188,7 +195,7 @@ class Engine:
         """Finish the micro-batches that run, then drop threads and sessions. Closing twice is fine."""
         self._closed = True
         if not self.is_fork:
-            self._workers.shutdown()
+            self._threads.close()
             with self._lock:
                 self._changed.wait_for(lambda: self.is_idle)
                 self._single_core = self._all_cores = None
@@ -212,13 +219,14 @@ class Engine:
 
     def _session(self, *, alone: bool) -> Runner:
         """Return the session for a run. A process that runs one text only never opens the second session."""
+        single_core = self._single_core_session
         if not alone or self.threads == 1 or not self._has_all_cores_session:
-            return self._single_core_session
+            return single_core
         with self._opening:
             self._runs_alone += 1
             if self._all_cores is None and self._runs_alone > 1:
                 self._all_cores = self._open_all_cores_session()
-            return self._all_cores or self._single_core_session
+            return self._all_cores or single_core
 
     @property
     def _single_core_session(self) -> Runner:
@@ -232,19 +240,6 @@ class Engine:
         except EncortError as error:
             log.warning("single texts run on one core, because the model cannot be opened again: %s", error)
             return self._single_core_session
-
-    @contextmanager
-    def _counted_as_running(self) -> Iterator[None]:
-        """Count a run. Adding and removing a token of its own stays right if an exception interrupts either."""
-        token = object()
-        try:
-            with self._lock:
-                self._running.add(token)
-            yield
-            self._stop_counting(token)
-        except BaseException:  # also an interrupt of the line above
-            self._stop_counting(token)
-            raise
 
     def _stop_counting(self, token: object) -> None:
         with self._lock:

@@ -4,10 +4,10 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
 from encort.runtime.common.errors import InputError
+from encort.runtime.engine.future import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,7 +65,7 @@ class BoundedMap(Generic[Item]):
 
     def __init__(
         self,
-        submit: Callable[..., "Future[Any]"],
+        submit: Callable[..., Future[Any]],
         function: Callable[[Item], None],
         items: Iterable[Item],
         *,

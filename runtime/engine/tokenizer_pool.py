@@ -3,12 +3,12 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import cast
 
 from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.future import Future
 from encort.runtime.engine.pending import prefetch
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, concatenate_batches
 from encort.runtime.text.tokenizer import Tokenizer
@@ -109,7 +109,7 @@ class TokenizerPool:
 class _PendingBatch:
     """Texts that are tokenized in the engine's threads; see `Pending`."""
 
-    def __init__(self, futures: Sequence["Future[TokenBatch]"], texts: Sequence[Text]) -> None:
+    def __init__(self, futures: Sequence[Future[TokenBatch]], texts: Sequence[Text]) -> None:
         self._futures, self._texts = futures, texts
 
     def result(self) -> TokenBatch:

@@ -1,14 +1,13 @@
 """One text that a caller waits for (`Request`), and the rows of tokens that requests share (`Row`)."""
 
-import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from encort.runtime.common.arrays import FloatArray, Int64Array
+from encort.runtime.engine.future import Future
 from encort.runtime.text.token_batch import TokenBatch
 
 Arrays = list[FloatArray]
@@ -43,7 +42,7 @@ class Request:
     def receive(self, index: int, result: Arrays | BaseException) -> None:
         """Take the result or the error of one row. The last result completes the future."""
         if isinstance(result, BaseException):
-            self._fail(result)
+            self.future.set_exception(result)
             return
         self._results[index] = result
         if len(self._results) < self._rows:
@@ -51,14 +50,9 @@ class Request:
         try:
             merged = list(self._merged())
         except Exception as error:  # the caller must not be left waiting
-            self._fail(error)
-            return
-        with contextlib.suppress(InvalidStateError):  # the caller cancelled meanwhile
-            self.future.set_result(merged)
-
-    def _fail(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):
             self.future.set_exception(error)
+            return
+        self.future.set_result(merged)
 
     def _merged(self) -> Iterator[FloatArray]:
         rows = [self._results[index] for index in range(self._rows)]

@@ -11,11 +11,11 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedError, WorkerDiedError
 from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays, Request, Row
 from encort.runtime.serving.row_queue import RowQueue
 from encort.runtime.text.token_batch import TokenBatch, pad_rows
@@ -45,7 +45,7 @@ class Scheduler:
         self._workers: set[object] = set()
         self._closed = False
 
-    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> "Future[Arrays]":
+    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> Future[Arrays]:
         """Queue one text. Cancel the future to take it back.
 
         Args:
@@ -64,7 +64,7 @@ class Scheduler:
         rows = [Row.of(batch, index, tuple(outputs), max_wait_s=self._max_wait_s) for index in range(len(batch))]
         tokenwise = [self._engine.variant.is_tokenwise(output) for output in outputs]
         request = Request(len(rows), tokenwise, deadline)
-        request.future.add_done_callback(lambda _: self._remove_unwanted(rows))
+        request.future.add_done_callback(lambda: self._remove_unwanted(rows))
         self._engine.check_open()
         try:
             self._enqueue(request, rows)
@@ -100,7 +100,7 @@ class Scheduler:
         try:
             for _ in range(rows):
                 self._start_worker()
-        except RuntimeError as error:  # the engine was closed meanwhile, or no thread can be started
+        except RuntimeError as error:  # the engine was closed meanwhile
             if not self._workers:
                 self._fail_all(error)
 
@@ -140,7 +140,7 @@ class Scheduler:
         """
         with self._lock:
             if self._queue.is_empty:
-                self._workers.discard(worker)
+                self._remove_worker(worker)
                 return True
         try:
             self._engine.submit(self._work, worker)

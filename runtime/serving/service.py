@@ -1,12 +1,12 @@
 """A model for concurrent callers, with one text per call: from threads, or from asyncio."""
 
 import asyncio
+import contextlib
 import functools
 import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
 
@@ -15,6 +15,7 @@ import numpy as np
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_number
 from encort.runtime.common.errors import DeadlineError, InputError
+from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.tasks.results import Answer, Classification, Matches, Span
@@ -171,7 +172,7 @@ class AsyncService:
             async with asyncio.timeout(_seconds_until(deadline)):
                 batch = await asyncio.to_thread(tokenize) if _is_long(text) else tokenize()
                 pending = self._queue.submit(spec, batch, deadline)
-                arrays = await asyncio.wrap_future(pending.future)
+                arrays = await _result_of(pending.future)
                 return await asyncio.to_thread(pending.finish, arrays) if _is_long(text) else pending.finish(arrays)
         except TimeoutError:
             raise _too_late() from None
@@ -199,13 +200,29 @@ class _RequestQueue:
 class _PendingRequest(Generic[Item]):
     """One text in the queue or in a run."""
 
-    def __init__(self, spec: TaskSpec[list[Item]], batch: TokenBatch, future: "Future[Arrays]") -> None:
+    def __init__(self, spec: TaskSpec[list[Item]], batch: TokenBatch, future: Future[Arrays]) -> None:
         self.future = future
         self._spec, self._batch = spec, batch
 
     def finish(self, arrays: Arrays) -> Item:
         """Return the result of the text from the outputs of its run."""
         return self._spec.finish(self._batch, arrays)[0]
+
+
+async def _result_of(future: Future[Item]) -> Item:
+    """Wait for a future in an event loop. Cancelling the task cancels the future."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits in it
+            loop.call_soon_threadsafe(ended.set)
+
+    future.add_done_callback(wake)
+    try:
+        await ended.wait()
+    finally:
+        future.cancel()
+    return future.result()
 
 
 def _deadline(options: RequestOptions) -> float:

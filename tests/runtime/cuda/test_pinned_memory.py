@@ -5,7 +5,6 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +23,7 @@ from encort.runtime.cuda.pinned_memory import (
     allocate_pinned,
 )
 from encort.runtime.engine.session import TensorSpecs
+from encort.runtime.engine.thread_pool import ThreadPool
 
 shapes = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size=1, max_size=5)
 dtypes = st.sampled_from([np.int32, np.int64, np.float32])
@@ -88,12 +88,13 @@ def test_a_buffer_that_grows_frees_its_old_memory_first() -> None:
 
 
 @pytest.fixture
-def device_thread() -> Iterator[Executor]:
-    with ThreadPoolExecutor(1) as thread:
-        yield thread
+def device_thread() -> Iterator[ThreadPool]:
+    thread = ThreadPool(1, name="test")
+    yield thread
+    thread.close()
 
 
-def test_a_buffer_is_lent_again_after_its_run(device_thread: Executor) -> None:
+def test_a_buffer_is_lent_again_after_its_run(device_thread: ThreadPool) -> None:
     sizes: list[int] = []
     pool = BufferPool(recording(sizes), device_thread)
     for _ in range(3):
@@ -102,14 +103,14 @@ def test_a_buffer_is_lent_again_after_its_run(device_thread: Executor) -> None:
     assert sizes == [1024]
 
 
-def test_runs_at_the_same_time_have_different_buffers(device_thread: Executor) -> None:
+def test_runs_at_the_same_time_have_different_buffers(device_thread: ThreadPool) -> None:
     pool = BufferPool(allocate_pageable, device_thread)
     with pool.borrow(integers(8)) as first, pool.borrow(integers(8)) as second:
         assert not np.shares_memory(first["a"], second["a"])
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_buffer_is_not_lent_again_after_an_error(device_thread: Executor, error: type[BaseException]) -> None:
+def test_a_buffer_is_not_lent_again_after_an_error(device_thread: ThreadPool, error: type[BaseException]) -> None:
     pool = BufferPool(allocate_pageable, device_thread)
     with pool.borrow(integers(8)) as arrays:
         lost = arrays["a"]
@@ -125,7 +126,7 @@ def test_a_buffer_is_not_lent_again_after_an_error(device_thread: Executor, erro
         assert not any(np.shares_memory(lost, arrays["a"]) for arrays in (first, second))
 
 
-def test_memory_is_allocated_in_the_thread_of_the_device(device_thread: Executor) -> None:
+def test_memory_is_allocated_in_the_thread_of_the_device(device_thread: ThreadPool) -> None:
     threads: list[threading.Thread] = []
 
     def allocate(size: int) -> Bytes:
@@ -136,7 +137,7 @@ def test_memory_is_allocated_in_the_thread_of_the_device(device_thread: Executor
         assert threads == [device_thread.submit(threading.current_thread).result()]
 
 
-def test_a_closed_pool_keeps_no_buffer(device_thread: Executor) -> None:
+def test_a_closed_pool_keeps_no_buffer(device_thread: ThreadPool) -> None:
     blocks: list[weakref.ref[Bytes]] = []
 
     def allocate(size: int) -> Bytes:

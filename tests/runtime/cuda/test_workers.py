@@ -5,7 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedEr
 from encort.runtime.cuda.cuda_graphs import CapturedSession
 from encort.runtime.cuda.pinned_memory import Bytes
 from encort.runtime.cuda.workers import GpuWorkers
+from encort.runtime.engine.future import Future
 
 
 class FakeSession:
@@ -163,7 +164,7 @@ def test_an_interrupted_run_keeps_its_buffer_to_itself(
         workers.run(["sums"], rows([7] * 20))
     with ThreadPoolExecutor(1) as callers:
         second = callers.submit(workers.run, ["sums"], rows([1] * 200))
-        while not workers.workers[0]._thread._work_queue.qsize():
+        while not workers.workers[0]._thread._calls.qsize():
             time.sleep(0.001)  # until the second run has filled its buffer; the device is still busy with the first
         sessions[0].may_finish.set()
         assert second.result(10)[0].item() == 200

@@ -1,8 +1,8 @@
 """`BoundedMap` works on each item once, on a few at a time, and on none after an error, a cancel or an interrupt."""
 
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encort.runtime.engine.pending import BoundedMap
+from encort.runtime.engine.thread_pool import ThreadPool
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
+def threads() -> Iterator[ThreadPool]:
+    pool = ThreadPool(4, name="test")
+    yield pool
+    pool.close()
 
 
 class HeldWork:
@@ -51,12 +53,12 @@ def held_work() -> Iterator[HeldWork]:
 @given(st.integers(0, 40), st.integers(1, 6))
 def test_each_item_is_worked_on_once(count: int, parallel: int) -> None:
     done: list[int] = []
-    with ThreadPoolExecutor(3) as pool:
-        BoundedMap(pool.submit, done.append, range(count), parallel=parallel).result()
+    pool = ThreadPool(3, name="test")
+    BoundedMap(pool.submit, done.append, range(count), parallel=parallel).result()
     assert sorted(done) == list(range(count))
 
 
-def test_work_goes_on_while_no_caller_waits(threads: ThreadPoolExecutor) -> None:
+def test_work_goes_on_while_no_caller_waits(threads: ThreadPool) -> None:
     done: list[int] = []
     all_done = threading.Event()
 
@@ -69,7 +71,7 @@ def test_work_goes_on_while_no_caller_waits(threads: ThreadPoolExecutor) -> None
     assert all_done.wait(10)
 
 
-def test_only_a_few_items_are_in_the_pool_at_the_same_time(threads: ThreadPoolExecutor, held_work: HeldWork) -> None:
+def test_only_a_few_items_are_in_the_pool_at_the_same_time(threads: ThreadPool, held_work: HeldWork) -> None:
     bounded = BoundedMap(threads.submit, held_work, range(9), parallel=2)
     held_work.wait(2)
     threads.submit(int).result(10)  # another caller gets a turn
@@ -79,7 +81,7 @@ def test_only_a_few_items_are_in_the_pool_at_the_same_time(threads: ThreadPoolEx
     assert sorted(held_work.started) == list(range(9))
 
 
-def test_no_item_starts_after_an_error(threads: ThreadPoolExecutor) -> None:
+def test_no_item_starts_after_an_error(threads: ThreadPool) -> None:
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -93,19 +95,17 @@ def test_no_item_starts_after_an_error(threads: ThreadPoolExecutor) -> None:
     assert done == [0, 1, 2]
 
 
-def test_no_item_starts_after_a_cancel(threads: ThreadPoolExecutor, held_work: HeldWork) -> None:
+def test_no_item_starts_after_a_cancel(threads: ThreadPool, held_work: HeldWork) -> None:
     bounded = BoundedMap(threads.submit, held_work, range(100), parallel=2)
     held_work.wait(2)
-    running = list(bounded._futures)
     bounded.cancel()
     held_work.release.set()
-    wait(running, 10)
-    threads.shutdown()
+    threads.close()
     assert sorted(held_work.started) == [0, 1]
 
 
 def test_no_item_starts_after_an_interrupt_of_the_waiting_caller(
-    threads: ThreadPoolExecutor, held_work: HeldWork, monkeypatch: pytest.MonkeyPatch
+    threads: ThreadPool, held_work: HeldWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounded = BoundedMap(threads.submit, held_work, range(100), parallel=2)
     held_work.wait(2)
@@ -113,25 +113,22 @@ def test_no_item_starts_after_an_interrupt_of_the_waiting_caller(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    running = list(bounded._futures)
-    monkeypatch.setattr(running[0], "result", interrupt)
+    monkeypatch.setattr(bounded._futures[0], "result", interrupt)
     with pytest.raises(KeyboardInterrupt):
         bounded.result()
     held_work.release.set()
-    wait(running, 10)
-    threads.shutdown()
+    threads.close()
     assert sorted(held_work.started) == [0, 1]
 
 
-def test_a_pool_that_was_shut_down_is_an_error_of_the_result() -> None:
-    shut_down = threading.Event()
-    pool = ThreadPoolExecutor(1)
-
-    def work(_: int) -> None:
-        assert shut_down.wait(10)
-
-    bounded = BoundedMap(pool.submit, work, range(3), parallel=1)
-    pool.shutdown(wait=False)
-    shut_down.set()
-    with pytest.raises(RuntimeError, match="after shutdown"):
+def test_a_closed_pool_is_an_error_of_the_result(threads: ThreadPool, held_work: HeldWork) -> None:
+    bounded = BoundedMap(threads.submit, held_work, range(3), parallel=1)
+    held_work.wait(1)
+    closing = threading.Thread(target=threads.close)
+    closing.start()
+    while not threads._closed:
+        time.sleep(0.001)
+    held_work.release.set()
+    with pytest.raises(RuntimeError, match="told to end"):
         bounded.result()
+    closing.join(10)

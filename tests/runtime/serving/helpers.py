@@ -3,12 +3,13 @@
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
 
@@ -33,11 +34,22 @@ LONG = "card " * 20_000
 """A text far over the limit, and so long that an event loop does not tokenize it itself."""
 
 
-def sums(future: "Future[Arrays]") -> list[float]:
+def sums(future: Future[Arrays]) -> list[float]:
     """Wait for the output `sums` of a text of one row."""
     ((row,),) = future.result(10)
     values: list[float] = row.tolist()
     return values
+
+
+def unfinished(futures: Sequence[Future[Arrays]], *, timeout_s: float = 10) -> list[Future[Arrays]]:
+    """Wait until all futures have ended, and return those that have not ended in time."""
+    end, waiting = time.monotonic() + timeout_s, []
+    for future in futures:
+        try:
+            future.exception(max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            waiting.append(future)
+    return waiting
 
 
 def expected_sums(*ids: int) -> list[int]:

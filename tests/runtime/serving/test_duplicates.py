@@ -1,13 +1,12 @@
 """A text that is queued or running already is not run a second time."""
 
 import dataclasses
-from concurrent.futures import wait
 
 import numpy as np
 
 from encort.runtime.serving.scheduler import Scheduler
 from tests.runtime.fakes import Fakes, batch_of
-from tests.runtime.serving.helpers import SUMS, expected_sums, sums
+from tests.runtime.serving.helpers import SUMS, expected_sums, sums, unfinished
 
 
 def test_a_text_that_is_queued_runs_once_for_all_its_callers(fakes: Fakes, busy: Scheduler) -> None:
@@ -48,5 +47,5 @@ def test_other_type_ids_make_another_text(fakes: Fakes, busy: Scheduler) -> None
     pair = dataclasses.replace(single, type_ids=np.array([0, 1]))
     futures = [busy.submit(batch, SUMS) for batch in (single, pair)]
     fakes.release()
-    assert wait(futures, timeout=10).not_done == set()
+    assert unfinished(futures) == []
     assert fakes.runs[1:] == [[[5, 6], [5, 6]]]

@@ -1,12 +1,13 @@
-"""Errors of a run, workers that die, and workers that cannot start: no caller is left waiting."""
+"""Errors of a run, workers that die: no caller is left waiting."""
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from encort.runtime.common.errors import EncortError, ModelClosedError, WorkerDiedError
+from encort.runtime.common.errors import ModelClosedError, WorkerDiedError
+from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
 from tests.runtime.fakes import Fakes, batch_of
@@ -56,7 +57,7 @@ def test_a_worker_that_dies_fails_texts_that_run_in_other_workers_at_once(
 
 
 @pytest.fixture
-def resubmitted(fakes: Fakes, make_scheduler: MakeScheduler) -> "tuple[Scheduler, Future[Arrays]]":
+def resubmitted(fakes: Fakes, make_scheduler: MakeScheduler) -> tuple[Scheduler, Future[Arrays]]:
     """Return a scheduler that lost a worker while `[5]` ran, and the future of `[5]` that was submitted again.
 
     The first run of `[5]` is over. The second waits for `fakes.release()`.
@@ -77,22 +78,21 @@ def resubmitted(fakes: Fakes, make_scheduler: MakeScheduler) -> "tuple[Scheduler
 
 
 def test_close_waits_for_a_text_that_was_submitted_again(
-    fakes: Fakes, resubmitted: "tuple[Scheduler, Future[Arrays]]"
+    fakes: Fakes, resubmitted: tuple[Scheduler, Future[Arrays]]
 ) -> None:
     scheduler, again = resubmitted
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(scheduler.close)
         try:
-            assert wait([closing], timeout=SHORT_S).done == set()
+            with pytest.raises(TimeoutError):
+                closing.result(SHORT_S)
         finally:
             fakes.release()
         closing.result(10)
     assert sums(again) == expected_sums(5)
 
 
-def test_a_text_that_was_submitted_again_is_shared(
-    fakes: Fakes, resubmitted: "tuple[Scheduler, Future[Arrays]]"
-) -> None:
+def test_a_text_that_was_submitted_again_is_shared(fakes: Fakes, resubmitted: tuple[Scheduler, Future[Arrays]]) -> None:
     scheduler, again = resubmitted
     third = scheduler.submit(batch_of([5]), SUMS)
     fakes.release()
@@ -133,18 +133,3 @@ def test_every_queued_text_fails_if_no_worker_can_start(
     first = scheduler.submit(batch_of([5]), SUMS)
     assert [type(future.exception(10)) for future in (first, *others)] == [ModelClosedError] * 2
     scheduler.close()
-
-
-def test_the_next_text_runs_after_a_thread_that_could_not_start(
-    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
-        with pytest.raises((EncortError, RuntimeError)):
-            scheduler.submit(batch_of([5]), SUMS).result(10)
-    again = scheduler.submit(batch_of([6]), SUMS)
-    assert wait([again], timeout=1).not_done == set()
-    assert sums(again) == expected_sums(6)

@@ -5,15 +5,15 @@ The invariant: while rows are queued, a worker will run them, or everybody who w
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
 
 import pytest
 
+from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
 from tests.runtime.fakes import Fakes, batch_of
 from tests.runtime.interrupts import finishes, interrupted_calls
-from tests.runtime.serving.helpers import SUMS, MakeScheduler
+from tests.runtime.serving.helpers import SUMS, MakeScheduler, unfinished
 
 TEXT = [[5, 6]]
 WINDOWS = [[5, 6], [7], [8, 9]]
@@ -31,7 +31,7 @@ def problems(fakes: Fakes, scheduler: Scheduler) -> Iterator[str]:
     """Use and close a scheduler after an interrupt, and say in what way it is broken."""
     texts = [scheduler.submit(batch_of([2, 2]), SUMS), scheduler.submit(batch_of(TEXT[0]), SUMS)]
     fakes.release()
-    if wait(texts, timeout=2).not_done:
+    if unfinished(texts, timeout_s=2):
         yield "a text is not run"
     elif any(text.exception() for text in texts):
         yield f"a text fails: {[text.exception() for text in texts]}"

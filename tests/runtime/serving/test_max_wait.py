@@ -1,7 +1,6 @@
 """`max_wait_s`: the longest time that a row waits for other rows while a core is free."""
 
 import time
-from concurrent.futures import wait
 
 import pytest
 
@@ -9,7 +8,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.engine.planner import TOKENS_PER_RUN
 from encort.runtime.serving.scheduler import Scheduler
 from tests.runtime.fakes import Fakes, batch_of
-from tests.runtime.serving.helpers import NEVER_S, SHORT_S, SUMS, MakeScheduler, expected_sums, sums
+from tests.runtime.serving.helpers import NEVER_S, SHORT_S, SUMS, MakeScheduler, expected_sums, sums, unfinished
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def patient(make_scheduler: MakeScheduler) -> Scheduler:
 def test_a_row_waits_for_others_until_a_run_is_full(fakes: Fakes, patient: Scheduler) -> None:
     rows = [[token] * (TOKENS_PER_RUN // 4) for token in (5, 6, 7, 8)]
     futures = [patient.submit(batch_of(row), SUMS) for row in rows[:3]]
-    assert wait(futures, timeout=SHORT_S).done == set()
+    assert unfinished(futures, timeout_s=SHORT_S) == futures
     assert fakes.runs == []
     futures.append(patient.submit(batch_of(rows[3]), SUMS))
     assert [sums(future) for future in futures] == [expected_sums(*row) for row in rows]
@@ -33,7 +32,7 @@ def test_rows_of_a_full_run_stop_waiting(make_scheduler: MakeScheduler) -> None:
     rows = [[token] * (TOKENS_PER_RUN // 4) for token in (5, 6, 7, 8)]
     futures = [scheduler.submit(batch_of(row), SUMS) for row in rows]
     try:
-        assert wait(futures, timeout=1).not_done == set()
+        assert unfinished(futures, timeout_s=1) == []
     finally:
         scheduler.close()
 

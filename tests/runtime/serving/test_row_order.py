@@ -1,13 +1,11 @@
 """The order of the rows, and the rows that share a run."""
 
-from concurrent.futures import wait
-
 import numpy as np
 
 from encort.runtime.engine.planner import TOKENS_PER_RUN
 from encort.runtime.serving.scheduler import Scheduler
 from tests.runtime.fakes import Fakes, batch_of
-from tests.runtime.serving.helpers import SUMS, MakeScheduler, expected_sums, sums
+from tests.runtime.serving.helpers import SUMS, MakeScheduler, expected_sums, sums, unfinished
 
 
 def test_one_text_gives_what_the_engine_gives(scheduler: Scheduler) -> None:
@@ -45,14 +43,14 @@ def test_a_run_has_at_most_the_tokens_of_one_run(fakes: Fakes, busy: Scheduler) 
     length = TOKENS_PER_RUN // 5
     futures = [busy.submit(batch_of([token] * length), SUMS) for token in range(2, 9)]
     fakes.release()
-    wait(futures, timeout=10)
+    assert unfinished(futures) == []
     assert [len(run) for run in fakes.runs[1:]] == [5, 2]
 
 
 def test_a_row_that_is_longer_than_a_run_runs_alone(fakes: Fakes, busy: Scheduler) -> None:
     futures = [busy.submit(batch_of([token] * (TOKENS_PER_RUN + 1)), SUMS) for token in (2, 3)]
     fakes.release()
-    wait(futures, timeout=10)
+    assert unfinished(futures) == []
     assert [len(run) for run in fakes.runs[1:]] == [1, 1]
 
 
@@ -64,7 +62,7 @@ def test_a_worker_leaves_the_other_workers_their_share(fakes: Fakes, make_schedu
         fakes.wait(runs=length)
     futures = [scheduler.submit(batch_of([token] * 3), SUMS) for token in range(2, 10)]
     fakes.release()
-    wait(futures, timeout=10)
+    assert unfinished(futures) == []
     assert [sums(future)[0] for future in futures] == [3 * token for token in range(2, 10)]
     assert len(fakes.runs[2]) == 4
 
