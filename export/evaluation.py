@@ -32,7 +32,7 @@ from encort.runtime.common.labelled_rows import (
     token_classification,
     values_by_role,
 )
-from encort.runtime.common.tables import read_column_names, read_rows
+from encort.runtime.common.tables.rows import read_column_names, read_rows
 from encort.runtime.model import Model
 from encort.runtime.tasks.spans import Word, spans_of_tags
 from encort.runtime.text.token_batch import Text

@@ -179,9 +179,9 @@ def _parse_heads(heads: Sequence[str], columns: Sequence[str], headers: Sequence
     if len(parsed) < len(heads):
         raise InputError("two --head have the same name")
     for head, role, name in map(_parse_head_column, columns):
-        _get_head(head, parsed)["columns"][role] = name
+        _set_once(_get_head(head, parsed)["columns"], role, name, f"--column {head}.{role}=")
     for head, names in map(_parse_head_header, headers):
-        _get_head(head, parsed)["header"] = names
+        _set_once(_get_head(head, parsed), "header", names, f"--header {head}=")
     return parsed
 
 
@@ -216,6 +216,12 @@ def _get_head(name: str, heads: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if name not in heads:
         raise InputError(f"--column or --header names the head {name!r}, but the heads are: {', '.join(heads)}")
     return heads[name]
+
+
+def _set_once(values: dict[str, Any], name: str, value: Any, option: str) -> None:
+    if name in values:
+        raise InputError(f"{option} is given twice; give it once")
+    values[name] = value
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:

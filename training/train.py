@@ -44,7 +44,7 @@ def train(
     Args:
         task: Task to learn, such as `TextClassification()`.
         model: Checkpoint folder or hub id of a pretrained encoder.
-        train: A file (.csv, .tsv, .jsonl, .parquet, .conll, SQuAD's .json), or a folder or hub id with splits.
+        train: A file (.csv, .tsv, .jsonl, .parquet, .conll, .json), or a folder or hub id with splits.
         output: Checkpoint folder to make, in Hugging Face layout.
         validation: File, folder or hub id for the choice of the best weights; None holds back a tenth of the training
             data.

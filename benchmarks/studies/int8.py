@@ -22,7 +22,7 @@ from encort.export.exporter import export_bundle
 from encort.export.options import VariantName
 from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.common.tables import read_rows
+from encort.runtime.common.tables.rows import read_rows
 
 ROUNDS = 5
 

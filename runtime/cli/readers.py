@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from encort.runtime.common.errors import InputError
-from encort.runtime.common.tables import READERS, Row, is_table, read_rows
+from encort.runtime.common.tables.lines import Lines, Row, open_lines, without_end
+from encort.runtime.common.tables.rows import READERS, is_table, read_rows
 from encort.runtime.text.token_batch import Text
 
 
@@ -30,7 +30,7 @@ def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None
     if file is None and sys.stdin.isatty():
         raise InputError("no texts: give them as arguments, with --input FILE, or on standard input")
     if file is None or str(file) == "-":
-        return _lines(sys.stdin, "standard input")
+        return _texts(Lines(sys.stdin.buffer, "standard input"))
     return _table_texts(file, column) if is_table(file) else _file_lines(file)
 
 
@@ -38,17 +38,16 @@ def _file_lines(file: Path) -> Iterator[str]:
     if not file.is_file():
         raise InputError(f"there is no file {file}")
     try:
-        with file.open(encoding="utf-8-sig") as lines:
-            yield from _lines(lines, str(file))
+        with open_lines(file) as lines:
+            yield from _texts(lines)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
 
 
-def _lines(lines: TextIO, name: str) -> Iterator[str]:
-    try:
-        yield from (line.rstrip("\r\n") for line in lines)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8 ({error}); convert it first") from error
+def _texts(lines: Lines) -> Iterator[str]:
+    for line in lines:
+        lines.check()
+        yield without_end(line)
 
 
 def _table_texts(file: Path, column: str | None) -> Iterator[Text]:

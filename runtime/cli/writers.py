@@ -14,6 +14,9 @@ from encort.runtime.common.temporary import temporary_beside
 
 Record = Mapping[str, Any]
 
+_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))}
+"""Characters that JSON need not escape, but that end lines for some readers, steer terminals, or are not Unicode."""
+
 
 class Writer(Protocol):
     """Writes records in the order of the inputs."""
@@ -87,7 +90,8 @@ class JsonLines:
     def write(self, records: Sequence[Record]) -> None:
         """Write one line per record, at once."""
         for record in records:
-            self._file.write(json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist) + "\n")
+            text = json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist)
+            self._file.write(text.translate(_ESCAPES) + "\n")
         self._file.flush()
 
 
@@ -118,7 +122,7 @@ class EmbeddingCollector(Collector):
 
 @contextmanager
 def _json_lines(file: Path) -> Iterator[Writer]:
-    with file.open("w", encoding="utf-8") as lines:
+    with file.open("w", encoding="utf-8", newline="\n") as lines:
         yield JsonLines(lines)
 
 
@@ -140,7 +144,9 @@ def _parquet(file: Path) -> Iterator[Writer]:
         raise MissingExtraError("writing Parquet", extra="parquet") from None
     collector = Collector()
     yield collector
-    parquet.write_table(pyarrow.Table.from_pylist(collector.records), file)
+    names = dict.fromkeys(name for record in collector.records for name in record)
+    columns = {name: [record.get(name) for record in collector.records] for name in names}
+    parquet.write_table(pyarrow.table(columns), file)
 
 
 _WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Writer]]] = {

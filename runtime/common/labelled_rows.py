@@ -25,7 +25,8 @@ from encort.runtime.common.labelled_cells import (
     text_cell,
     tokens_cell,
 )
-from encort.runtime.common.tables import Row, join_tokens
+from encort.runtime.common.tables.conll import join_tokens
+from encort.runtime.common.tables.lines import Row
 
 Example = dict[str, Any]
 """Checked values of one row; the right answer is in `label`."""
@@ -117,13 +118,15 @@ def parse_columns(options: Iterable[str], *, option: str = "--column") -> dict[s
     """Return the names of columns by role, from options such as `text=message`.
 
     Raises:
-        InputError: An option has another form.
+        InputError: An option has another form, or two options are for one role.
     """
-    names = {}
+    names: dict[str, str] = {}
     for value in options:
         role, equals, name = value.partition("=")
         if not equals:
             raise InputError(f"{option} {value!r} is not ROLE=NAME, such as text=message")
+        if role in names:
+            raise InputError(f"{option} {role}= is given twice, as {names[role]!r} and {name!r}; give it once")
         names[role] = name
     return names
 

@@ -217,8 +217,8 @@ def test_pairs_for_embeddings_are_timed_as_single_texts(write: Write) -> None:
         (TAGGER, "d.jsonl", [{"text": "a"}] * 12, "has no column 'tokens' or 'words'"),
         (TAGGER, "d.conll", "\n", "d.conll has no rows"),
         (READER, "d.jsonl", [{"question": "q", "context": "c"}] * 12, "has no column 'answers' or 'answer'"),
-        (READER, "d.json", "{", "is not JSON as SQuAD has it"),
-        (READER, "d.json", "[]", "is not JSON as SQuAD"),
+        (READER, "d.json", "{", "is not JSON"),
+        (READER, "d.json", "[]", "has no rows"),
         (READER, "d.json", '{"data": [{"paragraphs": [{"qas": [{}]}]}]}', "as SQuAD has it: KeyError..question"),
         (CLASSES, "d.jsonl", "{\n", "line 1 is not JSON"),
         (CLASSES, "d.xlsx", "?", "unknown ending"),
@@ -257,7 +257,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["d.conll", "d.json", "d.csv"])
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes("text,label\né,a\n".encode("latin-1"))
+    (tmp_path / name).write_bytes("text,label O\né,a O\n".encode("latin-1"))
     with pytest.raises(DatasetError, match=r"utf-8|UTF-8"):
         Evaluation.read(tmp_path / name, CLASSES)
 

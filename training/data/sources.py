@@ -1,6 +1,6 @@
 """Find labelled rows: in a file, a folder with splits, or a dataset of the hub."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import datasets
 
 from encort.runtime.common.errors import DatasetError
 from encort.runtime.common.folders import is_missing_folder, sha256
-from encort.runtime.common.tables import READERS, Row, is_table, read_column_names, read_rows
+from encort.runtime.common.tables.lines import Row
+from encort.runtime.common.tables.parquet import class_decoder
+from encort.runtime.common.tables.rows import READERS, is_table, read_column_names, read_rows
 
 _SPLITS = {
     "train": "train",
@@ -123,7 +125,7 @@ def _load(name: str, wanted: str) -> dict[str, Source]:
     """
     path, _, configuration = name.partition(":")
     try:
-        loaded = datasets.load_dataset(path, configuration or None)
+        loaded = _load_from_disk(path) or datasets.load_dataset(path, configuration or None)
     except Exception as error:  # whatever datasets and the network raise
         reason = error.__cause__ or error
         raise DatasetError(f"{name} is no folder of splits, nor a dataset that the hub gives: {reason!r}") from error
@@ -133,6 +135,13 @@ def _load(name: str, wanted: str) -> dict[str, Source]:
         if not _hides_labels(rows)
     }
     return _check_split(sources, wanted, name)
+
+
+def _load_from_disk(path: str) -> Mapping[str, datasets.Dataset] | None:
+    """Return the splits of a folder that `save_to_disk` of `datasets` wrote; None for other folders and hub ids."""
+    if (Path(path) / "state.json").is_file():
+        return {"train": datasets.load_from_disk(path)}
+    return datasets.load_from_disk(path) if (Path(path) / "dataset_dict.json").is_file() else None
 
 
 def _check_split(sources: dict[str, Source], wanted: str, name: str) -> dict[str, Source]:
@@ -150,8 +159,6 @@ def _hides_labels(rows: datasets.Dataset) -> bool:
 def _decoder(feature: Any) -> Callable[[Any], Any]:
     """Return a function from a value of the feature to what users wrote: of a class label, its name."""
     if isinstance(feature, datasets.ClassLabel):
-        return lambda value: value if value is None or value < 0 else feature.int2str(value)
+        return class_decoder(feature.names)
     inner = getattr(feature, "feature", None)
-    if isinstance(inner, datasets.ClassLabel):
-        return lambda values: None if values is None else [inner.int2str(value) for value in values]
-    return lambda value: value
+    return _decoder(inner) if inner is not None else lambda value: value

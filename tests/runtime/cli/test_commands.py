@@ -307,9 +307,9 @@ def test_a_usage_error_exits_with_2(run_encort: RunEncort, arguments: list[Any])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.txt", b"hello\n\xff\n", "x.txt is not UTF-8"),
+        ("x.txt", b"hello\n\xff\n", "x.txt, line 2 is not UTF-8"),
         ("x.csv", b"message\nhello\n", "has no column 'text'; it has: message"),
-        ("x.csv", b"text\n\xff\n", "x.csv is not UTF-8"),
+        ("x.csv", b"text\n\xff\n", "x.csv, line 2 is not UTF-8"),
         ("x.jsonl", b'"hello"\nhello\n', "line 2 is not JSON"),
         ("x.jsonl", b"[" * 100_000, "x.jsonl"),
         ("x.jsonl", b'"\\ud800"\n', "unpaired surrogate"),

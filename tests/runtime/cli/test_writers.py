@@ -198,3 +198,21 @@ def test_the_partial_file_of_a_killed_process_goes_with_the_next_output(tmp_path
     (tmp_path / f".x.npy.{'0' * 32}.partial").write_text("half")
     write(tmp_path / "x.npy", EMBEDDINGS)
     assert list(tmp_path.iterdir()) == [tmp_path / "x.npy"]
+
+
+def test_json_lines_have_no_character_that_ends_a_line_or_steers_a_terminal(tmp_path: Path) -> None:
+    label = "a\u2028b\u2029c\x85d\x9be\x7ff\x0cg\rh\x1b\ud800"
+    with open_writer(tmp_path / "out.jsonl", dimension=1) as writer:
+        writer.write([{"label": label}])
+    (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert line.isprintable()
+    assert json.loads(line) == {"label": label}
+
+
+def test_parquet_has_the_columns_of_all_records(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "out.parquet", dimension=1) as writer:
+        writer.write([{"label": "a"}, {"label": "b", "error": "c"}])
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [
+        {"label": "a", "error": None},
+        {"label": "b", "error": "c"},
+    ]

@@ -237,6 +237,11 @@ def test_options_name_columns_by_role() -> None:
     assert parse_header("id, said ,") == ["id", "said", ""]
 
 
+def test_two_options_for_one_role_are_refused() -> None:
+    with pytest.raises(InputError, match="--column text= is given twice, as 'said' and 'meant'"):
+        parse_columns(["text=said", "label=a", "text=meant"])
+
+
 def test_an_option_without_a_role_is_refused() -> None:
     with pytest.raises(InputError, match="--evaluation-column 'said' is not ROLE=NAME, such as text=message"):
         parse_columns(["said"], option="--evaluation-column")

@@ -5,10 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from encort.runtime.common.errors import InputError
-from encort.runtime.common.tables import is_table, join_tokens, read_column_names, read_rows
+from encort.runtime.common.tables.conll import join_tokens
+from encort.runtime.common.tables.rows import is_table, read_column_names, read_rows, scan_rows
 
 Write = Callable[[str, str], Path]
 
@@ -93,3 +97,166 @@ def test_squad_gives_one_row_per_question(write: Write) -> None:
 )
 def test_the_ending_says_whether_a_file_is_a_table(name: str, is_readable: bool) -> None:
     assert is_table(Path(name)) is is_readable
+
+
+TRAPS = "card lost\rplease\u2028help\x85me\x0cnow\x0bor\x1cnever\x1b!"
+"""One text, with characters at which Python or the csv module may end a line."""
+
+ONE_ROW = {
+    "a.csv": f"text,label\n{TRAPS},a\n",
+    "quoted.csv": f'text,label\r\n"{TRAPS}","a"\r\n',
+    "a.tsv": f"text\tlabel\n{TRAPS}\ta\n",
+    "windows.tsv": f"text\tlabel\r\n{TRAPS}\ta\r\n",
+    "a.jsonl": json.dumps({"text": TRAPS, "label": "a"}, ensure_ascii=False).replace("\\u2028", "\u2028") + "\n",
+    "a.json": json.dumps([{"text": TRAPS, "label": "a"}], ensure_ascii=False),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), ONE_ROW.items(), ids=ONE_ROW)
+def test_only_line_feeds_end_a_line(write: Write, name: str, content: str) -> None:
+    file = write(name, "")
+    file.write_bytes(content.encode())
+    assert list(read_rows(file)) == [{"text": TRAPS, "label": "a"}]
+
+
+def test_a_quoted_cell_keeps_its_line_ends(write: Write) -> None:
+    file = write("a.csv", "")
+    file.write_bytes(b'text,label\r\n"one\r\ntwo\nthree\rfour",a\r\n')
+    assert list(read_rows(file)) == [{"text": "one\r\ntwo\nthree\rfour", "label": "a"}]
+
+
+def test_a_conll_token_may_have_any_white_space_but_the_separator(write: Write) -> None:
+    (row,) = read_rows(write("a.conll", "10\u00a0000 B-sum\na\u2028b O\nc\x0cd\x85e O\n"))
+    assert row["tokens"] == ["10\u00a0000", "a\u2028b", "c\x0cd\x85e"]
+    assert row["tags"] == ["B-sum", "O", "O"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.conll"])
+def test_the_line_ends_of_old_macs_are_refused(write: Write, name: str) -> None:
+    file = write(name, "")
+    separator = "," if name == "a.csv" else "\t"
+    file.write_bytes(f"text{separator}label\rhello{separator}O\r".encode())
+    with pytest.raises(InputError, match=r"carriage return.*old Macs"):
+        list(read_rows(file))
+
+
+TWO_NAMES = {
+    "a.csv": "text,label,text\nhello,a,bye\n",
+    "a.tsv": "text\tlabel\ttext\nhello\ta\tbye\n",
+    "empty.csv": "text,text\n",
+    "a.jsonl": '{"text": "hello", "label": "a", "text": "bye"}\n',
+    "a.json": '[{"text": "hello", "label": "a", "text": "bye"}]',
+}
+
+
+@pytest.mark.parametrize(("name", "content"), TWO_NAMES.items(), ids=TWO_NAMES)
+def test_two_columns_with_one_name_are_refused_by_name(write: Write, name: str, content: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}.*'text'"):
+        list(read_rows(write(name, content)))
+
+
+def test_two_columns_with_one_name_are_refused_in_parquet_and_in_a_given_header(write: Write) -> None:
+    columns = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    file = write("a.parquet", "")
+    parquet.write_table(columns, file)
+    with pytest.raises(InputError, match="several columns named 'text'"):
+        list(read_rows(file))
+    with pytest.raises(InputError, match="several columns named 'text'"):
+        list(read_rows(write("a.csv", "hello,bye\n"), header=["text", "text"]))
+
+
+DELIMITERS = {
+    "semicolons": 'text;label\nhello, you;a\n"bye; you";b\n',
+    "tabs": 'text\tlabel\nhello, you\ta\n"bye; you"\tb\n',
+    "commas": 'text,label\n"hello, you",a\nbye; you,b\n',
+    "quoted names": '"text";"label"\nhello, you;a\nbye; you;b\n'.replace("bye; you", '"bye; you"'),
+}
+
+
+@pytest.mark.parametrize("content", DELIMITERS.values(), ids=DELIMITERS)
+def test_the_header_of_a_csv_file_shows_its_separator(write: Write, content: str) -> None:
+    expected = [{"text": "hello, you", "label": "a"}, {"text": "bye; you", "label": "b"}]
+    assert list(read_rows(write("a.csv", content))) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "cells"),
+    [("a;b\n", ["a", "b"]), ("a, b, c;d\n", ["a, b, c", "d"]), ("a; b,c\n", ["a; b", "c"])],
+)
+def test_the_length_of_a_given_header_shows_the_separator(write: Write, content: str, cells: list[str]) -> None:
+    assert list(read_rows(write("a.csv", content), header=["text", "label"])) == [
+        dict(zip(["text", "label"], cells, strict=True))
+    ]
+
+
+RECORDS = [{"text": "hello", "label": "a"}, {"text": "bye", "label": "b"}]
+JSON_FORMS = {
+    "list": json.dumps(RECORDS, indent=2),
+    "under data": json.dumps({"version": "1", "data": RECORDS}),
+    "lines": "".join(json.dumps(record) + "\n" for record in RECORDS),
+    "columns": json.dumps({"text": ["hello", "bye"], "label": ["a", "b"]}),
+    "pandas": json.dumps({"text": {"0": "hello", "7": "bye"}, "label": {"0": "a", "7": "b"}}),
+    "byte order mark": "\ufeff" + json.dumps(RECORDS),
+}
+
+
+@pytest.mark.parametrize("content", JSON_FORMS.values(), ids=JSON_FORMS)
+def test_json_may_have_any_usual_form(write: Write, content: str) -> None:
+    assert list(read_rows(write("a.json", content))) == RECORDS
+
+
+def test_json_records_may_have_different_columns(write: Write) -> None:
+    assert read_column_names(write("a.json", '[{"text": "a"}, {"text": "b", "label": "c"}]')) == ["text", "label"]
+    assert list(read_rows(write("a.json", '["a", {"text": "b"}]'))) == [{"text": "a"}, {"text": "b"}]
+
+
+@pytest.mark.parametrize(
+    "content", ["3", '"text"', '{"a": 1}', '{"text": ["a"], "label": []}', '{"a": {"0": 1}, "b": {"1": 1}}']
+)
+def test_json_of_another_form_is_refused_with_the_known_forms(write: Write, content: str) -> None:
+    with pytest.raises(InputError, match="has no rows: expected a list of objects"):
+        list(read_rows(write("a.json", content)))
+
+
+def test_empty_json_lines_are_skipped(write: Write) -> None:
+    assert list(read_rows(write("a.jsonl", '\n"a"\n\n \n"b"\n\n'))) == [{"text": "a"}, {"text": "b"}]
+
+
+BAD_ROWS = {
+    "a.csv": (b'text,label\na,b\n"c" d,e\nf,g,h\n\xff,i\nj,k\n', ["row 2 is not CSV", "row 3 has more", "line 5"]),
+    "a.tsv": (b"text\tlabel\na\tb\nf\tg\th\n\xff\ti\nj\tk\n", ["row 2 has more", "line 4 is not UTF-8"]),
+    "a.jsonl": (
+        b'{"text": "a", "label": "b"}\n{"text"\n"\xff"\n{"text": "j", "label": "k"}\n',
+        ["line 2 is not JSON", "line 3 is not UTF-8"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "messages"), [(name, *case) for name, case in BAD_ROWS.items()])
+def test_rows_behind_a_bad_one_are_still_read(write: Write, name: str, content: bytes, messages: list[str]) -> None:
+    file = write(name, "")
+    file.write_bytes(content)
+    first, *bad, last = scan_rows(file)
+    assert (first, last) == ({"text": "a", "label": "b"}, {"text": "j", "label": "k"})
+    for error, message in zip(bad, messages, strict=True):
+        assert isinstance(error, InputError)
+        assert message in str(error)
+
+
+def test_a_quoted_cell_of_several_lines_is_bad_as_a_whole(write: Write) -> None:
+    file = write("a.csv", "")
+    file.write_bytes(b'text,label\n"one\n\xff\nthree",a\nj,k\n')
+    error, row = scan_rows(file)
+    assert isinstance(error, InputError)
+    assert row == {"text": "j", "label": "k"}
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_parquet_gives_the_names_of_classes_that_datasets_wrote(write: Write, as_list: bool) -> None:
+    classes = datasets.ClassLabel(names=["O", "B-who"])
+    feature, values = (datasets.List(classes), [[0, 1], [1]]) if as_list else (classes, [1, -1])
+    file = write("a.parquet", "")
+    features = datasets.Features({"label": feature, "number": datasets.Value("int64")})
+    datasets.Dataset.from_dict({"label": values, "number": [0, 1]}, features=features).to_parquet(file)
+    expected = [["O", "B-who"], ["B-who"]] if as_list else ["B-who", -1]
+    assert list(read_rows(file)) == [{"label": label, "number": n} for n, label in enumerate(expected)]

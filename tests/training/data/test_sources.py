@@ -210,7 +210,7 @@ DAMAGED: dict[str, str | bytes] = {
     "a comma in a row.csv": "text,label\nhello,a\nbye, then,b\n",
     "a comma in every row.csv": "text,label\nhello, you,a\nbye, then,b\n",
     "no tag.conll": "hello O\nbye\n",
-    "other.json": "[1, 2]",
+    "other.json": '{"a": 1}',
 }
 
 
@@ -354,3 +354,16 @@ def test_a_table_in_a_folder_is_read_like_a_single_table(folder: MakeFolder, wri
 def test_a_folder_of_tables_takes_the_header(folder: MakeFolder) -> None:
     data = folder("data", train="hello,a\nbye,b\n")
     assert list(find_sources(data, header=["text", "label"])["train"].rows()) == ROWS
+
+
+def test_class_numbers_of_every_dataset_become_names(tmp_path: Path) -> None:
+    """Parquet, a folder of Parquet files and a folder that `save_to_disk` wrote give the same rows."""
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-who"]))
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
+    rows = datasets.Dataset.from_dict({"tokens": [["my", "Ann"]], "ner_tags": [[0, 1]]}, features=features)
+    rows.to_parquet(tmp_path / "folder/train.parquet")
+    rows.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "splits")
+    for name in ("folder/train.parquet", "folder", "saved", "splits"):
+        source = find_sources(str(tmp_path / name))["train"]
+        assert list(source.rows()) == [{"tokens": ["my", "Ann"], "ner_tags": ["O", "B-who"]}]

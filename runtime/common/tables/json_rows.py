@@ -1,0 +1,92 @@
+"""JSON: one value per line, or one file with a list of records, with columns, or in SQuAD's form."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from encort.runtime.common.errors import InputError
+from encort.runtime.common.tables.lines import Row, open_lines
+from encort.runtime.common.tables.squad import is_squad, squad_rows
+
+_INVALID = (ValueError, RecursionError)
+
+
+def scan_json_lines(file: Path) -> Iterator[Row | InputError]:
+    """Yield the rows of a file with one JSON value per line; see `scan_rows`. Empty lines are skipped."""
+    with open_lines(file) as lines:
+        for line in lines:
+            if line.strip():
+                yield lines.error() or _parse_line(line, lines.location)
+
+
+def read_json(file: Path) -> Iterator[Row | InputError]:
+    """Yield the rows of a JSON file; see `scan_rows`.
+
+    It holds a list of records, which may have the name `data`; or columns by name, as lists or as objects by the number
+    of the row; or questions in SQuAD's form. JSON lines are read too.
+
+    Raises:
+        InputError: The content has another form, or is not JSON.
+    """
+    try:
+        content = _parse(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":  # a second value: JSON lines
+            raise InputError(f"{file} is not JSON: {error}") from error
+        yield from scan_json_lines(file)
+        return
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+    except _INVALID as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+    if is_squad(content):
+        try:
+            yield from squad_rows(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} is not JSON as SQuAD has it: {error!r}") from error
+        return
+    yield from map(_as_row, _find_records(content, file))
+
+
+def _find_records(content: Any, file: Path) -> Sequence[Any]:
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        content = content["data"]
+    if isinstance(content, dict):
+        content = _join_columns(content)
+    if not isinstance(content, list):
+        raise InputError(
+            f'{file} has no rows: expected a list of objects, such as [{{"text": ...}}, ...], which may have the name '
+            "data; or an object of columns; or SQuAD's form"
+        )
+    return content
+
+
+def _join_columns(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the rows of columns, as pandas writes them: lists, or objects by the number of the row."""
+    by_number = [dict(enumerate(column)) if isinstance(column, list) else column for column in columns.values()]
+    if not all(isinstance(column, dict) for column in by_number) or len({tuple(column) for column in by_number}) != 1:
+        return None
+    return [dict(zip(columns, row, strict=True)) for row in zip(*(c.values() for c in by_number), strict=True)]
+
+
+def _parse_line(line: str, location: str) -> Row | InputError:
+    try:
+        return _as_row(_parse(line))
+    except _INVALID as error:
+        return InputError(f"{location} is not JSON: {error}")
+
+
+def _as_row(value: Any) -> Row:
+    return value if isinstance(value, dict) else {"text": value}
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"an object has the name {twice[0]!r} twice")
+    return dict(pairs)
