@@ -85,8 +85,8 @@ class CharacterCounter:
 def counting(file: Path) -> tuple[Tokenizer, CharacterCounter]:
     """A tokenizer, and the counter of its characters."""
     tokenizer = Tokenizer(file, max_length=LIMIT)
-    counter = CharacterCounter(tokenizer._tokenizer)
-    tokenizer._tokenizer = counter
+    counter = CharacterCounter(tokenizer._backend.library)
+    tokenizer._backend.library = counter
     return tokenizer, counter
 
 
@@ -378,7 +378,7 @@ def test_more_is_read_if_the_beginning_has_too_few_tokens(
 ) -> None:
     batch = tokenize([text])
     assert batch.ids.tolist() == truncated(text)
-    backend = wide._tokenizer
+    backend = wide._backend.library
     assert batch.truncated.tolist() == [len(backend.encode(text)) > LIMIT]
 
 
@@ -389,7 +389,7 @@ def test_any_long_text_has_the_tokens_of_the_whole_text(
     text = "".join(piece * times for piece, times in parts)
     batch = tokenize([text, (text, "my"), ("my", text)])
     assert rows_of(batch, batch.ids) == [truncated(text), truncated((text, "my")), truncated(("my", text))]
-    lengths = [len(wide._tokenizer.encode(text)), *[len(wide._tokenizer.encode(text, "my"))] * 2]
+    lengths = [len(wide._backend.library.encode(text)), *[len(wide._backend.library.encode(text, "my"))] * 2]
     assert batch.truncated.tolist() == [length > LIMIT for length in lengths]
 
 

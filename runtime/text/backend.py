@@ -1,0 +1,93 @@
+"""`Backend`: the tokenizers library, with its errors as errors of encort."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from encort.runtime.common.errors import BundleError, InputError
+from encort.runtime.text.token_batch import Text
+
+Check = Callable[[], None]
+"""Called between two steps of a long work. It raises an error if the result is not wanted any more."""
+
+
+def check_nothing() -> None:
+    """Let the work go on."""
+
+
+class Backend:
+    """A tokenizer of the tokenizers library, without padding and truncation."""
+
+    def __init__(self, file: Path) -> None:
+        """Read `tokenizer.json`.
+
+        Raises:
+            BundleError: The file is not a tokenizer.
+        """
+        try:
+            self.library = tokenizers.Tokenizer.from_file(str(file))
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
+        self.library.no_padding()
+        self.library.no_truncation()
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        """Size of the vocabulary: ids are from 0 to one below it."""
+        return 1 + int(max(self.library.get_vocab().values()))
+
+    def encode(
+        self,
+        texts: Sequence[Text],
+        *,
+        numbers: Sequence[int],
+        add_special_tokens: bool,
+        with_offsets: bool,
+        all_cores: bool,
+        check: Check,
+    ) -> list[Any]:
+        """Return one encoding of the library per text.
+
+        Args:
+            texts: Texts or pairs.
+            numbers: Number of each text for messages.
+            add_special_tokens: Whether to add the special tokens.
+            with_offsets: Whether to find the offsets of the tokens, which takes longer.
+            all_cores: Whether the library may use all cores, for all texts at a time.
+            check: Called before every text, or once with `all_cores`.
+
+        Raises:
+            InputError: The tokenizer fails on a text.
+        """
+        method = self.library.encode_batch if with_offsets else self.library.encode_batch_fast
+        encode = partial(method, add_special_tokens=add_special_tokens)
+        if all_cores:
+            check()
+            try:
+                return list(encode(texts))
+            except BaseException as error:
+                if not _is_failure(error):
+                    raise  # else go on one by one: the library does not say which text it is
+        encodings = []
+        for text, number in zip(texts, numbers, strict=True):
+            check()
+            try:
+                encodings += encode([text])
+            except BaseException as error:
+                if not _is_failure(error):
+                    raise
+                raise InputError(
+                    f"text {number}: the bundle's tokenizer fails on this text ({error}); change the text, or correct "
+                    "tokenizer.json of the checkpoint, which often lacks an unknown token, and export it again"
+                ) from error
+        return encodings
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Return whether the library failed: it raises bare `Exception`, and a panic of Rust is only a `BaseException`."""
+    return type(error) is Exception or isinstance(error, ValueError) or type(error).__name__ == "PanicException"
