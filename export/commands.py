@@ -102,7 +102,7 @@ def export(
         **options,
     )
     if TABLE_FILE in bundle.manifest.files:
-        click.echo(bundle.path(TABLE_FILE).read_text(encoding="utf-8"))
+        click.echo(bundle.read(TABLE_FILE).decode())
     for variant in bundle.manifest.variants:
         assert variant.fidelity is not None
         click.echo(_certificate(variant, variant.fidelity))

@@ -151,7 +151,8 @@ def _write_tokenizer(source: ExportSource, folder: Path) -> TokenBatch:
     checkpoint, texts = source.checkpoints[0], texts_for(source)
     (folder / TOKENIZER_FILE).write_text(tokenizer_json(checkpoint), encoding="utf-8")
     checkpoint.model.config.to_json_file(folder / CONFIG_FILE)
-    samples = Tokenizer(folder / TOKENIZER_FILE, max_length=source.max_length)(texts, reverse=source.is_pairwise)
+    tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_bytes(), max_length=source.max_length)
+    samples = tokenizer(texts, reverse=source.is_pairwise)
     pairs = [(text, None) if isinstance(text, str) else text for text in texts]
     limits = {"truncation": True, "max_length": source.max_length}
     expected = [checkpoint.tokenizer(first, second, **limits)["input_ids"] for first, second in pairs]
@@ -186,7 +187,7 @@ def _write_variants(source: ExportSource, folder: Path, plan: Plan) -> tuple[lis
     ]
     if VariantKind.INT8 not in plan.kinds:
         return [*fp32, *others], None
-    tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_length=source.max_length)
+    tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_bytes(), max_length=source.max_length)
     calibration = Calibration.tokenize(source, tokenizer, plan.options.calibration)
     bits = plan.options.bits
     if plan.evaluation is None:

@@ -109,7 +109,7 @@ class Model:
             slots=cuda.slots(gpus) if gpus else None,
         )
         self._tokenizer = TokenizerPool(
-            Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
+            Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
             self._engine,
             return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
             reverse=self._variant.reads_reversed,

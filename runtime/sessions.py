@@ -10,7 +10,7 @@ from encort.runtime.verification.golden import check_results
 
 
 class SessionOpener:
-    """Opens sessions over one variant's files, whose hashes were checked once.
+    """Opens sessions over one variant's files. Every session has the same weights: files that changed are refused.
 
     Attributes:
         variant: The variant that the options ask for.

@@ -1,7 +1,6 @@
 """Open the encoder that a training starts from: a checkpoint folder or hub id, or only its settings."""
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,10 +240,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> in
 
 
 def _runtime_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "tokenizer.json"
-        tokenizer.backend_tokenizer.save(str(file))
-        return Tokenizer(file, max_length=max_length)
+    return Tokenizer(tokenizer.backend_tokenizer.to_str().encode(), max_length=max_length)
 
 
 def _first_line(error: Exception) -> str:

@@ -35,7 +35,7 @@ def workload(bundle: Bundle, file: Path | None = None, column: str | None = None
         if not texts:
             raise InputError(f"{file} has no texts that are not empty")
         return texts
-    samples = Golden.load(bundle.path(GOLDEN_FILE)).texts
+    samples = Golden.load(bundle.read(GOLDEN_FILE)).texts
     parts = list(dict.fromkeys(part for text in samples for part in ((text,) if isinstance(text, str) else text)))
     joined = [
         " ".join(parts[start : start + count])
@@ -69,7 +69,7 @@ class TextCutter:
     def __init__(self, bundle: Bundle, texts: Sequence[Text]) -> None:
         """Join the texts, to cut from; the first text of every pair stays whole."""
         self.limit = bundle.manifest.max_length
-        self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=self.limit)
+        self._tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=self.limit)
         first_texts = [text[0] for text in texts if isinstance(text, tuple)]
         self._first_text = min(first_texts, key=len) if first_texts else None
         words = " ".join(text if isinstance(text, str) else text[1] for text in texts)

@@ -26,7 +26,7 @@ def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Ope
         variant: Graph to run; it must be one for CPUs.
         texts: Texts to run, in the micro-batches that one core is given.
     """
-    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(texts, reverse=variant.reads_reversed)
     micro_batches = plan(
         batch.lengths, ExecutionSlots.of_cores(1), costs=Costs(), mixed=variant.layout is Layout.RAGGED
@@ -35,7 +35,7 @@ def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Ope
         options = session_options(1)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "run")
-        session = onnxruntime.InferenceSession(bundle.graph(variant), options, providers=[CPU_PROVIDER])
+        session = onnxruntime.InferenceSession(bundle.graph(variant).path, options, providers=[CPU_PROVIDER])
         for indices in micro_batches:
             rows = batch.rows(indices)
             session.run(None, {name: rows[name] for name in variant.inputs})

@@ -48,7 +48,7 @@ class Eager:
             # `Checkpoint` loads the attention that is easiest to compare with; this is the one transformers prefers.
             model = type(model).from_pretrained(opened.folder)
         self._model = model.float().eval()
-        self._tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+        self._tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         self._overflow, self._all_cores = serving_overflow(bundle), threads >= available_cores()
         self._reverse = any(variant.reads_reversed for variant in bundle.manifest.variants)
         self._input_names = set(inspect.signature(model.forward).parameters)

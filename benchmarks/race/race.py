@@ -65,7 +65,7 @@ def main(
 ) -> None:
     texts = (mixed_texts() if workload is None else _read_single_texts(workload))[:text_count]
     files = SystemFiles(model)
-    lengths = Tokenizer(files.checkpoint / "tokenizer.json", max_length=LIMIT)(texts).lengths
+    lengths = Tokenizer((files.checkpoint / "tokenizer.json").read_bytes(), max_length=LIMIT)(texts).lengths
     # The first system is the reference of the cosines. It runs even if it is left out of the race.
     reference, limits = Participant(SYSTEMS[0]), [Participant(system) for system in LIMITS]
     participants = [

@@ -64,7 +64,7 @@ def compare_threads(bundle: Bundle, precision: Precision) -> None:
 
 def compare_tokenization(bundle: Bundle) -> None:
     """Compare the tokenizer's own threads with a loop over the texts."""
-    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     calls = {
         "all at once": functools.partial(tokenizer, TEXTS, all_cores=True),
         "one by one": functools.partial(tokenizer, TEXTS),

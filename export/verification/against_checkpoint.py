@@ -51,7 +51,7 @@ def verify_against_checkpoint(
         max_length=manifest.max_length,
     )
     _check_same(bundle, source)
-    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=manifest.max_length)
+    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=manifest.max_length)
     samples = tokenizer(texts_for(source), reverse=source.is_pairwise)
     variants = [variant for variant in manifest.variants if runs_here(variant)]
     fidelities = verify_variants(bundle, variants, source, samples, open_session=open_session, progress=progress)
@@ -104,7 +104,7 @@ def _check_same(bundle: Bundle, source: ExportSource) -> None:
     exported_heads = [(head.task, head.labels) for head in bundle.manifest.heads]
     if exported_heads != [(head.task, head.labels) for head in source.heads]:
         raise CheckpointError(f"{names} has other labels than the bundle, so it is not the exported checkpoint")
-    exported = json.loads(bundle.path(CONFIG_FILE).read_text(encoding="utf-8"))
+    exported = json.loads(bundle.read(CONFIG_FILE))
     settings = json.loads(source.checkpoints[0].model.config.to_json_string())
     keys = {*exported, *settings} - {"transformers_version"}
     different = sorted(key for key in keys if exported.get(key) != settings.get(key))

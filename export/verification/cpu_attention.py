@@ -14,6 +14,7 @@ import onnx_ir as ir
 from encort.export.graph.builder import FunctionBuilder
 from encort.export.graph.layouts import MASKED, MICROSOFT, TextBounds, columns_of
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.cuda.workers import GpuWorkers
 from encort.runtime.engine.cores import available_cores
@@ -37,8 +38,8 @@ def cpu_attention_session(bundle: Bundle, variant: Variant) -> Session:
     """Open a packed variant on the CPU. The session takes packed inputs."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / variant.file
-        ir.save(with_cpu_attention(ir.load(bundle.graph(variant))), file, external_data="weights")
-        return Session(file, variant, threads=available_cores())
+        ir.save(with_cpu_attention(ir.load(bundle.graph(variant).path)), file, external_data="weights")
+        return Session(GraphFiles(file, {}), variant, threads=available_cores())
 
 
 def with_cpu_attention(model: ir.Model) -> ir.Model:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encort.runtime.bundle.cpu import cpu_name, has_instruction_set
+from encort.runtime.bundle.files import GraphFiles, check_file, read_file
 from encort.runtime.bundle.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,
@@ -21,7 +22,6 @@ from encort.runtime.bundle.manifest import (
 )
 from encort.runtime.common.errors import (
     BundleError,
-    BundleFileChangedError,
     BundleFileMissingError,
     BundlePathError,
     DeviceError,
@@ -74,8 +74,8 @@ class Bundle:
         _check_used_files(manifest)
         return cls(folder, manifest)
 
-    def path(self, name: str) -> Path:
-        """Return the path of one file of the bundle, after checking its hash.
+    def read(self, name: str) -> bytes:
+        """Return the content of one small file of the bundle, after checking its hash.
 
         Args:
             name: Name of the file.
@@ -85,32 +85,26 @@ class Bundle:
             BundleFileChangedError: The SHA-256 of the file differs from the manifest.
             BundleError: The manifest does not name the file, or the file cannot be read.
         """
-        if name not in self.manifest.files:
-            raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
-        path = self.folder / name
-        try:
-            digest = sha256(path)
-        except FileNotFoundError:
-            raise BundleFileMissingError(
-                f"{self.folder} lacks {name}; copy the whole folder, or export again"
-            ) from None
-        except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error}") from error
-        if digest != self.manifest.files[name].sha256:
-            raise BundleFileChangedError(
-                f"{path} is not the file that was exported (SHA-256 differs); copy the bundle or export it again"
-            )
-        return path
+        return read_file(self.folder / name, self._hash(name))
 
-    def graph(self, variant: Variant) -> Path:
-        """Return the path of a variant's graph, after checking its hash and the hash of its weights.
+    def check(self, name: str) -> None:
+        """Check the hash of one file of any size.
 
         Raises:
-            BundleError: See `path`.
+            BundleError: See `read`.
         """
-        if variant.weights_file is not None:
-            self.path(variant.weights_file)
-        return self.path(variant.file)
+        check_file(self.folder / name, self._hash(name))
+
+    def graph(self, variant: Variant) -> GraphFiles:
+        """Return the files of a variant's graph, after checking their hashes.
+
+        Raises:
+            BundleError: See `read`.
+        """
+        names = [variant.file, *([] if variant.weights_file is None else [variant.weights_file])]
+        files = GraphFiles(self.folder / variant.file, {self.folder / name: self._hash(name) for name in names})
+        files.check()
+        return files
 
     def variant(self, device: Device, precision: Precision | None) -> Variant:
         """Return the variant to run: the first of the manifest that fits, because the exporter lists its choice first.
@@ -152,6 +146,11 @@ class Bundle:
             if variant.name == PORTABLE:
                 return variant
         raise VariantNotFoundError(f"{self.folder} has no {PORTABLE} variant; export it with --variant {PORTABLE}")
+
+    def _hash(self, name: str) -> str:
+        if name not in self.manifest.files:
+            raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
+        return self.manifest.files[name].sha256
 
 
 def runs_here(variant: Variant) -> bool:

@@ -10,12 +10,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
@@ -46,12 +46,12 @@ PROVIDER_OPTIONS = {
 
 
 def open_devices(
-    graph: Path, variant: Variant, devices: Sequence[int], provider_options: Mapping[str, str], *, max_length: int
+    graph: GraphFiles, variant: Variant, devices: Sequence[int], provider_options: Mapping[str, str], *, max_length: int
 ) -> "GpuWorkers":
     """Open a packed graph on CUDA devices.
 
     Args:
-        graph: File of the graph.
+        graph: Files of the graph, from `Bundle.graph`.
         variant: Describes the graph.
         devices: Numbers of the devices.
         provider_options: Override `PROVIDER_OPTIONS`.

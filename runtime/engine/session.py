@@ -4,12 +4,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
@@ -55,7 +55,7 @@ class Session:
 
     def __init__(
         self,
-        graph: Path,
+        graph: GraphFiles,
         variant: Variant,
         *,
         threads: int,
@@ -66,7 +66,7 @@ class Session:
         """Open the graph.
 
         Args:
-            graph: File of the graph, checked by `Bundle.graph`.
+            graph: Files of the graph, from `Bundle.graph`.
             variant: Describes the graph; its inputs and outputs must be the graph's.
             threads: Threads of one run.
             spinning: Let idle threads spin. The next run starts sooner, and other work on these cores is slower.
@@ -75,7 +75,8 @@ class Session:
 
         Raises:
             BundleError: The installed onnxruntime cannot open the graph.
-            BundleFileChangedError: Names or axes of the graph differ from the manifest.
+            BundleFileChangedError: The files changed since they were checked, or names or axes of the graph differ
+                from the manifest.
             DeviceError: The provider is not installed, or cannot run the whole graph.
         """
         self._session = _open(
@@ -201,7 +202,7 @@ def check_provider(provider: str) -> None:
 
 
 def _open(
-    graph: Path, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
+    graph: GraphFiles, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
     check_provider(provider)
     advice = _FIX_CUDA if provider == CUDA_PROVIDER else _USE_CPU
@@ -218,15 +219,18 @@ def _open(
         options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     try:
         # No fallback: it would print a message, continue on the CPU, and hide why the provider failed.
-        session = onnxruntime.InferenceSession(
-            graph, options, providers=[(provider, dict(provider_options))], enable_fallback=0
-        )
+        with graph.unchanged() as path:
+            session = onnxruntime.InferenceSession(
+                path, options, providers=[(provider, dict(provider_options))], enable_fallback=0
+            )
+    except BundleError:
+        raise
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
-            raise DeviceError(f"{provider} cannot run {graph}: {error}; {advice}") from error
+            raise DeviceError(f"{provider} cannot run {graph.path}: {error}; {advice}") from error
         # The file is the exported one, so this onnxruntime is too old for it, or memory is short.
         raise BundleError(
-            f"onnxruntime {onnxruntime.__version__} cannot open {graph}: {error}; "
+            f"onnxruntime {onnxruntime.__version__} cannot open {graph.path}: {error}; "
             "install the version that encort.json names, or export it again"
         ) from error
     if session.get_providers()[0] != provider:

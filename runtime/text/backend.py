@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -21,18 +20,18 @@ def check_nothing() -> None:
 class Backend:
     """A tokenizer of the tokenizers library, without padding and truncation."""
 
-    def __init__(self, file: Path) -> None:
-        """Read `tokenizer.json`.
+    def __init__(self, content: bytes) -> None:
+        """Read the content of `tokenizer.json`.
 
         Raises:
-            BundleError: The file is not a tokenizer.
+            BundleError: The content is not a tokenizer.
         """
         try:
-            self.library = tokenizers.Tokenizer.from_file(str(file))
+            self.library = tokenizers.Tokenizer.from_buffer(content)
         except BaseException as error:
             if not _is_failure(error):
                 raise
-            raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
+            raise BundleError(f"tokenizer.json is not a tokenizer ({error}); export the bundle again") from error
         self.library.no_padding()
         self.library.no_truncation()
 

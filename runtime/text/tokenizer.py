@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -33,17 +32,17 @@ _LONG_TEXTS = 64
 class Tokenizer:
     """The tokenizer of a bundle. Any number of threads may call it."""
 
-    def __init__(self, file: Path, *, max_length: int) -> None:
+    def __init__(self, content: bytes, *, max_length: int) -> None:
         """Read a tokenizer.
 
         Args:
-            file: `tokenizer.json` of the tokenizers library.
+            content: Content of a `tokenizer.json` of the tokenizers library.
             max_length: Most tokens of an input, special tokens included.
 
         Raises:
-            BundleError: The file is not a tokenizer, or `max_length` makes no sense for it.
+            BundleError: The content is not a tokenizer, or `max_length` makes no sense for it.
         """
-        self._backend = Backend(file)
+        self._backend = Backend(content)
         special = self._backend.library.num_special_tokens_to_add(is_pair=False)
         if not special < max_length < LIMIT:
             raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")

@@ -3,6 +3,7 @@
 With them, `encort verify` repeats the proof of the export on any machine, without torch.
 """
 
+import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,23 +50,23 @@ class Golden:
         np.savez(file, texts=np.array(json.dumps(self.texts)), ids=self.ids, **arrays)  # type: ignore[arg-type] # numpy's stub
 
     @classmethod
-    def load(cls, file: Path) -> "Golden":
-        """Read golden vectors.
+    def load(cls, content: bytes) -> "Golden":
+        """Read golden vectors from the content of an .npz file.
 
         Raises:
-            BundleError: The file has no golden vectors.
+            BundleError: The content has no golden vectors.
         """
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 texts = [tuple(text) if isinstance(text, list) else text for text in json.loads(str(arrays["texts"]))]
                 outputs = {name.removeprefix("output:"): arrays[name] for name in arrays if name.startswith("output:")}
                 golden = cls(texts=texts, ids=arrays["ids"], outputs=outputs)
         except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
-            raise BundleError(f"{file} holds no golden vectors ({error}); export the bundle again") from error
+            raise BundleError(f"{GOLDEN_FILE} holds no golden vectors ({error}); export the bundle again") from error
         if not texts or any(
             array.ndim == 0 or len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()
         ):
-            raise BundleError(f"{file} does not have one golden vector per text; export the bundle again")
+            raise BundleError(f"{GOLDEN_FILE} does not have one golden vector per text; export the bundle again")
         return golden
 
 
@@ -100,9 +101,9 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
         FidelityError: The results of a variant differ by more than the tolerance of its precision.
     """
     for name in bundle.manifest.files:
-        bundle.path(name)
-    golden = Golden.load(bundle.path(GOLDEN_FILE))
-    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+        bundle.check(name)
+    golden = Golden.load(bundle.read(GOLDEN_FILE))
+    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(golden.texts, reverse=any(variant.reads_reversed for variant in bundle.manifest.variants))
     if not np.array_equal(batch.ids, golden.ids):
         raise BundleFileChangedError(
@@ -132,8 +133,8 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
     Raises:
         FidelityError: A cosine to a golden vector is below `FOREIGN_COSINE`.
     """
-    golden = Golden.load(bundle.path(GOLDEN_FILE))
-    tokenizer = Tokenizer(bundle.path(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+    golden = Golden.load(bundle.read(GOLDEN_FILE))
+    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(golden.texts, reverse=variant.reads_reversed)
     expected = list(_split_by_text(golden.outputs[variant.vector], batch))
     alone = [session.run([variant.vector], batch.rows(np.array([index])))[0][0] for index in range(len(batch))]

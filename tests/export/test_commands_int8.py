@@ -88,8 +88,8 @@ def test_export_prints_the_table_of_the_search(
     options = ["--evaluation", write("labelled.jsonl", jsonl(ROWS)), "--max-drop", "100", "--weight-bits", "7"]
     stdout = encort("export", classifier_checkpoint, "-o", output, *options).stdout
     bundle = Bundle.open(output)
-    assert stdout.startswith(bundle.path("search.md").read_text())
-    assert json.loads(bundle.path("search.json").read_text())["max_drop"] == 100
+    assert stdout.startswith(bundle.read("search.md").decode())
+    assert json.loads(bundle.read("search.json"))["max_drop"] == 100
     assert stdout.splitlines()[-1] == f"bundle: {output}"
 
 

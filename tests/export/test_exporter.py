@@ -58,7 +58,7 @@ def test_the_folder_holds_the_files_of_the_manifest(bundle: Bundle) -> None:
 
 def test_every_listed_file_has_its_hash(bundle: Bundle) -> None:
     for name in bundle.manifest.files:
-        assert bundle.path(name).is_file()
+        bundle.check(name)
 
 
 def test_all_variants_share_one_file_of_weights(bundle: Bundle) -> None:

@@ -19,6 +19,7 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.errors import CheckpointError, InputTypeError, WrongTaskError
 from encort.runtime.cuda import workers as cuda
@@ -117,8 +118,8 @@ def test_tokenized_pairs_give_the_same_results(model: encort.Model) -> None:
 def test_a_gpu_reads_both_orders(
     folder: Path, model: encort.Model, bundle: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_devices(graph: Path, variant: Variant, *_: Any, **__: Any) -> Runner:
-        return open_to_verify(Bundle.open(graph.parent), variant)
+    def open_devices(graph: GraphFiles, variant: Variant, *_: Any, **__: Any) -> Runner:
+        return open_to_verify(Bundle.open(graph.path.parent), variant)
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
     monkeypatch.setattr(cuda, "open_devices", open_devices)

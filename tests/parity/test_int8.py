@@ -70,7 +70,7 @@ def oracle(source: ExportSource) -> Oracle:
 
 @pytest.fixture(scope="module")
 def calibration(source: ExportSource, folder: Path) -> Calibration:
-    tokenizer = Tokenizer(folder / "tokenizer.json", max_length=source.max_length)
+    tokenizer = Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=source.max_length)
     return Calibration.tokenize(source, tokenizer, None)
 
 

@@ -12,7 +12,7 @@ KCBERT = Path(__file__).parents[2] / "examples/kcbert/vocab.txt"
 
 def tokenizer_of(vocabulary: Path, folder: Path, *, lowercase: bool, max_length: int) -> Tokenizer:
     BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=lowercase).save_pretrained(folder)
-    return Tokenizer(folder / "tokenizer.json", max_length=max_length)
+    return Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=max_length)
 
 
 @pytest.mark.parametrize(

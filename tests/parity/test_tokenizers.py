@@ -116,7 +116,7 @@ def kind(
 
     @functools.cache
     def tokenize(limit: int) -> Tokenizer:
-        return Tokenizer(folder / "tokenizer.json", max_length=limit)
+        return Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=limit)
 
     # With a limit of its own it would warn about long texts.
     fast = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=10**9)

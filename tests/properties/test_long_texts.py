@@ -100,12 +100,10 @@ KINDS: dict[str, Callable[[], tokenizers.Tokenizer]] = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Tokenizer]:
+def both(request: pytest.FixtureRequest) -> tuple[Any, Tokenizer]:
     """The library's tokenizer, and encort's, which reads 256 characters at a time."""
     library = KINDS[request.param]()
-    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    library.save(str(file))
-    return library, Tokenizer(file, max_length=LIMIT)
+    return library, Tokenizer(library.to_str().encode(), max_length=LIMIT)
 
 
 def rows(batch: TokenBatch, name: str) -> list[list[int]]:

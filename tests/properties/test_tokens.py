@@ -19,7 +19,7 @@ any_texts = st.lists(st.text(max_size=40) | st.tuples(st.text(max_size=20), st.t
 
 @pytest.fixture(scope="module")
 def tokenize(classifier_bundle: Path) -> Tokenizer:
-    return Tokenizer(classifier_bundle / "tokenizer.json", max_length=LIMIT)
+    return Tokenizer((classifier_bundle / "tokenizer.json").read_bytes(), max_length=LIMIT)
 
 
 def batch_of(rows: list[list[int]]) -> TokenBatch:
@@ -70,5 +70,5 @@ def test_exactly_the_truncated_texts_are_longer_under_a_wider_limit(
     tokenize: Tokenizer, classifier_bundle: Path, texts: list[Text]
 ) -> None:
     narrow = tokenize(texts)
-    wide = Tokenizer(classifier_bundle / "tokenizer.json", max_length=500)(texts)
+    wide = Tokenizer((classifier_bundle / "tokenizer.json").read_bytes(), max_length=500)(texts)
     np.testing.assert_array_equal(wide.lengths > LIMIT, narrow.truncated)

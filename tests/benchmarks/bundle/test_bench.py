@@ -25,6 +25,7 @@ from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, EncortError, InputError
@@ -210,7 +211,7 @@ def test_a_bundle_is_measured_on_a_gpu(
     opened: list[tuple[Any, ...]] = []
     cold_starts: list[tuple[str, str]] = []
 
-    def open_devices(_: Path, variant: Variant, devices: Sequence[int], *__: Any, **___: Any) -> Runner:
+    def open_devices(_: GraphFiles, variant: Variant, devices: Sequence[int], *__: Any, **___: Any) -> Runner:
         opened.append((variant.name, *devices))
         return open_to_verify(bundle, variant)
 

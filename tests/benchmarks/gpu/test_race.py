@@ -21,6 +21,7 @@ from encort.benchmarks.race.tables import race_table
 from encort.benchmarks.results import Check, Race, read, save
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import EncortError, FidelityError
@@ -110,9 +111,9 @@ def tiny_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU with the CPU in its place, and a race that takes seconds."""
 
     def open_devices(
-        graph: Path, variant: Variant, _: Sequence[int], options: Mapping[str, str], **__: Any
+        graph: GraphFiles, variant: Variant, _: Sequence[int], options: Mapping[str, str], **__: Any
     ) -> cuda.GpuWorkers:
-        workers = open_to_verify(Bundle.open(graph.parent), variant)
+        workers = open_to_verify(Bundle.open(graph.path.parent), variant)
         assert isinstance(workers, cuda.GpuWorkers)
         if "gpu_mem_limit" in options:
             session = workers.workers[0]._session

@@ -38,7 +38,7 @@ def oracle(source: ExportSource) -> Oracle:
 
 @pytest.fixture(scope="module")
 def tokenizer(encoder_checkpoint: Path) -> Tokenizer:
-    return Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)
+    return Tokenizer((encoder_checkpoint / "tokenizer.json").read_bytes(), max_length=64)
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def oracle(source: ExportSource) -> Oracle:
 
 @pytest.fixture(scope="module")
 def texts(encoder_checkpoint: Path) -> TokenBatch:
-    return Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)(sample_texts())
+    return Tokenizer((encoder_checkpoint / "tokenizer.json").read_bytes(), max_length=64)(sample_texts())
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_the_group_that_costs_most_is_the_most_sensitive(
 def test_fitting_judges_by_texts_that_it_has_not_seen(
     source: ExportSource, encoder_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = Tokenizer(encoder_checkpoint / "tokenizer.json", max_length=64)
+    tokenizer = Tokenizer((encoder_checkpoint / "tokenizer.json").read_bytes(), max_length=64)
     calibration = Calibration.tokenize(source, tokenizer, sample_texts())
     used = {}
     monkeypatch.setattr(int8_model, "quantize_model", lambda _source, texts, **_: used.setdefault("seen", texts))

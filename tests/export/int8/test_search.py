@@ -95,7 +95,7 @@ def searched(classifier_checkpoint: Path, labelled: Path, tmp_path_factory: pyte
 
 def test_all_candidates_are_recorded_as_json_table_and_picture(searched: Bundle) -> None:
     assert set(searched.manifest.files) >= FILES
-    record = json.loads(searched.path("search.json").read_text())
+    record = json.loads(searched.read("search.json"))
     assert (record["metric"], record["examples"], record["max_drop"]) == ("accuracy", 12, 30.0)
     full, *others = record["candidates"]
     assert (full["precision"], full["metric"], full["drop"], full["smoothing"]) == ("fp32", 100.0, 0.0, None)
@@ -103,12 +103,12 @@ def test_all_candidates_are_recorded_as_json_table_and_picture(searched: Bundle)
     assert len({candidate["smoothing"] for candidate in others}) == 3
     assert all(candidate["latency_ms"] > 0 and candidate["speedup"] > 0 for candidate in record["candidates"])
     assert [candidate["chosen"] for candidate in record["candidates"]].count(True) == 1
-    lines = searched.path("search.md").read_text().splitlines()
+    lines = searched.read("search.md").decode().splitlines()
     assert len(lines) == 2 + len(record["candidates"])
     assert [line.endswith("| chosen |") for line in lines[2:]] == [
         candidate["chosen"] for candidate in record["candidates"]
     ]
-    assert ET.fromstring(searched.path("search.svg").read_text()).tag.endswith("svg")
+    assert ET.fromstring(searched.read("search.svg").decode()).tag.endswith("svg")
 
 
 def test_the_first_variant_is_the_chosen_candidate(searched: Bundle) -> None:

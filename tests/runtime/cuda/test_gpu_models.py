@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import encort
 from encort.export.verification.cpu_attention import open_to_verify
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import DeviceError, FidelityError, InputError
@@ -32,9 +33,9 @@ def gpus(cuda_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[Opened]:
     bundle, opened = Bundle.open(cuda_bundle), list[Opened]()
 
     def open_devices(
-        graph: Path, variant: Variant, devices: Sequence[int], options: Mapping[str, str], **_: Any
+        graph: GraphFiles, variant: Variant, devices: Sequence[int], options: Mapping[str, str], **_: Any
     ) -> GpuWorkers:
-        opened.append((graph.name, list(devices), dict(options)))
+        opened.append((graph.path.name, list(devices), dict(options)))
         session = open_to_verify(bundle, variant).workers[0]._session
         return GpuWorkers(variant, lambda _: session, devices)
 

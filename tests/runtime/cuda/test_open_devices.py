@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.errors import DeviceError
 from encort.runtime.cuda import workers as cuda
@@ -16,14 +17,14 @@ from encort.runtime.engine.session import CUDA_PROVIDER
 
 
 @pytest.fixture
-def packed_graph(cuda_bundle: Path) -> tuple[Path, Variant]:
+def packed_graph(cuda_bundle: Path) -> tuple[GraphFiles, Variant]:
     bundle = Bundle.open(cuda_bundle)
     variant = next(variant for variant in bundle.manifest.variants if variant.name == "cuda-fp32")
     return bundle.graph(variant), variant
 
 
 @pytest.fixture
-def runtime(packed_graph: tuple[Path, Variant], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def runtime(packed_graph: tuple[GraphFiles, Variant], monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An onnxruntime with CUDA that writes down how a session is opened; it raises `runtime.error` if that is set."""
     _, variant = packed_graph
     seen = SimpleNamespace(error=None)
@@ -53,13 +54,13 @@ def runtime(packed_graph: tuple[Path, Variant], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_device_is_opened_with_exact_arithmetic_and_bounded_memory(
-    packed_graph: tuple[Path, Variant], runtime: SimpleNamespace
+    packed_graph: tuple[GraphFiles, Variant], runtime: SimpleNamespace
 ) -> None:
     graph, variant = packed_graph
     opened = cuda.open_devices(graph, variant, [3], {"gpu_mem_limit": "9", "use_tf32": "1"}, max_length=64)
     assert isinstance(opened.workers[0]._session, CapturedSession)
     opened.close()
-    assert (runtime.graph, runtime.provider, runtime.fallback) == (graph, CUDA_PROVIDER, 0)
+    assert (runtime.graph, runtime.provider, runtime.fallback) == (graph.path, CUDA_PROVIDER, 0)
     assert runtime.provider_options == {
         "arena_extend_strategy": "kSameAsRequested",
         "device_id": "3",
@@ -77,7 +78,7 @@ def test_a_device_is_opened_with_exact_arithmetic_and_bounded_memory(
 
 
 @pytest.mark.usefixtures("runtime")
-def test_captured_graphs_can_be_switched_off(packed_graph: tuple[Path, Variant]) -> None:
+def test_captured_graphs_can_be_switched_off(packed_graph: tuple[GraphFiles, Variant]) -> None:
     opened = cuda.open_devices(*packed_graph, [0], {"enable_cuda_graph": "0"}, max_length=64)
     assert not isinstance(opened.workers[0]._session, CapturedSession)
     opened.close()
@@ -94,7 +95,7 @@ def test_captured_graphs_can_be_switched_off(packed_graph: tuple[Path, Variant])
     ],
 )
 def test_an_error_of_opening_a_device_says_what_to_do(
-    packed_graph: tuple[Path, Variant], runtime: SimpleNamespace, error: str, message: str
+    packed_graph: tuple[GraphFiles, Variant], runtime: SimpleNamespace, error: str, message: str
 ) -> None:
     runtime.error = error
     with pytest.raises(DeviceError, match=message):

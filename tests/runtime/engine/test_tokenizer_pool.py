@@ -35,7 +35,7 @@ MakePool = Callable[..., TokenizerPool]
 
 @pytest.fixture(scope="module")
 def tokenize(classifier_bundle: Path) -> Tokenizer:
-    return Tokenizer(classifier_bundle / "tokenizer.json", max_length=LIMIT)
+    return Tokenizer((classifier_bundle / "tokenizer.json").read_bytes(), max_length=LIMIT)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_no_texts_give_no_spans() -> None:
 
 @pytest.fixture(scope="session")
 def wordpiece(classifier_bundle: Path) -> Tokenizer:
-    return Tokenizer(classifier_bundle / "tokenizer.json", max_length=64)
+    return Tokenizer((classifier_bundle / "tokenizer.json").read_bytes(), max_length=64)
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +159,7 @@ def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     file = tmp_path_factory.mktemp("bytewise") / "tokenizer.json"
     tokenizer.save(str(file))
-    return Tokenizer(file, max_length=128)
+    return Tokenizer(file.read_bytes(), max_length=128)
 
 
 TEXTS = [

@@ -18,17 +18,16 @@ BAD = "bad"
 ONLY_BASE_EXCEPTION: Any = type("PanicException", (BaseException,), {})
 
 
-def without_unknown_token(file: Path) -> Tokenizer:
+def without_unknown_token() -> Tokenizer:
     """Return a tokenizer that fails on every word but `my` and `card`."""
     library = tokenizers.Tokenizer(models.WordLevel({"my": 0, "card": 1}, unk_token="[UNK]"))
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    library.save(str(file))
-    return Tokenizer(file, max_length=16)
+    return Tokenizer(library.to_str().encode(), max_length=16)
 
 
 @pytest.fixture
-def failing(tmp_path: Path) -> Tokenizer:
-    return without_unknown_token(tmp_path / "tokenizer.json")
+def failing() -> Tokenizer:
+    return without_unknown_token()
 
 
 @pytest.mark.parametrize("all_cores", [False, True])
@@ -49,22 +48,21 @@ def test_a_pool_names_the_text(failing: Tokenizer, make_engine: MakeEngine, size
 
 
 @pytest.mark.parametrize("all_cores", [False, True])
-def test_a_panic_of_the_library_is_an_error(tmp_path: Path, *, all_cores: bool) -> None:
+def test_a_panic_of_the_library_is_an_error(*, all_cores: bool) -> None:
     library = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     library.pre_tokenizer = pre_tokenizers.FixedLength(0)  # a division by zero in Rust
-    library.save(str(tmp_path / "tokenizer.json"))
-    tokenize = Tokenizer(tmp_path / "tokenizer.json", max_length=16)
+    tokenize = Tokenizer(library.to_str().encode(), max_length=16)
     with pytest.raises(InputError, match="text 0: the bundle's tokenizer fails"):
         tokenize(["my", "card"], all_cores=all_cores)
 
 
-def test_a_panic_while_a_tokenizer_is_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def panic(_: str) -> None:
+def test_a_panic_while_a_tokenizer_is_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(_: bytes) -> None:
         raise ONLY_BASE_EXCEPTION("index out of bounds")
 
-    monkeypatch.setattr(tokenizers.Tokenizer, "from_file", panic)
+    monkeypatch.setattr(tokenizers.Tokenizer, "from_buffer", panic)
     with pytest.raises(BundleError, match="is not a tokenizer"):
-        Tokenizer(tmp_path / "tokenizer.json", max_length=16)
+        Tokenizer(b"{}", max_length=16)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
@@ -77,20 +75,20 @@ def test_other_exceptions_pass(failing: Tokenizer, error: type[BaseException]) -
         failing(["my card"])
 
 
-def break_tokenizer(model: encort.Model, tmp_path: Path) -> None:
+def break_tokenizer(model: encort.Model) -> None:
     """Give a model a tokenizer that fails on most words."""
     pool: Any = model._tokenizer
-    pool._tokenizer = without_unknown_token(tmp_path / "tokenizer.json")
+    pool._tokenizer = without_unknown_token()
 
 
 @pytest.mark.parametrize("text", [BAD, "my card " * 2000 + BAD])
-def test_callers_of_a_model_and_its_services_get_the_error(classifier_bundle: Path, tmp_path: Path, text: str) -> None:
+def test_callers_of_a_model_and_its_services_get_the_error(classifier_bundle: Path, text: str) -> None:
     async def embed() -> None:
         async with model.serving() as service:
             await service.embed(text, overflow="window")
 
     with encort.load(classifier_bundle, threads=2) as model:
-        break_tokenizer(model, tmp_path)
+        break_tokenizer(model)
         with pytest.raises(InputError, match="tokenizer fails"):
             model.embed([text], overflow="window")
         with pytest.raises(InputError, match="text 20: the bundle's tokenizer fails"):

@@ -40,13 +40,13 @@ def file(classifier_bundle: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenize(file: Path) -> Tokenizer:
-    return Tokenizer(file, max_length=LIMIT)
+    return Tokenizer(file.read_bytes(), max_length=LIMIT)
 
 
 @pytest.fixture(scope="module")
 def wide(file: Path) -> Tokenizer:
     """A tokenizer with a limit that no text of these tests reaches."""
-    return Tokenizer(file, max_length=5000)
+    return Tokenizer(file.read_bytes(), max_length=5000)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ class CharacterCounter:
 @pytest.fixture
 def counting(file: Path) -> tuple[Tokenizer, CharacterCounter]:
     """A tokenizer, and the counter of its characters."""
-    tokenizer = Tokenizer(file, max_length=LIMIT)
+    tokenizer = Tokenizer(file.read_bytes(), max_length=LIMIT)
     counter = CharacterCounter(tokenizer._backend.library)
     tokenizer._backend.library = counter
     return tokenizer, counter
@@ -136,7 +136,7 @@ def test_token_ids_of_a_vocabulary_with_a_duplicate_word_are_accepted(tmp_path: 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "a", "c"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     transformers.BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
-    tokenize = Tokenizer(tmp_path / "tokenizer.json", max_length=LIMIT)
+    tokenize = Tokenizer((tmp_path / "tokenizer.json").read_bytes(), max_length=LIMIT)
     ids = tokenize(["a b c"]).ids
     assert tokenize([ids]).ids.tolist() == ids.tolist() == [CLS, 7, 6, 8, SEP]
 
