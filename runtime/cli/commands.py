@@ -11,15 +11,15 @@ import click
 
 if TYPE_CHECKING:
     from encort.runtime.bundle.manifest import Fidelity, Manifest
+    from encort.runtime.cli.readers import Input
+    from encort.runtime.cli.row_errors import OnError
     from encort.runtime.cli.writers import Record
     from encort.runtime.model import Model
-    from encort.runtime.text.token_batch import Text, TokenBatch
+    from encort.runtime.text.token_batch import TokenBatch
     from encort.runtime.text.windows import Overflow
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_CHUNK = 1024
-"""Texts that are read at a time: enough to fill micro-batches, few enough that results appear soon."""
 _FOLDER = click.Path(path_type=Path)
 _BATCH_OPTIONS = [
     click.argument("bundle", type=_FOLDER),
@@ -46,6 +46,12 @@ _BATCH_OPTIONS = [
         "--stride",
         type=int,
         help="Tokens that neighbouring windows share; default: a quarter of a window, at most 128.",
+    ),
+    click.option(
+        "--on-error",
+        type=click.Choice(["fail", "skip", "column"]),
+        default="fail",
+        help="For an input that cannot be used: stop, leave it out, or write its error into the field error.",
     ),
 ]
 
@@ -115,27 +121,37 @@ def _run(
     output: Path | None,
     overflow: "Overflow | None",
     stride: int | None,
+    on_error: "OnError",
     **options: Any,
 ) -> None:
-    from encort.runtime.cli.readers import read_texts
-    from encort.runtime.cli.writers import open_writer
+    from encort.runtime.cli.readers import read_inputs
+    from encort.runtime.cli.row_errors import RowRunner
+    from encort.runtime.cli.writers import check_writes_errors, open_writer
     from encort.runtime.model import load
 
-    stream = read_texts(texts, file, column)
+    inputs = read_inputs(texts, file, column)
+    if on_error == "column":
+        check_writes_errors(output)
     with (
         load(bundle, **options) as model,
         open_writer(output, dimension=dimension(model)) as writer,
-        _progress(stream) as progress,
+        _progress(inputs) as progress,
     ):
         default = default_overflow(model)  # also refuses options without a fitting head, before texts are read
         policy = default if overflow is None else overflow
-        for batch in model.tokenize_stream(progress, overflow=policy, stride=stride, chunk=_CHUNK):
-            writer.write(records(model, batch))
+        tokenize = functools.partial(model.tokenize, overflow=policy, stride=stride)
+        tokenize([])  # refuses wrong options, which are no errors of inputs
+        runner = RowRunner(tokenize=tokenize, make_records=functools.partial(records, model), on_error=on_error)
+        for records_of_chunk in runner.run(progress):
+            writer.write(records_of_chunk)
+    if runner.errors:
+        counts = f"{runner.errors} of {runner.inputs} inputs"
+        click.echo(f"encort: {counts} cannot be used; the first: {runner.first_error}", err=True)
 
 
-def _progress(stream: "Iterator[Text]") -> "AbstractContextManager[Iterable[Text]]":
+def _progress(inputs: "Iterator[Input]") -> "AbstractContextManager[Iterable[Input]]":
     """Show a counter of texts on stderr, if stderr is a terminal."""
-    return click.progressbar(stream, label="texts", show_pos=True, file=sys.stderr, hidden=not sys.stderr.isatty())
+    return click.progressbar(inputs, label="texts", show_pos=True, file=sys.stderr, hidden=not sys.stderr.isatty())
 
 
 def _summary(manifest: "Manifest") -> str:

@@ -1,58 +1,95 @@
 """Texts for the command line: from arguments, a file, or standard input."""
 
+import reprlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.tables.lines import Lines, Row, open_lines, without_end
-from encort.runtime.common.tables.rows import READERS, is_table, read_rows
+from encort.runtime.common.tables.rows import READERS, is_table, scan_rows
 from encort.runtime.text.token_batch import Text
 
 
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One input of the command line.
+
+    Attributes:
+        location: Its place, such as `messages.csv, row 3`, for messages.
+        value: The text, or the error that says why there is none.
+    """
+
+    location: str
+    value: Text | InputError
+
+
 def read_texts(arguments: tuple[str, ...], file: Path | None, column: str | None) -> Iterator[Text]:
-    """Return texts from the arguments, else from a file, else the lines of standard input.
+    """Return the texts of `read_inputs`.
+
+    Raises:
+        InputError: See `read_inputs`; or an input is no text, which the message names.
+    """
+    return map(_get_text, read_inputs(arguments, file, column))
+
+
+def read_inputs(arguments: tuple[str, ...], file: Path | None, column: str | None) -> Iterator[Input]:
+    """Return inputs from the arguments, else from a file, else from the lines of standard input.
 
     Args:
         arguments: Texts of the command line.
-        file: A table, by its ending .csv, .tsv, .jsonl or .parquet, or a file with one text per line; `-` is stdin.
+        file: A table by its ending, see `READERS`, or a file with one text per line; `-` is stdin.
         column: Column of a table; None: `text` with `text_pair` if it exists, or `question` with `context`.
 
     Raises:
-        InputError: There are both arguments and a file, or no texts; or the column does not exist.
+        InputError: There are both arguments and a file, or no texts; or the file cannot be read.
     """
     if arguments and file is not None:
         raise InputError("give texts as arguments or with --input, not both")
     if column is not None and (file is None or not is_table(file)):
         raise InputError(f"--column is for tables ({', '.join(READERS)}); leave it out for other texts")
     if arguments:
-        return iter(arguments)
+        return (Input(location=f"text {number}", value=text) for number, text in enumerate(arguments, start=1))
     if file is None and sys.stdin.isatty():
         raise InputError("no texts: give them as arguments, with --input FILE, or on standard input")
     if file is None or str(file) == "-":
-        return _texts(Lines(sys.stdin.buffer, "standard input"))
-    return _table_texts(file, column) if is_table(file) else _file_lines(file)
+        return _line_inputs(Lines(sys.stdin.buffer, "standard input"))
+    return _table_inputs(file, column) if is_table(file) else _file_inputs(file)
 
 
-def _file_lines(file: Path) -> Iterator[str]:
+def _get_text(item: Input) -> Text:
+    if isinstance(item.value, InputError):
+        raise item.value
+    return item.value
+
+
+def _file_inputs(file: Path) -> Iterator[Input]:
     if not file.is_file():
         raise InputError(f"there is no file {file}")
     try:
         with open_lines(file) as lines:
-            yield from _texts(lines)
+            yield from _line_inputs(lines)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
 
 
-def _texts(lines: Lines) -> Iterator[str]:
+def _line_inputs(lines: Lines) -> Iterator[Input]:
     for line in lines:
-        lines.check()
-        yield without_end(line)
+        yield Input(location=lines.location, value=lines.error() or without_end(line))
 
 
-def _table_texts(file: Path, column: str | None) -> Iterator[Text]:
-    for number, row in enumerate(read_rows(file), start=1):
-        yield _text(row, column, f"{file}, row {number}")
+def _table_inputs(file: Path, column: str | None) -> Iterator[Input]:
+    for number, row in enumerate(scan_rows(file), start=1):
+        location = f"{file}, row {number}"
+        yield Input(location=location, value=row if isinstance(row, InputError) else _read_text(row, column, location))
+
+
+def _read_text(row: Row, column: str | None, location: str) -> Text | InputError:
+    try:
+        return _text(row, column, location)
+    except InputError as error:
+        return error
 
 
 def _text(row: Row, column: str | None, location: str) -> Text:
@@ -70,5 +107,5 @@ def _cell(row: Row, column: str, location: str) -> str:
         raise InputError(f"{location} has no column {column!r}; it has: {have}; name one with --column")
     value = row[column]
     if not isinstance(value, str):
-        raise InputError(f"{location}: column {column!r} holds {value!r}, expected a text")
+        raise InputError(f"{location}: column {column!r} holds {reprlib.repr(value)}, expected a text")
     return value

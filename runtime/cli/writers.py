@@ -60,6 +60,16 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
             temporary.replace(output)
 
 
+def check_writes_errors(output: Path | None) -> None:
+    """Refuse an output that cannot hold the errors of inputs.
+
+    Raises:
+        InputError: The output is .npy.
+    """
+    if output is not None and output.suffix.lower() == ".npy":
+        raise InputError(f"{output}: .npy holds embeddings alone; use --on-error skip, or write .jsonl or .parquet")
+
+
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
     """Translate an OSError of the output. Only writes run inside, so that no error of the caller blames the output."""

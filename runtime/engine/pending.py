@@ -20,7 +20,7 @@ class Pending(Protocol[Result_co]):
     def result(self) -> Result_co:
         """Wait for the result."""
 
-    def cancel(self) -> None:
+    def cancel(self) -> object:
         """Start no more of the work. Parts that run already are finished, and their results are dropped."""
 
 

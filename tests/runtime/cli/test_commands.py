@@ -283,7 +283,7 @@ def test_an_option_of_another_task_is_refused_before_texts_are_read(
         (["--output", "x.csv"], 3, "use one of .jsonl, .npy, .parquet"),
         (["--output", "nowhere/x.jsonl"], 3, "no folder nowhere"),
         (["--output", "x.npy"], 3, ".npy holds embeddings alone"),
-        (["card " * 200, "--overflow", "error"], 4, "text 1 has more than 64 tokens"),
+        (["card " * 200, "--overflow", "error"], 4, "text 2 has more than 64 tokens"),
         ([b"\xff"], 3, "unpaired surrogate"),
     ],
 )
@@ -343,7 +343,7 @@ def test_an_error_late_in_the_input_names_its_text_and_writes_nothing(
     stdin = b"hello\n" * 600 + b"card " * 200
     done = run_encort("embed", encoder_bundle, "-o", "x.jsonl", "--overflow", "error", stdin=stdin)
     assert list(tmp_path.iterdir()) == []
-    assert_refused(done, 4, "text 600 has more than 64 tokens")
+    assert_refused(done, 4, "standard input, line 601 has more than 64 tokens")
 
 
 def test_a_folder_instead_of_the_output_is_refused(run_encort: RunEncort, encoder_bundle: Path, tmp_path: Path) -> None:
