@@ -13,7 +13,9 @@ BANKING = examples/banking77
 
 EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
-.PHONY: demo $(EXAMPLES) test check lint bench bench-compare tables clean
+MINUTES ?= 7
+
+.PHONY: demo $(EXAMPLES) test soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -39,6 +41,10 @@ $(EXAMPLES): | $(VENV)/demo.installed
 
 test: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+# Threads, signals, forks, kills and damaged folders, at random. To repeat a run: make soak SOAK="--seed 1 --only signals"
+soak: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES) $(SOAK)
 
 check: lint test
 

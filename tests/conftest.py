@@ -7,13 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.builders import LABELS, save_checkpoint
+from tests.builders import ENVIRONMENT, LABELS, save_checkpoint
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_OFFLINE"] = "1"
-# The threads of torch and of ONNX Runtime spin while they wait. On two busy cores an export of a tiny encoder takes 17
-# to 60 seconds with two threads of torch, and 2 seconds with one.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= ENVIRONMENT
 
 MakeCheckpoint = Callable[..., Path]
 
