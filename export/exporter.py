@@ -16,7 +16,8 @@ from encort.export.int8.search import search
 from encort.export.options import CUDA_PRECISIONS, ExportOptions, PoolingName, VariantKind, VariantName, WeightBits
 from encort.export.plan import Plan
 from encort.export.portable import write_portable
-from encort.export.source.export_source import ExportSource, tokenizer_json
+from encort.export.source.export_source import ExportSource
+from encort.export.source.tokenizer_files import write_tokenizer_files
 from encort.export.variants import open_candidate, write_cuda, write_fp32, write_int8
 from encort.export.verification.against_checkpoint import checkpoint_names, verify_variants
 from encort.export.verification.oracle import Case, Oracle
@@ -149,7 +150,7 @@ def _fill(folder: Path, source: ExportSource, plan: Plan) -> None:
 def _write_tokenizer(source: ExportSource, folder: Path) -> TokenBatch:
     """Write the tokenizer without padding and truncation of its own, and tokenize the samples with it."""
     checkpoint, texts = source.checkpoints[0], texts_for(source)
-    (folder / TOKENIZER_FILE).write_text(tokenizer_json(checkpoint), encoding="utf-8")
+    write_tokenizer_files(checkpoint, folder, max_length=source.max_length)
     checkpoint.model.config.to_json_file(folder / CONFIG_FILE)
     tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_bytes(), max_length=source.max_length)
     samples = tokenizer(texts, reverse=source.is_pairwise)

@@ -17,6 +17,7 @@ from encort.export.graph.architectures import (
 from encort.export.graph.description import Description
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
+from encort.export.source.tokenizer_files import tokenizer_json
 from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
@@ -216,14 +217,6 @@ def _check_encoder_weights(first: Checkpoint, expected: Mapping[str, FloatArray]
 
 _DECISIVE = ("model_type", "hidden_act", "activation", "num_attention_heads", "layer_norm_eps", "pad_token_id")
 """Settings that change the results of an encoder with the same weights."""
-
-
-def tokenizer_json(checkpoint: Checkpoint) -> str:
-    """Return the tokenizer as JSON, without the padding and truncation that its last use has left in it."""
-    backend = checkpoint.tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    return str(backend.to_str())
 
 
 def _encoder_weights(checkpoint: Checkpoint) -> Mapping[str, FloatArray]:
