@@ -49,6 +49,8 @@ def test_the_folder_holds_the_files_of_the_manifest(bundle: Bundle) -> None:
     assert set(bundle.manifest.files) == {
         "config.json",
         "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
         "golden.npz",
         "cpu-fp32.onnx",
         "cpu-fp32-ragged.onnx",

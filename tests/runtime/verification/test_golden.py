@@ -72,7 +72,10 @@ def test_an_encoder_passes_without_logits(encoder_bundle: Path) -> None:
     assert all("logits" not in check.max_abs_error for check in verify_bundle(Bundle.open(encoder_bundle)))
 
 
-FILES = ["config.json", "golden.npz", "tokenizer.json", "cpu-fp32.onnx", "cpu-fp32-ragged.onnx", "cpu-fp32.weights"]
+FILES = [
+    *("config.json", "golden.npz", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("cpu-fp32.onnx", "cpu-fp32-ragged.onnx", "cpu-fp32.weights"),
+]
 
 
 @pytest.mark.parametrize("name", FILES)
