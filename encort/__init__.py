@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
     from encort.runtime.serving.service import AsyncService, RequestOptions, Service, ServiceContext
-    from encort.runtime.tasks.results import Answer, Classification, Matches, Span
+    from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Span
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Answers",
     "AsyncService",
     "Bundle",
     "Classification",
@@ -57,7 +58,7 @@ _MODULES = {
     "encort.runtime.engine.stats": ["Histogram", "Stats"],
     "encort.runtime.model": ["Model", "load"],
     "encort.runtime.serving.service": ["AsyncService", "RequestOptions", "Service", "ServiceContext"],
-    "encort.runtime.tasks.results": ["Answer", "Classification", "Matches", "Span"],
+    "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Span"],
     "encort.runtime.text.token_batch": ["TokenBatch"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

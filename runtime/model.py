@@ -33,7 +33,7 @@ from encort.runtime.options import DeviceName, LoadOptions, PrecisionName
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.serving.service import ServiceContext
 from encort.runtime.sessions import SessionOpener
-from encort.runtime.tasks.results import Answer, Classification, Matches, Span
+from encort.runtime.tasks.results import Answers, Classification, Matches, Span
 from encort.runtime.tasks.specs import Results, Tasks, TaskSpec
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
@@ -257,31 +257,36 @@ class Model:
         questions: Inputs,
         *,
         n_best: int = 1,
+        null_threshold: float | None = None,
         head: str | None = None,
         overflow: Overflow | None = None,
         stride: int | None = None,
-    ) -> list[Matches[Answer]]:
-        """Return answers to questions from their contexts, the most probable first.
+    ) -> list[Answers]:
+        """Return answers to questions from their contexts, the most probable first; none where the context has none.
 
         Args:
             questions: Pairs of question and context.
             n_best: Most answers per question.
+            null_threshold: A question has no answer (`Answers.no_answer`) if the logarithm of its null score is larger
+                than that of the best answer's score by more than this. None: the threshold of the bundle, which
+                training chose on validation data; 0 if there is none. `math.inf` always answers.
             head: Name of the head; None: the first that answers questions.
             overflow: See `tokenize`; None reads long contexts in windows.
             stride: See `tokenize`.
 
         Raises:
             WrongTaskError: The bundle has no such head.
-            InputTypeError: An input is not a pair.
-            InputError: See `tokenize`; or `n_best` is below 1.
+            InputTypeError: An input is not a pair, or an option is not a number.
+            InputError: See `tokenize`; or `n_best` is below 1, or `null_threshold` is NaN.
         """
-        return self._run(self._tasks.answer(head, n_best=n_best), questions, overflow, stride)
+        spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
+        return self._run(spec, questions, overflow, stride)
 
     def predict(
         self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
-    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Matches[Answer]]:
+    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]:
         """Return what the bundle is for: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
-        results: FloatArray | list[Classification] | list[Matches[Span]] | list[Matches[Answer]]
+        results: FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]
         results = self._run(self._tasks.predict(), texts, overflow, stride)
         return results
 

@@ -9,12 +9,13 @@ An example, shortened:
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from encort.runtime.bundle.schema import SchemaError, from_plain
+from encort.runtime.bundle.schema import SchemaError, from_plain, to_plain
 from encort.runtime.common.errors import BundleError, BundleVersionError
 
 FORMAT_VERSION = 3
@@ -157,6 +158,8 @@ class HeadInfo:
             float32. For question answering: the logits of start and end, each `(batch, sequence)` float32.
         tags_words: For token classification: whether a word has one tag, the tag of its first token. Otherwise each
             token has its own tag, as for languages that write several words without spaces.
+        null_threshold: For question answering: the default of `Model.answer`, which decides that a context has no
+            answer. Training chose it on validation data.
     """
 
     name: str
@@ -164,6 +167,7 @@ class HeadInfo:
     labels: list[str]
     outputs: list[str]
     tags_words: bool = True
+    null_threshold: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +284,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of `encort.json`."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(to_plain(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -326,6 +330,8 @@ class Manifest:
                 yield f"two labels of {head.name} have one name"
             if not _fits(head):
                 yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
+            if not math.isfinite(head.null_threshold):
+                yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
         for variant in self.variants:
             known = _TOKEN_INPUTS | (_PACKED_INPUTS if variant.layout is Layout.PACKED else _PADDED_INPUTS)
             if unknown := variant.inputs.keys() - known:

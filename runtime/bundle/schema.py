@@ -1,4 +1,4 @@
-"""Build dataclasses from JSON values, strictly.
+"""Build dataclasses from JSON values, strictly, and JSON values from dataclasses.
 
 A field without a default must be there, an unknown field is an error, and no value is converted to another type.
 """
@@ -35,6 +35,20 @@ def from_plain(kind: type[T], value: Any, path: str = "") -> T:
         SchemaError: The value does not fit; the message has its path, the expected type and the value.
     """
     return typing.cast("T", _convert(kind, value, path))
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value as `json.dumps` takes it.
+
+    A field with its default value is left out. So an encort that does not know a new field reads all objects that do
+    not use it.
+    """
+    if is_dataclass(value):
+        named = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+        return {name: to_plain(item) for name, (item, default) in named.items() if item != default}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:  # noqa: PLR0911 - one return per kind of type

@@ -82,7 +82,15 @@ def embed(**options: Any) -> None:
 @click.option("--head", help="Name of the head; default: the first one that fits the options.")
 @click.option("--all-scores", is_flag=True, help="Write the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), help="Most answers per question; default: 1.")
-def predict(head: str | None, all_scores: bool, n_best: int | None, **options: Any) -> None:
+@click.option(
+    "--null-threshold",
+    type=float,
+    help="Questions have no answer if the null score's logarithm is larger than that of the best answer by more than "
+    "this; inf always answers; default: the bundle's threshold.",
+)
+def predict(
+    head: str | None, all_scores: bool, n_best: int | None, null_threshold: float | None, **options: Any
+) -> None:
     """Write predictions for TEXTS from a head of the bundle, one record per text.
 
     \b
@@ -90,11 +98,11 @@ def predict(head: str | None, all_scores: bool, n_best: int | None, **options: A
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import default_overflow, prediction_records
+    from encort.runtime.cli.records import PredictionOptions, default_overflow, prediction_records
 
-    options_of_head: dict[str, Any] = {"head": head, "all_scores": all_scores, "n_best": n_best}
-    records = functools.partial(prediction_records, **options_of_head)
-    overflow = functools.partial(default_overflow, **options_of_head)
+    of_head = PredictionOptions(head=head, all_scores=all_scores, n_best=n_best, null_threshold=null_threshold)
+    records = functools.partial(prediction_records, options=of_head)
+    overflow = functools.partial(default_overflow, options=of_head)
     _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow, **options)
 
 

@@ -1,7 +1,7 @@
 """Results as the command line writes them: one record per input, with plain values."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from encort.runtime.bundle.manifest import HeadInfo, Task
@@ -18,42 +18,72 @@ def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:
     return _with_counts(batch, ({"embedding": embedding} for embedding in model.embed(batch)))
 
 
-def prediction_records(
-    model: Model, batch: TokenBatch, *, head: str | None, all_scores: bool, n_best: int | None
-) -> list[Record]:
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions:
+    """Options of `encort predict` about the head; `OPTION_TASKS` has the tasks that each is for.
+
+    Attributes:
+        head: Name of the head; None: the first one that fits the other options.
+        all_scores: Write the score of every label.
+        n_best: Most answers per question; None: one.
+        null_threshold: See `Model.answer`.
+    """
+
+    head: str | None = None
+    all_scores: bool = False
+    n_best: int | None = None
+    null_threshold: float | None = None
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that all given options are for; none if no option restricts them.
+
+        Raises:
+            InputError: The options are for different tasks.
+        """
+        given = {name: tasks for name, tasks in OPTION_TASKS.items() if getattr(self, name) not in (None, False)}
+        tasks = tuple(task for task in Task if all(task in tasks for tasks in given.values()))
+        if not tasks:
+            names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{names} are for different tasks; give one of them")
+        return tasks if given else ()
+
+
+OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
+    "all_scores": CLASSIFIERS,
+    "n_best": (Task.QUESTION_ANSWERING,),
+    "null_threshold": (Task.QUESTION_ANSWERING,),
+}
+"""Tasks that an option of `PredictionOptions` is for."""
+
+
+def prediction_records(model: Model, batch: TokenBatch, options: PredictionOptions) -> list[Record]:
     """Return one record per text: of the named head, of the first head that fits the options, or embeddings.
 
     Raises:
         InputError: The options are for different tasks.
         WrongTaskError: The bundle has no such head.
     """
-    chosen = _chosen_head(model, head, all_scores, n_best)
+    chosen = _chosen_head(model, options)
     if chosen is None:
         return embedding_records(model, batch)
-    results = _RECORDS[chosen.task](model, batch, chosen, all_scores, n_best or 1)
-    return _with_counts(batch, results)
+    return _with_counts(batch, _RECORDS[chosen.task](model, batch, chosen, options))
 
 
-def default_overflow(model: Model, *, head: str | None, all_scores: bool, n_best: int | None) -> Overflow:
+def default_overflow(model: Model, options: PredictionOptions) -> Overflow:
     """Return the policy for inputs over the limit, if the user gives none: contexts of questions are read in windows.
 
     Raises:
         InputError: See `prediction_records`.
         WrongTaskError: See `prediction_records`.
     """
-    chosen = _chosen_head(model, head, all_scores, n_best)
+    chosen = _chosen_head(model, options)
     return "window" if chosen is not None and chosen.task is Task.QUESTION_ANSWERING else "truncate"
 
 
-def _chosen_head(model: Model, head: str | None, all_scores: bool, n_best: int | None) -> HeadInfo | None:
-    if all_scores and n_best is not None:
-        raise InputError("--all-scores is for classification and --n-best for question answering; give one of them")
-    tasks: tuple[Task, ...] = ()
-    if all_scores:
-        tasks = CLASSIFIERS
-    elif n_best is not None:
-        tasks = (Task.QUESTION_ANSWERING,)
-    return model.head(head, *tasks) if head is not None or tasks or model.manifest.heads else None
+def _chosen_head(model: Model, options: PredictionOptions) -> HeadInfo | None:
+    tasks = options.tasks
+    return model.head(options.head, *tasks) if options.head is not None or tasks or model.manifest.heads else None
 
 
 def _with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
@@ -64,28 +94,34 @@ def _with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> lis
     ]
 
 
-def _classes(model: Model, batch: TokenBatch, head: HeadInfo, all_scores: bool, _n_best: int) -> Iterable[Record]:
+def _classes(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
     for result in model.classify(batch, head=head.name):
         record: dict[str, Any] = {"label": result.label, "score": result.score}
         if head.task is Task.MULTI_LABEL_CLASSIFICATION:
             record = {"labels": result.above()}
-        yield record | {"scores": result.scores} if all_scores else record
+        yield record | {"scores": result.scores} if options.all_scores else record
 
 
-def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, _n_best: int) -> Iterable[Record]:
+def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOptions) -> Iterable[Record]:
     return ({"score": score} for score in model.score(batch, head=head.name).tolist())
 
 
-def _spans(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, _n_best: int) -> Iterable[Record]:
+def _spans(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOptions) -> Iterable[Record]:
     return ({"spans": [asdict(span) for span in spans]} for spans in model.tag(batch, head=head.name))
 
 
-def _answers(model: Model, batch: TokenBatch, head: HeadInfo, _all_scores: bool, n_best: int) -> Iterable[Record]:
-    matches = model.answer(batch, n_best=n_best, head=head.name)
-    return ({"answers": [asdict(answer) for answer in answers]} for answers in matches)
+def _answers(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
+    for answers in model.answer(
+        batch, n_best=options.n_best or 1, null_threshold=options.null_threshold, head=head.name
+    ):
+        yield {
+            "answers": [asdict(answer) for answer in answers],
+            "no_answer": answers.no_answer,
+            "null_score": answers.null_score,
+        }
 
 
-_RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, bool, int], Iterable[Record]]] = {
+_RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, PredictionOptions], Iterable[Record]]] = {
     Task.TEXT_CLASSIFICATION: _classes,
     Task.MULTI_LABEL_CLASSIFICATION: _classes,
     Task.NEXT_SENTENCE_PREDICTION: _classes,

@@ -18,7 +18,7 @@ from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
-from encort.runtime.tasks.results import Answer, Classification, Matches, Span
+from encort.runtime.tasks.results import Answers, Classification, Matches, Span
 from encort.runtime.tasks.specs import Tasks, TaskSpec
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.windows import Overflow
@@ -104,10 +104,17 @@ class Service:
         return self._request(self._tasks.tag(head), text, options)
 
     def answer(
-        self, question: tuple[str, str], *, n_best: int = 1, head: str | None = None, **options: Unpack[RequestOptions]
-    ) -> Matches[Answer]:
-        """Return answers to a pair of question and context, the most probable first."""
-        return self._request(self._tasks.answer(head, n_best=n_best), question, options)
+        self,
+        question: tuple[str, str],
+        *,
+        n_best: int = 1,
+        null_threshold: float | None = None,
+        head: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Answers:
+        """Return answers to a pair of question and context, the most probable first; none if the context has none."""
+        spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
+        return self._request(spec, question, options)
 
     def predict(self, text: Text, **options: Unpack[RequestOptions]) -> Any:
         """Return what the bundle's task gives: the result of `classify`, `score`, `tag`, `answer` or `embed`."""
@@ -155,10 +162,17 @@ class AsyncService:
         return await self._request(self._tasks.tag(head), text, options)
 
     async def answer(
-        self, question: tuple[str, str], *, n_best: int = 1, head: str | None = None, **options: Unpack[RequestOptions]
-    ) -> Matches[Answer]:
-        """Return answers to a pair of question and context, the most probable first."""
-        return await self._request(self._tasks.answer(head, n_best=n_best), question, options)
+        self,
+        question: tuple[str, str],
+        *,
+        n_best: int = 1,
+        null_threshold: float | None = None,
+        head: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Answers:
+        """Return answers to a pair of question and context, the most probable first; none if the context has none."""
+        spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
+        return await self._request(spec, question, options)
 
     async def predict(self, text: Text, **options: Unpack[RequestOptions]) -> Any:
         """Return what the bundle's task gives: the result of `classify`, `score`, `tag`, `answer` or `embed`."""

@@ -1,62 +1,143 @@
-"""From start and end logits to answers from the context."""
+"""From start and end logits to answers from the context, or to the finding that it has none."""
+
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from encort.runtime.common.arrays import FloatArray
-from encort.runtime.tasks.classification import softmax
-from encort.runtime.tasks.results import Answer, Matches
-from encort.runtime.tasks.spans import end_behind_marks, matches_per_text
-from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.common.arrays import BoolArray, FloatArray, Int64Array
+from encort.runtime.tasks.results import Answer, Answers
+from encort.runtime.tasks.spans import end_behind_marks
+from encort.runtime.text.token_batch import TokenBatch
 
 MAX_ANSWER_TOKENS = 30
 """Most tokens of an answer."""
 
+Bounds = tuple[int, int]
+"""Start and end of an answer in its context, in characters."""
+
 
 def answers(
-    start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, *, n_best: int
-) -> list[Matches[Answer]]:
+    start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, *, n_best: int, null_threshold: float
+) -> list[Answers]:
     """Return the best answers to every question, the most probable first.
+
+    As in the pipeline of transformers, each window of a context is read by itself: its probabilities are those of its
+    context's tokens and of its first token (`[CLS]`), which stands for "no answer here". A context has no answer only
+    if no window has one, so the null score of a text is the smallest one of its windows.
 
     A short context may give fewer than `n_best` answers.
 
     Args:
         start_logits: `(tokens,)` float32.
         end_logits: `(tokens,)` float32.
-        batch: Pairs of question and context, with the offsets of their tokens.
+        batch: Pairs of question and context, or their windows, with the offsets of their tokens.
         n_best: Most answers per question.
+        null_threshold: A question has no answer if the logarithm of its null score is larger than that of the best
+            answer's score by more than this. In a single window, this is the difference of logits that scripts for
+            SQuAD 2 call `null_score_diff_threshold`.
     """
-    best = (_answers(start_logits, end_logits, batch, index, text, n_best) for index, text in enumerate(batch.texts))
-    return matches_per_text(best, batch)
-
-
-def _answers(
-    start_logits: FloatArray, end_logits: FloatArray, batch: TokenBatch, index: int, text: Text, n_best: int
-) -> list[Answer]:
-    assert batch.offsets is not None
-    tokens = np.arange(*batch.cu_seqlens[index : index + 2])
-    starts, ends, context = batch.offsets.starts, batch.offsets.ends, text[1]
-    # Tokens of the question, special tokens, and tokens of white space alone cannot be in an answer.
-    is_candidate = [
-        batch.offsets.sequences[token] == 1
-        and not context[starts[token] : ends[token]].isspace()
-        and starts[token] < ends[token]
-        for token in tokens
-    ]
-    tokens = tokens[is_candidate]
-    if not len(tokens):
-        return []
-    # Rows: the first token of an answer. Columns: how many more tokens it has.
-    lasts = np.arange(len(tokens))[:, None] + np.arange(MAX_ANSWER_TOKENS)
-    scores = softmax(start_logits[tokens])[:, None] * softmax(end_logits[tokens])[np.minimum(lasts, len(tokens) - 1)]
-    scores[lasts >= len(tokens)] = -1
-    best: dict[tuple[int, int], Answer] = {}
-    for pair in np.argsort(-scores, axis=None, kind="stable"):
-        first, more = divmod(int(pair), MAX_ANSWER_TOKENS)
-        if len(best) == n_best or scores[first, more] < 0:
-            break
-        start, end = int(starts[tokens[first]]), end_behind_marks(context, int(ends[tokens[first + more]]))
-        # Several tokens of one character, such as an emoji, have the same offsets.
-        best.setdefault(
-            (start, end), Answer(text=context[start:end], score=float(scores[first, more]), start=start, end=end)
+    rows = range(len(batch))
+    windows: list[list[_Window]] = [[] for _ in batch.texts]
+    for row, text in zip(rows, rows if batch.windows is None else batch.windows.texts.tolist(), strict=True):
+        context = batch.texts[text][1]
+        windows[text].append(_Window(start_logits, end_logits, batch, row, context, n_best=n_best))
+    counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
+    results = []
+    for pair, windows_of_text, (tokens, truncated) in zip(batch.texts, windows, counts, strict=True):
+        null_score = min(window.null_score for window in windows_of_text)
+        best = _merge(window.scores for window in windows_of_text)[:n_best]
+        if best and null_score - best[0][1] > null_threshold:
+            best = []
+        items = (
+            Answer(text=pair[1][start:end], score=math.exp(score), start=start, end=end) for (start, end), score in best
         )
-    return list(best.values())
+        results.append(Answers(items, null_score=math.exp(null_score), tokens=tokens, truncated=truncated))
+    return results
+
+
+class _Window:
+    """The answers that one window gives. All scores are logarithms of probabilities.
+
+    Attributes:
+        null_score: Score of "no answer here".
+        scores: Scores of the best answers by their bounds.
+    """
+
+    def __init__(
+        self,
+        start_logits: FloatArray,
+        end_logits: FloatArray,
+        batch: TokenBatch,
+        row: int,
+        context: str,
+        *,
+        n_best: int,
+    ) -> None:
+        """Read one row of a batch; see `answers`."""
+        assert batch.offsets is not None
+        self._context, self._offsets = context, batch.offsets
+        first, *others = range(*batch.cu_seqlens[row : row + 2])
+        self._tokens = np.array([token for token in others if self._can_be_in_answer(token)], np.int64)
+        read = np.concatenate([[first], self._tokens])
+        starts, ends = _log_softmax(start_logits[read]), _log_softmax(end_logits[read])
+        self.null_score = float(starts[0] + ends[0])
+        own = np.ones(len(self._tokens), np.bool_) if batch.windows is None else batch.windows.own[self._tokens]
+        self.scores = self._best_scores(starts[1:], ends[1:], own, n_best)
+
+    def _can_be_in_answer(self, token: int) -> bool:
+        """Return whether it is a token of the context with more than white space."""
+        start, end = self._offsets.starts[token], self._offsets.ends[token]
+        is_context = self._offsets.sequences[token] == 1
+        return bool(is_context and start < end and not self._context[start:end].isspace())
+
+    def _best_scores(
+        self, starts: NDArray[np.float64], ends: NDArray[np.float64], own: BoolArray, n_best: int
+    ) -> dict[Bounds, float]:
+        firsts, lasts = _token_spans(own)
+        scores = starts[firsts] + ends[lasts]
+        best: dict[Bounds, float] = {}
+        for index in np.argsort(-scores, kind="stable"):
+            if len(best) == n_best:
+                break
+            # Several tokens of one character, such as an emoji, have the same offsets.
+            best.setdefault(self._bounds(firsts[index], lasts[index]), float(scores[index]))
+        return best
+
+    def _bounds(self, first: int, last: int) -> Bounds:
+        start, end = self._offsets.starts[self._tokens[first]], self._offsets.ends[self._tokens[last]]
+        return int(start), end_behind_marks(self._context, int(end))
+
+
+def _token_spans(own: BoolArray) -> tuple[Int64Array, Int64Array]:
+    """Return the first and the last token of every answer that a window may give.
+
+    These have at least one token that counts in the window, so that an answer between two windows can come from either.
+
+    Args:
+        own: `(candidates,)` bool, which tokens count in the window.
+    """
+    firsts, more = np.indices((len(own), MAX_ANSWER_TOKENS))
+    lasts = firsts + more
+    is_inside = lasts < len(own)
+    firsts, lasts = firsts[is_inside], lasts[is_inside]
+    own_before = np.cumsum([0, *own])
+    has_own = own_before[lasts + 1] > own_before[firsts]
+    return firsts[has_own], lasts[has_own]
+
+
+def _merge(windows: Iterable[Mapping[Bounds, float]]) -> list[tuple[Bounds, float]]:
+    """Return the answers of all windows, each with its best score, the best answer first."""
+    merged: dict[Bounds, float] = {}
+    for scores in windows:
+        for bounds, score in scores.items():
+            merged[bounds] = max(score, merged.get(bounds, -math.inf))
+    return sorted(merged.items(), key=lambda item: -item[1])
+
+
+def _log_softmax(logits: FloatArray) -> NDArray[np.float64]:
+    """Return the logarithms of probabilities, which keep their order where probabilities would become 0."""
+    shifted = logits.astype(np.float64) - logits.max()
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return log_probabilities

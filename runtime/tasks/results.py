@@ -32,7 +32,7 @@ class Classification:
 
 
 class Matches(list[Item]):
-    """Spans or answers of one text: a list, and how much of the text the model read.
+    """Spans of one text, or answers to one question: a list, and how much of the text the model read.
 
     Attributes:
         tokens: Tokens of the text that the model read, special tokens included.
@@ -70,7 +70,8 @@ class Answer:
 
     Attributes:
         text: `context[start:end]`.
-        score: Probability that its first token is the start, times the probability that its last token is the end.
+        score: Probability that its first token is the start, times the probability that its last token is the end,
+            in its window. `Answers.null_score` is on the same scale.
         start: Offset of its first character in the context.
         end: Offset behind its last character.
     """
@@ -79,3 +80,26 @@ class Answer:
     score: float
     start: int
     end: int
+
+
+class Answers(Matches[Answer]):
+    """Answers to one question, the most probable first. The list is empty if the context does not answer it.
+
+    Attributes:
+        null_score: Probability that the context has no answer. It is the product of two probabilities, as the scores
+            of the answers are; for a context that is read in windows, it is the smallest one of all windows.
+        tokens: Tokens of the pair that the model read, special tokens included.
+        truncated: Whether tokens were cut off at the limit.
+    """
+
+    def __init__(
+        self, items: Iterable[Answer] = (), *, null_score: float = 0.0, tokens: int = 0, truncated: bool = False
+    ) -> None:
+        """Make a list of the answers."""
+        super().__init__(items, tokens=tokens, truncated=truncated)
+        self.null_score = null_score
+
+    @property
+    def no_answer(self) -> bool:
+        """Whether the context does not answer the question."""
+        return not self

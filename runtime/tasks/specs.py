@@ -1,5 +1,6 @@
 """The tasks: which outputs of the graph each needs, and how results are made of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ import numpy as np
 
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, HeadInfo, Manifest, Task, Variant
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.common.checks import check_whole
-from encort.runtime.common.errors import InputTypeError, WrongTaskError
+from encort.runtime.common.checks import check_number, check_whole
+from encort.runtime.common.errors import InputError, InputTypeError, WrongTaskError
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.classification import classifications, sigmoid, softmax
-from encort.runtime.tasks.results import Answer, Classification, Matches, Span
+from encort.runtime.tasks.results import Answers, Classification, Matches, Span
 from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
@@ -39,6 +40,7 @@ class TaskSpec(Generic[Results]):
         normalize: Whether the outputs have length 1.
         check: Refuses inputs that the task cannot use.
         overflow: Policy for inputs over the limit, if the caller gives none.
+        merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
     """
 
     outputs: Sequence[str]
@@ -47,14 +49,17 @@ class TaskSpec(Generic[Results]):
     normalize: bool = False
     check: Callable[[TokenBatch], None] = _check_nothing
     overflow: Overflow = "truncate"
+    merge: bool = True
 
     def finish(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
-        """Return the results, after the windows of each text were merged.
+        """Return one result per text.
 
         Args:
             batch: The batch that was run.
             arrays: `outputs`, as `Engine.run` returns them.
         """
+        if not self.merge:
+            return self.postprocess(batch, list(arrays))
         whole, merged = merge_windows(batch, arrays, tokenwise=self.tokenwise, normalize=self.normalize)
         return self.postprocess(whole, merged)
 
@@ -143,16 +148,24 @@ class Tasks:
             check=_check_singles,
         )
 
-    def answer(self, head: str | None, *, n_best: int = 1) -> TaskSpec[list[Matches[Answer]]]:
+    def answer(
+        self, head: str | None, *, n_best: int = 1, null_threshold: float | None = None
+    ) -> TaskSpec[list[Answers]]:
         """Return the spec of `Model.answer`."""
         chosen = self.head(head, Task.QUESTION_ANSWERING)
         check_whole("n_best", n_best, least=1)
+        threshold = chosen.null_threshold if null_threshold is None else null_threshold
+        check_number("null_threshold", threshold)
+        if math.isnan(threshold):
+            raise InputError("null_threshold is NaN; give a number, or infinity for an answer in every case")
         return TaskSpec(
             outputs=chosen.outputs,
-            postprocess=lambda batch, arrays: answers(arrays[0], arrays[1], batch, n_best=n_best),
-            tokenwise=True,
+            postprocess=lambda batch, arrays: answers(
+                arrays[0], arrays[1], batch, n_best=n_best, null_threshold=threshold
+            ),
             check=_check_pairs,
             overflow="window",
+            merge=False,
         )
 
     def predict(self) -> TaskSpec[Any]:

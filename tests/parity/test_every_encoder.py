@@ -1,6 +1,7 @@
 """Every architecture with every head gives the results of eager transformers for one padded batch."""
 
 import itertools
+import math
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -56,14 +57,14 @@ def words(tokens: Any, index: int, text: str) -> Iterator[tuple[int, int, int]]:
         yield positions[0], offsets[positions[0]][0], end + len(list(marks))
 
 
-def every_answer(expected: SimpleNamespace, index: int) -> dict[tuple[int, int], float]:
-    """Return the probability of every answer, by its start and end in the context."""
+def every_answer(expected: SimpleNamespace, index: int) -> tuple[float, dict[tuple[int, int], float]]:
+    """Return the null score, and the probability of every answer by its start and end in the context."""
     offsets, parts = expected.tokens[index].offsets, expected.tokens.sequence_ids(index)
     context = [position for position, part in enumerate(parts) if part == 1]
-    starts = expected.result.start_logits[index, context].softmax(0)
-    ends = expected.result.end_logits[index, context].softmax(0)
-    return {
-        (offsets[context[first]][0], offsets[context[last]][1]): float(starts[first] * ends[last])
+    starts = expected.result.start_logits[index, [0, *context]].softmax(0)
+    ends = expected.result.end_logits[index, [0, *context]].softmax(0)
+    return float(starts[0] * ends[0]), {
+        (offsets[context[first]][0], offsets[context[last]][1]): float(starts[first + 1] * ends[last + 1])
         for first in range(len(context))
         for last in range(first, min(first + LONGEST_ANSWER, len(context)))
     }
@@ -151,13 +152,14 @@ def test_answers_have_eager_probabilities(
     folder = checkpoint(architecture, ANSWERS)
     expected = eager(folder, PAIRS)
     with encort.load(bundle(folder)) as model:
-        answers_by_pair = model.answer(PAIRS, n_best=10_000, overflow="truncate")
+        answers_by_pair = model.answer(PAIRS, n_best=10_000, null_threshold=math.inf, overflow="truncate")
         best = model.answer(PAIRS, overflow="truncate")
     for index, answers in enumerate(answers_by_pair):
-        wanted = every_answer(expected, index)
+        null_score, wanted = every_answer(expected, index)
         assert {(answer.start, answer.end): answer.score for answer in answers} == pytest.approx(wanted, abs=1e-5)
         assert len(answers) == len(wanted)
-        assert best[index] == answers[:1]
+        assert answers.null_score == pytest.approx(null_score, abs=1e-5)
+        assert best[index] == [answer for answer in answers[:1] if answer.score > null_score]
         assert all(answer.text == PAIRS[index][1][answer.start : answer.end] for answer in answers)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -124,11 +125,12 @@ def test_question_answering_agrees_with_its_own_checkpoint(
     pair = ("is it lost?", "my card is lost")
     expected = eager(family / "answers", [pair])
     context = [position for position, part in enumerate(expected.tokens.sequence_ids(0)) if part == 1]
-    starts = expected.result.start_logits[0, context].softmax(0).tolist()
-    ends = expected.result.end_logits[0, context].softmax(0).tolist()
-    (answers,) = model.answer([pair], n_best=100)
+    null_start, *starts = expected.result.start_logits[0, [0, *context]].softmax(0).tolist()
+    null_end, *ends = expected.result.end_logits[0, [0, *context]].softmax(0).tolist()
+    (answers,) = model.answer([pair], n_best=100, null_threshold=math.inf)
     wanted = sorted((start * end for first, start in enumerate(starts) for end in ends[first:]), reverse=True)
     assert [answer.score for answer in answers] == pytest.approx(wanted, abs=1e-5)
+    assert answers.null_score == pytest.approx(null_start * null_end, abs=1e-5)
 
 
 def test_embeddings_come_from_the_shared_encoder(

@@ -1,7 +1,9 @@
 """A text that is read in windows gets the merged results of eager PyTorch on the same windows."""
 
 import json
+import math
 import os
+import string
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,11 +49,13 @@ class Expected:
 
     Attributes:
         tokens: Encoding of transformers.
+        rows: Tokens of every window.
         outputs: Outputs of eager PyTorch by name, for every window.
         owners: For every token of the text, the window where it counts, and its position in this window.
     """
 
     tokens: Any
+    rows: list[list[int]]
     outputs: list[dict[str, torch.Tensor]]
     owners: list[tuple[int, int]]
 
@@ -87,7 +91,7 @@ def expect() -> Expect:
                 output["hidden"] = output.pop("hidden_states")[-1]
                 output["embedding"] = torch.nn.functional.normalize(output["hidden"].mean(1))
                 outputs.append(output)
-            results.append(Expected(tokens, outputs, owners))
+            results.append(Expected(tokens, rows, outputs, owners))
         return results
 
     return run
@@ -114,19 +118,22 @@ def windows(parts: list[int | None], stride: int | None) -> tuple[list[list[int]
     return rows, owners
 
 
-def every_answer(expected: Expected, context: str) -> dict[tuple[int, int], float]:
-    """Return the probability of every answer by its start and end in the context."""
-    tokens = [position for position, part in enumerate(expected.tokens.sequence_ids()) if part == 1]
-    if not tokens:
-        return {}
-    starts, ends = (expected.tokenwise(name)[tokens].softmax(0) for name in ("start_logits", "end_logits"))
-    offsets = [expected.tokens[0].offsets[token] for token in tokens]
-    assert all(0 <= start < end <= len(context) for start, end in offsets)
-    return {
-        (offsets[first][0], offsets[last][1]): float(starts[first] * ends[last])
-        for first in range(len(tokens))
-        for last in range(first, min(first + LONGEST_ANSWER, len(tokens)))
-    }
+def every_answer(expected: Expected) -> tuple[float, dict[tuple[int, int], float]]:
+    """Return the null score, and the probability of every answer by its start and end in the context."""
+    null_scores, scores = [], {}
+    parts, offsets = expected.tokens.sequence_ids(), expected.tokens[0].offsets
+    for window, (row, output) in enumerate(zip(expected.rows, expected.outputs, strict=True)):
+        positions = [position for position, token in enumerate(row) if parts[token] == 1]
+        starts, ends = (output[name][0, [0, *positions]].softmax(0) for name in ("start_logits", "end_logits"))
+        null_scores.append(float(starts[0] * ends[0]))
+        tokens = [row[position] for position in positions]
+        for first in range(len(tokens)):
+            for last in range(first, min(first + LONGEST_ANSWER, len(tokens))):
+                # An answer with tokens that count in several windows has its best score.
+                if any(expected.owners[token][0] == window for token in tokens[first : last + 1]):
+                    bounds = offsets[tokens[first]][0], offsets[tokens[last]][1]
+                    scores[bounds] = max(scores.get(bounds, 0), float(starts[first + 1] * ends[last + 1]))
+    return min(null_scores), scores
 
 
 def counts(results: Any) -> list[tuple[int, bool]]:
@@ -159,7 +166,8 @@ def load(checkpoint: Callable[..., Path], bundle: Callable[[Path], Path]) -> Ite
 def test_a_context_within_the_limit_has_the_same_answers_with_every_overflow(load: Load) -> None:
     _, model = load("question-answering")
     default, *others = [
-        model.answer(SHORT_PAIRS, n_best=9, overflow=overflow) for overflow in (None, "window", "truncate", "error")
+        model.answer(SHORT_PAIRS, n_best=9, null_threshold=math.inf, overflow=overflow)
+        for overflow in (None, "window", "truncate", "error")
     ]
     assert others == [default] * 3
     assert all(counts(results) == counts(default) for results in others)
@@ -172,22 +180,46 @@ def test_answers_from_long_contexts_are_the_answers_of_eager_pytorch_on_the_wind
 ) -> None:
     folder, model = load("question-answering")
     expected = expect(folder, PAIRS, stride)
-    results = model.answer(PAIRS, n_best=100_000, stride=stride)
-    best = model.answer(PAIRS, n_best=3, overflow="window", stride=stride)
+    results = model.answer(PAIRS, n_best=100_000, null_threshold=math.inf, stride=stride)
+    best = model.answer(PAIRS, n_best=3, null_threshold=math.inf, overflow="window", stride=stride)
+    served = model.answer(PAIRS, stride=stride)
     for (_, context), result, answers, best_three in zip(PAIRS, expected, results, best, strict=True):
-        scores = every_answer(result, context)
+        null_score, scores = every_answer(result)
+        assert answers.null_score == pytest.approx(null_score, abs=1e-5)
         assert {(answer.start, answer.end): answer.score for answer in answers} == pytest.approx(scores, abs=1e-5)
         assert len(answers) == len(scores)
         assert best_three == answers[:3]
         assert all(answer.text == context[answer.start : answer.end] for answer in answers)
         assert [answer.score for answer in answers] == sorted((answer.score for answer in answers), reverse=True)
-    assert counts(results) == [(length, False) for length in lengths(expected)]
+    assert [answers.no_answer for answers in served] == [
+        not answers or answers.null_score > answers[0].score for answers in results
+    ]
+    assert counts(results) == counts(served) == [(length, False) for length in lengths(expected)]
+
+
+def test_null_scores_and_best_answers_are_those_of_the_pipeline(load: Load) -> None:
+    folder, model = load("question-answering")
+    pipeline = transformers.pipeline("question-answering", str(folder), device="cpu")
+    # The pipeline adds up the scores of answers with equal texts, so no word is there twice, and windows share none.
+    words = [first + second for first in "abcdefghij" for second in "kl안"] + list(string.ascii_lowercase)
+    pairs = [*SHORT_PAIRS[:2], ("is it lost?", " ".join(words))]
+    options = {"handle_impossible_answer": True, "align_to_words": False, "max_answer_len": LONGEST_ANSWER}
+    limits = {"max_seq_len": LIMIT, "doc_stride": 0, "top_k": 1500}
+    for (question, context), answers in zip(pairs, model.answer(pairs, null_threshold=math.inf, stride=0), strict=True):
+        expected = pipeline(question=question, context=context, **options, **limits)
+        null_score = max(answer["score"] for answer in expected if not answer["answer"])
+        best = next(answer for answer in expected if answer["answer"])
+        assert answers.null_score == pytest.approx(null_score, abs=1e-5)
+        assert [(answer.start, answer.end) for answer in answers] == [(best["start"], best["end"])]
+        assert answers[0].score == pytest.approx(best["score"], abs=1e-5)
 
 
 def test_windows_find_answers_behind_the_end_of_a_truncated_context(load: Load) -> None:
     _, model = load("question-answering")
     pairs = [("hello", long_text(seed, 250)) for seed in range(20)]
-    truncated, whole = (model.answer(pairs, overflow=overflow) for overflow in ("truncate", "window"))
+    truncated, whole = (
+        model.answer(pairs, null_threshold=math.inf, overflow=overflow) for overflow in ("truncate", "window")
+    )
     last = max(answer.end for (answer,) in truncated)
     assert sum(answer.start > last for (answer,) in whole) > len(pairs) / 3
     assert any(answer.start > len(context) * 0.8 for (answer,), (_, context) in zip(whole, pairs, strict=True))

@@ -11,7 +11,6 @@ from encort.runtime.common.answer_metrics import answer_f1, best_score, exact_ma
 from encort.runtime.common.labelled_rows import LOCATED_ANSWERS, Problems
 from encort.runtime.tasks.answers import answers
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.text.windows import merge_windows
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
 from encort.training.features import token_columns
@@ -71,8 +70,9 @@ class QuestionAnswering(TrainingTask):
         """Return F1 and exact match of the answers as they will be served; see `TrainingTask`."""
         batch = _tokenize_windows(rows[:], pretrained)
         is_token = np.arange(outputs[0].shape[1]) < batch.lengths[:, None]
-        whole, logits = merge_windows(batch, [array[is_token] for array in outputs[:2]], tokenwise=True)
-        predicted = [best[0].text if best else "" for best in answers(logits[0], logits[1], whole, n_best=1)]
+        starts, ends = (array[is_token] for array in outputs[:2])
+        best = answers(starts, ends, batch, n_best=1, null_threshold=0)
+        predicted = [answer[0].text if answer else "" for answer in best]
         pairs = list(zip(predicted, rows["label"], strict=True))
         return Scores(
             metrics={

@@ -1,6 +1,7 @@
 """`encort.json` is read strictly, and an unknown format version has an error of its own."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,22 @@ def test_a_number_that_is_too_large_for_a_float_is_refused(text: str) -> None:
 
 def test_without_heads_the_task_is_feature_extraction(text: str) -> None:
     assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": []})).task is Task.FEATURE_EXTRACTION
+
+
+def test_a_null_threshold_is_kept(text: str) -> None:
+    reader = head(task="question-answering", labels=[], outputs=["start", "end"], null_threshold=-1.5)
+    plain = json.loads(text) | reader | {"variants": []}
+    manifest = Manifest.from_json(json.dumps(plain))
+    assert manifest.heads[0].null_threshold == -1.5
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf])
+def test_a_null_threshold_is_a_finite_number(text: str, threshold: float) -> None:
+    with pytest.raises(BundleError, match="null_threshold of head is"):
+        Manifest.from_json(json.dumps(json.loads(text) | head(null_threshold=threshold)))
+
+
+def test_fields_with_their_default_are_not_written(text: str) -> None:
+    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(tags_words=False)))
+    assert {"tags_words", "null_threshold"} & json.loads(manifest.to_json())["heads"][0].keys() == {"tags_words"}

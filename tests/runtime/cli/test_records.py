@@ -1,6 +1,7 @@
 """The command line writes the records of every task."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 import encort
 from encort.runtime.cli.main import group
-from encort.runtime.cli.records import embedding_records, prediction_records
+from encort.runtime.cli.records import PredictionOptions, embedding_records, prediction_records
 from encort.runtime.common.errors import WrongTaskError
 from encort.runtime.text.windows import Overflow
 from tests.runtime.conftest import RunEncort
@@ -50,16 +51,9 @@ def predict(multi_head: Path) -> Predict:
 def records(model: encort.Model) -> MakeRecords:
     """`records(texts, head=...)` returns the records, which must be JSON."""
 
-    def make(
-        texts: Texts,
-        *,
-        head: str | None = None,
-        all_scores: bool = False,
-        n_best: int | None = None,
-        overflow: Overflow = "truncate",
-    ) -> list[dict[str, Any]]:
+    def make(texts: Texts, *, overflow: Overflow = "truncate", **options: Any) -> list[dict[str, Any]]:
         batch = model.tokenize(texts, overflow=overflow)
-        made = prediction_records(model, batch, head=head, all_scores=all_scores, n_best=n_best)
+        made = prediction_records(model, batch, PredictionOptions(**options))
         assert json.loads(json.dumps(made)) == made
         return made
 
@@ -75,7 +69,7 @@ def records(model: encort.Model) -> MakeRecords:
         ("stars", TEXTS, ["score"]),
         ("follows", PAIRS, ["label", "score"]),
         ("tags", TEXTS, ["spans"]),
-        ("answers", PAIRS, ["answers"]),
+        ("answers", PAIRS, ["answers", "no_answer", "null_score"]),
     ],
 )
 def test_every_task_has_its_own_keys(
@@ -114,12 +108,23 @@ def test_span_records_have_offsets(records: MakeRecords) -> None:
 
 @pytest.mark.parametrize(("n_best", "counts"), [(1, [1, 1, 0, 1]), (4, [4, 4, 0, 4]), (7, [7, 6, 0, 7])])
 def test_answer_records_have_n_best_answers(records: MakeRecords, n_best: int, counts: list[int]) -> None:
-    made = records(PAIRS, head="answers", n_best=n_best)
+    made = records(PAIRS, head="answers", n_best=n_best, null_threshold=math.inf)
     assert [len(record["answers"]) for record in made] == counts
+    assert [record["no_answer"] for record in made] == [count == 0 for count in counts]
     for (_, context), record in zip(PAIRS, made, strict=True):
         for answer in record["answers"]:
             assert list(answer) == ANSWER
             assert answer["text"] == context[answer["start"] : answer["end"]]
+
+
+def test_the_null_threshold_decides_whether_a_record_has_answers(predict: Predict, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text("\n".join(json.dumps({"question": question, "context": context}) for question, context in PAIRS))
+    always, never = (predict("--input", file, "--null-threshold", threshold) for threshold in ("inf", "-1e9"))
+    assert [len(record["answers"]) for record in always] == [1, 1, 0, 1]
+    assert [record["answers"] for record in never] == [[]] * len(PAIRS)
+    assert [record["no_answer"] for record in never] == [True] * len(PAIRS)
+    assert [record["null_score"] for record in always] == [record["null_score"] for record in never]
 
 
 def test_embedding_records_are_the_embeddings(model: encort.Model) -> None:
@@ -132,7 +137,7 @@ def test_the_error_for_an_unknown_head_lists_all_heads(records: MakeRecords, enc
     with pytest.raises(WrongTaskError, match=r"'mood'.*topics.*moods.*stars.*follows.*tags.*answers"):
         records(TEXTS, head="mood")
     with pytest.raises(WrongTaskError, match="none"):
-        prediction_records(encoder, encoder.tokenize(TEXTS), head="topics", all_scores=False, n_best=None)
+        prediction_records(encoder, encoder.tokenize(TEXTS), PredictionOptions(head="topics"))
 
 
 @pytest.mark.parametrize("head", ["topics", "moods", "stars", "tags"])
@@ -143,7 +148,8 @@ def test_the_command_uses_the_named_head(predict: Predict, records: MakeRecords,
 def test_n_best_uses_the_head_for_question_answering(predict: Predict, records: MakeRecords, tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text("\n".join(json.dumps({"question": question, "context": context}) for question, context in PAIRS))
-    assert predict("--input", file, "--n-best", "3") == records(PAIRS, head="answers", n_best=3, overflow="window")
+    made = predict("--input", file, "--n-best", "3", "--null-threshold", "inf")
+    assert made == records(PAIRS, head="answers", n_best=3, null_threshold=math.inf, overflow="window")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
@@ -169,6 +175,8 @@ def test_the_command_reads_questions_and_contexts(
         (["--head", "stars", "--n-best", "2"], "no head 'stars' for question-answering"),
         (["--head", "stars", "--all-scores"], "no head 'stars' for text-classification or"),
         (["--n-best", "2", "--all-scores"], "give one of them"),
+        (["--null-threshold", "1", "--all-scores"], "--all-scores and --null-threshold are for different tasks"),
+        (["--null-threshold", "nan", "--head", "answers"], "null_threshold is NaN"),
     ],
 )
 def test_an_error_of_the_command_is_one_line(

@@ -27,7 +27,7 @@ CALLS: list[tuple[str, Sequence[Any], dict[str, Any]]] = [
     ("tag", TEXTS, {}),
     ("tag", TEXTS, {"head": "tags", "overflow": "window", "stride": 0}),
     ("answer", PAIRS, {}),
-    ("answer", PAIRS, {"n_best": 4, "head": "answers"}),
+    ("answer", PAIRS, {"n_best": 4, "head": "answers", "null_threshold": 100}),
     ("answer", PAIRS, {"n_best": 2, "overflow": "truncate"}),
     ("predict", TEXTS, {}),
 ]
@@ -64,7 +64,7 @@ def test_results_have_their_types_and_shapes(all_tasks: encort.Model) -> None:
         embedding, score = service.embed("hello"), service.score("hello")
         tokens, answers = service.embed_tokens("hello"), service.answer(PAIRS[0])
     assert (embedding.shape, embedding.dtype, tokens.shape, type(score)) == ((40,), np.float32, (3, 40), float)
-    assert (type(answers), answers.tokens, answers.truncated) == (encort.Matches, 12, False)
+    assert (type(answers), answers.tokens, answers.truncated) == (encort.Answers, 12, False)
 
 
 @pytest.mark.parametrize("task", ["tag", "answer", "embed"])

@@ -1,14 +1,17 @@
-"""Logits of start and end become answers: parts of the context, the most probable first."""
+"""Logits of start and end become answers: parts of the context, the most probable first, or none."""
 
+import dataclasses
 import json
-from dataclasses import asdict
+import math
+import pickle
 
 import numpy as np
 import pytest
 
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.tasks.answers import answers
-from encort.runtime.text.token_batch import TokenBatch, TokenOffsets
+from encort.runtime.tasks import answers as tasks
+from encort.runtime.tasks.results import Answers
+from encort.runtime.text.token_batch import TokenBatch, TokenOffsets, Windows, concatenate_batches
 
 Offsets = tuple[int, int, int]
 """Start, end and sequence of a token."""
@@ -44,6 +47,13 @@ def _offsets(text: str, sequence: int) -> list[Offsets]:
     return offsets
 
 
+def answers(
+    start: FloatArray, end: FloatArray, pairs: TokenBatch, *, n_best: int = 1, null_threshold: float = math.inf
+) -> list[Answers]:
+    """Return the answers; a question has none only if a test gives a threshold."""
+    return tasks.answers(start, end, pairs, n_best=n_best, null_threshold=null_threshold)
+
+
 def logits(size: int, **peaks: float) -> FloatArray:
     """Return zeros, with 5 at position 3 for `at_3=5`."""
     values = np.zeros(size, np.float32)
@@ -54,19 +64,19 @@ def logits(size: int, **peaks: float) -> FloatArray:
 
 def test_an_answer_is_the_text_from_its_start_to_its_end() -> None:
     pairs = batch(("what is lost", "my bank card is lost"))  # tokens 1 to 3 are the question, 5 to 9 the context
-    ((answer,),) = answers(logits(11, at_6=9), logits(11, at_7=9), pairs, n_best=1)
+    ((answer,),) = answers(logits(11, at_6=9), logits(11, at_7=9), pairs)
     assert (answer.text, answer.start, answer.end) == ("bank card", 3, 12)
-    probability = np.exp(9) / (np.exp(9) + 4)
+    probability = np.exp(9) / (np.exp(9) + 5)  # of five words and [CLS]
     assert answer.score == pytest.approx(probability**2, rel=1e-5)
 
 
-@pytest.mark.parametrize("position", [0, 1, 2, 3, 4, 10], ids=["cls", "q", "q", "q", "sep", "last sep"])
+@pytest.mark.parametrize("position", [1, 2, 3, 4, 10], ids=["q", "q", "q", "sep", "last sep"])
 def test_question_and_special_tokens_have_no_probability(position: int) -> None:
     pairs = batch(("what is lost", "my bank card is lost"))
     peaks: dict[str, float] = {"at_6": 3, f"at_{position}": 50}
-    ((answer,),) = answers(logits(11, **peaks), logits(11, **peaks), pairs, n_best=1)
+    ((answer,),) = answers(logits(11, **peaks), logits(11, **peaks), pairs)
     assert answer.text == "bank"
-    assert answer.score == pytest.approx((np.exp(3) / (np.exp(3) + 4)) ** 2, rel=1e-5)
+    assert answer.score == pytest.approx((np.exp(3) / (np.exp(3) + 5)) ** 2, rel=1e-5)
 
 
 def test_no_answer_ends_before_it_starts() -> None:
@@ -81,7 +91,7 @@ def test_no_answer_ends_before_it_starts() -> None:
 def test_an_answer_has_at_most_thirty_tokens(distance: int, is_whole: bool) -> None:
     pairs = batch(("q", " ".join("abcdefghijklmnopqrstuvwxyz" * 2)))
     start, end = logits(56, at_5=12), logits(56, **{f"at_{5 + distance}": 12})
-    ((answer,),) = answers(start, end, pairs, n_best=1)
+    ((answer,),) = answers(start, end, pairs)
     assert (len(answer.text.split()) == distance + 1) is is_whole
     assert len(answer.text.split()) <= MAX_ANSWER_TOKENS
 
@@ -107,15 +117,18 @@ def test_all_answers_equal_a_search_over_all_pairs_of_tokens(seed: int) -> None:
             for token in range(pairs.cu_seqlens[index], pairs.cu_seqlens[index + 1])
             if pairs.offsets.sequences[token] == 1
         ]
-        starts = np.exp(start[tokens].astype(np.float64))
-        ends = np.exp(end[tokens].astype(np.float64))
+        first_token = pairs.cu_seqlens[index]
+        null_start, *starts = np.exp(start[[first_token, *tokens]].astype(np.float64))
+        null_end, *ends = np.exp(end[[first_token, *tokens]].astype(np.float64))
+        start_sum, end_sum = null_start + sum(starts), null_end + sum(ends)
         expected = {
-            (2 * first, 2 * last + 1): starts[first] / starts.sum() * ends[last] / ends.sum()
+            (2 * first, 2 * last + 1): starts[first] / start_sum * ends[last] / end_sum
             for first in range(len(tokens))
             for last in range(first, len(tokens))
             if last - first < MAX_ANSWER_TOKENS
         }
         assert {(answer.start, answer.end): answer.score for answer in results} == pytest.approx(expected, rel=1e-4)
+        assert results.null_score == pytest.approx(null_start / start_sum * null_end / end_sum, rel=1e-4)
         best = [expected[answer.start, answer.end] for answer in results]
         np.testing.assert_allclose(best, sorted(expected.values(), reverse=True), rtol=1e-4)
 
@@ -123,7 +136,7 @@ def test_all_answers_equal_a_search_over_all_pairs_of_tokens(seed: int) -> None:
 def test_every_question_has_its_own_answers() -> None:
     pairs = batch(("q", "my card"), ("is it", "the pin"), ("q", ""))
     start = end = logits(17, at_3=9, at_11=9)
-    first, second, third = answers(start, end, pairs, n_best=1)
+    first, second, third = answers(start, end, pairs)
     assert ([answer.text for answer in first], [answer.text for answer in second], third) == (["my"], ["pin"], [])
 
 
@@ -147,12 +160,17 @@ def test_offsets_count_characters(context: str) -> None:
 
 
 def test_answers_are_plain_json() -> None:
-    ((answer,),) = answers(logits(5), logits(5), batch(("q", "a")), n_best=1)
-    assert json.loads(json.dumps(asdict(answer))) == {"text": "a", "score": 1.0, "start": 0, "end": 1}
+    ((answer,),) = answers(logits(5), logits(5), batch(("q", "a")))
+    assert json.loads(json.dumps(dataclasses.asdict(answer))) == {
+        "text": "a",
+        "score": pytest.approx(0.25),
+        "start": 0,
+        "end": 1,
+    }
 
 
 def test_a_certain_end_before_a_certain_start_still_gives_an_answer() -> None:
-    (results,) = answers(logits(7, at_5=120), logits(7, at_3=120), batch(("q", "a b c")), n_best=1)
+    (results,) = answers(logits(7, at_5=120), logits(7, at_3=120), batch(("q", "a b c")))
     assert len(results) == 1
 
 
@@ -169,3 +187,109 @@ def test_no_answer_is_empty() -> None:
     pairs.offsets.ends[3] = pairs.offsets.starts[3]
     (results,) = answers(logits(6, at_3=5), logits(6, at_3=5), pairs, n_best=10)
     assert all(answer.text for answer in results)
+
+
+@pytest.mark.parametrize(
+    ("null", "threshold", "has_answer"),
+    [
+        (8.9, 0, True),
+        (9.1, 0, False),
+        (9.1, 0.3, True),
+        (8.9, -0.3, False),
+        (50, math.inf, True),
+        (0, -math.inf, False),
+        (50, 40.9, False),
+        (50, 41.1, True),
+    ],
+)
+def test_the_threshold_is_a_difference_of_logits(null: float, threshold: float, has_answer: bool) -> None:
+    pairs = batch(("what is lost", "my bank card is lost"))
+    # Half of each sum of logits is in the start, half in the end.
+    start = end = logits(11, at_6=4.5, at_0=null / 2)
+    (result,) = answers(start, end, pairs, n_best=3, null_threshold=threshold)
+    assert (result.no_answer, len(result)) == ((False, 3) if has_answer else (True, 0))
+    probability = np.exp(null / 2) / (np.exp(null / 2) + np.exp(4.5) + 4)
+    assert result.null_score == pytest.approx(probability**2, rel=1e-5)
+
+
+def test_a_null_score_that_is_almost_1_leaves_almost_nothing_for_answers() -> None:
+    start = end = logits(11, at_0=200, at_6=100)
+    ((answer,),) = answers(start, end, batch(("what is lost", "my bank card is lost")))
+    assert (answer.text, answer.score) == ("bank", pytest.approx(np.exp(-200)))
+
+
+def test_an_empty_context_certainly_has_no_answer() -> None:
+    (result,) = answers(logits(4), logits(4), batch(("q", "")))
+    assert (result.no_answer, result.null_score) == (True, 1.0)
+
+
+def test_answers_keep_their_null_score_in_a_pickle() -> None:
+    (result,) = answers(logits(5), logits(5), batch(("q", "a")), null_threshold=0)
+    again = pickle.loads(pickle.dumps(result))
+    assert (again, again.null_score, again.tokens, again.no_answer) == (result, result.null_score, 5, False)
+
+
+def windows(*, own: list[list[int]]) -> TokenBatch:
+    """Return two windows over `a b c d e f`, `[CLS] q [SEP] a b c d [SEP]` and the same with `c d e f`.
+
+    Args:
+        own: For each window, 1 for the words that count in it.
+    """
+    first, second = batch(("q", "a b c d")), batch(("q", "c d e f"))
+    second.offsets.starts[3:7] += 4
+    second.offsets.ends[3:7] += 4
+    counts = [[1, 1, 1, *own[0], 0], [0, 0, 0, *own[1], 1]]
+    together = concatenate_batches([first, second], [("q", "a b c d e f")])
+    return dataclasses.replace(
+        together, windows=Windows(texts=np.zeros(2, np.int64), own=np.concatenate(counts).astype(np.bool_))
+    )
+
+
+HALVES = [[1, 1, 1, 0], [0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(("first", "second"), [(9, 0), (0, 9)])
+def test_a_text_has_an_answer_if_one_of_its_windows_has_one(first: float, second: float) -> None:
+    # The other window says clearly that it has no answer.
+    peaks = {"at_0": 5 - first / 9 * 5, "at_3": first, "at_8": 5 - second / 9 * 5, "at_14": second}
+    start = end = logits(16, **peaks)
+    (result,) = answers(start, end, windows(own=HALVES), null_threshold=0)
+    assert [answer.text for answer in result] == ["a" if first else "f"]
+    assert result.null_score == pytest.approx(1 / (np.exp(9) + 4) ** 2, rel=1e-3)
+
+
+def test_a_text_has_no_answer_if_no_window_has_one() -> None:
+    # Logits of different windows have no common scale: the second window is the one that is more certain.
+    start = end = logits(16, at_0=3, at_8=20, at_14=12)
+    (result,) = answers(start, end, windows(own=HALVES), null_threshold=0)
+    assert result.no_answer
+    assert result.null_score == pytest.approx((np.exp(3) / (np.exp(3) + 4)) ** 2, rel=1e-4)
+
+
+def test_scores_of_a_window_do_not_depend_on_the_level_of_its_logits() -> None:
+    start, end = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
+    (expected,) = answers(start, end, windows(own=HALVES), n_best=100)
+    start[8:] += 30
+    end[8:] -= 7
+    (result,) = answers(start, end, windows(own=HALVES), n_best=100)
+    assert [answer.text for answer in result] == [answer.text for answer in expected]
+    assert [answer.score for answer in result] == pytest.approx([answer.score for answer in expected], rel=1e-4)
+
+
+def test_an_answer_between_two_windows_is_given_by_the_window_that_has_all_of_it() -> None:
+    start, end = logits(16, at_11=9), logits(16, at_13=9)  # "c" and "e" in the second window
+    (result,) = answers(start, end, windows(own=HALVES), null_threshold=0)
+    assert [answer.text for answer in result] == ["c d e"]
+
+
+def test_an_answer_that_both_windows_give_has_its_best_score_and_is_given_once() -> None:
+    start, end = logits(16, at_5=2, at_11=5), logits(16, at_6=2, at_12=5)  # "c" and "d" in both windows
+    (result,) = answers(start, end, windows(own=HALVES), n_best=100)
+    assert len({(answer.start, answer.end) for answer in result}) == len(result)
+    assert (result[0].text, result[0].score) == ("c d", pytest.approx((np.exp(5) / (np.exp(5) + 4)) ** 2, rel=1e-4))
+
+
+def test_a_window_does_not_answer_with_tokens_that_count_elsewhere() -> None:
+    start = end = logits(16, at_0=3, at_8=3, at_6=9)  # "d" in the first window, at its very end
+    (result,) = answers(start, end, windows(own=HALVES), null_threshold=0)
+    assert "d" not in [answer.text for answer in result]

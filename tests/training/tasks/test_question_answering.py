@@ -159,7 +159,8 @@ def half_trained(train: Train) -> Callable[..., tuple[Run, list[Question]]]:
 def served_metrics(folder: Path, rows: Any, bundle_folder: Path) -> dict[str, float]:
     export_bundle(folder, bundle_folder, variants=["fp32"])
     with encort.load(bundle_folder) as model:
-        predicted = [best[0].text for best in model.answer([(question, context) for question, context, *_ in rows])]
+        answers = model.answer([(question, context) for question, context, *_ in rows])
+    predicted = [best[0].text if best else "" for best in answers]
     pairs = [(right, text) for (_, _, right, _), text in zip(rows, predicted, strict=True)]
     return {
         "f1": np.mean([compute_f1(*pair) for pair in pairs]),
