@@ -89,7 +89,7 @@ def export(
     from encort.export.exporter import export_bundle
     from encort.export.int8.candidates import TABLE_FILE
     from encort.runtime.cli.readers import read_texts
-    from encort.runtime.common.labelled_rows import parse_columns, parse_header
+    from encort.runtime.common.labelled_rows.columns import parse_columns, parse_header
 
     bundle = export_bundle(
         checkpoints,

@@ -16,21 +16,18 @@ import numpy as np
 from encort.export.metrics import METRICS, SpanKey
 from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.common.errors import DatasetError, InputError
-from encort.runtime.common.labelled_cells import FOLLOWS, RowError
-from encort.runtime.common.labelled_rows import (
+from encort.runtime.common.labelled_rows.cells import RowError
+from encort.runtime.common.labelled_rows.columns import Example, RowSchema, check_roles, find_columns, values_by_role
+from encort.runtime.common.labelled_rows.labels import FOLLOWS
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import (
     ANSWER_TEXTS,
     MULTI_LABEL_CLASSIFICATION,
     NEXT_SENTENCE,
     SENTENCE_PAIRS,
     TEXT_CLASSIFICATION,
     TEXT_REGRESSION,
-    Example,
-    Problems,
-    RowSchema,
-    check_roles,
-    find_columns,
     token_classification,
-    values_by_role,
 )
 from encort.runtime.common.tables.rows import read_column_names, read_rows
 from encort.runtime.model import Model

@@ -12,7 +12,7 @@ import click
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.extras import require
-from encort.runtime.common.labelled_rows import parse_columns, parse_header
+from encort.runtime.common.labelled_rows.columns import parse_columns, parse_header
 from encort.training.settings import SCHEDULES, TrainingSettings
 
 TASKS = {

@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 
 from encort.runtime.common.errors import CheckpointError, DatasetError, InputError
-from encort.runtime.common.labelled_rows import Problems, check_roles, values_by_role
+from encort.runtime.common.labelled_rows.columns import check_roles, values_by_role
+from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data.examples import Examples, code_version, find_source_columns, hold_back, read_examples
 from encort.training.data.sources import Source, find_sources
 from encort.training.pretrained import Pretrained

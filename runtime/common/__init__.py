@@ -5,7 +5,7 @@ Reading order:
 1. `errors`: the tree of all errors.
 2. `arrays`, `checks`, `extras`, `folders`: types of arrays, checks of options, optional packages, writing of folders.
 3. `tables`: rows of any file, by its ending.
-4. `labelled_cells`, `labelled_rows`: labelled rows for training and evaluation.
+4. `labelled_rows`: labelled rows for training and evaluation.
 5. `checkpoints`: the files of a checkpoint in Hugging Face layout.
 6. `answer_metrics`: scores of answers.
 """

@@ -15,8 +15,9 @@ import datasets
 import numpy as np
 
 from encort.runtime.common.errors import DatasetError, EncortError, InputError
-from encort.runtime.common.labelled_cells import RowError
-from encort.runtime.common.labelled_rows import Example, Problems, RowSchema, find_columns, values_by_role
+from encort.runtime.common.labelled_rows.cells import RowError
+from encort.runtime.common.labelled_rows.columns import Example, RowSchema, find_columns, values_by_role
+from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data.sources import Source
 
 MIN_ROWS_TO_HOLD_BACK = 10

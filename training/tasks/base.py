@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.labelled_rows import Problems
+from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained

@@ -10,7 +10,8 @@ import transformers
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.labelled_rows import NEXT_SENTENCE, Problems
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import NEXT_SENTENCE
 from encort.runtime.text.token_batch import Text
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source

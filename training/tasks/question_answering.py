@@ -8,7 +8,8 @@ import numpy as np
 import transformers
 
 from encort.runtime.common.answer_metrics import answer_f1, best_score, exact_match
-from encort.runtime.common.labelled_rows import LOCATED_ANSWERS, Problems
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import LOCATED_ANSWERS
 from encort.runtime.tasks.answers import answers
 from encort.runtime.text.token_batch import TokenBatch
 from encort.training.data.examples import Examples, Schema

@@ -12,7 +12,8 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy, mse_loss, normalize, relu
 
-from encort.runtime.common.labelled_rows import SENTENCE_PAIRS, Problems
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import SENTENCE_PAIRS
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
 from encort.training.pretrained import Pretrained

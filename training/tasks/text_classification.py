@@ -11,12 +11,8 @@ import transformers
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, f1_score
 
-from encort.runtime.common.labelled_rows import (
-    MULTI_LABEL_CLASSIFICATION,
-    TEXT_CLASSIFICATION,
-    TEXT_REGRESSION,
-    Problems,
-)
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import MULTI_LABEL_CLASSIFICATION, TEXT_CLASSIFICATION, TEXT_REGRESSION
 from encort.runtime.text.token_batch import Text
 from encort.training.data.examples import Examples, Schema, check_labels, sort_labels
 from encort.training.data.sources import Source

@@ -9,7 +9,8 @@ import datasets
 import numpy as np
 import transformers
 
-from encort.runtime.common.labelled_rows import Problems, token_classification
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import token_classification
 from encort.runtime.tasks.spans import OUTSIDE, spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
 from encort.training.data.examples import Examples, Schema, check_labels, sort_labels

@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from encort.runtime.common.errors import DatasetError, InputError
-from encort.runtime.common.labelled_cells import RowError
-from encort.runtime.common.labelled_rows import (
+from encort.runtime.common.labelled_rows.cells import RowError
+from encort.runtime.common.labelled_rows.columns import (
+    RowSchema,
+    check_roles,
+    find_columns,
+    parse_columns,
+    parse_header,
+    values_by_role,
+)
+from encort.runtime.common.labelled_rows.problems import Problems
+from encort.runtime.common.labelled_rows.schemas import (
     ANSWER_TEXTS,
     LOCATED_ANSWERS,
     MULTI_LABEL_CLASSIFICATION,
@@ -16,14 +25,7 @@ from encort.runtime.common.labelled_rows import (
     SENTENCE_PAIRS,
     TEXT_CLASSIFICATION,
     TEXT_REGRESSION,
-    Problems,
-    RowSchema,
-    check_roles,
-    find_columns,
-    parse_columns,
-    parse_header,
     token_classification,
-    values_by_role,
 )
 
 WORDS, CHARACTERS = (token_classification(characters=characters) for characters in (False, True))

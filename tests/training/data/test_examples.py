@@ -10,7 +10,8 @@ import datasets
 import pytest
 
 from encort.runtime.common.errors import DatasetError
-from encort.runtime.common.labelled_rows import Problems, check_roles
+from encort.runtime.common.labelled_rows.columns import check_roles
+from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data import examples
 from encort.training.data.examples import Schema, find_source_columns, hold_back, read_examples, sort_labels
 from encort.training.data.sources import Source, find_sources
@@ -418,7 +419,7 @@ def test_other_code_reads_the_file_again(
 
 
 @pytest.mark.parametrize(
-    "file", ["training/data/examples.py", "runtime/common/labelled_cells.py", "runtime/text/tokenizer.py"]
+    "file", ["training/data/examples.py", "runtime/common/labelled_rows/cells.py", "runtime/text/tokenizer.py"]
 )
 def test_the_version_of_the_code_covers_every_file_that_decides_about_examples(
     file: str, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import CheckpointError, DatasetError
-from encort.runtime.common.labelled_cells import RowError
+from encort.runtime.common.labelled_rows.cells import RowError
 from encort.training.commands import TASKS as TASKS_BY_NAME
 from encort.training.data.examples import Examples
 from encort.training.features import IGNORED, Collator

@@ -13,7 +13,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 import encort
 from encort.export.exporter import export_bundle
 from encort.runtime.common.errors import DatasetError
-from encort.runtime.common.labelled_cells import RowError
+from encort.runtime.common.labelled_rows.cells import RowError
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.question_answering import QuestionAnswering

@@ -1,0 +1,39 @@
+"""Read the tokens and the tags of one row."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from encort.runtime.common.labelled_rows.cells import list_cell, refuse_if
+
+_OTHER_SCHEMES = re.compile(r"[SELUM]-")
+"""Tags of schemes that also mark single tokens and the ends of spans, such as BIOES and BILOU."""
+
+
+def tokens_cell(values: Mapping[str, Any], role: str) -> list[str]:
+    """Return tokens, not all of them white space."""
+    tokens = list_cell(values, role)
+    refuse_if({"no tokens": not "".join(tokens).strip(), "a token is empty": not all(tokens)})
+    return tokens
+
+
+def tags_cell(values: Mapping[str, Any], role: str, *, any_scheme: bool = False) -> list[str]:
+    """Return one tag per token of the role `tokens`.
+
+    Args:
+        values: See `read_cells`. If the tokens are no list, their own cell reports it.
+        role: Role of the tags.
+        any_scheme: Also accept tags of other schemes than BIO.
+    """
+    tags, tokens = list_cell(values, role), values.get("tokens")
+    count = len(tokens) if isinstance(tokens, list) else len(tags)
+    is_other_scheme = not any_scheme and any(map(_OTHER_SCHEMES.match, tags))
+    refuse_if(
+        {
+            "more tags than tokens": len(tags) > count,
+            "fewer tags than tokens": len(tags) < count,
+            "a tag is empty": not all(tag.strip() for tag in tags),
+            "tags are of another scheme than BIO: B- begins a span, I- goes on with it, O is outside": is_other_scheme,
+        }
+    )
+    return [tag.strip() for tag in tags]
