@@ -8,7 +8,8 @@ from typing import Any
 
 import transformers
 
-from encort.runtime.common.checkpoints.weights import is_buffer, shortened
+from encort.runtime.common.checkpoints.config import make_config, read_settings
+from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder, sha256
@@ -17,6 +18,7 @@ from encort.runtime.text.tokenizer import Tokenizer
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.dual_encoder import encoder_configs
+from encort.training.weights import check_loaded, check_outline, first_line
 
 _POSITIONS_AFTER_PADDING = frozenset(
     ["roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "xlm-roberta-xl"]
@@ -130,6 +132,8 @@ class Pretrained:
             CheckpointError: There are no weights, or some of the encoder are missing.
         """
         self.config.update(config)
+        if not self.from_scratch:
+            check_outline(self.name, self.config, auto_class)
         try:
             if self.from_scratch:
                 return auto_class.from_config(self.config, trust_remote_code=False)
@@ -142,51 +146,44 @@ class Pretrained:
                 use_safetensors=True,
             )
         except Exception as error:  # whatever transformers and its libraries raise
-            raise CheckpointError(f"{self.name} cannot be trained: {_first_line(error)}") from error
-        _check_loaded(self.name, network, info)
+            raise CheckpointError(f"{self.name} cannot be trained: {first_line(error)}") from error
+        check_loaded(self.name, network, info)
         return network
-
-
-def _check_loaded(name: str, network: Any, info: Mapping[str, Any]) -> None:
-    """Refuse new weights outside of the head and the pooler, and weights of the encoder that are not used."""
-    prefix = f"{network.base_model_prefix}."
-    # transformers 5 gives mismatched names together with their shapes.
-    mismatched = [weight if isinstance(weight, str) else weight[0] for weight in info["mismatched_keys"]]
-    missing = {weight.removeprefix(prefix) for weight in info["missing_keys"]}
-    encoder = set(network.base_model.state_dict())
-    pooler = {weight for weight in encoder if weight.startswith("pooler.")}
-    # A checkpoint may come without a pooler, but half of one is damage.
-    needed = encoder - pooler if pooler <= missing else encoder
-    lacking = sorted((needed & missing) | (encoder & {weight.removeprefix(prefix) for weight in mismatched}))
-    if lacking:
-        raise CheckpointError(f"{name} lacks weights of its own architecture, {lacking[0]} among them; save it whole")
-    parts = {part for part, _ in network.base_model.named_children()} - {"pooler"}
-    unused = [weight for weight in info["unexpected_keys"] if weight.removeprefix(prefix).partition(".")[0] in parts]
-    if left_out := sorted(weight for weight in unused if not is_buffer(weight)):
-        raise CheckpointError(
-            f"{name} has weights of its encoder that its config.json leaves out: {shortened(left_out)}; "
-            "give it the settings that it was trained with"
-        )
 
 
 def _load(name: str, *, from_scratch: bool) -> tuple[Any, Any]:
     """Return the settings and the tokenizer of transformers."""
     if is_missing_folder(name):
         raise CheckpointError(f"there is no checkpoint folder {name}")
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # whatever transformers and its libraries raise
-        raise CheckpointError(f"{name} cannot be loaded as a pretrained encoder: {_first_line(error)}") from error
+    config = _load_config(name)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # likewise
-        raise CheckpointError(f"{name} has no usable tokenizer: {_first_line(error)}") from error
-    if not from_scratch and Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+        raise CheckpointError(f"{name} has no usable tokenizer: {first_line(error)}") from error
+    if not from_scratch and Path(name).is_dir() and not weight_files(Path(name)):
         raise CheckpointError(
             f"{name} has no model.safetensors: save its weights in that format (safe_serialization=True), or start "
             "with new weights (--from-scratch)"
         )
     return config, tokenizer
+
+
+def _load_config(name: str) -> Any:
+    """Return the settings of transformers, without code of the checkpoint's own."""
+    try:
+        settings = read_settings(Path(name)) if Path(name).is_dir() else _download_settings(name)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever transformers and its libraries raise
+        raise CheckpointError(f"{name} cannot be loaded as a pretrained encoder: {first_line(error)}") from error
+    # The trained weights belong to a class of transformers, so that their checkpoint must not name other code.
+    settings.pop("auto_map", None)
+    return make_config(name, settings, classes=transformers.CONFIG_MAPPING, installed=transformers.__version__)
+
+
+def _download_settings(name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = transformers.PretrainedConfig.get_config_dict(name)[0]
+    return settings
 
 
 def _change(name: str, config: Any, changes: Mapping[str, Any], *, from_scratch: bool) -> None:
@@ -241,7 +238,3 @@ def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> in
 
 def _runtime_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
     return Tokenizer(tokenizer.backend_tokenizer.to_str().encode(), max_length=max_length)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.export.source.loading import (
-    check_loadable,
     load_model,
     load_tokenizer,
     locate,
@@ -59,7 +58,6 @@ class Checkpoint:
         """
         folder, revision = locate(name, revision)
         config = read_config(folder)
-        check_loadable(folder, config)
         task, loader = task_and_loader(folder, config)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         model = load_model(folder, config, task, loader)

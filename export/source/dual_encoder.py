@@ -4,6 +4,8 @@ Encoder 1 reads the pair (first, second), encoder 2 reads (second, first). A lin
 vectors gives the logits.
 """
 
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,21 @@ import transformers
 from safetensors.torch import load_file
 
 from encort.export.source.loaded_weights import LoadedWeights
+from encort.runtime.common.checkpoints.config import make_config
 from encort.runtime.common.errors import CheckpointError
 
 MODEL_TYPE = "dual-encoder-next-sentence"
+
+
+class DualEncoderConfig(transformers.PretrainedConfig):  # type: ignore[misc] # untyped
+    """Settings of both encoders, `encoder1` and `encoder2`, and of the labels."""
+
+    model_type = MODEL_TYPE
+
+    def __init__(self, encoder1: Any = None, encoder2: Any = None, **settings: Any) -> None:
+        self.encoder1 = transformers.BertConfig(**(encoder1 or {}))
+        self.encoder2 = transformers.BertConfig(**(encoder2 or {}))
+        super().__init__(**settings)
 
 
 class DualEncoderModule(torch.nn.Module):
@@ -48,25 +62,25 @@ class DualEncoderModule(torch.nn.Module):
         return logits
 
 
-def load_dual_encoder(folder: Path, config: dict[str, Any]) -> tuple[DualEncoderModule, LoadedWeights]:
-    """Load the model of a folder.
-
-    Returns:
-        The model, and the weights that are missing in the folder or unknown to the model.
+def dual_encoder_config(folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Return the settings of both encoders as transformers has them.
 
     Raises:
-        CheckpointError: An encoder is not a BERT.
+        CheckpointError: An encoder is not a BERT, or its settings make no sense.
     """
-    settings = transformers.PretrainedConfig(**config)
     for name in ("encoder1", "encoder2"):
-        plain = dict(config[name])
-        if plain.get("model_type") != "bert":
-            raise CheckpointError(f"{name} is {plain.get('model_type')!r}; a dual encoder needs BERT for both encoders")
-        setattr(settings, name, transformers.AutoConfig.for_model(plain.pop("model_type"), **plain))
-    model = DualEncoderModule(settings)
-    tensors = {
-        name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()
-    }
+        encoder = settings.get(name)
+        kind = encoder.get("model_type") if isinstance(encoder, dict) else encoder
+        if kind != "bert":
+            raise CheckpointError(f"{name} is {kind!r}; a dual encoder needs BERT for both encoders")
+    classes = ChainMap({MODEL_TYPE: DualEncoderConfig}, transformers.CONFIG_MAPPING)
+    return make_config(str(folder), settings, classes=classes, installed=transformers.__version__)
+
+
+def load_dual_encoder(files: Sequence[Path], config: Any) -> tuple[DualEncoderModule, LoadedWeights]:
+    """Return the model of these weights and settings, and the weights that are missing in the files or left over."""
+    model = DualEncoderModule(config)
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     problems = model.load_state_dict(tensors, strict=False)
     weights = LoadedWeights(missing=problems.missing_keys, mismatched=(), unexpected=problems.unexpected_keys)
     return model, weights

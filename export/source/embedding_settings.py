@@ -1,11 +1,11 @@
 """Read the settings of sentence embeddings from a checkpoint's sentence-transformers files."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from encort.runtime.bundle.manifest import Pooling
+from encort.runtime.common.checkpoints.files import read_json
 from encort.runtime.common.errors import CheckpointError
 
 _POOLINGS = {"pooling_mode_cls_token": Pooling.CLS, "pooling_mode_mean_tokens": Pooling.MEAN}
@@ -87,12 +87,4 @@ def _check_prompts(folder: Path) -> None:
 
 def _read(file: Path, kind: type[Any]) -> Any:
     """Return the value in a JSON file; an empty one if there is no file."""
-    if not file.exists():
-        return kind()
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON ({error})") from error
-    if not isinstance(value, kind):
-        raise CheckpointError(f"{file} holds a {type(value).__name__}, expected a {kind.__name__}")
-    return value
+    return read_json(file, kind) if file.exists() else kind()

@@ -42,8 +42,9 @@ class LoadedWeights:
         Raises:
             CheckpointError: Weights are missing, have other shapes, or are not used.
         """
-        lacks_pooler = task is Task.FEATURE_EXTRACTION and set(self.missing) == _pooler_weights(model)
-        lacking = [*([] if lacks_pooler else self.missing), *map(str, self.mismatched)]
+        missing = [name for name in self.missing if not is_buffer(name)]
+        lacks_pooler = task is Task.FEATURE_EXTRACTION and set(missing) == _pooler_weights(model)
+        lacking = [*([] if lacks_pooler else missing), *map(str, self.mismatched)]
         if lacking:
             raise CheckpointError(
                 f"{folder} lacks weights of its own architecture: {shortened(lacking)}; save the whole model"
@@ -56,7 +57,7 @@ class LoadedWeights:
                 "config.json; a class of your own cannot be exported. For embeddings without these weights, save the "
                 "encoder alone (model.base_model.save_pretrained)"
             )
-        if lacks_pooler and self.missing:
+        if lacks_pooler and missing:
             model.base_model.pooler = None
 
     def _unused(self, model: Any, task: Task) -> list[str]:

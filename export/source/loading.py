@@ -1,16 +1,18 @@
 """Load the parts of a checkpoint in eager PyTorch, and refuse damaged or unsafe folders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from encort.export.source.dual_encoder import MODEL_TYPE, load_dual_encoder
+from encort.export.source.dual_encoder import MODEL_TYPE, DualEncoderModule, dual_encoder_config, load_dual_encoder
 from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.bundle.manifest import Task
+from encort.runtime.common.checkpoints.config import check_parameters, make_config, read_settings
+from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
 
@@ -54,61 +56,36 @@ def locate(name: str, revision: str | None) -> tuple[Path, str | None]:
     return snapshot, snapshot.name
 
 
-def read_config(folder: Path) -> Mapping[str, Any]:
-    """Return the settings in `config.json`.
+def read_config(folder: Path) -> Any:
+    """Return the settings in `config.json`, as transformers has them, and refuse those that encort cannot export.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing or damaged, or makes no sense; the checkpoint is a decoder, or needs code
+            of its own.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no config.json, so it is not a checkpoint") from None
-    except ValueError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / 'config.json'} holds no settings")
-    return config
-
-
-def check_loadable(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse decoders, remote code, and folders without safetensors.
-
-    Raises:
-        CheckpointError: The checkpoint is one of these.
-    """
-    if config.get("is_encoder_decoder"):
+    settings = read_settings(folder)
+    if settings.get("is_encoder_decoder"):
         raise CheckpointError(f"{folder} is an encoder with a decoder; encort exports encoders only")
-    if "auto_map" in config:
+    if "auto_map" in settings:
         raise CheckpointError(f"{folder} needs code of its own (trust_remote_code), which encort never runs")
-    if (folder / "config_setfit.json").exists() or (folder / "model_head.pkl").exists():
-        raise CheckpointError(
-            f"{folder} is a SetFit model, whose head is not a part of its weights (model_head.pkl); for its embeddings "
-            "alone, copy the folder without config_setfit.json and model_head.pkl"
-        )
-    if any(folder.glob("*.safetensors")):
-        return
-    if any(folder.glob("pytorch_model*.bin")):
-        raise CheckpointError(
-            f"{folder} has pickled weights only, which can run code when they are loaded; "
-            "if you trust them, load them with transformers and save_pretrained(..., safe_serialization=True)"
-        )
-    raise CheckpointError(f"{folder} has no weights: no model.safetensors")
+    if settings.get("model_type") == MODEL_TYPE:
+        return dual_encoder_config(folder, settings)
+    return make_config(str(folder), settings, classes=transformers.CONFIG_MAPPING, installed=transformers.__version__)
 
 
-def task_and_loader(folder: Path, config: Mapping[str, Any]) -> tuple[Task, Any]:
+def task_and_loader(folder: Path, config: Any) -> tuple[Task, Any]:
     """Return the task of the head, and the transformers class that loads the model (None for a dual encoder).
 
     Raises:
-        CheckpointError: The head, its class or its `problem_type` is unknown.
+        CheckpointError: The head or its class is unknown.
     """
-    if config.get("model_type") == MODEL_TYPE:
+    if config.model_type == MODEL_TYPE:
         return Task.NEXT_SENTENCE_PREDICTION, None
-    architecture = str((config.get("architectures") or [""])[0]).removeprefix("TF").removeprefix("Flax")
+    architecture = next(iter(config.architectures or ()), "").removeprefix("TF").removeprefix("Flax")
     for ending, (task, loader) in _HEADS.items():
         if architecture.endswith(ending):
             _check_class(folder, architecture, ending)
-            return (_classifier_task(folder, config) if task is Task.TEXT_CLASSIFICATION else task), loader
+            return (_classifier_task(config) if task is Task.TEXT_CLASSIFICATION else task), loader
     if not architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")) and architecture:
         raise CheckpointError(
             f"{folder} is a {architecture}, and its head cannot be exported; encort knows: {', '.join(_HEADS)}; "
@@ -126,35 +103,69 @@ def _check_class(folder: Path, architecture: str, ending: str) -> None:
         )
 
 
-def _classifier_task(folder: Path, config: Mapping[str, Any]) -> Task:
-    problem = config.get("problem_type")
-    if problem is None:
-        # Without a problem_type, transformers trains one label as a regression.
-        problem = "regression" if len(config.get("id2label") or "ab") == 1 else "single_label_classification"
-    if problem not in _PROBLEMS:
-        raise CheckpointError(f"{folder} has problem_type {problem!r}; encort knows {', '.join(_PROBLEMS)}")
-    return _PROBLEMS[problem]
+def _classifier_task(config: Any) -> Task:
+    # Without a problem_type, transformers trains one label as a regression.
+    default = "regression" if config.num_labels == 1 else "single_label_classification"
+    return _PROBLEMS[config.problem_type or default]
 
 
-def load_model(folder: Path, config: Mapping[str, Any], task: Task, loader: Any) -> Any:
+def load_model(folder: Path, config: Any, task: Task, loader: Any) -> Any:
     """Load the module in `eval()`, float32.
 
     Raises:
-        CheckpointError: The module cannot be loaded, the folder lacks weights, or it has weights that are not used.
-            transformers would fill missing weights with random numbers, and leave unknown ones out.
+        CheckpointError: The settings describe no model, or a far larger one; the module cannot be loaded; the folder
+            lacks weights, or it has weights that are not used. transformers would fill missing weights with random
+            numbers, and leave unknown ones out.
     """
+    files = _weight_files(folder)
+    _check_outline(folder, config, loader, files)
     try:
-        model, weights = load_dual_encoder(folder, dict(config)) if loader is None else _load_pretrained(folder, loader)
+        if loader is None:
+            model, weights = load_dual_encoder(files, config)
+        else:
+            model, weights = _load_pretrained(folder, config, loader)
     except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     weights.check(folder, model, task)
     return model.eval()
 
 
-def _load_pretrained(folder: Path, loader: Any) -> tuple[Any, LoadedWeights]:
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files with weights, and refuse a folder without safetensors, or with a head in another file."""
+    if (folder / "config_setfit.json").exists() or (folder / "model_head.pkl").exists():
+        raise CheckpointError(
+            f"{folder} is a SetFit model, whose head is not a part of its weights (model_head.pkl); for its embeddings "
+            "alone, copy the folder without config_setfit.json and model_head.pkl"
+        )
+    if files := weight_files(folder):
+        return files
+    if any(folder.glob("pytorch_model*.bin")):
+        raise CheckpointError(
+            f"{folder} has pickled weights only, which can run code when they are loaded; "
+            "if you trust them, load them with transformers and save_pretrained(..., safe_serialization=True)"
+        )
+    raise CheckpointError(f"{folder} has no weights: no model.safetensors")
+
+
+def _check_outline(folder: Path, config: Any, loader: Any, files: Sequence[Path]) -> None:
+    """Refuse settings that describe no model, or a far larger one than the weights, before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            outline = DualEncoderModule(config) if loader is None else loader.from_config(config)
+    except Exception as error:  # transformers and torch raise errors of several kinds
+        raise CheckpointError(f"{folder} cannot be loaded: its config.json describes no model ({error})") from error
+    check_parameters(
+        str(folder),
+        parameters=sum(weight.numel() for weight in outline.parameters()),
+        stored_bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def _load_pretrained(folder: Path, config: Any, loader: Any) -> tuple[Any, LoadedWeights]:
     """Load a transformers model."""
     model, info = loader.from_pretrained(
         folder,
+        config=config,
         attn_implementation="eager",
         dtype=torch.float32,
         local_files_only=True,

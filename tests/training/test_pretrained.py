@@ -285,8 +285,8 @@ def with_a_larger_tokenizer(folder: Path) -> None:
 DAMAGES = {
     without_weights: r"has no model.safetensors.*--from-scratch",
     with_pickled_weights_only: r"has no model.safetensors.*safe_serialization.*--from-scratch",
-    without_config: "cannot be loaded as a pretrained encoder: .*config.json",
-    with_a_broken_config: "cannot be loaded as a pretrained encoder: .*JSON",
+    without_config: "has no config.json, so it is not a checkpoint",
+    with_a_broken_config: "config.json is not JSON",
     without_tokenizer: "has no usable tokenizer",
     without_padding: "no fast tokenizer with a padding token",
     without_one_weight: "lacks weights of its own architecture, encoder.layer.0.attention.self.query.weight among them",
@@ -384,6 +384,7 @@ def test_custom_code_for_a_network_of_transformers_is_never_run(
     network = opened(copy, from_scratch=from_scratch).network(HEAD)
     assert type(network) is transformers.BertForSequenceClassification
     assert not has_run()
+    assert "auto_map" not in network.config.to_dict(), "the trained checkpoint is of a class of transformers"
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])

@@ -1,10 +1,39 @@
-"""The weights of a checkpoint: their names."""
+"""The weights of a checkpoint: their files and their names."""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from encort.runtime.common.checkpoints.files import read_json
+from encort.runtime.common.errors import CheckpointError
+
+_FILE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
 _BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq)$")
 _SHOWN = 4
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files with weights that transformers loads; none if there are no safetensors.
+
+    Raises:
+        CheckpointError: The index names a path outside of the folder, or a file that is missing.
+    """
+    if (folder / _FILE).is_file():
+        return [folder / _FILE]
+    index = folder / _INDEX
+    if not index.exists():
+        return []
+    names = read_json(index, dict).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{index} has no weight_map of files by weight; save the model again")
+    files = sorted(set(names.values()))
+    for name in files:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names {name!r}, which is no file of its folder; save the model again")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{index} names {name!r}, which the folder lacks; save the model again")
+    return [folder / name for name in files]
 
 
 def is_buffer(name: str) -> bool:
