@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
-    from encort.runtime.serving.service import AsyncService, RequestOptions, Service, ServiceContext
+    from encort.runtime.serving.calls import RequestOptions
+    from encort.runtime.serving.service import AsyncService, Service, ServiceContext
     from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Span
     from encort.runtime.text.token_batch import TokenBatch
 
@@ -57,7 +58,8 @@ _MODULES = {
     "encort.runtime.engine.costs": ["Costs"],
     "encort.runtime.engine.stats": ["Histogram", "Stats"],
     "encort.runtime.model": ["Model", "load"],
-    "encort.runtime.serving.service": ["AsyncService", "RequestOptions", "Service", "ServiceContext"],
+    "encort.runtime.serving.calls": ["RequestOptions"],
+    "encort.runtime.serving.service": ["AsyncService", "Service", "ServiceContext"],
     "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Span"],
     "encort.runtime.text.token_batch": ["TokenBatch"],
 }

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from encort.runtime.common.checks import check_whole
-from encort.runtime.common.errors import InputTypeError
+from encort.runtime.common.errors import DeadlineError, InputTypeError
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.future import Future
 from encort.runtime.engine.pending import prefetch
+from encort.runtime.text.backend import Check, check_nothing
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, concatenate_batches
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import check_texts, is_token_ids
@@ -46,11 +47,12 @@ class TokenizerPool:
         overflow: Overflow = "truncate",
         stride: int | None = None,
         first: int = 0,
+        check: Check = check_nothing,
     ) -> TokenBatch:
-        """Tokenize texts; see `Model.tokenize`."""
+        """Tokenize texts; see `Model.tokenize`, and `Tokenizer` for `check`, which is for few texts."""
         self._engine.check_open()
         if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
-            return self._tokenize(texts, overflow, stride, first, all_cores=False)
+            return self._tokenize(texts, overflow, stride, first, all_cores=False, check=check)
         return self._start(cast("Sequence[Text]", texts), overflow, stride, first).result()
 
     def stream(
@@ -89,18 +91,24 @@ class TokenizerPool:
         first: int,
         *,
         all_cores: bool,
+        check: Check = check_nothing,
     ) -> TokenBatch:
         """Tokenize in this thread, and count time and truncated texts."""
         start = time.perf_counter()
-        batch = self._tokenizer(
-            texts,
-            overflow=overflow,
-            stride=stride,
-            first=first,
-            return_offsets=self._return_offsets,
-            reverse=self._reverse,
-            all_cores=all_cores,
-        )
+        try:
+            batch = self._tokenizer(
+                texts,
+                overflow=overflow,
+                stride=stride,
+                first=first,
+                return_offsets=self._return_offsets,
+                reverse=self._reverse,
+                all_cores=all_cores,
+                check=check,
+            )
+        except DeadlineError:
+            self._engine.recorder.count(expired=1)
+            raise
         self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - start)
         self._engine.recorder.count(truncated=int(batch.truncated.sum()))
         return batch

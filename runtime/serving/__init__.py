@@ -1,4 +1,5 @@
 """One model for many concurrent callers.
 
-`scheduler` gathers their texts into micro-batches; `service` is what threads and asyncio tasks call.
+`scheduler` gathers their texts into micro-batches, `calls` follows one text from its caller to the scheduler, and
+`service` is what threads and asyncio tasks call.
 """

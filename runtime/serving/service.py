@@ -3,45 +3,24 @@
 import asyncio
 import contextlib
 import functools
-import math
-import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.common.checks import check_number
-from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.engine.future import Future
-from encort.runtime.serving.requests import Arrays
+from encort.runtime.serving.calls import Call, Item, RequestOptions, Tokenize, too_late
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span
 from encort.runtime.tasks.specs import Tasks, TaskSpec
-from encort.runtime.text.token_batch import Text, TokenBatch
-from encort.runtime.text.windows import Overflow
+from encort.runtime.text.token_batch import Text
 
 _SHORT = 4096
 """Characters that are tokenized in the event loop: handing so few to a thread takes longer."""
 
-Item = TypeVar("Item")
-Tokenize = Callable[..., TokenBatch]
-
-
-class RequestOptions(TypedDict, total=False):
-    """Options of every call of a service.
-
-    Attributes:
-        timeout_s: Seconds until `DeadlineError`. The text is not run after that. None waits without limit.
-        overflow: See `Model.tokenize`.
-        stride: See `Model.tokenize`.
-    """
-
-    timeout_s: float | None
-    overflow: Overflow | None
-    stride: int | None
+_MakeCall = Callable[[TaskSpec[Any], Text, RequestOptions], Call[Any]]
 
 
 class ServiceContext:
@@ -53,10 +32,10 @@ class ServiceContext:
     def __init__(self, tokenize: Tokenize, tasks: Tasks, scheduler: Scheduler) -> None:
         """Connect a model's tokenizer and tasks with a scheduler."""
         self._tasks, self._scheduler = tasks, scheduler
-        self._queue = _RequestQueue(tokenize, scheduler)
+        self._make_call = functools.partial(Call, tokenize, scheduler)
 
     def __enter__(self) -> "Service":
-        return Service(self._tasks, self._queue)
+        return Service(self._tasks, self._make_call)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -64,7 +43,7 @@ class ServiceContext:
         self._scheduler.close()
 
     async def __aenter__(self) -> "AsyncService":
-        return AsyncService(self._tasks, self._queue)
+        return AsyncService(self._tasks, self._make_call)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -79,8 +58,8 @@ class Service:
     `DeadlineError` when there is no result within `timeout_s`.
     """
 
-    def __init__(self, tasks: Tasks, queue: "_RequestQueue") -> None:
-        self._tasks, self._queue = tasks, queue
+    def __init__(self, tasks: Tasks, make_call: "_MakeCall") -> None:
+        self._tasks, self._make_call = tasks, make_call
 
     def embed(self, text: Text, **options: Unpack[RequestOptions]) -> FloatArray:
         """Return the sentence embedding of a text, `(dim,)` float32."""
@@ -122,21 +101,20 @@ class Service:
         return float(result) if isinstance(result, np.float32) else result
 
     def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
-        deadline = _deadline(options)
-        pending = self._queue.submit(spec, self._queue.tokenize(spec, text, options), deadline)
+        call: Call[Item] = self._make_call(spec, text, options)
         try:
-            return pending.finish(pending.future.result(_seconds_until(deadline)))
+            return call.finish(call.start().result(call.seconds_left))
         except TimeoutError:
-            raise _too_late() from None
+            raise too_late() from None
         finally:
-            pending.future.cancel()
+            call.give_up()
 
 
 class AsyncService:
     """`Service` for asyncio. A cancelled task takes its text out of the queue."""
 
-    def __init__(self, tasks: Tasks, queue: "_RequestQueue") -> None:
-        self._tasks, self._queue = tasks, queue
+    def __init__(self, tasks: Tasks, make_call: "_MakeCall") -> None:
+        self._tasks, self._make_call = tasks, make_call
 
     async def embed(self, text: Text, **options: Unpack[RequestOptions]) -> FloatArray:
         """Return the sentence embedding of a text, `(dim,)` float32."""
@@ -180,47 +158,17 @@ class AsyncService:
         return float(result) if isinstance(result, np.float32) else result
 
     async def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
-        deadline = _deadline(options)
-        tokenize = functools.partial(self._queue.tokenize, spec, text, options)
+        call: Call[Item] = self._make_call(spec, text, options)
+        is_long = _is_long(text)
         try:
-            async with asyncio.timeout(_seconds_until(deadline)):
-                batch = await asyncio.to_thread(tokenize) if _is_long(text) else tokenize()
-                pending = self._queue.submit(spec, batch, deadline)
-                arrays = await _result_of(pending.future)
-                return await asyncio.to_thread(pending.finish, arrays) if _is_long(text) else pending.finish(arrays)
+            async with asyncio.timeout(call.seconds_left):
+                future = await asyncio.to_thread(call.start) if is_long else call.start()
+                arrays = await _result_of(future)
+                return await asyncio.to_thread(call.finish, arrays) if is_long else call.finish(arrays)
         except TimeoutError:
-            raise _too_late() from None
-
-
-class _RequestQueue:
-    """Tokenizes a caller's text, then queues it."""
-
-    def __init__(self, tokenize: Tokenize, scheduler: Scheduler) -> None:
-        self._tokenize, self._scheduler = tokenize, scheduler
-
-    def tokenize(self, spec: TaskSpec[Any], text: Text, options: RequestOptions) -> TokenBatch:
-        """Return the token ids of one text, after the checks of its task."""
-        overflow = options.get("overflow")
-        policy = spec.overflow if overflow is None else overflow
-        batch = self._tokenize([text], overflow=policy, stride=options.get("stride"))
-        spec.check(batch)
-        return batch
-
-    def submit(self, spec: TaskSpec[list[Item]], batch: TokenBatch, deadline: float) -> "_PendingRequest[Item]":
-        """Queue a tokenized text; see `Scheduler.submit`."""
-        return _PendingRequest(spec, batch, self._scheduler.submit(batch, spec.outputs, deadline=deadline))
-
-
-class _PendingRequest(Generic[Item]):
-    """One text in the queue or in a run."""
-
-    def __init__(self, spec: TaskSpec[list[Item]], batch: TokenBatch, future: Future[Arrays]) -> None:
-        self.future = future
-        self._spec, self._batch = spec, batch
-
-    def finish(self, arrays: Arrays) -> Item:
-        """Return the result of the text from the outputs of its run."""
-        return self._spec.finish(self._batch, arrays)[0]
+            raise too_late() from None
+        finally:
+            call.give_up()
 
 
 async def _result_of(future: Future[Item]) -> Item:
@@ -237,28 +185,6 @@ async def _result_of(future: Future[Item]) -> Item:
     finally:
         future.cancel()
     return future.result()
-
-
-def _deadline(options: RequestOptions) -> float:
-    """Return the deadline of a request by `time.monotonic`, infinite without `timeout_s`."""
-    if unknown := options.keys() - RequestOptions.__annotations__:
-        expected = ", ".join(RequestOptions.__annotations__)
-        raise TypeError(f"unexpected keyword argument {unknown.pop()!r}; expected {expected}")
-    timeout_s = options.get("timeout_s")
-    if timeout_s is None:
-        return math.inf
-    check_number("timeout_s", timeout_s)
-    if not 0 < timeout_s <= threading.TIMEOUT_MAX:
-        raise InputError(f"timeout_s must be a number above 0, got {timeout_s}")
-    return time.monotonic() + float(timeout_s)  # a float32 of numpy cannot hold the clock
-
-
-def _seconds_until(deadline: float) -> float | None:
-    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-
-
-def _too_late() -> DeadlineError:
-    return DeadlineError("there was no result within timeout_s; give it longer, or serve with more cores")
 
 
 def _is_long(text: object) -> bool:

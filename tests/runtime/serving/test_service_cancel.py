@@ -39,17 +39,18 @@ def test_a_task_that_is_cancelled_while_a_thread_tokenizes_queues_nothing(
         async with single.serving() as service:
             running = asyncio.create_task(service.embed("hello"))
             await wait_for_event(started)
-            tokenize = service._queue.tokenize
+            pool: Any = single._tokenizer
+            tokenize = pool._tokenize
 
-            def tokenize_later(*arguments: Any) -> Any:
+            def tokenize_later(*arguments: Any, **options: Any) -> Any:
                 tokenizing.set()
                 assert may_tokenize.wait(30)
                 try:
-                    return tokenize(*arguments)
+                    return tokenize(*arguments, **options)
                 finally:
                     tokenized.set()
 
-            monkeypatch.setattr(service._queue, "tokenize", tokenize_later)
+            monkeypatch.setattr(pool, "_tokenize", tokenize_later)
             cancelled = asyncio.create_task(service.embed(LONG))
             await wait_for_event(tokenizing)
             cancelled.cancel()

@@ -1,0 +1,121 @@
+"""One call of a service: its text is tokenized and queued, until its caller gives up."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypedDict, TypeVar
+
+from encort.runtime.common.checks import check_number
+from encort.runtime.common.errors import DeadlineError, InputError
+from encort.runtime.engine.future import Future
+from encort.runtime.serving.requests import Arrays
+from encort.runtime.serving.scheduler import Scheduler
+from encort.runtime.tasks.specs import TaskSpec
+from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.text.windows import Overflow
+
+Item = TypeVar("Item")
+Tokenize = Callable[..., TokenBatch]
+
+
+class RequestOptions(TypedDict, total=False):
+    """Options of every call of a service.
+
+    Attributes:
+        timeout_s: Seconds until `DeadlineError`. The text is not run after that. None waits without limit.
+        overflow: See `Model.tokenize`.
+        stride: See `Model.tokenize`.
+    """
+
+    timeout_s: float | None
+    overflow: Overflow | None
+    stride: int | None
+
+
+class Call(Generic[Item]):
+    """One call of a service, from its start to `give_up`."""
+
+    def __init__(
+        self,
+        tokenize: Tokenize,
+        scheduler: Scheduler,
+        spec: TaskSpec[list[Item]],
+        text: Text,
+        options: RequestOptions,
+    ) -> None:
+        """Check the options. The time of `timeout_s` begins.
+
+        Args:
+            tokenize: Tokenizes a list of texts, with the options of `TokenizerPool`.
+            scheduler: Runs the text.
+            spec: Task of the call.
+            text: The text or pair.
+            options: Options of the caller.
+
+        Raises:
+            TypeError: There is an unknown option.
+            InputError: `timeout_s` is out of its range.
+        """
+        self._deadline = _deadline(options)
+        self._tokenize, self._scheduler, self._spec = tokenize, scheduler, spec
+        self._text, self._options = text, options
+        self._batch: TokenBatch | None = None
+        self._future: Future[Arrays] | None = None
+        self._is_given_up = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline, at least 0; None without a deadline."""
+        return None if self._deadline == math.inf else max(0.0, self._deadline - time.monotonic())
+
+    def start(self) -> Future[Arrays]:
+        """Tokenize and queue the text; see `Scheduler.submit`. A long text stops when nobody waits for it any more.
+
+        Raises:
+            DeadlineError: The deadline passed, or the caller gave up.
+        """
+        overflow = self._options.get("overflow")
+        policy = self._spec.overflow if overflow is None else overflow
+        self._batch = self._tokenize(
+            [self._text], overflow=policy, stride=self._options.get("stride"), check=self._check
+        )
+        self._spec.check(self._batch)
+        self._future = self._scheduler.submit(self._batch, self._spec.outputs, deadline=self._deadline)
+        if self._is_given_up:  # in another thread, which has not seen the future
+            self._future.cancel()
+        return self._future
+
+    def finish(self, arrays: Arrays) -> Item:
+        """Return the result of the text from the outputs of its run."""
+        assert self._batch is not None, "the call was started"
+        return self._spec.finish(self._batch, arrays)[0]
+
+    def give_up(self) -> None:
+        """Stop all work on the text. A call that has its result is not changed."""
+        self._is_given_up = True
+        if self._future is not None:
+            self._future.cancel()
+
+    def _check(self) -> None:
+        if self._is_given_up or time.monotonic() >= self._deadline:
+            raise too_late()
+
+
+def too_late() -> DeadlineError:
+    """Return the error of a call without a result in time."""
+    return DeadlineError("there was no result within timeout_s; give it longer, or serve with more cores")
+
+
+def _deadline(options: RequestOptions) -> float:
+    """Return the deadline of a request by `time.monotonic`, infinite without `timeout_s`."""
+    if unknown := options.keys() - RequestOptions.__annotations__:
+        expected = ", ".join(RequestOptions.__annotations__)
+        raise TypeError(f"unexpected keyword argument {unknown.pop()!r}; expected {expected}")
+    timeout_s = options.get("timeout_s")
+    if timeout_s is None:
+        return math.inf
+    check_number("timeout_s", timeout_s)
+    if not 0 < timeout_s <= threading.TIMEOUT_MAX:
+        raise InputError(f"timeout_s must be a number above 0, got {timeout_s}")
+    return time.monotonic() + float(timeout_s)  # a float32 of numpy cannot hold the clock
