@@ -13,7 +13,7 @@ from encort.runtime.common.checks import check_choice, check_whole
 from encort.runtime.common.errors import BundleError, InputError, InputTypeError
 from encort.runtime.text.backend import Backend, Check, check_nothing
 from encort.runtime.text.long_inputs import LongInput, read_inputs
-from encort.runtime.text.rows import cut_rows, join_rows
+from encort.runtime.text.rows import Row, cut_rows, join_rows
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.validation import check_texts, checked_token_ids, is_token_ids
 from encort.runtime.text.windows import Overflow
@@ -96,13 +96,13 @@ class Tokenizer:
         if stride is not None:
             check_whole("stride", stride, least=0)
         tokens = self._read(texts, overflow, first, return_offsets=return_offsets, all_cores=all_cores, check=check)
-        rows = [
-            row
-            for index, of_text in enumerate(tokens)
-            for row in cut_rows(
+        rows: list[Row] = []
+        for index, of_text in enumerate(tokens):
+            check()
+            rows += cut_rows(
                 index, of_text, limit=self._max_length, overflow=overflow, stride=stride, number=first + index
             )
-        ]
+        check()
         batch = join_rows(rows, texts, return_offsets=return_offsets)
         if not reverse:
             return batch
