@@ -32,6 +32,10 @@ log = logging.getLogger("encort")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+POLL_S = 0.005
+"""Seconds between two looks of `close` at what still runs. An interrupt in `Condition.wait` would leave its lock
+released, so that the caller gets a RuntimeError in place of its own exception, such as KeyboardInterrupt."""
+
 
 class Engine:
     """Runs the graph of one variant on a budget of cores. Any number of threads may call it."""
@@ -66,7 +70,6 @@ class Engine:
         self._runs_alone = 0
         self._running: set[object] = set()
         self._lock, self._opening = threading.RLock(), threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._process = os.getpid()
         self._closed = False
 
@@ -196,9 +199,9 @@ class Engine:
         self._closed = True
         if not self.is_fork:
             self._threads.close()
-            with self._lock:
-                self._changed.wait_for(lambda: self.is_idle)
-                self._single_core = self._all_cores = None
+            while not self.is_idle:
+                time.sleep(POLL_S)
+            self._single_core = self._all_cores = None
 
     def _plan(self, batch: TokenBatch) -> list[Int64Array]:
         return plan(batch.lengths, self.slots, costs=self.costs, mixed=self.mixes_lengths)
@@ -244,7 +247,6 @@ class Engine:
     def _stop_counting(self, token: object) -> None:
         with self._lock:
             self._running.discard(token)
-            self._changed.notify_all()
 
     def _sample_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
         ids = np.zeros((rows, length), np.int64)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedError, WorkerDiedError
-from encort.runtime.engine.engine import Engine
+from encort.runtime.engine.engine import POLL_S, Engine
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays, Request, Row
 from encort.runtime.serving.row_queue import RowQueue
@@ -82,7 +82,8 @@ class Scheduler:
         with self._lock:
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._queue.knows_none)
+        while not self._queue.knows_none:
+            time.sleep(POLL_S)
 
     def _enqueue(self, request: Request, rows: Sequence[Row]) -> None:
         with self._lock:
@@ -190,7 +191,6 @@ class Scheduler:
     def _finish(self, row: Row, result: Arrays | BaseException) -> None:
         with self._lock:
             self._queue.forget(row)
-            self._changed.notify_all()
         row.deliver(result)
 
     def _remove_unwanted(self, rows: Sequence[Row]) -> None:

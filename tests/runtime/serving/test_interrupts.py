@@ -97,3 +97,17 @@ def test_an_interrupted_cancel_leaves_the_scheduler_working(
         return scheduler.submit(batch_of(*rows), SUMS).cancel
 
     assert broken_lines(fakes, make_scheduler, make_call) == {}
+
+
+def test_an_interrupted_close_can_be_repeated(fakes: Fakes, make_scheduler: MakeScheduler) -> None:
+    schedulers: list[Scheduler] = []
+
+    def make_call() -> Callable[[], object]:
+        schedulers.append(make_scheduler())
+        occupy(fakes, schedulers[-1])
+        threading.Timer(0.01, fakes.release).start()
+        return schedulers[-1].close
+
+    broken = {line: not finishes(schedulers[-1].close) for line in interrupted_calls(make_call)}
+    assert any("sleep" in line for line in broken), "close did not wait"
+    assert not any(broken.values()), broken
