@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encort.runtime.common.arrays import BoolArray, FloatArray, Int64Array
 from encort.runtime.tasks.results import Answer, Answers
-from encort.runtime.tasks.spans import end_behind_marks
+from encort.runtime.text.graphemes import Graphemes
 from encort.runtime.text.token_batch import TokenBatch
 
 MAX_ANSWER_TOKENS = 30
@@ -40,9 +40,9 @@ def answers(
     """
     rows = range(len(batch))
     windows: list[list[_Window]] = [[] for _ in batch.texts]
+    graphemes = [Graphemes(pair[1]) for pair in batch.texts]
     for row, text in zip(rows, rows if batch.windows is None else batch.windows.texts.tolist(), strict=True):
-        context = batch.texts[text][1]
-        windows[text].append(_Window(start_logits, end_logits, batch, row, context, n_best=n_best))
+        windows[text].append(_Window(start_logits, end_logits, batch, row, graphemes[text], n_best=n_best))
     counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
     results = []
     for pair, windows_of_text, (tokens, truncated) in zip(batch.texts, windows, counts, strict=True):
@@ -71,26 +71,22 @@ class _Window:
         end_logits: FloatArray,
         batch: TokenBatch,
         row: int,
-        context: str,
+        context: Graphemes,
         *,
         n_best: int,
     ) -> None:
         """Read one row of a batch; see `answers`."""
         assert batch.offsets is not None
-        self._context, self._offsets = context, batch.offsets
-        first, *others = range(*batch.cu_seqlens[row : row + 2])
-        self._tokens = np.array([token for token in others if self._can_be_in_answer(token)], np.int64)
-        read = np.concatenate([[first], self._tokens])
+        first, stop = batch.cu_seqlens[row : row + 2].tolist()
+        tokens = first + np.flatnonzero(batch.offsets.sequences[first:stop] == 1)
+        edges = context.visible_parts(batch.offsets.starts[tokens], batch.offsets.ends[tokens])
+        can_be_in_answer = edges[:, 0] < edges[:, 1]
+        tokens, self._edges = tokens[can_be_in_answer], edges[can_be_in_answer]
+        read = np.concatenate([[first], tokens])
         starts, ends = _log_softmax(start_logits[read]), _log_softmax(end_logits[read])
         self.null_score = float(starts[0] + ends[0])
-        own = np.ones(len(self._tokens), np.bool_) if batch.windows is None else batch.windows.own[self._tokens]
+        own = np.ones(len(tokens), np.bool_) if batch.windows is None else batch.windows.own[tokens]
         self.scores = self._best_scores(starts[1:], ends[1:], own, n_best)
-
-    def _can_be_in_answer(self, token: int) -> bool:
-        """Return whether it is a token of the context with more than white space."""
-        start, end = self._offsets.starts[token], self._offsets.ends[token]
-        is_context = self._offsets.sequences[token] == 1
-        return bool(is_context and start < end and not self._context[start:end].isspace())
 
     def _best_scores(
         self, starts: NDArray[np.float64], ends: NDArray[np.float64], own: BoolArray, n_best: int
@@ -102,12 +98,9 @@ class _Window:
             if len(best) == n_best:
                 break
             # Several tokens of one character, such as an emoji, have the same offsets.
-            best.setdefault(self._bounds(firsts[index], lasts[index]), float(scores[index]))
+            bounds = int(self._edges[firsts[index], 0]), int(self._edges[lasts[index], 1])
+            best.setdefault(bounds, float(scores[index]))
         return best
-
-    def _bounds(self, first: int, last: int) -> Bounds:
-        start, end = self._offsets.starts[self._tokens[first]], self._offsets.ends[self._tokens[last]]
-        return int(start), end_behind_marks(self._context, int(end))
 
 
 def _token_spans(own: BoolArray) -> tuple[Int64Array, Int64Array]:

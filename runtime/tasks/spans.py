@@ -1,16 +1,16 @@
 """From tags of tokens to spans of a text."""
 
-import unicodedata
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.tasks.classification import softmax
 from encort.runtime.tasks.results import Matches, Span
+from encort.runtime.text.graphemes import Graphemes
 from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.words import token_groups, word_groups
 
 OUTSIDE = "O"
 """Tag of a word that is in no span."""
@@ -51,8 +51,9 @@ def spans_of_tags(text: str, starts: Sequence[int], ends: Sequence[int], tags: S
         ends: Offset behind the last character of each word.
         tags: Tag of each word.
     """
-    tagged = zip(tags, starts, ends, strict=True)
-    return merge((Word(tag, 1.0, start, end) for tag, start, end in tagged if text[start:end].strip()), text)
+    edges = itertools.starmap(Graphemes(text).visible, zip(starts, ends, strict=True))
+    tagged = zip(tags, edges, strict=True)
+    return merge((Word(tag, 1.0, start, end) for tag, (start, end) in tagged if start < end), text)
 
 
 def matches_per_text(items: Iterable[Iterable[Item]], batch: TokenBatch) -> list[Matches[Item]]:
@@ -62,13 +63,6 @@ def matches_per_text(items: Iterable[Iterable[Item]], batch: TokenBatch) -> list
         Matches(matches, tokens=tokens, truncated=truncated)
         for matches, (tokens, truncated) in zip(items, counts, strict=True)
     ]
-
-
-def end_behind_marks(text: str, end: int) -> int:
-    """Return the end of a part of a text, moved behind combining marks, which a tokenizer may drop."""
-    while end < len(text) and unicodedata.combining(text[end]):
-        end += 1
-    return end
 
 
 @dataclass(frozen=True)
@@ -90,22 +84,10 @@ def _words(
     scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int, *, tags_words: bool
 ) -> Iterator[Word]:
     """Yield the words of one text with the tags of their first tokens."""
-    assert batch.offsets is not None
-    tokens = slice(batch.cu_seqlens[index], batch.cu_seqlens[index + 1])
-    words, starts, ends = batch.offsets.words[tokens], batch.offsets.starts[tokens], batch.offsets.ends[tokens]
-    if not tags_words:
-        words = np.where(words < 0, -1, np.arange(len(words)))
-    firsts = np.flatnonzero((words >= 0) & (np.diff(words, prepend=-1) != 0))
-    lasts = np.flatnonzero((words >= 0) & (np.diff(words, append=-1) != 0))
-    text = str(batch.texts[index])
-    for first, last in zip(firsts, lasts, strict=True):
-        start, end = int(starts[first]), end_behind_marks(text, int(ends[last]))
-        # For some tokenizers white space is a word of its own, or a part of the word behind it.
-        start += len(text[start:end]) - len(text[start:end].lstrip())
-        if start < end:
-            row = scores[tokens][first]
-            best = int(row.argmax())
-            yield Word(labels[best], float(row[best]), start, end)
+    for group in word_groups(batch, index) if tags_words else token_groups(batch, index):
+        row = scores[group.first]
+        best = int(row.argmax())
+        yield Word(labels[best], float(row[best]), group.start, group.end)
 
 
 def _runs(words: Iterable[Word]) -> list[list[Word]]:

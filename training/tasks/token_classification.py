@@ -1,7 +1,8 @@
 """Token classification: one tag per word or per character, as for named entities."""
 
+import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.labelled_rows.schemas import token_classification
 from encort.runtime.tasks.spans import OUTSIDE, spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.words import token_groups, word_groups
 from encort.training.data.examples import Examples, Schema, check_labels, sort_labels
 from encort.training.data.sources import Source
 from encort.training.features import IGNORED, token_columns
@@ -138,38 +140,26 @@ class TokenClassification(TrainingTask):
 
 def _tag_tokens(
     batch: TokenBatch, row: int, starts: Sequence[int], tags: Sequence[str], *, every: bool
-) -> Iterator[str | None]:
-    """Give the tag of every token of the tokenizer; None where none is learned.
+) -> list[str | None]:
+    """Return the tag of every token of the tokenizer; None where none is learned.
 
-    A token has the tag of the word or character in which it begins; the runtime makes spans by the reverse rule.
+    A group of tokens has the tag of the word or character in which it begins, on the token where the runtime reads it.
 
     Args:
         batch: Texts, with the offsets of their tokens.
         row: Number of the text.
         starts: Offsets of the tagged words or characters.
         tags: Their tags.
-        every: Every token of a word has a tag; otherwise its first token only.
+        every: Every token has a tag; otherwise the first token of each word only.
     """
-    assert batch.offsets is not None
-    tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
-    words, text = batch.offsets.words[tokens], str(batch.texts[row])
-    token_starts = [
-        _skip_space(text, start, end)
-        for start, end in zip(batch.offsets.starts[tokens], batch.offsets.ends[tokens], strict=True)
-    ]
-    owners = np.searchsorted(starts, token_starts, side="right") - 1
+    first, stop = batch.cu_seqlens[row : row + 2]
+    learned: list[str | None] = [None] * int(stop - first)
     previous = -1
-    for word, start, owner in zip(words, token_starts, owners, strict=True):
-        if word < 0 or (word == previous and not every):
-            yield None
-        else:
-            yield tags[owner] if start == starts[owner] else _inside(tags[owner])
-        previous = word
-
-
-def _skip_space(text: str, start: int, end: int) -> int:
-    """Return the offset of a token's first character that is no space: some tokenizers count the space before it."""
-    return start + next((skipped for skipped in range(end - start) if not text[start + skipped].isspace()), 0)
+    for group in token_groups(batch, row) if every else word_groups(batch, row):
+        owner = bisect.bisect_right(starts, group.start) - 1
+        learned[group.first - first] = _inside(tags[owner]) if owner == previous else tags[owner]
+        previous = owner
+    return learned
 
 
 def _inside(tag: str) -> str:

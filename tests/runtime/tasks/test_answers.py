@@ -149,7 +149,7 @@ def test_an_empty_context_has_no_answers(context: str | None) -> None:
 
 @pytest.mark.parametrize(
     "context",
-    ["😀 안녕하세요 👍🏽", "cafe\u0301 e\u0301\u0302 x", "a\u00a0b \u200b c"],
+    ["😀 안녕하세요 👍🏽", "cafe\u0301 e\u0301\u0302 x", "a\u00a0b a\u200bb c"],
     ids=["emoji", "marks", "spaces"],
 )
 def test_offsets_count_characters(context: str) -> None:
@@ -157,6 +157,26 @@ def test_offsets_count_characters(context: str) -> None:
     (results,) = answers(logits(7), logits(7), batch(("q", context)), n_best=100)
     assert {answer.text for answer in results} == {" ".join(words[i:j]) for i in range(3) for j in range(i + 1, 4)}
     assert all(answer.text == context[answer.start : answer.end] for answer in results)
+
+
+@pytest.mark.parametrize(
+    ("context", "start", "end", "expected"),
+    [
+        ("it is Paris .", 5, 11, "Paris"),  # a token with the space before it
+        ("it is गुरु .", 6, 9, "गुरु"),  # a tokenizer that drops marks
+        ("it is ❤\ufe0f .", 6, 7, "❤\ufe0f"),
+        ("it is 👩\u200d👧 .", 8, 9, "👩\u200d👧"),  # a part of an emoji
+        ("it is x\r\n .", 6, 8, "x"),
+    ],
+)
+def test_an_answer_is_whole_characters_without_white_space_around_it(
+    context: str, start: int, end: int, expected: str
+) -> None:
+    pairs = batch(("q", context))
+    assert pairs.offsets is not None
+    pairs.offsets.starts[5], pairs.offsets.ends[5] = start, end
+    ((answer,),) = answers(logits(8, at_5=9), logits(8, at_5=9), pairs)
+    assert (answer.text, answer.start) == (expected, context.index(expected))
 
 
 def test_answers_are_plain_json() -> None:

@@ -192,8 +192,12 @@ def test_a_combining_mark_inside_a_word_belongs_to_the_word(wordpiece: Tokenizer
     assert [span.text for span in every_word(wordpiece, "re\u0301el card")] == ["re\u0301el", "card"]
 
 
-def test_a_combining_mark_at_the_end_of_a_word_belongs_to_the_word(wordpiece: Tokenizer) -> None:
-    assert [span.text for span in every_word(wordpiece, "cafe\u0301 card")] == ["cafe\u0301", "card"]
+@pytest.mark.parametrize("word", ["cafe\u0301", "गुरु", "న్న", "❤\ufe0f", "🇩🇪", "👩\u200d👧", "각"])
+def test_a_span_ends_behind_the_marks_that_a_tokenizer_drops(
+    wordpiece: Tokenizer, bytewise: Tokenizer, word: str
+) -> None:
+    for tokenizer in (wordpiece, bytewise):
+        assert {span.text for span in every_word(tokenizer, f"{word} card")} == {word, "card"}
 
 
 @pytest.mark.parametrize("text", ["my  card", "my\tcard", "my card ", "my\n\ncard"])

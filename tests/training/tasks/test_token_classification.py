@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -217,19 +218,23 @@ def test_dropped_characters_move_no_tag(encode: Encode, korean_encoder: Path) ->
 def spaced_encoder(tmp_path: Path) -> Callable[..., Path]:
     """`spaced_encoder(pre_tokenizer, mark)`: an encoder whose tokens include the space before them."""
 
-    def make(pre_tokenizer: Any, mark: str) -> Path:
+    def make(pre_tokenizer: Any, mark: str, pieces: Any = None) -> Path:
         vocabulary = {piece: number for number, piece in enumerate(["<s>", "</s>", "<pad>", "<unk>"])}
-        vocabulary |= {f"{mark}{word}": number for number, word in enumerate(["my", "card", "lost"], start=4)}
+        words = [f"{mark}{word}" for word in ("my", "card", "lost")]
+        vocabulary |= {piece: number for number, piece in enumerate(pieces or words, start=4)}
         backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        if pieces is not None:
+            backend.model = models.Unigram([(piece, -float(number)) for piece, number in vocabulary.items()], unk_id=3)
         backend.normalizer, backend.pre_tokenizer = normalizers.NFC(), pre_tokenizer
         backend.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
         )
         names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-        transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=32, **names).save_pretrained(
+        transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **names).save_pretrained(
             tmp_path
         )
-        transformers.BertConfig(vocab_size=len(vocabulary), pad_token_id=2).save_pretrained(tmp_path)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        transformers.BertConfig(vocab_size=len(vocabulary), pad_token_id=2, **sizes).save_pretrained(tmp_path)
         return tmp_path
 
     return make
@@ -246,6 +251,24 @@ def test_a_piece_that_begins_with_a_space_has_the_tag_of_its_word(
     pairs = encode(["my", "card", "lost"], ["O", "B-THING", "O"], model=spaced_encoder(pre_tokenizer, mark))
     assert pairs[2] == (f"{mark}card", "B-THING")
     assert [tag for _, tag in pairs] == [None, "O", "B-THING", "O", None]
+
+
+def test_a_space_that_is_a_piece_of_its_own_has_the_tag_of_its_word(
+    encode: Encode, spaced_encoder: Callable[..., Path]
+) -> None:
+    model = spaced_encoder(pre_tokenizers.Metaspace(), "▁", pieces=["▁", *string.ascii_letters])
+    pairs = encode(["in", "Amsterdam", "x"], ["O", "B-LOC", "O"], model=model)
+    assert [tag for _, tag in pairs if tag is not None] == ["O", "B-LOC", "O"]
+    assert [piece for piece, tag in pairs if tag is not None] == ["▁"] * 3
+
+
+def test_two_cities_are_learned_with_pieces_that_are_spaces(train: Train, spaced_encoder: Callable[..., Path]) -> None:
+    model = spaced_encoder(pre_tokenizers.Metaspace(), "▁", pieces=["▁", *string.ascii_letters])
+    sentence = ["we", "fly", "from", "Amsterdam", "to", "New", "York", "now"]
+    tags = ["O", "O", "O", "B-LOC", "O", "B-LOC", "I-LOC", "O"]
+    rows = [(sentence, tags), (sentence[:4], tags[:4]), (sentence[3:], tags[3:]), (sentence[:3], tags[:3])] * 4
+    run = train("conll", train=rows, validation=rows, model=model, from_scratch=True, epochs=20)
+    assert run.report.metrics["validation"]["f1"] == 1
 
 
 def test_the_inside_tag_of_every_span_is_a_label_even_if_no_row_has_it(train: Train) -> None:

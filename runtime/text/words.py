@@ -1,0 +1,123 @@
+"""Words of a text, and the tokens of each: the same words whatever the tokenizer.
+
+Training gives the tags of words to tokens, and serving reads the tags of words from tokens. Both use these functions,
+so that a tag is read from the token that learned it.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from encort.runtime.common.arrays import Int64Array
+from encort.runtime.text.graphemes import Graphemes
+from encort.runtime.text.token_batch import TokenBatch
+
+_WORD = re.compile("w+|1")
+"""One word of a text whose characters were replaced by the letters of their kinds."""
+
+_UNSPACED = [
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3400, 0x4DBF),  # CJK ideographs
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+]
+"""Scripts that put no white space between words."""
+
+
+class _Kinds(dict[int, str]):
+    """Kind of each character, for `str.translate`: white space, `1` for a word of its own, `w` for a part of a word."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = _kind_of(code)
+        return self[code]
+
+
+def _kind_of(code: int) -> str:
+    character = chr(code)
+    if character.isspace():
+        return " "
+    is_symbol = code < 0x80 and character.isprintable() and not character.isalnum()
+    is_punctuation = is_symbol or unicodedata.category(character).startswith("P")
+    is_alone = is_punctuation or any(first <= code <= last for first, last in _UNSPACED)
+    return "1" if is_alone else "w"
+
+
+_KINDS = _Kinds()
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Neighbouring tokens that have one tag.
+
+    Attributes:
+        first: Number of its first token in the batch. It may be white space alone, such as the `▁` before a word.
+        last: Number of its last token in the batch.
+        start: Offset of its first visible character in the text.
+        end: Offset behind its last visible character.
+    """
+
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+def word_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
+    """Yield the words of a text that have tokens, in reading order.
+
+    A word ends at white space, and a punctuation mark is a word of its own, as in BERT. Where a script puts no white
+    space between words, each character is a word. A token belongs to the word in which it begins, white space aside.
+
+    Args:
+        batch: Texts, not pairs, with the offsets of their tokens.
+        index: Number of the text.
+    """
+    assert batch.offsets is not None
+    text, tokens = str(batch.texts[index]), _text_tokens(batch, index)
+    graphemes, kinds = Graphemes(text), text.translate(_KINDS)
+    words = graphemes.at_starts(np.array([match.start() for match in _WORD.finditer(kinds)], np.int64))
+    if not len(words) or not len(tokens):
+        return
+    owners = words.searchsorted(
+        _visible_starts(kinds, batch.offsets.starts[tokens], batch.offsets.ends[tokens], words), side="right"
+    )
+    firsts = np.flatnonzero(np.diff(owners, prepend=0))
+    lasts = [*(firsts[1:] - 1), len(tokens) - 1]
+    yield from _groups(batch, graphemes, tokens[firsts], tokens[lasts])
+
+
+def token_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
+    """Yield the tokens of a text that are not white space alone, each as a group; see `word_groups`."""
+    tokens = _text_tokens(batch, index)
+    yield from _groups(batch, Graphemes(str(batch.texts[index])), tokens, tokens)
+
+
+def _text_tokens(batch: TokenBatch, index: int) -> Int64Array:
+    """Return the numbers of the tokens of a text in the batch, without special tokens."""
+    assert batch.offsets is not None
+    start, stop = batch.cu_seqlens[index : index + 2].tolist()
+    tokens: Int64Array = np.flatnonzero(batch.offsets.sequences[start:stop] >= 0) + start
+    return tokens
+
+
+def _visible_starts(kinds: str, starts: Int64Array, ends: Int64Array, words: Int64Array) -> Int64Array:
+    """Return the offset of the first character of each token that is no white space; its end if there is none."""
+    is_space = np.frombuffer(f"{kinds}w".encode(), np.uint8) == ord(" ")
+    next_words = np.append(words, len(kinds))[words.searchsorted(starts)]
+    return np.where(is_space[starts], np.minimum(next_words, ends), starts)
+
+
+def _groups(batch: TokenBatch, graphemes: Graphemes, firsts: Int64Array, lasts: Int64Array) -> Iterator[TokenGroup]:
+    """Yield the groups in which something is visible."""
+    assert batch.offsets is not None
+    edges = graphemes.visible_parts(batch.offsets.starts[firsts], batch.offsets.ends[lasts])
+    for first, last, (start, end) in zip(firsts.tolist(), lasts.tolist(), edges.tolist(), strict=True):
+        if start < end:
+            yield TokenGroup(first, last, start, end)
