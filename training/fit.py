@@ -15,6 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from encort.training.features import Collator
 from encort.training.prepare import Prepared
+from encort.training.saved_state import seal
 from encort.training.settings import TrainingSettings
 
 
@@ -42,7 +43,7 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 class Trainer(transformers.Trainer):  # type: ignore[misc] # untyped
-    """Trains on batches of rows of similar length, and evaluates rows in their own order.
+    """Trains on batches of rows of similar length, evaluates rows in their own order, and seals its saved states.
 
     transformers groups evaluated rows by length too. Scores need the rows in the order of their examples.
     """
@@ -53,6 +54,11 @@ class Trainer(transformers.Trainer):  # type: ignore[misc] # untyped
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
     def predict(self, test_dataset: Any, *_: Any, **__: Any) -> Any:
         """Return the outputs of the network for rows of any split, without metrics."""

@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 
 from encort.runtime.common.errors import InputError, OutputExistsError
+from encort.training.saved_state import STATE_FILE, check_state
 
 _PLAN_FILE = "plan.json"
 
@@ -42,7 +43,8 @@ def prepare_run(
 
     Raises:
         OutputExistsError: There is a saved state, and neither `resume` nor `overwrite` is set.
-        InputError: The saved state is of a training with another plan, or other machines do not see the folder.
+        InputError: The saved state is damaged or of a training with another plan, or other machines do not see the
+            folder.
     """
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
@@ -52,16 +54,17 @@ def prepare_run(
         raise InputError(
             f"{folder} is not visible on every machine of this training; choose an output on a disk that they share"
         )
-    state = _last_state(folder)
-    return None if state is None else str(state)
+    return next(map(str, reversed(_states(folder))), None)
 
 
 def _make_folder(folder: Path, plan: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-    has_state = _last_state(folder) is not None
-    if has_state and resume:
-        _check_same_plan(folder, json.loads((folder / _PLAN_FILE).read_text(encoding="utf-8")), plan)
+    states = _states(folder)
+    if states and resume:
+        _check_same_plan(folder, _read_plan(folder), plan)
+        for state in states:  # the last one, and the one with the best weights
+            check_state(state, processes=plan["processes"])
         return
-    if has_state and not overwrite:
+    if states and not overwrite:
         raise OutputExistsError(
             f"{folder} holds a training that was not finished; go on with --resume, or start anew with --overwrite"
         )
@@ -70,10 +73,20 @@ def _make_folder(folder: Path, plan: Mapping[str, Any], *, resume: bool, overwri
     (folder / _PLAN_FILE).write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
 
-def _last_state(folder: Path) -> Path | None:
-    # transformers writes this file last, so that a state with it is complete.
-    states = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(states, key=lambda state: int(state.name.removeprefix("checkpoint-")), default=None)
+def _states(folder: Path) -> list[Path]:
+    """Return the folders of the complete states, in the order in which they were saved."""
+    states = [file.parent for file in folder.glob(f"checkpoint-*/{STATE_FILE}") if file.parent.name[11:].isdecimal()]
+    return sorted(states, key=lambda state: int(state.name.removeprefix("checkpoint-")))
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / _PLAN_FILE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        raise InputError(
+            f"{folder / _PLAN_FILE}, the plan of the unfinished training, is damaged ({error}); start anew with "
+            "--overwrite"
+        ) from error
 
 
 def _to_json(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,6 +182,25 @@ def test_an_incomplete_state_is_not_used(
     assert not unfinished.exists()
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / f"checkpoint-{EPOCH}" / "optimizer.pt").unlink(), "it lacks optimizer.pt"),
+        (lambda folder: (folder / f"checkpoint-{EPOCH}" / "trainer_state.json").write_text("{"), "trainer_state.json"),
+        (lambda folder: (folder / "plan.json").write_text("{"), "plan.json, the plan of the unfinished training"),
+    ],
+)
+def test_a_damaged_state_is_refused(
+    damage: Callable[[Path], Any], message: str, train: Callable[..., Any], unfinished: Path
+) -> None:
+    train(stop_at=EPOCH)
+    damage(unfinished)
+    with pytest.raises(InputError, match=r"is damaged \(.*; start anew with --overwrite") as refusal:
+        train(resume=True)
+    assert message in str(refusal.value)
+    assert saved_steps(unfinished) == [EPOCH]
+
+
 def test_a_training_without_a_complete_state_starts_again(
     train: Callable[..., Any], unfinished: Path, uninterrupted: Callable[..., Any]
 ) -> None:

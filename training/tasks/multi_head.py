@@ -14,7 +14,7 @@ import transformers
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from encort.runtime.common.errors import DatasetError
+from encort.runtime.common.errors import DatasetError, InputError
 from encort.training.features import Collator
 from encort.training.fit import Head, Trainer, Trainers, make_trainer
 from encort.training.prepare import HeadData, Prepared
@@ -55,6 +55,7 @@ def train_multi_head(
 
     Raises:
         DatasetError: The data cannot be trained on, or the heads cannot share an encoder.
+        InputError: The name of a head is not an identifier, so that it cannot name a folder.
         CheckpointError: The model cannot be loaded.
         OutputExistsError: `output` exists, or an unfinished training of it.
     """
@@ -78,6 +79,8 @@ def _check_heads(heads: Mapping[str, HeadData]) -> None:
             f"multi-head training needs at least two heads, got {len(heads)}; for one, use the command of its task"
         )
     for name, head in heads.items():
+        if not name.isidentifier():
+            raise InputError(f"the head {name!r} cannot name a folder; a name has letters, digits and underscores")
         if not head.task.shares_encoder:
             raise DatasetError(f"{name}: {head.task.name} cannot share its encoder with other heads; train it alone")
 

@@ -110,6 +110,16 @@ def test_imbalanced_labels_of_a_head_are_logged(
     assert "greeting has " in warnings[0]
 
 
+@pytest.mark.parametrize("name", ["../intents", "/intents", "a/b", "..", "", "a b", "a.b"])
+def test_the_name_of_a_head_is_no_path(
+    name: str, tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path
+) -> None:
+    head = HeadData(task=TextClassification(), train=str(tables[0]))
+    with pytest.raises(InputError, match=f"the head {name!r} cannot name a folder"):
+        train_multi_head({"names": head, name: head}, model=tiny_encoder, output=tmp_path / "both" / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_heads_that_cannot_share_an_encoder_are_refused(
     tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path
 ) -> None:
