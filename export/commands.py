@@ -9,6 +9,7 @@ from encort.export.options import PoolingName, VariantName, WeightBits
 from encort.runtime.common.extras import require
 
 if TYPE_CHECKING:
+    from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.bundle.manifest import Fidelity, Variant
     from encort.runtime.verification.golden import GoldenCheck
 
@@ -120,6 +121,7 @@ def export(
 def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE, and the results of every variant on this machine."""
     from encort.runtime.bundle.bundle import Bundle
+    from encort.runtime.common.errors import NotVerifiedError
     from encort.runtime.verification.golden import verify_bundle
 
     opened = Bundle.open(bundle)
@@ -130,12 +132,21 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
         click.echo(
             f"{name}: made for a processor or a device that this machine lacks; not checked, and not served here"
         )
-    if checkpoints:
-        require("encort verify --checkpoint", "export", *_MODULES)
-        from encort.export.verification.against_checkpoint import verify_against_checkpoint
+    measured = _compare(opened, checkpoints) if checkpoints else []
+    for variant, fidelity in measured:
+        click.echo(_certificate(variant, fidelity))
+    if not checks and not measured:
+        raise NotVerifiedError(
+            f"{bundle}: this machine can run no variant, so no results were checked; verify it where it will be "
+            "served, or compare it with its checkpoint (--checkpoint)"
+        )
 
-        for variant, fidelity in verify_against_checkpoint(opened, checkpoints, progress=True):
-            click.echo(_certificate(variant, fidelity))
+
+def _compare(bundle: "Bundle", checkpoints: tuple[str, ...]) -> "list[tuple[Variant, Fidelity]]":
+    require("encort verify --checkpoint", "export", *_MODULES)
+    from encort.export.verification.against_checkpoint import verify_against_checkpoint
+
+    return verify_against_checkpoint(bundle, checkpoints, progress=True)
 
 
 def _certificate(variant: "Variant", fidelity: "Fidelity") -> str:

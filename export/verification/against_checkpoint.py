@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.cpu_attention import OpenSession, open_to_verify
@@ -11,7 +12,8 @@ from encort.export.verification.samples import texts_for
 from encort.export.verification.verify import verify
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import CONFIG_FILE, TOKENIZER_FILE, Fidelity, Variant
-from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.errors import BundleError, CheckpointError
+from encort.runtime.common.files import parse_json
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 
@@ -104,9 +106,19 @@ def _check_same(bundle: Bundle, source: ExportSource) -> None:
     exported_heads = [(head.task, head.labels) for head in bundle.manifest.heads]
     if exported_heads != [(head.task, head.labels) for head in source.heads]:
         raise CheckpointError(f"{names} has other labels than the bundle, so it is not the exported checkpoint")
-    exported = json.loads(bundle.read(CONFIG_FILE))
+    exported = _exported_settings(bundle)
     settings = json.loads(source.checkpoints[0].model.config.to_json_string())
     keys = {*exported, *settings} - {"transformers_version"}
     different = sorted(key for key in keys if exported.get(key) != settings.get(key))
     if different:
         raise CheckpointError(f"{names} is not the exported checkpoint: its config.json has another {different[0]}")
+
+
+def _exported_settings(bundle: Bundle) -> dict[str, Any]:
+    try:
+        settings = parse_json(bundle.read(CONFIG_FILE))
+    except ValueError as error:
+        raise BundleError(f"{CONFIG_FILE} is not JSON ({error}); export the bundle again") from error
+    if not isinstance(settings, dict):
+        raise BundleError(f"{CONFIG_FILE} holds no settings; export the bundle again")
+    return settings

@@ -27,6 +27,7 @@ from encort.runtime.common.errors import (
     DeviceError,
     VariantNotFoundError,
 )
+from encort.runtime.common.files import LARGEST_JSON, read_bytes
 from encort.runtime.common.folders import sha256
 
 
@@ -60,7 +61,7 @@ class Bundle:
             raise BundleFileMissingError(f"there is no folder {folder}; make a bundle with: encort export CHECKPOINT")
         _check_name(folder, MANIFEST_FILE)
         try:
-            text = (folder / MANIFEST_FILE).read_text(encoding="utf-8")
+            text = read_bytes(folder / MANIFEST_FILE, largest=LARGEST_JSON).decode("utf-8")
         except FileNotFoundError:
             raise BundleFileMissingError(
                 f"{folder} has no {MANIFEST_FILE}, so it is not a bundle; "
@@ -82,18 +83,18 @@ class Bundle:
 
         Raises:
             BundleFileMissingError: The file does not exist.
-            BundleFileChangedError: The SHA-256 of the file differs from the manifest.
-            BundleError: The manifest does not name the file, or the file cannot be read.
+            BundleFileChangedError: The size or the SHA-256 of the file differs from the manifest.
+            BundleError: The manifest does not name the file; the file cannot be read, or is larger than 256 MiB.
         """
-        return read_file(self.folder / name, self._hash(name))
+        return read_file(self.folder / name, self._entry(name))
 
     def check(self, name: str) -> None:
-        """Check the hash of one file of any size.
+        """Check the size and the hash of one file of any size.
 
         Raises:
             BundleError: See `read`.
         """
-        check_file(self.folder / name, self._hash(name))
+        check_file(self.folder / name, self._entry(name))
 
     def graph(self, variant: Variant) -> GraphFiles:
         """Return the files of a variant's graph, after checking their hashes.
@@ -102,7 +103,7 @@ class Bundle:
             BundleError: See `read`.
         """
         names = [variant.file, *([] if variant.weights_file is None else [variant.weights_file])]
-        files = GraphFiles(self.folder / variant.file, {self.folder / name: self._hash(name) for name in names})
+        files = GraphFiles(self.folder / variant.file, {self.folder / name: self._entry(name) for name in names})
         files.check()
         return files
 
@@ -147,10 +148,10 @@ class Bundle:
                 return variant
         raise VariantNotFoundError(f"{self.folder} has no {PORTABLE} variant; export it with --variant {PORTABLE}")
 
-    def _hash(self, name: str) -> str:
+    def _entry(self, name: str) -> FileEntry:
         if name not in self.manifest.files:
             raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
-        return self.manifest.files[name].sha256
+        return self.manifest.files[name]
 
 
 def runs_here(variant: Variant) -> bool:

@@ -5,10 +5,17 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 
-from encort.runtime.common.errors import BundleError, BundleFileChangedError, BundleFileMissingError
+from encort.runtime.bundle.external_data import external_files
+from encort.runtime.bundle.manifest import FileEntry
+from encort.runtime.common.errors import BundleError, BundleFileChangedError, BundleFileMissingError, BundlePathError
+from encort.runtime.common.files import check_regular, open_regular, read_bytes
+
+_LARGEST_GRAPH = 2**31
+"""Largest size of a graph without its external weights, in bytes, which is a limit of protobuf."""
+_LARGEST_SMALL_FILE = 2**28
+"""Largest size of a file that is read as a whole, such as a tokenizer, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +49,42 @@ class GraphFiles:
         path: File of the graph.
     """
 
-    def __init__(self, path: Path, hashes: Mapping[Path, str]) -> None:
+    def __init__(self, path: Path, entries: Mapping[Path, FileEntry]) -> None:
         """Name the files; `check` reads them.
 
         Args:
             path: File of the graph.
-            hashes: SHA-256 of the graph and of its weights.
+            entries: The manifest's entries of the graph and of its weights.
         """
-        self.path, self._hashes = path, hashes
+        self.path, self._entries = path, entries
         self._checked: dict[Path, FileIdentity] = {}
 
     def check(self) -> None:
         """Check the hashes of files that were not checked yet, or changed since then.
 
         Raises:
+            BundlePathError: The graph reads weights from a file whose hash is not checked.
             BundleError: See `check_file`.
         """
-        for file, digest in self._hashes.items():
+        for file, entry in self._entries.items():
             if file not in self._checked or self._checked[file] != _identity(file):
-                self._checked[file] = check_file(file, digest)
+                self._checked[file] = check_file(file, entry)
+                if file == self.path:
+                    self._check_weights()
+
+    def _check_weights(self) -> None:
+        with _translated(self.path):
+            check_regular(self.path, largest=_LARGEST_GRAPH)
+            with open_regular(self.path) as stream:
+                try:
+                    names = external_files(stream)
+                except ValueError as error:
+                    raise BundleError(f"{self.path} is not an ONNX graph ({error}); export the bundle again") from error
+        if unchecked := names - {file.name for file in self._entries}:
+            raise BundlePathError(
+                f"{self.path} reads weights from {', '.join(map(repr, sorted(unchecked)))}, which encort.json does not "
+                "name for it; do not trust it"
+            )
 
     @contextmanager
     def unchanged(self) -> Iterator[Path]:
@@ -84,39 +108,40 @@ class GraphFiles:
                 raise BundleFileChangedError(f"{file} changed while it was opened; load the bundle again") from cause
 
 
-def read_file(file: Path, digest: str) -> bytes:
-    """Return the content of a small file, after checking its SHA-256.
+def read_file(file: Path, entry: FileEntry) -> bytes:
+    """Return the content of a small file, after checking its size and its SHA-256.
 
     Raises:
         BundleFileMissingError: The file does not exist.
-        BundleFileChangedError: The hash differs.
-        BundleError: The file cannot be read.
+        BundleFileChangedError: The size or the hash differs.
+        BundleError: The file cannot be read, is too large, or is no regular file.
     """
-    with _opened(file) as stream:
-        content = stream.read()
-    _compare(file, hashlib.sha256(content).hexdigest(), digest)
+    with _translated(file):
+        _compare_size(file, file.stat().st_size, entry)
+        content = read_bytes(file, largest=_LARGEST_SMALL_FILE)
+    _compare_hash(file, hashlib.sha256(content).hexdigest(), entry)
     return content
 
 
-def check_file(file: Path, digest: str) -> FileIdentity:
-    """Check the SHA-256 of a file of any size, and return the identity of what was read.
+def check_file(file: Path, entry: FileEntry) -> FileIdentity:
+    """Check the size and the SHA-256 of a file of any size, and return the identity of what was read.
 
     Raises:
         BundleError: See `read_file`.
     """
-    with _opened(file) as stream:
+    with _translated(file), open_regular(file) as stream:
         # Before the content: a write during the reading gives the file another identity.
         identity = FileIdentity.of(os.fstat(stream.fileno()))
+        _compare_size(file, identity.bytes, entry)
         actual = hashlib.file_digest(stream, "sha256").hexdigest()
-    _compare(file, actual, digest)
+    _compare_hash(file, actual, entry)
     return identity
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[BufferedReader]:
+def _translated(file: Path) -> Iterator[None]:
     try:
-        with file.open("rb") as stream:
-            yield stream
+        yield
     except FileNotFoundError:
         raise BundleFileMissingError(
             f"{file.parent} lacks {file.name}; copy the whole folder, or export again"
@@ -132,8 +157,16 @@ def _identity(file: Path) -> FileIdentity | None:
         return None
 
 
-def _compare(file: Path, actual: str, expected: str) -> None:
-    if actual != expected:
+def _compare_size(file: Path, actual: int, entry: FileEntry) -> None:
+    if actual != entry.bytes:
+        raise BundleFileChangedError(
+            f"{file} is not the file that was exported ({actual:,} bytes instead of {entry.bytes:,}); "
+            "copy the bundle or export it again"
+        )
+
+
+def _compare_hash(file: Path, actual: str, entry: FileEntry) -> None:
+    if actual != entry.sha256:
         raise BundleFileChangedError(
             f"{file} is not the file that was exported (SHA-256 differs); copy the bundle or export it again"
         )

@@ -13,23 +13,16 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from encort.runtime.bundle.schema import SchemaError, from_plain, to_plain
 from encort.runtime.common.errors import BundleError, BundleVersionError
+from encort.runtime.common.files import parse_json
 
 FORMAT_VERSION = 3
 MANIFEST_FILE = "encort.json"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
 GOLDEN_FILE = "golden.npz"
-
-_TOKEN_INPUTS = frozenset({"input_ids", "token_type_ids", "reversed_input_ids", "reversed_token_type_ids"})
-"""Inputs that a graph of any layout may have."""
-_PADDED_INPUTS = frozenset({"attention_mask"})
-"""Inputs that a graph may have if rows are padded."""
-_PACKED_INPUTS = frozenset({"position_ids", "token_offset", "cu_seqlens"})
-"""Inputs that a graph may have if rows are packed."""
 
 PORTABLE = "portable"
 """Name of the variant in standard operators. It may have fewer outputs than the other variants."""
@@ -103,6 +96,15 @@ class Layout(StrEnum):
     RAGGED = "ragged"
     PACKED = "packed"
     PADDED = "padded"
+
+
+_LAYOUT_INPUTS: Mapping[Layout, Mapping[str, list[str]]] = {
+    Layout.EQUAL_LENGTH: {},
+    Layout.RAGGED: {"attention_mask": ["batch", "sequence"]},
+    Layout.PADDED: {"attention_mask": ["batch", "sequence"]},
+    Layout.PACKED: {"position_ids": ["tokens"], "token_offset": ["batch", "sequence"], "cu_seqlens": ["bounds"]},
+}
+"""Axes of the inputs that tell a graph of a layout where texts begin and end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,8 +297,8 @@ class Manifest:
             BundleError: The text is not JSON, or a field is missing, unknown, or has the wrong type.
         """
         try:
-            plain: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            plain = parse_json(text)
+        except ValueError as error:
             raise BundleError(f"{MANIFEST_FILE} is not JSON ({error}); export the bundle again") from error
         version = plain.get("format_version") if isinstance(plain, dict) else None
         if version != FORMAT_VERSION:
@@ -333,15 +335,29 @@ class Manifest:
             if not math.isfinite(head.null_threshold):
                 yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
         for variant in self.variants:
-            known = _TOKEN_INPUTS | (_PACKED_INPUTS if variant.layout is Layout.PACKED else _PADDED_INPUTS)
-            if unknown := variant.inputs.keys() - known:
-                yield f"{variant.name} reads {', '.join(sorted(unknown))}"
+            yield from _input_problems(variant)
             for head in self.heads:
                 if any(variant.outputs.get(name) != _logits_axes(head, variant.layout) for name in head.outputs):
                     yield f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
             for name in _VECTORS & variant.outputs.keys():
                 if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
                     yield f"{name} of {variant.name} has no size"
+
+
+def _input_problems(variant: Variant) -> Iterator[str]:
+    """Yield what is wrong with the inputs of a graph: unknown or missing names, or axes of another layout."""
+    rows = ["tokens"] if variant.layout is Layout.PACKED else ["batch", "sequence"]
+    needed = {"input_ids": rows, **_LAYOUT_INPUTS[variant.layout]}
+    if "reversed_token_type_ids" in variant.inputs:
+        needed["reversed_input_ids"] = rows
+    known = needed | dict.fromkeys(["token_type_ids", "reversed_input_ids", "reversed_token_type_ids"], rows)
+    if unknown := variant.inputs.keys() - known:
+        yield f"{variant.name} reads {', '.join(sorted(unknown))}, unlike a graph of layout {variant.layout}"
+    if missing := needed.keys() - variant.inputs.keys():
+        yield f"{variant.name} does not read {', '.join(sorted(missing))}, unlike a graph of layout {variant.layout}"
+    for name, axes in variant.inputs.items():
+        if name in known and axes != known[name]:
+            yield f"{name} of {variant.name} has axes {axes}, and {known[name]} in layout {variant.layout}"
 
 
 def _fits(head: HeadInfo) -> bool:

@@ -11,6 +11,7 @@
     │   ├── BundlePathError                     14   a path outside of the folder
     │   └── VariantNotFoundError (LookupError)  15   no variant for this device and precision
     ├── WrongTaskError (TypeError)              16   the bundle has no head for this call
+    ├── NotVerifiedError (RuntimeError)         17   nothing of the bundle can be verified on this machine
     ├── DeviceError (RuntimeError)              20   the device or its library is not available
     ├── ModelClosedError (RuntimeError)         21
     ├── OverloadedError (RuntimeError)          22   the queue of a service is full
@@ -43,6 +44,7 @@ __all__ = [
     "InputTypeError",
     "MissingExtraError",
     "ModelClosedError",
+    "NotVerifiedError",
     "OutputExistsError",
     "OverloadedError",
     "VariantNotFoundError",
@@ -119,6 +121,12 @@ class WrongTaskError(EncortError, TypeError):
     """The bundle has no head for the call."""
 
     exit_code = 16
+
+
+class NotVerifiedError(EncortError, RuntimeError):
+    """No variant of the bundle was verified, because this machine can run none of them."""
+
+    exit_code = 17
 
 
 class DeviceError(EncortError, RuntimeError):

@@ -6,28 +6,35 @@ With them, `encort verify` repeats the proof of the export on any machine, witho
 import io
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from encort.runtime.bundle.bundle import Bundle, runs_here
-from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
+from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Layout, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
+from encort.runtime.common.files import parse_json
 from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import Runner, Session, has_device
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit
+from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit, neighbour_limit
 
 log = logging.getLogger("encort")
 
 FOREIGN_COSINE = 0.99
 """Least cosine to golden vectors on another execution provider. It may use bfloat16, which reaches 0.9999."""
+
+_ROWS = 8
+"""Texts that are run together, to see whether they change each other's results."""
+_LARGEST_UNPACKED = 2**30
+"""Largest size of all golden vectors, in bytes. Hidden states are not among them."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,11 +64,12 @@ class Golden:
             BundleError: The content has no golden vectors.
         """
         try:
+            _check_unpacked_size(content)
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                texts = [tuple(text) if isinstance(text, list) else text for text in json.loads(str(arrays["texts"]))]
+                texts = [_text(text) for text in parse_json(str(arrays["texts"]))]
                 outputs = {name.removeprefix("output:"): arrays[name] for name in arrays if name.startswith("output:")}
                 golden = cls(texts=texts, ids=arrays["ids"], outputs=outputs)
-        except (BadZipFile, EOFError, KeyError, OSError, TypeError, ValueError) as error:
+        except (BadZipFile, EOFError, KeyError, MemoryError, OSError, TypeError, ValueError, zlib.error) as error:
             raise BundleError(f"{GOLDEN_FILE} holds no golden vectors ({error}); export the bundle again") from error
         if not texts or any(
             array.ndim == 0 or len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()
@@ -149,12 +157,31 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
         )
 
 
+def _check_unpacked_size(content: bytes) -> None:
+    with ZipFile(io.BytesIO(content)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _LARGEST_UNPACKED:
+        raise ValueError(f"it unpacks to {size:,} bytes, more than any golden vectors")
+
+
+def _text(value: object) -> Text:
+    """Return a text or a pair from a JSON value."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        return value[0], value[1]
+    raise ValueError("a text is neither a string nor a pair of strings")
+
+
 def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
     names = [name for name in golden.outputs if name in variant.outputs]
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
     with _open_session(bundle, variant) as session:
         runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
+        if variant.layout is not Layout.EQUAL_LENGTH:
+            alone = [run[names.index(variant.vector)][0] for run in runs]
+            _check_neighbours(bundle, variant, session, batch, alone)
     outputs = {
         # Without the batch axis, the tokens of all texts can be concatenated.
         name: np.concatenate([array[0] if variant.is_tokenwise(name) else array for array in column])
@@ -182,6 +209,24 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
     )
     _check_certificate(variant, check)
     return check
+
+
+def _check_neighbours(
+    bundle: Bundle, variant: Variant, session: Runner, batch: TokenBatch, alone: Sequence[FloatArray]
+) -> None:
+    """Compare the results of texts among others, with padding, with their results alone."""
+    for start in range(0, len(batch), _ROWS):
+        indices = range(start, min(start + _ROWS, len(batch)))
+        (rows,) = session.run([variant.vector], batch.rows(np.array(indices)))
+        for index, row in zip(indices, rows, strict=True):
+            own = row[: batch.lengths[index]] if variant.is_tokenwise(variant.vector) else row
+            difference = float(np.abs(own - alone[index]).max())
+            limit = neighbour_limit(variant.precision, variant.vector, bundle.manifest.embedding)
+            if not difference <= limit:  # NaN must fail too
+                raise FidelityError(
+                    f"variant {variant.name}: {variant.vector} of a text changes by {difference:.2g} with its "
+                    f"neighbours; the limit is {limit:g}; do not serve it, export the bundle again"
+                )
 
 
 @contextmanager

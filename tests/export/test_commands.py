@@ -102,6 +102,22 @@ def test_verify_refuses_another_checkpoint(
         encort("verify", encoder_bundle, "--checkpoint", make_checkpoint(seed=11))
 
 
+@pytest.mark.parametrize("variants", ["none", "of another machine"])
+def test_verify_of_a_bundle_that_this_machine_cannot_run_exits_with_its_code(
+    encoder_bundle: Path, output: Path, variants: str
+) -> None:
+    shutil.copytree(encoder_bundle, output)
+    plain = json.loads((output / "encort.json").read_text())
+    plain["variants"] = plain["variants"][:1] if variants == "of another machine" else []
+    for variant in plain["variants"]:
+        variant["instruction_set"] = "an instruction set of another machine"
+    (output / "encort.json").write_text(json.dumps(plain))
+    verified = run_encort("verify", output)
+    assert verified.returncode == 17
+    assert "this machine can run no variant" in verified.stderr
+    assert len(verified.stdout.splitlines()) == len(plain["variants"])
+
+
 def test_errors_are_one_line_on_stderr_and_an_exit_code(output: Path) -> None:
     refused = run_encort("export", "/no/such/checkpoint", "-o", output)
     assert (refused.returncode, refused.stdout) == (CheckpointError.exit_code, "")

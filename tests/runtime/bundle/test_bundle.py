@@ -1,7 +1,9 @@
 """A bundle can be moved, a damaged bundle raises one clear error, and no path leaves its folder."""
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,8 @@ import onnxruntime
 import pytest
 
 import encort
+from encort.runtime.bundle import bundle as bundle_module
+from encort.runtime.bundle import files
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import FORMAT_VERSION, Device, Precision
 from encort.runtime.common.errors import (
@@ -23,6 +27,7 @@ from encort.runtime.common.errors import (
     BundleVersionError,
     VariantNotFoundError,
 )
+from encort.runtime.verification.golden import verify_bundle
 from tests.runtime.conftest import EditManifest, PlainManifest, ReplaceFile
 
 GRAPH, WEIGHTS = "cpu-fp32.onnx", "cpu-fp32.weights"
@@ -242,7 +247,7 @@ def test_a_graph_with_other_names_or_axes_is_refused(
 @pytest.mark.parametrize("content", [b"", b"not onnx"])
 def test_a_file_that_is_not_a_graph_is_refused(bundle: Path, replace_file: ReplaceFile, content: bytes) -> None:
     replace_file(GRAPH, content)
-    message = f"onnxruntime {onnxruntime.__version__} cannot open .*install the version that encort.json names"
+    message = f"onnxruntime {onnxruntime.__version__} cannot open .*|is not an ONNX graph .*; export the bundle again"
     with pytest.raises(BundleError, match=message):
         load(bundle)
 
@@ -265,6 +270,71 @@ def test_a_graph_cannot_read_weights_from_outside(bundle: Path, replace_file: Re
     replace_file(GRAPH, model.SerializeToString())
     with pytest.raises(BundleError):
         load(bundle)
+
+
+def test_a_graph_without_a_file_of_weights_in_the_manifest_cannot_read_one(
+    bundle: Path, edit_manifest: EditManifest
+) -> None:
+    edit_manifest(lambda plain: plain["variants"][0].update(weights_file=None))
+    with pytest.raises(BundlePathError, match=f"reads weights from '{WEIGHTS}', which encort.json does not name"):
+        load(bundle)
+
+
+def test_a_graph_with_its_weights_inside_is_loaded(
+    bundle: Path, replace_file: ReplaceFile, edit_manifest: EditManifest
+) -> None:
+    replace_file(GRAPH, onnx.load(bundle / GRAPH).SerializeToString())
+    edit_manifest(lambda plain: plain["variants"][0].update(weights_file=None))
+    (bundle / WEIGHTS).unlink()
+    with encort.load(bundle, threads=1) as model:
+        assert model.classify(["my card is lost"])
+
+
+@pytest.mark.parametrize("name", [*LOADED, "config.json", "golden.npz", "encort.json"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket"])
+def test_what_is_not_a_file_is_refused_at_once(bundle: Path, name: str, kind: str) -> None:
+    (bundle / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(bundle / name)
+    elif kind == "folder":
+        (bundle / name).mkdir()
+    else:
+        place_socket(bundle / name)
+    with pytest.raises(BundleError, match=f"{name} cannot be read: .* is a .*, not a file"):
+        verify_bundle(Bundle.open(bundle))
+
+
+def place_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        server.bind(f"/proc/self/fd/{descriptor}/{path.name}")  # the path itself may be too long
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("name", [*LOADED, "config.json", "golden.npz", "encort.json"])
+def test_a_huge_sparse_file_is_refused_at_once(bundle: Path, name: str) -> None:
+    os.truncate(bundle / name, 40 * 2**30)
+    with pytest.raises(BundleError, match="42,949,672,960 bytes"):
+        verify_bundle(Bundle.open(bundle))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "golden.npz", GRAPH])
+def test_a_huge_file_is_refused_even_if_the_manifest_has_its_size(
+    bundle: Path, edit_manifest: EditManifest, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.truncate(bundle / name, 2**31 + 1)
+    edit_manifest(lambda plain: plain["files"][name].update(bytes=2**31 + 1))
+    monkeypatch.setattr(files, "check_file", lambda *_: None)  # hashing two GiB takes seconds
+    monkeypatch.setattr(bundle_module, "check_file", lambda *_: None)
+    with pytest.raises(BundleError, match="has 2,147,483,649 bytes, and files of this kind have at most"):
+        verify_bundle(Bundle.open(bundle))
+
+
+@pytest.mark.parametrize("name", [*LOADED, "config.json", "golden.npz"])
+def test_a_wrong_size_in_the_manifest_is_noticed(bundle: Path, edit_manifest: EditManifest, name: str) -> None:
+    edit_manifest(lambda plain: plain["files"][name].update(bytes=plain["files"][name]["bytes"] + 1))
+    with pytest.raises(BundleFileChangedError, match=f"{name} is not the file that was exported .* bytes instead of"):
+        verify_bundle(Bundle.open(bundle))
 
 
 def test_a_file_that_is_not_used_is_not_checked(bundle: Path) -> None:

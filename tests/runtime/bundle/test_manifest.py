@@ -54,7 +54,7 @@ def test_json_without_a_format_version_raises_the_same_error(content: str) -> No
         Manifest.from_json(content)
 
 
-@pytest.mark.parametrize("content", ["", "{", "not json", "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", "not json", "[" * 100_000, '{"a":' * 100_000, "9" * 10_000])
 def test_a_text_that_is_not_json_raises_a_bundle_error(content: str) -> None:
     with pytest.raises(BundleError, match="not JSON"):
         Manifest.from_json(content)
@@ -133,6 +133,44 @@ def test_unknown_inputs_and_vectors_without_a_size_are_refused(text: str, part: 
     plain["variants"][0][part] |= change
     with pytest.raises(BundleError, match="export the bundle again"):
         Manifest.from_json(json.dumps(plain))
+
+
+@pytest.mark.parametrize(
+    ("layout", "inputs", "message"),
+    [
+        ("ragged", {"input_ids": ["batch", "sequence"]}, "does not read attention_mask"),
+        ("padded", {"input_ids": ["batch", "sequence"]}, "does not read attention_mask"),
+        ("packed", {"input_ids": ["tokens"]}, "does not read cu_seqlens, position_ids, token_offset"),
+        ("equal_length", {"token_type_ids": ["batch", "sequence"]}, "does not read input_ids"),
+        (
+            "equal_length",
+            {"input_ids": ["batch", "sequence"], "attention_mask": ["batch", "sequence"]},
+            "reads attention",
+        ),
+        ("equal_length", {"input_ids": ["tokens"]}, r"input_ids of cpu-fp32 has axes \['tokens'\]"),
+        ("equal_length", {"input_ids": ["1", "sequence"]}, "has axes"),
+        (
+            "equal_length",
+            {"input_ids": ["batch", "sequence"], "reversed_token_type_ids": ["batch", "sequence"]},
+            "does not read reversed_input_ids",
+        ),
+    ],
+)
+def test_inputs_that_do_not_fit_the_layout_are_refused(
+    text: str, layout: str, inputs: dict[str, list[str]], message: str
+) -> None:
+    plain = json.loads(text)
+    plain["heads"] = []
+    plain["variants"][0] |= {"layout": layout, "inputs": inputs}
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_json(json.dumps(plain))
+
+
+@pytest.mark.parametrize("key", ["max_length", "sha256", "labels"])
+def test_a_key_that_is_there_twice_is_refused(text: str, key: str) -> None:
+    assert f'"{key}":' in text
+    with pytest.raises(BundleError, match=f"the key '{key}' is there twice"):
+        Manifest.from_json(text.replace(f'"{key}":', f'"{key}": 1, "{key}":', 1))
 
 
 def test_two_variants_with_the_same_name_are_refused(text: str) -> None:

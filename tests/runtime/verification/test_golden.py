@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from encort.runtime.bundle.bundle import Bundle
@@ -114,10 +116,41 @@ def test_other_token_ids_are_noticed(bundle: Path, change_golden: ChangeGolden) 
         verify_bundle(Bundle.open(bundle))
 
 
+def zeros(shape: str) -> bytes:
+    """Return an array of numpy with a shape in its header, and no content."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def zipped(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+IDS = np.array([1])
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not npz", npz(texts=np.array('["hello"]')), npz(texts=np.array([None]), ids=np.array([1]))],
-    ids=["empty", "not npz", "no ids", "pickled"],
+    [
+        b"",
+        b"not npz",
+        npz(texts=np.array('["hello"]')),
+        npz(texts=np.array([None]), ids=IDS),
+        npz(texts=np.array("[" * 100_000), ids=IDS),
+        npz(texts=np.array("[5]"), ids=IDS),
+        npz(texts=np.array('[["a", "b", "c"]]'), ids=IDS),
+        zipped(texts=zeros("(4611686018427387904,)"), ids=zeros("(1,)")),
+        zipped(texts=zeros("(1099511627776, 1024)")),
+        zipped(texts=bytes(2**30 + 1)),
+    ],
+    ids=[
+        *("empty", "not npz", "no ids", "pickled", "deep json", "number", "three texts"),
+        *("largest shape", "large shape", "zip bomb"),
+    ],
 )
 def test_unreadable_golden_vectors_raise_a_bundle_error(
     bundle: Path, replace_file: ReplaceFile, content: bytes
@@ -186,3 +219,22 @@ def test_a_variant_without_a_device_is_not_checked_and_logged(
     monkeypatch.setattr("encort.runtime.verification.golden.open_devices", refuse)
     assert {check.variant for check in verify_bundle(Bundle.open(cuda_bundle))} == {"cpu-fp32", "cpu-fp32-ragged"}
     assert "cuda-fp16 is not checked: no CUDA-capable device" in caplog.text
+
+
+def ignore_mask(graph: Any) -> None:
+    """Let a graph compute with a mask of ones in place of its input."""
+    for node in graph.node:
+        node.input[:] = ["all_tokens" if name == "attention_mask" else name for name in node.input]
+    zero, one = (onnx.helper.make_tensor(f"int_{value}", onnx.TensorProto.INT64, [], [value]) for value in (0, 1))
+    graph.initializer.extend([zero, one])
+    masked = onnx.helper.make_node("Mul", ["attention_mask", "int_0"], ["no_tokens"])
+    graph.node.insert(0, onnx.helper.make_node("Add", ["no_tokens", "int_1"], ["all_tokens"]))
+    graph.node.insert(0, masked)
+
+
+def test_a_graph_that_reads_padding_is_noticed(bundle: Path, replace_file: ReplaceFile) -> None:
+    model = onnx.load(bundle / "cpu-fp32-ragged.onnx", load_external_data=False)
+    ignore_mask(model.graph)
+    replace_file("cpu-fp32-ragged.onnx", model.SerializeToString())
+    with pytest.raises(FidelityError, match=r"sentence_embedding of a text changes by .* with its neighbours"):
+        verify_bundle(Bundle.open(bundle))
