@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from encort.runtime.common.answer_metrics import answer_f1, best_score
+from encort.runtime.common.answer_metrics import score_answers
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.model import Model
 from encort.runtime.text.token_batch import Text
@@ -62,7 +62,7 @@ def _embed_pairs(model: Model, inputs: Sequence[tuple[str, str]]) -> tuple[Float
 
 def _answer_f1(model: Model, inputs: Sequence[Text], labels: Sequence[Sequence[str]]) -> float:
     best = [answers[0].text if answers else "" for answers in model.answer(inputs)]
-    return float(np.mean([best_score(answer_f1, answer, right) for answer, right in zip(best, labels, strict=True)]))
+    return score_answers(best, labels)["f1"]
 
 
 METRICS: Mapping[str, Callable[..., float]] = {

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +160,18 @@ class Prepared:
         """
         rows = self.examples.splits[split]
         return self.task.scores(prediction.predictions, prediction.label_ids, rows, self.pretrained, self.examples)
+
+    def decide(self, predict: Callable[[], Any]) -> "Prepared":
+        """Return the head with what its task decides on the validation data; see `TrainingTask.decide`.
+
+        Args:
+            predict: Returns what `transformers.Trainer.predict` gives for the inputs of the validation data.
+        """
+        if not self.task.decides_on_validation:
+            return self
+        outputs, rows = predict().predictions, self.examples.validation
+        task = self.task.decide(outputs, rows, self.pretrained, self.examples)
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, task=task))
 
     def validation_metrics(self, prediction: Any) -> Mapping[str, float]:
         """Return the metrics of a `transformers.EvalPrediction` on the validation data."""

@@ -134,9 +134,9 @@ def _page(report: TrainingReport) -> list[str]:
 
 
 def _metrics_table(report: TrainingReport) -> list[str]:
-    names = list(next(iter(report.metrics.values())))
+    names = list(dict.fromkeys(name for metrics in report.metrics.values() for name in metrics))
     rows = [
-        [split, report.rows[split], *(f"{100 * value:.2f} %" for value in metrics.values())]
+        [split, report.rows[split], *(f"{100 * metrics[name]:.2f} %" if name in metrics else "" for name in names)]
         for split, metrics in report.metrics.items()
     ]
     return _table(["split", "examples", *names], rows)

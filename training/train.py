@@ -3,6 +3,8 @@
 `TrainingRun.run` is the walk of every training. `train` trains one head by it, and `tasks/multi_head` trains several.
 """
 
+import dataclasses
+import functools
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -90,7 +92,7 @@ def train(
 class TrainingRun(ABC):
     """One training run: it trains one encoder with its heads, and writes a checkpoint folder for each head.
 
-    `run` is the walk, with the steps `prepare`, `fit`, `score` and `write`. The methods from `metric` to
+    `run` is the walk, with the steps `prepare`, `fit`, `decide`, `score` and `write`. The methods from `metric` to
     `write_summary` are what differs between one head and several.
 
     Attributes:
@@ -121,6 +123,7 @@ class TrainingRun(ABC):
             min(head.task.learning_rate(head.pretrained) for head in prepared.values())
         )
         heads, trainers = self.fit(prepared, settings)
+        heads = self.decide(heads, trainers)
         reports = self.score(heads, trainers, settings)
         if trainers.main.is_world_process_zero():
             self.write(heads, reports)
@@ -154,6 +157,18 @@ class TrainingRun(ABC):
         trainers.main.train(resume_from_checkpoint=state)
         self._check_finite(trainers.main.model)
         return heads, trainers
+
+    def decide(self, heads: Mapping[str, Head], trainers: Trainers) -> dict[str, Head]:
+        """Return the heads with what their tasks decide on the validation data, now that the weights are final."""
+        return {
+            name: dataclasses.replace(
+                head,
+                prepared=head.prepared.decide(
+                    functools.partial(trainers.evaluators[name].predict, head.inputs["validation"])
+                ),
+            )
+            for name, head in heads.items()
+        }
 
     def score(
         self, heads: Mapping[str, Head], trainers: Trainers, settings: TrainingSettings

@@ -1,5 +1,6 @@
 """A checkpoint, loaded in eager PyTorch."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,22 @@ class Checkpoint:
     def tags_words(self) -> bool:
         """Whether each word has one tag, which transformers calls the aggregation strategy "first"."""
         return getattr(self.model.config, "aggregation_strategy", "first") != "simple"
+
+    @property
+    def null_threshold(self) -> float:
+        """Threshold of "no answer" that training chose for question answering; 0 if there is none.
+
+        Raises:
+            CheckpointError: It is not a finite number.
+        """
+        value = getattr(self.model.config, "null_threshold", None)
+        if value is None or self.task is not Task.QUESTION_ANSWERING:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(
+                f"{self.name}: null_threshold in its config.json is {value!r}; it must be a finite number, or left out"
+            )
+        return float(value)
 
     @property
     def max_length(self) -> int | None:

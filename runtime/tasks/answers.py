@@ -1,7 +1,7 @@
 """From start and end logits to answers from the context, or to the finding that it has none."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,17 +44,27 @@ def answers(
     for row, text in zip(rows, rows if batch.windows is None else batch.windows.texts.tolist(), strict=True):
         windows[text].append(_Window(start_logits, end_logits, batch, row, graphemes[text], n_best=n_best))
     counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
-    results = []
-    for pair, windows_of_text, (tokens, truncated) in zip(batch.texts, windows, counts, strict=True):
-        null_score = min(window.null_score for window in windows_of_text)
-        best = _merge(window.scores for window in windows_of_text)[:n_best]
-        if best and null_score - best[0][1] > null_threshold:
-            best = []
-        items = (
-            Answer(text=pair[1][start:end], score=math.exp(score), start=start, end=end) for (start, end), score in best
-        )
-        results.append(Answers(items, null_score=math.exp(null_score), tokens=tokens, truncated=truncated))
-    return results
+    return [
+        _choose(pair[1], windows_of_text, n_best, null_threshold, tokens=tokens, truncated=truncated)
+        for pair, windows_of_text, (tokens, truncated) in zip(batch.texts, windows, counts, strict=True)
+    ]
+
+
+def _choose(
+    context: str, windows: Sequence["_Window"], n_best: int, null_threshold: float, *, tokens: int, truncated: bool
+) -> Answers:
+    """Return the answers of a context from those of its windows."""
+    null_score = min(window.null_score for window in windows)
+    best = _merge(window.scores for window in windows)[:n_best]
+    margin = null_score - best[0][1] if best else math.inf
+    found = [] if margin > null_threshold else best
+    return Answers(
+        (Answer(text=context[start:end], score=math.exp(score), start=start, end=end) for (start, end), score in found),
+        null_score=math.exp(null_score),
+        null_margin=margin,
+        tokens=tokens,
+        truncated=truncated,
+    )
 
 
 class _Window:

@@ -88,16 +88,24 @@ class Answers(Matches[Answer]):
     Attributes:
         null_score: Probability that the context has no answer. It is the product of two probabilities, as the scores
             of the answers are; for a context that is read in windows, it is the smallest one of all windows.
+        null_margin: Logarithm of the null score less that of the best answer's score. There is no answer if it is
+            larger than `null_threshold`; infinity if nothing of the context could be an answer.
         tokens: Tokens of the pair that the model read, special tokens included.
         truncated: Whether tokens were cut off at the limit.
     """
 
     def __init__(
-        self, items: Iterable[Answer] = (), *, null_score: float = 0.0, tokens: int = 0, truncated: bool = False
+        self,
+        items: Iterable[Answer] = (),
+        *,
+        null_score: float = 0.0,
+        null_margin: float = 0.0,
+        tokens: int = 0,
+        truncated: bool = False,
     ) -> None:
         """Make a list of the answers."""
         super().__init__(items, tokens=tokens, truncated=truncated)
-        self.null_score = null_score
+        self.null_score, self.null_margin = null_score, null_margin
 
     @property
     def no_answer(self) -> bool:

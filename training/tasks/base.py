@@ -63,6 +63,7 @@ class TrainingTask(ABC):
         defaults: Settings that suit this task better than the general ones.
         learning_rate_at_768: Learning rate of an encoder as wide as BERT-base; see `default_learning_rate`.
         shares_encoder: Whether its head can stand beside others on one encoder.
+        decides_on_validation: Whether `decide` has something to decide.
         schema: Examples of the task; the column `label` is what is learned.
     """
 
@@ -71,6 +72,7 @@ class TrainingTask(ABC):
     defaults: ClassVar[Mapping[str, Any]] = {}
     learning_rate_at_768: ClassVar[float] = 5e-5
     shares_encoder: ClassVar[bool] = True
+    decides_on_validation: ClassVar[bool] = False
 
     def labels(
         self,
@@ -157,6 +159,19 @@ class TrainingTask(ABC):
             pretrained: Tokenizer and settings.
             examples: All examples, for the order of the labels.
         """
+
+    def decide(
+        self, outputs: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> "TrainingTask":
+        """Return the task with what the trained network decides on the validation data, such as a threshold.
+
+        Args:
+            outputs: See `scores`.
+            rows: Examples of the validation data.
+            pretrained: See `scores`.
+            examples: See `scores`.
+        """
+        return self
 
     def save(self, network: Any, folder: Path) -> None:
         """Write the weights and settings of the checkpoint."""

@@ -1,16 +1,21 @@
 """Extractive question answering: the place of an answer in its context, which is read in overlapping windows."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import numpy as np
 import transformers
 
-from encort.runtime.common.answer_metrics import answer_f1, best_score, exact_match
+from encort.runtime.common.answer_metrics import answer_f1, best_score, score_answers
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.labelled_rows.schemas import LOCATED_ANSWERS
 from encort.runtime.tasks.answers import answers
+from encort.runtime.tasks.results import Answers
 from encort.runtime.text.token_batch import TokenBatch
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
@@ -19,12 +24,21 @@ from encort.training.pretrained import Pretrained
 from encort.training.tasks.base import Scores, TrainingTask
 
 
+@dataclass(frozen=True, kw_only=True)
 class QuestionAnswering(TrainingTask):
-    """The part of a context that answers a question."""
+    """The part of a context that answers a question, or the finding that it does not.
+
+    Attributes:
+        null_threshold: Threshold of "no answer", see `Model.answer`. None: the one with the best F1 on the validation
+            data.
+    """
+
+    null_threshold: float | None = None
 
     name = "question-answering"
     metric = "f1"
     defaults: ClassVar[Mapping[str, Any]] = {"epochs": 6, "batch_size": 16}
+    decides_on_validation = True
     schema = Schema(
         rows=LOCATED_ANSWERS,
         features=datasets.Features(
@@ -55,10 +69,11 @@ class QuestionAnswering(TrainingTask):
         """Return the inputs with `start_positions` and `end_positions`, one entry per window; see `TrainingTask`."""
         batch = _tokenize_windows(rows, pretrained)
         texts = range(len(batch)) if batch.windows is None else batch.windows.texts
-        spans = [
-            _find_answer(batch, row, rows["starts"][text][0], len(rows["label"][text][0]))
-            for row, text in enumerate(texts)
+        right = [
+            (starts[0], len(labels[0])) if labels else None
+            for starts, labels in zip(rows["starts"], rows["label"], strict=True)
         ]
+        spans = [_find_answer(batch, row, right[text]) for row, text in enumerate(texts)]
         return {
             **token_columns(batch, has_types=pretrained.has_token_types),
             "start_positions": [first for first, _ in spans],
@@ -68,19 +83,59 @@ class QuestionAnswering(TrainingTask):
     def scores(
         self, outputs: Any, targets: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
-        """Return F1 and exact match of the answers as they will be served; see `TrainingTask`."""
-        batch = _tokenize_windows(rows[:], pretrained)
-        is_token = np.arange(outputs[0].shape[1]) < batch.lengths[:, None]
-        starts, ends = (array[is_token] for array in outputs[:2])
-        best = answers(starts, ends, batch, n_best=1, null_threshold=0)
-        predicted = [answer[0].text if answer else "" for answer in best]
-        pairs = list(zip(predicted, rows["label"], strict=True))
-        return Scores(
-            metrics={
-                name: float(np.mean([best_score(metric, answer, right) for answer, right in pairs]))
-                for name, metric in (("f1", answer_f1), ("exact_match", exact_match))
-            }
-        )
+        """Return F1 and exact match of the answers as they will be served; see `TrainingTask`.
+
+        Without a threshold of its own, the task is scored with the one that is best for these rows.
+        """
+        best = _best_answers(outputs, rows, pretrained)
+        threshold = best_threshold(best, rows["label"]) if self.null_threshold is None else self.null_threshold
+        predicted = [answers[0].text if answers and answers.null_margin <= threshold else "" for answers in best]
+        return Scores(metrics=score_answers(predicted, rows["label"]))
+
+    def decide(
+        self, outputs: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> "QuestionAnswering":
+        """Return the task with the threshold that has the best F1 on the validation data; see `TrainingTask`."""
+        if self.null_threshold is not None:
+            return self
+        return QuestionAnswering(null_threshold=best_threshold(_best_answers(outputs, rows, pretrained), rows["label"]))
+
+    def save(self, network: Any, folder: Path) -> None:
+        """Write the weights and settings of the checkpoint; `encort export` reads the threshold from them."""
+        network.config.null_threshold = self.null_threshold
+        super().save(network, folder)
+
+
+def _best_answers(outputs: Any, rows: datasets.Dataset, pretrained: Pretrained) -> list[Answers]:
+    """Return the best answer to each question, whatever its null score is."""
+    batch = _tokenize_windows(rows[:], pretrained)
+    is_token = np.arange(outputs[0].shape[1]) < batch.lengths[:, None]
+    starts, ends = (array[is_token] for array in outputs[:2])
+    return answers(starts, ends, batch, n_best=1, null_threshold=math.inf)
+
+
+def best_threshold(best: Sequence[Answers], right_answers: Sequence[Sequence[str]]) -> float:
+    """Return the threshold of "no answer" with the best F1, the one nearest to 0 of several.
+
+    Args:
+        best: The best answer to each question.
+        right_answers: Right answers to each question; none if it has no answer.
+    """
+    gains = [
+        (answer.null_margin, best_score(answer_f1, answer[0].text, right) - best_score(answer_f1, "", right))
+        for answer, right in zip(best, right_answers, strict=True)
+        if answer
+    ]
+    if not gains:
+        return 0.0
+    margins, gain = np.array(sorted(gains)).T
+    # The questions with the smallest margins are answered.
+    totals = np.cumsum([0, *gain]).round(9)
+    between = [(left + right) / 2 for left, right in pairwise([margins[0] - 2, *np.unique(margins), margins[-1] + 2])]
+    best_limit: float = max(
+        (0.0, *between), key=lambda limit: (totals[np.searchsorted(margins, limit, side="right")], -abs(limit))
+    )
+    return float(best_limit)
 
 
 def _tokenize_windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained) -> TokenBatch:
@@ -88,16 +143,20 @@ def _tokenize_windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained)
     return pretrained.tokenizer(pairs, overflow="window", return_offsets=True, all_cores=True)
 
 
-def _find_answer(batch: TokenBatch, row: int, start: int, size: int) -> tuple[int, int]:
-    """Return the first and the last token of an answer in a window; (0, 0) if the window lacks a part of it.
+def _find_answer(batch: TokenBatch, row: int, answer: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the first and the last token of an answer in a window.
+
+    (0, 0) stands for no answer: there is none, or the window lacks a part of it.
 
     Args:
         batch: Windows, with the offsets of their tokens.
         row: Number of the window.
-        start: Offset of the answer in its context.
-        size: Number of its characters.
+        answer: Offset of the answer in its context, and number of its characters; None if there is no answer.
     """
+    if answer is None:
+        return 0, 0
     assert batch.offsets is not None
+    start, size = answer
     tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
     in_context = batch.offsets.sequences[tokens] == 1
     starts, ends = batch.offsets.starts[tokens], batch.offsets.ends[tokens]

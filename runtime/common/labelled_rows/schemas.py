@@ -83,13 +83,17 @@ _QUESTION_COLUMNS = (
     Column(role="context", names=["context"]),
     Column(role="label", names=["answers", "answer"]),
     Column(role="answer_start", names=["answer_start"], is_optional=True),
+    Column(role="is_impossible", names=["is_impossible"], is_optional=True),
 )
 
 LOCATED_ANSWERS = RowSchema(columns=_QUESTION_COLUMNS, parse=_parse_located_answers)
-"""A question, its context, and the right answers in `label` with their offsets in `starts`, as training needs them."""
+"""A question, its context, and the right answers in `label` with their offsets in `starts`, as training needs them.
+
+A question without answers has none in its context.
+"""
 
 ANSWER_TEXTS = RowSchema(
     columns=_QUESTION_COLUMNS,
     parse=functools.partial(read_cells, question=text_cell, context=text_cell, label=answer_texts_cell),
 )
-"""A question, its context, and the texts of the right answers; no answers mean that it has none in the context."""
+"""A question, its context, and the texts of the right answers; a question without them has none in its context."""

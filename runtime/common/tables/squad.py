@@ -13,7 +13,10 @@ def is_squad(content: Any) -> bool:
 
 
 def squad_rows(content: Any) -> Iterator[Row]:
-    """Yield questions as `id`, `question`, `context` and `answers`, a dict of the lists `text` and `answer_start`.
+    """Yield questions as `id`, `question`, `context`, `answers` and `is_impossible`.
+
+    `answers` is a dict of the lists `text` and `answer_start`. It is None where the file has none, as is
+    `is_impossible`, which only SQuAD 2 has.
 
     Raises:
         KeyError, TypeError, ValueError: The content does not have the form of SQuAD.
@@ -21,10 +24,16 @@ def squad_rows(content: Any) -> Iterator[Row]:
     for article in content["data"]:
         for paragraph in article["paragraphs"]:
             for item in paragraph["qas"]:
-                answers = item.get("answers", [])
                 yield {
                     "id": str(item.get("id", "")),
                     "question": item["question"],
                     "context": paragraph["context"],
-                    "answers": {name: [answer[name] for answer in answers] for name in ("text", "answer_start")},
+                    "answers": _columns(item.get("answers")),
+                    "is_impossible": item.get("is_impossible"),
                 }
+
+
+def _columns(answers: Any) -> dict[str, list[Any]] | None:
+    if answers is None:
+        return None
+    return {name: [answer[name] for answer in answers] for name in ("text", "answer_start")}

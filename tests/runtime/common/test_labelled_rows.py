@@ -95,10 +95,60 @@ WORDS, CHARACTERS = (token_classification(characters=characters) for characters 
             {"question": "q", "context": "c", "label": ["elsewhere"]},
         ),
         (ANSWER_TEXTS, {"question": "q", "context": "c", "label": []}, {"question": "q", "context": "c", "label": []}),
+        (
+            LOCATED_ANSWERS,
+            {"question": "q", "context": "my card", "label": [{"text": "card", "answer_start": 3}]},
+            {"question": "q", "context": "my card", "label": ["card"], "starts": [3]},
+        ),
     ],
 )
 def test_a_row_becomes_an_example(schema: RowSchema, values: Mapping[str, Any], example: Mapping[str, Any]) -> None:
     assert schema.parse(values) == example
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"label": []},
+        {"label": ""},
+        {"label": [""]},
+        {"label": {"text": [], "answer_start": []}},
+        {"label": {"text": [""], "answer_start": [-1]}},
+        {"label": "", "answer_start": -1},
+        {"label": "", "answer_start": ""},
+        {"label": [], "is_impossible": True},
+        {"label": "", "is_impossible": "True"},
+        {"label": None, "is_impossible": 1},
+        {"label": [{"text": "card", "answer_start": 3}], "is_impossible": True},
+        {"label": "card", "is_impossible": "1.0"},
+    ],
+)
+def test_a_question_may_have_no_answer(values: Mapping[str, Any]) -> None:
+    row = {"question": "q", "context": "my card", **values}
+    assert ANSWER_TEXTS.parse(row) == {"question": "q", "context": "my card", "label": []}
+    assert LOCATED_ANSWERS.parse(row) == {"question": "q", "context": "my card", "label": [], "starts": []}
+
+
+@pytest.mark.parametrize("is_impossible", [False, "false", 0, 0.0, None, ""])
+def test_a_possible_question_has_its_answers(is_impossible: Any) -> None:
+    row = {"question": "q", "context": "my card", "label": "card", "is_impossible": is_impossible}
+    assert ANSWER_TEXTS.parse(row)["label"] == LOCATED_ANSWERS.parse(row)["label"] == ["card"]
+
+
+@pytest.mark.parametrize("schema", [ANSWER_TEXTS, LOCATED_ANSWERS])
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"label": None}, "no answers; an empty list, or is_impossible, says that the context has none"),
+        ({"label": [], "is_impossible": False}, "no answers, but is_impossible is false"),
+        ({"label": "card", "is_impossible": "maybe"}, "is_impossible is not true or false"),
+    ],
+)
+def test_a_row_that_does_not_say_whether_it_has_an_answer_is_refused(
+    schema: RowSchema, values: Mapping[str, Any], problem: str
+) -> None:
+    with pytest.raises(RowError, match=problem):
+        schema.parse({"question": "q", "context": "my card", **values})
 
 
 @pytest.mark.parametrize(
@@ -191,9 +241,9 @@ def find() -> Callable[..., dict[str, str] | None]:
         (WORDS, ["words", "ner_tags", "text"], {}, {"tokens": "words", "label": "ner_tags"}),
         (
             LOCATED_ANSWERS,
-            ["question", "context", "answer", "answer_start"],
+            ["question", "context", "answer", "answer_start", "is_impossible"],
             {},
-            {"question": "question", "context": "context", "label": "answer", "answer_start": "answer_start"},
+            {name: name for name in ("question", "context", "answer_start", "is_impossible")} | {"label": "answer"},
         ),
     ],
 )

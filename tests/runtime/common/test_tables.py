@@ -83,12 +83,23 @@ def test_a_conll_line_without_a_tag_is_refused_by_number(write: Write) -> None:
 def test_squad_gives_one_row_per_question(write: Write) -> None:
     questions: list[dict[str, Any]] = [
         {"id": 7, "question": "Who?", "answers": [{"text": "Ann", "answer_start": 0}]},
-        {"question": "Why?"},
+        {"question": "Why?", "answers": [], "is_impossible": True, "plausible_answers": [{"text": "Ann"}]},
+        {"question": "When?"},
     ]
     content = json.dumps({"data": [{"paragraphs": [{"context": "Ann came.", "qas": questions}]}]})
     assert list(read_rows(write("a.json", content))) == [
-        {"id": "7", "question": "Who?", "context": "Ann came.", "answers": {"text": ["Ann"], "answer_start": [0]}},
-        {"id": "", "question": "Why?", "context": "Ann came.", "answers": {"text": [], "answer_start": []}},
+        {
+            "id": identifier,
+            "question": question,
+            "context": "Ann came.",
+            "answers": answers,
+            "is_impossible": is_impossible,
+        }
+        for identifier, question, answers, is_impossible in [
+            ("7", "Who?", {"text": ["Ann"], "answer_start": [0]}, None),
+            ("", "Why?", {"text": [], "answer_start": []}, True),
+            ("", "When?", None, None),
+        ]
     ]
 
 

@@ -132,6 +132,18 @@ FILES: dict[str, tuple[TrainingTask, str, str | bytes, dict[str, Any]]] = {
         ),
         {},
     ),
+    "questions without answers": (
+        QuestionAnswering(),
+        "a.json",
+        squad([{"text": "card", "answer_start": 3}], []),
+        {},
+    ),
+    "questions without answers in a table": (
+        QuestionAnswering(),
+        "a.csv",
+        "question,context,answer,is_impossible\n" + "what?,my card,card,False\nwho?,my pin,,True\n" * 6,
+        {},
+    ),
     "answers as texts": (
         QuestionAnswering(),
         "a.jsonl",

@@ -12,11 +12,14 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 import encort
 from encort.export.exporter import export_bundle
-from encort.runtime.common.errors import DatasetError
+from encort.export.source.checkpoint import Checkpoint
+from encort.runtime.bundle.manifest import Task
+from encort.runtime.common.errors import CheckpointError, DatasetError
 from encort.runtime.common.labelled_rows.cells import RowError
+from encort.runtime.tasks.results import Answer, Answers
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.question_answering import QuestionAnswering
+from encort.training.tasks.question_answering import QuestionAnswering, best_threshold
 
 Run = Any  # of tests/training/conftest.py, which cannot be imported
 Question = tuple[str, str, str, int]
@@ -39,9 +42,19 @@ def questions(count: int, seed: int = 0, most: int = 12) -> Iterator[Question]:
         yield "hello?", context, " ".join(answer), start
 
 
+def unanswerable(count: int, seed: int = 0, most: int = 12) -> Iterator[Question]:
+    """Give questions whose context lacks the beginning of an answer."""
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        yield "hello?", " ".join(random.choice([*FILLERS, "pin", "play"], size=random.integers(1, most))), "", 0
+
+
 def jsonl(rows: Any) -> str:
     names = ("question", "context", "answers")
-    form = [(question, context, {"text": [text], "answer_start": [at]}) for question, context, text, at in rows]
+    form = [
+        (question, context, {"text": [text] if text else [], "answer_start": [at] if text else []})
+        for question, context, text, at in rows
+    ]
     return "".join(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n" for row in form)
 
 
@@ -49,7 +62,14 @@ def squad(rows: Any) -> str:
     paragraphs = [
         {
             "context": context,
-            "qas": [{"id": str(number), "question": question, "answers": [{"text": text, "answer_start": at}]}],
+            "qas": [
+                {
+                    "id": str(number),
+                    "question": question,
+                    "answers": [{"text": text, "answer_start": at}] if text else [],
+                    "is_impossible": not text,
+                }
+            ],
         }
         for number, (question, context, text, at) in enumerate(rows)
     ]
@@ -90,6 +110,29 @@ def test_a_separable_task_is_learned(train: Train, ending: str) -> None:
     assert run.report.metrics["test"]["f1"] > 0.9
     assert run.report.rows == {"train": 60, "validation": 15, "test": 15}
     assert run.report.labels == []
+
+
+def test_questions_without_an_answer_are_learned(train: Train, tmp_path: Path) -> None:
+    rows = {
+        split: [*questions(count, seed), *unanswerable(count, seed)]
+        for split, count, seed in (("train", 60, 0), ("validation", 15, 1), ("test", 15, 2))
+    }
+    run = train("json", **rows, epochs=8)
+    assert set(run.report.metrics["validation"].values()) == {1}
+    assert list(run.report.metrics["validation"]) == [
+        "f1",
+        "exact_match",
+        "HasAns_f1",
+        "HasAns_exact_match",
+        "NoAns_f1",
+        "NoAns_exact_match",
+    ]
+    assert run.report.metrics["test"]["NoAns_f1"] > 0.9
+    assert run.report.metrics["test"]["HasAns_f1"] > 0.9
+    export_bundle(run.folder, tmp_path / "bundle", variants=["fp32"])
+    with encort.load(tmp_path / "bundle") as model:
+        served = model.answer([(question, context) for question, context, *_ in rows["validation"]])
+    assert [answers.no_answer for answers in served] == [not text for *_, text, _ in rows["validation"]]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +231,48 @@ def test_the_best_of_several_right_answers_counts(tiny_encoder: Path) -> None:
     assert scores.metrics == {"f1": 1, "exact_match": 1}
 
 
+def best(margin: float, text: str) -> Answers:
+    return Answers([Answer(text=text, score=0.5, start=0, end=1)], null_margin=margin)
+
+
+@pytest.mark.parametrize(
+    ("answers", "right", "expected"),
+    [
+        ([best(-3, "x"), best(1, "y")], [["x"], []], 0),
+        ([best(1, "x"), best(3, "y")], [["x"], []], 2),
+        ([best(-3, "x"), best(-1, "y")], [["x"], []], -2),
+        ([best(-3, "x"), best(5, "y")], [["x"], ["y"]], 6),
+        ([best(-3, "x"), best(5, "wrong")], [["x"], ["y"]], 0),
+        ([best(-3, "wrong"), best(2, "wrong")], [[], []], -4),
+        ([best(1, "x"), best(1, "y"), best(4, "z")], [["x"], [], []], 0),
+        ([best(1, "x y"), best(1, "wrong"), best(4, "z")], [["x y"], ["y z"], []], 2.5),
+        ([Answers(null_margin=np.inf), best(1, "x")], [[], ["x"]], 2),
+        ([Answers(null_margin=np.inf)], [[]], 0),
+    ],
+)
+def test_the_threshold_with_the_best_f1_is_chosen(
+    answers: list[Answers], right: list[list[str]], expected: float
+) -> None:
+    assert best_threshold(answers, right) == pytest.approx(expected)
+
+
+def test_the_bundle_keeps_the_threshold_of_the_checkpoint(train: Train, tmp_path: Path) -> None:
+    run = train(train=questions(12), validation=questions(2), epochs=1)
+    assert isinstance(run.config["null_threshold"], float)
+    config = json.loads((run.folder / "config.json").read_text())
+    (run.folder / "config.json").write_text(json.dumps(config | {"null_threshold": -1.25}))
+    bundle = export_bundle(run.folder, tmp_path / "bundle", variants=["fp32"])
+    assert bundle.manifest.heads[0].null_threshold == -1.25
+
+
+@pytest.mark.parametrize("threshold", ["high", [1], True, 1e400])
+def test_a_threshold_that_is_no_number_is_refused(threshold: Any) -> None:
+    model = SimpleNamespace(config=SimpleNamespace(null_threshold=threshold))
+    checkpoint: Any = SimpleNamespace(model=model, task=Task.QUESTION_ANSWERING, name="folder")
+    with pytest.raises(CheckpointError, match=r"null_threshold in its config\.json is"):
+        Checkpoint.null_threshold.__get__(checkpoint)
+
+
 class _Rows(dict[str, Any]):
     """Columns that can be sliced as those of a dataset."""
 
@@ -209,14 +294,12 @@ def test_a_classifier_can_be_trained_further_to_answer(train: Train, make_checkp
         ({"text": ["pin"], "answer_start": [-3]}, "an answer is not in its context at answer_start"),
         ({"text": ["my"], "answer_start": [-10]}, "an answer is not in its context at answer_start"),
         ({"text": ["my"], "answer_start": [1e400]}, "answer_start is not a whole number for every answer"),
-        ({"text": [], "answer_start": []}, "no answers"),
         ({"text": [" "], "answer_start": [2]}, "an answer is empty"),
-        ({"text": [""], "answer_start": [2]}, "an answer is empty"),
+        ({"text": ["", "my"], "answer_start": [2, 0]}, "an answer is empty"),
         ("pin", "an answer is not in its context"),
         (["card", "pin"], "an answer is not in its context"),
-        ([], "no answers"),
         ([" "], "an answer is empty"),
-        (None, "answers is not a text, a list of texts, or text and answer_start as SQuAD has them"),
+        (None, "no answers; an empty list, or is_impossible, says that the context has none"),
         (3, "answers is not a text, a list of texts, or text and answer_start as SQuAD has them"),
     ],
 )
