@@ -54,9 +54,14 @@ class InterruptBeforeLine:
         return self
 
     def _is_library_call(self, frame: FrameType) -> bool:
-        """Return whether a traced function calls a function of the libraries; stand-ins of the tests are not traced."""
+        """Return whether this is a function of the libraries that the call or a traced function calls.
+
+        What stand-ins of the tests call is not traced.
+        """
         caller = frame.f_back
-        return frame.f_code.co_filename in LIBRARIES and caller is not None and caller.f_trace is self
+        if frame.f_code.co_filename not in LIBRARIES or caller is None:
+            return False
+        return caller.f_trace is self or caller.f_code is interrupted_calls.__code__
 
     def _releases_a_lock(self, frame: FrameType) -> bool:
         """Return whether the line is a `with` over a lock that is executed a second time, at the end of its block.
