@@ -10,7 +10,8 @@ Read the files in the order of the walk:
 5. `fit`: the trainer. `resume`: the state of an unfinished training.
 6. `report`: metrics and pictures.
 
-`tasks` has one file per task, and `tasks/multi_head`, which trains several heads on one encoder.
+`tasks` has one file per task. `multi_head` trains several heads on one encoder by the same walk. `dual_encoder` is the
+model of next-sentence prediction that encodes each text once.
 
 The output is a checkpoint in Hugging Face layout with safetensors. `export` sees nothing else of this folder.
 """

@@ -130,8 +130,8 @@ def multi_head(heads: Sequence[str], columns: Sequence[str], headers: Sequence[s
     encort export both/intents both/names --output both.bundle
     """  # noqa: D301 - click's mark for examples is the character itself
     _require_packages()
+    from encort.training.multi_head import train_multi_head
     from encort.training.prepare import HeadData
-    from encort.training.tasks.multi_head import train_multi_head
 
     data = {name: HeadData(**head) for name, head in _parse_heads(heads, columns, headers).items()}
     reports = train_multi_head(data, **_gather_settings(options, {}))

@@ -15,9 +15,9 @@ from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder, sha256
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
+from encort.training.dual_encoder import encoder_configs
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.dual_encoder import encoder_configs
 from encort.training.weights import check_loaded, check_outline, first_line
 
 _POSITIONS_AFTER_PADDING = frozenset(

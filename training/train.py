@@ -1,6 +1,6 @@
 """Train an encoder: labelled data in, a checkpoint folder out.
 
-`TrainingRun.run` is the walk of every training. `train` trains one head by it, and `tasks/multi_head` trains several.
+`TrainingRun.run` is the walk of every training. `train` trains one head by it, and `multi_head` trains several.
 """
 
 import dataclasses

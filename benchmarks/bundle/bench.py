@@ -103,11 +103,11 @@ def measure_bundle(
             workload="the bundle's sample texts" if texts_file is None else texts_file.name,
             texts=len(texts),
             tokens=int(model.tokenize(texts, overflow=serving_overflow(bundle)).tokens_per_text.sum()),
-            ways=[_throughput(models, name, seconds[name]) for name in systems],
+            systems=[_throughput(models, name, seconds[name]) for name in systems],
             control=seconds[_CONTROL],
             latency=list(_measure_latency(systems, TextCutter(bundle, texts))),
             load=[measure_load(model, texts, rate=rate, seconds=LOAD_SECONDS) for rate in rates],
-            fresh=list(cold_starts),
+            cold_starts=list(cold_starts),
             stages=_measure_stages(folder, device, model.variant.precision, texts),
             profile=profile(bundle, model.variant, texts) if with_profile else None,
         )
@@ -186,7 +186,14 @@ def _time_calls(run: Run, call: Sequence[Text]) -> list[float]:
 def _latency(system: str, texts: int, tokens: int, seconds: Sequence[float]) -> Latency:
     p50, p90, p99, slowest = (1e3 * np.percentile(seconds, [50, 90, 99, 100])).tolist()
     return Latency(
-        way=system, calls=len(seconds), texts=texts, tokens=tokens, p50_ms=p50, p90_ms=p90, p99_ms=p99, max_ms=slowest
+        system=system,
+        calls=len(seconds),
+        texts=texts,
+        tokens=tokens,
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        max_ms=slowest,
     )
 
 

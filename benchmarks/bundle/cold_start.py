@@ -86,7 +86,7 @@ def _run(script: str, request: object, system: str) -> ColdStart:
         raise EncortError(f"the process that loads {system} failed: {process.stderr.strip().splitlines()[-1]}")
     started, imported, loaded, first, peak_mib_first, peak_mib = json.loads(process.stdout.splitlines()[-1])
     return ColdStart(
-        way=system,
+        system=system,
         python_seconds=started - start,
         import_seconds=imported - started,
         load_seconds=loaded - imported,

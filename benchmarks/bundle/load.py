@@ -52,7 +52,7 @@ async def _offer(model: Model, texts: Sequence[Text], *, rate: float, seconds: f
     return LoadTest(
         offered=rate,
         served=len(served) / total,
-        turned_away=len(latencies) - len(served),
+        refused=len(latencies) - len(served),
         p50_ms=p50,
         p99_ms=p99,
         queue_ms=1e3 * (queue.sum - before.sum) / max(1, queue.count - before.count),

@@ -55,7 +55,7 @@ def _about(report: BundleReport) -> str:
 
 
 def _throughput(report: BundleReport) -> Table:
-    eager = next((system.seconds for system in report.ways if system.name == EAGER), None)
+    eager = next((system.seconds for system in report.systems if system.name == EAGER), None)
     rows = [
         [
             system.name,
@@ -65,7 +65,7 @@ def _throughput(report: BundleReport) -> Table:
             "" if eager is None else str(speedup(system.seconds, eager)),
             "" if system.cosine_mean is None else f"{system.cosine_mean:.5f} / {system.cosine_min:.4f}",
         ]
-        for system in report.ways
+        for system in report.systems
     ]
     title = (
         f"Throughput: {report.texts} texts, {report.tokens} tokens ({report.workload}); "
@@ -77,7 +77,7 @@ def _throughput(report: BundleReport) -> Table:
 def _latency(report: BundleReport) -> Table:
     rows = [
         [
-            latency.way,
+            latency.system,
             f"{latency.texts} x {latency.tokens}",
             *(_decimals(value) for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms)),
             str(latency.calls),
@@ -92,7 +92,7 @@ def _load(report: BundleReport) -> Table:
         [
             f"{load.offered:.0f}",
             f"{load.served:.0f}",
-            str(load.turned_away),
+            str(load.refused),
             *(_decimals(value) for value in (load.p50_ms, load.p99_ms, load.queue_ms)),
         ]
         for load in report.load
@@ -104,8 +104,8 @@ def _load(report: BundleReport) -> Table:
 def _cold_start(report: BundleReport) -> Table:
     names = ("python_seconds", "import_seconds", "load_seconds", "first_seconds", "seconds")
     rows = []
-    for system in dict.fromkeys(start.way for start in report.fresh):
-        starts = [start for start in report.fresh if start.way == system]
+    for system in dict.fromkeys(start.system for start in report.cold_starts):
+        starts = [start for start in report.cold_starts if start.system == system]
         medians = [statistics.median(getattr(start, name) for start in starts) for name in names]
         memory = (starts[0].peak_mib_first, starts[0].peak_mib)
         rows.append([system, *map(_decimals, medians), *("" if mib is None else f"{mib:.0f}" for mib in memory)])
@@ -143,8 +143,8 @@ def _plots(report: BundleReport) -> Iterator[str]:
 
 
 def _plot_latency(axes: Any, report: BundleReport) -> None:
-    for system in dict.fromkeys(latency.way for latency in report.latency):
-        single = [latency for latency in report.latency if latency.way == system and latency.texts == 1]
+    for system in dict.fromkeys(latency.system for latency in report.latency):
+        single = [latency for latency in report.latency if latency.system == system and latency.texts == 1]
         tokens, p50s = [latency.tokens for latency in single], [latency.p50_ms for latency in single]
         axes.plot(tokens, p50s, marker="o", label=system)
     axes.set(xlabel="tokens of one text", ylabel="p50, ms", yscale="log", title="Latency by length")
@@ -167,7 +167,7 @@ def _plot_stages(axes: Any, report: BundleReport) -> None:
 
 
 def _plot_fidelity(axes: Any, report: BundleReport) -> None:
-    for system in report.ways:
+    for system in report.systems:
         if system.name == EAGER or system.cosine_mean is not None:
             texts_per_second = report.texts / statistics.median(system.seconds)
             axes.scatter([texts_per_second], [system.cosine_mean or 1.0], label=system.name)

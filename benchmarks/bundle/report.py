@@ -30,13 +30,13 @@ class Latency:
     """Milliseconds per call, for calls of one shape, one after the other.
 
     Attributes:
-        way: Name of the system.
+        system: Name of the system.
         calls: Number of timed calls; with few of them p99 is little more than the slowest call.
         texts: Texts per call.
         tokens: Tokens per text.
     """
 
-    way: str
+    system: str
     calls: int
     texts: int
     tokens: int
@@ -53,14 +53,14 @@ class LoadTest:
     Attributes:
         offered: Texts per second that arrived.
         served: Texts per second that were answered.
-        turned_away: Number of texts that a full queue refused.
+        refused: Number of texts that a full queue refused.
         p50_ms: From the time when a text was due until its result; None if no text was served.
         queue_ms: Mean time in the queue, a part of the latency.
     """
 
     offered: float
     served: float
-    turned_away: int
+    refused: int
     p50_ms: float | None
     p99_ms: float | None
     queue_ms: float
@@ -71,7 +71,7 @@ class ColdStart:
     """Time and memory of a new process, from its start to its first result.
 
     Attributes:
-        way: Name of the system.
+        system: Name of the system.
         python_seconds: Until Python ran its first line.
         import_seconds: To import encort, numpy, onnxruntime and tokenizers; for eager PyTorch, torch and transformers.
         load_seconds: For `encort.load`: manifest, hashes, tokenizer, session.
@@ -80,7 +80,7 @@ class ColdStart:
         peak_mib: Peak memory after the whole workload.
     """
 
-    way: str
+    system: str
     python_seconds: float
     import_seconds: float
     load_seconds: float
@@ -137,7 +137,7 @@ class BundleReport:
         precision: Precision that latency under load, stages and operators were measured with.
         workload: Source of the texts.
         tokens: Tokens of all texts, special tokens included.
-        ways: One entry per system; they were measured in turn, with the same threads.
+        systems: One entry per system; they were measured in turn, with the same threads.
         control: Seconds of a matrix product in numpy, one value per round, in turn with the systems: it shows how fast
             the machine was.
         profile: None if it was not requested.
@@ -153,11 +153,11 @@ class BundleReport:
     workload: str
     texts: int
     tokens: int
-    ways: list[Throughput]
+    systems: list[Throughput]
     control: list[float]
     latency: list[Latency]
     load: list[LoadTest]
-    fresh: list[ColdStart]
+    cold_starts: list[ColdStart]
     stages: Stages
     profile: list[Operator] | None
     device: str = "cpu"

@@ -29,7 +29,7 @@ from encort.runtime.common.errors import DeviceError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.verification.tolerance import COSINES, neighbour_limit
-from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
+from encort.training.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 
 SIZES = {
     "vocab_size": VOCABULARY,

@@ -86,7 +86,7 @@ def _work(result: BundleReport | Race) -> str:
 def _times(result: BundleReport | Race) -> Times:
     """Return the seconds of everything in a result."""
     if isinstance(result, BundleReport):
-        systems: dict[Timed, Sequence[float]] = {Timed(system.name): system.seconds for system in result.ways}
+        systems: dict[Timed, Sequence[float]] = {Timed(system.name): system.seconds for system in result.systems}
         return {Timed("matrix product"): result.control} | systems
     times: dict[Timed, Sequence[float]] = {}
     for outcome in (outcome for outcome in (*result.limits, *result.outcomes) if outcome.error is None):

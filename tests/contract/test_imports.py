@@ -35,7 +35,18 @@ EXPORT_ORDER = (
     {"commands"},
 )
 """Folders of `export`, and the files beside them: each imports from itself and from those before it."""
-ORDERS = {"runtime": RUNTIME_ORDER, "export": EXPORT_ORDER}
+TRAINING_ORDER = (
+    {"settings", "features", "dual_encoder", "weights"},
+    {"data", "pretrained"},
+    {"tasks"},
+    {"prepare"},
+    {"fit", "report", "resume"},
+    {"train"},
+    {"multi_head"},
+    {"commands"},
+)
+"""Folders of `training`, and the files beside them: each imports from itself and from those before it."""
+ORDERS = {"runtime": RUNTIME_ORDER, "export": EXPORT_ORDER, "training": TRAINING_ORDER}
 MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),

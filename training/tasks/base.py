@@ -15,9 +15,9 @@ from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
+from encort.training.dual_encoder import DualEncoderConfig
 from encort.training.pretrained import Pretrained
 from encort.training.settings import default_learning_rate
-from encort.training.tasks.dual_encoder import DualEncoderConfig
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,10 +15,10 @@ from encort.runtime.common.labelled_rows.schemas import NEXT_SENTENCE
 from encort.runtime.text.token_batch import Text
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
+from encort.training.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 from encort.training.features import token_columns
 from encort.training.pretrained import Pretrained
 from encort.training.tasks.base import Scores, TrainingTask
-from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 from encort.training.tasks.text_classification import label_settings
 
 

@@ -32,7 +32,7 @@ from encort.runtime.common.errors import CheckpointError, EncortError, InputErro
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import CUDA_PROVIDER, Runner
 from encort.runtime.text.token_batch import Text
-from encort.training.tasks.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
+from encort.training.dual_encoder import DualEncoderConfig, DualEncoderForNextSentence
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,22 +72,22 @@ def report(classifier_bundle: Path) -> BundleReport:
 
 
 def test_every_system_is_measured_in_every_round(report: BundleReport) -> None:
-    assert [system.name for system in report.ways] == ["encort fp32", EAGER]
-    assert all(len(system.seconds) == 3 for system in report.ways)
+    assert [system.name for system in report.systems] == ["encort fp32", EAGER]
+    assert all(len(system.seconds) == 3 for system in report.systems)
     assert len(report.control) == 3
-    assert report.ways[0].cosine_min == pytest.approx(1)
+    assert report.systems[0].cosine_min == pytest.approx(1)
 
 
 def test_latency_is_measured_for_every_shape(report: BundleReport) -> None:
-    assert {(latency.way, latency.texts, latency.tokens) for latency in report.latency} == {
-        (system.name, texts, tokens) for system in report.ways for texts in (1, 3) for tokens in (8, 32, 64)
+    assert {(latency.system, latency.texts, latency.tokens) for latency in report.latency} == {
+        (system.name, texts, tokens) for system in report.systems for texts in (1, 3) for tokens in (8, 32, 64)
     }
     for latency in report.latency:
         assert 0 < latency.p50_ms <= latency.p90_ms <= latency.p99_ms <= latency.max_ms
 
 
 def test_offered_rates_exceed_the_throughput(report: BundleReport) -> None:
-    throughput = report.texts / statistics.median(report.ways[0].seconds)
+    throughput = report.texts / statistics.median(report.systems[0].seconds)
     assert report.load[0].offered < throughput / 2 < throughput < report.load[-1].offered
 
 
@@ -110,7 +110,7 @@ def test_text_and_page_have_everything_and_load_nothing(report: BundleReport) ->
 
 def test_eager_and_profile_are_left_out_by_default(classifier_bundle: Path) -> None:
     report = measure_bundle(classifier_bundle, rounds=1, rates=[50.0])
-    assert [system.name for system in report.ways] == ["encort fp32"]
+    assert [system.name for system in report.systems] == ["encort fp32"]
     assert report.profile is None
     assert [load.offered for load in report.load] == [50.0]
     assert "Time of the runs by operator" not in render_text(report)
@@ -139,8 +139,8 @@ def test_calibrate_stores_the_costs(classifier_bundle: Path, tmp_path: Path, mon
 
 def test_every_kind_of_bundle_is_measured(any_bundle: Path) -> None:
     report = measure_bundle(any_bundle, rounds=1, rates=[20.0], eager=True, with_profile=True)
-    assert [system.name for system in report.ways][-1] == EAGER
-    assert {start.way for start in report.fresh} == {system.name for system in report.ways}
+    assert [system.name for system in report.systems][-1] == EAGER
+    assert {start.system for start in report.cold_starts} == {system.name for system in report.systems}
     assert render_html(report)
 
 
@@ -223,7 +223,7 @@ def test_a_bundle_is_measured_on_a_gpu(
     monkeypatch.setattr(cuda, "open_devices", open_devices)
     monkeypatch.setattr(bench, "measure_cold_start", record)
     report = measure_bundle(bundle.folder, device="cuda:1", rounds=1, rates=[20.0])
-    assert [system.name for system in report.ways] == ["encort fp16", "encort fp32"]
+    assert [system.name for system in report.systems] == ["encort fp16", "encort fp32"]
     assert set(opened) == {("cuda-fp16", 1), ("cuda-fp32", 1)}
     assert cold_starts == [("cuda:1", "fp16"), ("cuda:1", "fp32")]
     assert report.device == "cuda:1"

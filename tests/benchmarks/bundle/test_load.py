@@ -50,7 +50,7 @@ def measure(model: FakeModel, texts: list[Text], **options: Any) -> LoadTest:
 def test_a_service_that_keeps_up_serves_all_texts(recwarn: pytest.WarningsRecorder) -> None:
     load = measure(FakeModel(0.0), ["a", "b"], rate=200, seconds=1)
     assert load.offered == 200
-    assert load.turned_away == 0
+    assert load.refused == 0
     assert 150 < load.served < 250
     assert load.p50_ms <= load.p99_ms < 100
     assert not recwarn
@@ -67,13 +67,13 @@ def test_a_service_that_does_not_keep_up_has_long_latencies() -> None:
 
 def test_refused_texts_are_counted() -> None:
     load = measure(FakeModel(0.05, room=2), ["a"], rate=200, seconds=0.5)
-    assert load.turned_away > 60
+    assert load.refused > 60
     assert load.p99_ms < 300
 
 
 def test_a_service_that_refuses_all_texts_has_no_latency() -> None:
     load = measure(FakeModel(0.05, room=0), ["a"], rate=50, seconds=0.2)
-    assert (load.served, load.turned_away) == (0, 10)
+    assert (load.served, load.refused) == (0, 10)
     assert load.p50_ms is load.p99_ms is None
 
 
@@ -95,5 +95,5 @@ def test_a_bundle_serves_under_load(classifier_bundle: Path) -> None:
     with encort.load(classifier_bundle) as model:
         load = measure_load(model, ["hello", "my card is lost"], rate=100, seconds=0.5)
         assert model.stats().texts > 20
-    assert load.turned_away == 0
+    assert load.refused == 0
     assert load.queue_ms >= 0

@@ -20,10 +20,10 @@ from encort.runtime.common.errors import CheckpointError, DatasetError
 from encort.runtime.common.labelled_rows.cells import RowError
 from encort.training.commands import TASKS as TASKS_BY_NAME
 from encort.training.data.examples import Examples
+from encort.training.dual_encoder import DualEncoderForNextSentence
 from encort.training.features import IGNORED, Collator
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings, default_learning_rate
-from encort.training.tasks.dual_encoder import DualEncoderForNextSentence
 from encort.training.tasks.next_sentence import DualEncoderTask, NextSentencePrediction
 
 Run = Any  # of tests/training/conftest.py, which cannot be imported

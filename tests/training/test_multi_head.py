@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from encort.runtime.cli.main import group
 from encort.runtime.common.errors import DatasetError, InputError, OutputExistsError
+from encort.training.multi_head import HeadBatchSampler, train_multi_head
 from encort.training.prepare import HeadData
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.multi_head import HeadBatchSampler, train_multi_head
 from encort.training.tasks.sentence_embedding import SentenceEmbedding
 from encort.training.tasks.text_classification import TextClassification
 from encort.training.tasks.token_classification import TokenClassification
@@ -152,9 +152,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, HeadData]]
         multi_head(*arguments, "--model", "m", "--output", "o")
         return seen
 
-    monkeypatch.setattr(
-        "encort.training.tasks.multi_head.train_multi_head", lambda heads, **_: seen.update(heads) or {}
-    )
+    monkeypatch.setattr("encort.training.multi_head.train_multi_head", lambda heads, **_: seen.update(heads) or {})
     return run
 
 
