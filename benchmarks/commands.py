@@ -16,7 +16,12 @@ _FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("bundle", type=_FILE)
 @click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1.")
-@click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    help="Precision of the graph; default: auto, the exporter's first choice. fp16 is for GPUs.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Cores to use; default: all that this process may use.")
 @click.option("--input", "texts", type=_FILE, help="File of texts to measure with; default: the bundle's sample texts.")
 @click.option("--column", help="Column of the texts, if the file is a table.")
@@ -58,7 +63,7 @@ def bench(
     encort bench banking.bundle --precision int8 --calibrate
     """  # noqa: D301 - click's mark for examples is the character itself
     if calibrate:
-        _calibrate(bundle, device, precision)
+        _calibrate(bundle, device, precision, threads)
         return
     require("encort bench", "bench", "matplotlib", "tqdm")
     if against is not None:
@@ -88,9 +93,9 @@ def bench(
         page.write_text(render_html(report), encoding="utf-8")
 
 
-def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName") -> None:
+def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName", threads: int | None) -> None:
     from encort.runtime.model import load
 
-    with load(bundle, device=device, precision=precision) as model:
+    with load(bundle, device=device, precision=precision, threads=threads) as model:
         costs = model.calibrate()
     click.echo(f"{1e3 * costs.run:.3f} ms per run and {1e6 * costs.token:.1f} us per token")

@@ -24,6 +24,7 @@ import torch
 import transformers
 
 import encort
+from encort.benchmarks.command_help import command_help
 from encort.benchmarks.gpu import kinds as gpu_kinds
 from encort.benchmarks.gpu import token_batches
 from encort.benchmarks.gpu.checks import check_model, eager_labels, record_failure
@@ -70,7 +71,7 @@ Times = tuple[float, dict[str, float]]
 """Seconds for the workload, and for a call of each shape."""
 
 
-@click.command(help=__doc__)
+@click.command(help=command_help(__doc__))
 @click.option(
     "--model", "models", multiple=True, type=click.Choice([KINDS, *SIZES]), help="Only this model; can be repeated."
 )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import click
 
 from encort.benchmarks.bundle.report import BundleReport
+from encort.benchmarks.command_help import command_help
 from encort.benchmarks.results import Race, read
 from encort.benchmarks.timing import change
 from encort.runtime.common.errors import InputError
@@ -42,7 +43,7 @@ Times = Mapping[Timed, Sequence[float]]
 """Times by key, one per round."""
 
 
-@click.command(help=__doc__)
+@click.command(help=command_help(__doc__))
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--threshold", default=1.05, show_default=True, help="Ratio of times that counts as slower.")

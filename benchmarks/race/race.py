@@ -22,6 +22,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
+from encort.benchmarks.command_help import command_help
 from encort.benchmarks.machine import Machine
 from encort.benchmarks.race.models import LIMIT, MODELS, TRAINED, operations
 from encort.benchmarks.race.participants import Participant, SystemFiles
@@ -40,7 +41,7 @@ PRODUCT = 2 * 2048**3
 """Operations of the product in peers/limits.py."""
 
 
-@click.command(help=__doc__)
+@click.command(help=command_help(__doc__))
 @click.option("--model", type=click.Choice(list(MODELS)), default="minilm", show_default=True, help="Encoder.")
 @click.option(
     "--workload",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from encort.benchmarks.command_help import command_help
 from encort.benchmarks.results import FOLDER, Outcome, Race, read
 from encort.benchmarks.timing import speedup
 from encort.runtime.common.errors import InputError
@@ -189,7 +190,7 @@ def _table(file: Path, kind: str) -> str:
     return race_table(result) if kind == "race" else brief_table(result)
 
 
-@click.command(help=__doc__)
+@click.command(help=command_help(__doc__))
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a table differs from its result.")
 def main(check: bool) -> None:
     stale = []

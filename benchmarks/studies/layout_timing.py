@@ -5,9 +5,9 @@ python benchmarks/studies/layout_timing.py BUNDLE
 BUNDLE needs fp32 and int8 graphs in both layouts. docs/decisions/0003 and 0008 quote the output.
 """
 
+import argparse
 import functools
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -123,4 +123,6 @@ def report(title: str, calls: Mapping[str, Callable[[], object]]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    main(parser.parse_args().bundle)

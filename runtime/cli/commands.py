@@ -36,11 +36,17 @@ _BATCH_OPTIONS = [
         "--output", "-o", type=_FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
     ),
     click.option("--device", default="auto", help="auto, cpu, cuda, or GPUs as cuda:1 or cuda:0,1."),
-    click.option("--precision", default="auto", help="auto, fp32, int8 or, on GPUs, fp16."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+        default="auto",
+        help="Precision of the graph; default: auto, the exporter's first choice. fp16 is for GPUs.",
+    ),
     click.option("--threads", type=int, help="Cores to use; default: all that this process may use."),
     click.option(
         "--overflow",
-        help="For texts over the limit: truncate, error or window; default: window for questions, else truncate.",
+        type=click.Choice(["truncate", "error", "window"]),
+        help="What to do with texts over the limit; default: window for questions, else truncate.",
     ),
     click.option(
         "--stride",

@@ -283,8 +283,9 @@ class _PendingRun:
 
     def __init__(self, engine: Engine, micro_batches: Sequence[Int64Array], arrays: _OutputArrays) -> None:
         self._engine, self._arrays = engine, arrays
-        parallel = engine.slots.parallel + engine.slots.in_flight
-        self._map = BoundedMap(engine.submit, self._run, micro_batches, parallel=parallel)
+        # Some run, and as many are ready as the pool has threads, so that no thread waits for this one to submit more.
+        in_flight = engine.slots.parallel + engine.slots.in_flight
+        self._map = BoundedMap(engine.submit, self._run, micro_batches, in_flight=in_flight)
 
     def result(self) -> list[FloatArray]:
         """Wait for the outputs."""

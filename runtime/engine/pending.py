@@ -69,20 +69,20 @@ class BoundedMap(Generic[Item]):
         function: Callable[[Item], None],
         items: Iterable[Item],
         *,
-        parallel: int,
+        in_flight: int,
     ) -> None:
         """Submit the first items.
 
         Args:
             submit: Makes a thread of the pool call a function with arguments.
             function: Called once per item.
-            parallel: Most items in the pool at a time.
+            in_flight: Most items in the pool at a time.
         """
         self._submit, self._function, self._remaining = submit, function, iter(items)
         self._futures: deque[Future[Any]] = deque()
         self._lock, self._stopped = threading.Lock(), False
         try:
-            for _ in range(parallel):
+            for _ in range(in_flight):
                 self._submit_next()
         except BaseException:
             self.cancel()

@@ -1,5 +1,6 @@
 """One text that a caller waits for (`Request`), and the rows of tokens that requests share (`Row`)."""
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,13 @@ class Row:
     def is_wanted(self, now: float) -> bool:
         """Return whether a request still waits for the row."""
         return any(request.is_waiting(now) for request, _ in self.requests)
+
+    def fail(self, error: Exception, cause: BaseException | None) -> None:
+        """Give every request that waits for the row a copy of the error, so that each caller has a traceback alone."""
+        for request, index in self.requests:
+            own = copy.copy(error)
+            own.__cause__ = cause
+            request.receive(index, own)
 
     def deliver(self, result: Arrays | BaseException) -> None:
         """Give the result or the error to every request that waits for the row."""

@@ -6,7 +6,6 @@ share its run. Cancelled, expired and duplicate requests are not run.
 The invariant: while rows are queued, a worker will run them, or every request that waits for them has got an error.
 """
 
-import copy
 import math
 import threading
 import time
@@ -212,7 +211,4 @@ class Scheduler:
             rows = self._queue.clear()
             self._changed.notify_all()
         for row in rows:
-            for request, index in row.requests:
-                own = copy.copy(error)
-                own.__cause__ = cause
-                request.receive(index, own)
+            row.fail(error, cause)

@@ -270,12 +270,19 @@ def test_an_option_of_another_task_is_refused_before_texts_are_read(
         assert_refused(done, 16, "classification" if option == ["--all-scores"] else "no head for question-answering")
 
 
+@pytest.mark.parametrize("option", ["--precision", "--overflow"])
+def test_an_unknown_choice_is_refused_with_the_known_ones(
+    run_encort: RunEncort, classifier_bundle: Path, option: str
+) -> None:
+    done = run_encort("predict", classifier_bundle, "hello", option, "other")
+    assert done.returncode == 2
+    assert "'other' is not one of '" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
         (["--device", "tpu"], 3, "device must be one of"),
-        (["--precision", "fp1"], 3, "precision must be one of"),
-        (["--overflow", "windows"], 3, "overflow must be one of"),
         (["--threads", "0"], 3, "threads must be at least 1"),
         (["--input", "x.txt"], 3, "not both"),
         (["--column", "text"], 3, "--column is for tables"),

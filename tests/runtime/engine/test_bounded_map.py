@@ -51,10 +51,10 @@ def held_work() -> Iterator[HeldWork]:
 
 
 @given(st.integers(0, 40), st.integers(1, 6))
-def test_each_item_is_worked_on_once(count: int, parallel: int) -> None:
+def test_each_item_is_worked_on_once(count: int, in_flight: int) -> None:
     done: list[int] = []
     pool = ThreadPool(3, name="test")
-    BoundedMap(pool.submit, done.append, range(count), parallel=parallel).result()
+    BoundedMap(pool.submit, done.append, range(count), in_flight=in_flight).result()
     assert sorted(done) == list(range(count))
 
 
@@ -67,12 +67,12 @@ def test_work_goes_on_while_no_caller_waits(threads: ThreadPool) -> None:
         if len(done) == 20:
             all_done.set()
 
-    BoundedMap(threads.submit, work, range(20), parallel=2)
+    BoundedMap(threads.submit, work, range(20), in_flight=2)
     assert all_done.wait(10)
 
 
 def test_only_a_few_items_are_in_the_pool_at_the_same_time(threads: ThreadPool, held_work: HeldWork) -> None:
-    bounded = BoundedMap(threads.submit, held_work, range(9), parallel=2)
+    bounded = BoundedMap(threads.submit, held_work, range(9), in_flight=2)
     held_work.wait(2)
     threads.submit(int).result(10)  # another caller gets a turn
     assert sorted(held_work.started) == [0, 1]
@@ -89,14 +89,14 @@ def test_no_item_starts_after_an_error(threads: ThreadPool) -> None:
             raise ValueError("the fourth")
         done.append(item)
 
-    bounded = BoundedMap(threads.submit, work, range(100), parallel=1)
+    bounded = BoundedMap(threads.submit, work, range(100), in_flight=1)
     with pytest.raises(ValueError, match="the fourth"):
         bounded.result()
     assert done == [0, 1, 2]
 
 
 def test_no_item_starts_after_a_cancel(threads: ThreadPool, held_work: HeldWork) -> None:
-    bounded = BoundedMap(threads.submit, held_work, range(100), parallel=2)
+    bounded = BoundedMap(threads.submit, held_work, range(100), in_flight=2)
     held_work.wait(2)
     bounded.cancel()
     held_work.release.set()
@@ -107,7 +107,7 @@ def test_no_item_starts_after_a_cancel(threads: ThreadPool, held_work: HeldWork)
 def test_no_item_starts_after_an_interrupt_of_the_waiting_caller(
     threads: ThreadPool, held_work: HeldWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounded = BoundedMap(threads.submit, held_work, range(100), parallel=2)
+    bounded = BoundedMap(threads.submit, held_work, range(100), in_flight=2)
     held_work.wait(2)
 
     def interrupt(*_: Any) -> None:
@@ -122,7 +122,7 @@ def test_no_item_starts_after_an_interrupt_of_the_waiting_caller(
 
 
 def test_a_closed_pool_is_an_error_of_the_result(threads: ThreadPool, held_work: HeldWork) -> None:
-    bounded = BoundedMap(threads.submit, held_work, range(3), parallel=1)
+    bounded = BoundedMap(threads.submit, held_work, range(3), in_flight=1)
     held_work.wait(1)
     closing = threading.Thread(target=threads.close)
     closing.start()
