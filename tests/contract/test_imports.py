@@ -36,7 +36,7 @@ EXPORT_ORDER = (
 )
 """Folders of `export`, and the files beside them: each imports from itself and from those before it."""
 TRAINING_ORDER = (
-    {"settings", "features", "dual_encoder", "weights"},
+    {"settings", "features", "dual_encoder", "weights", "saved_state"},
     {"data", "pretrained"},
     {"tasks"},
     {"prepare"},
@@ -91,7 +91,9 @@ def rank(room: str, name: str) -> int | None:
     parts = name.split(".")
     if parts[:2] != ["encort", room] or len(parts) < 3:
         return None
-    return next(number for number, group in enumerate(ORDERS[room]) if parts[2] in group)
+    ranks = [number for number, group in enumerate(ORDERS[room]) if parts[2] in group]
+    assert len(ranks) == 1, f"give {room}/{parts[2]} a place in the order of its room, above"
+    return ranks[0]
 
 
 @pytest.mark.parametrize("room", ORDERS)
