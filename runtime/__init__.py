@@ -11,6 +11,6 @@ Reading order. Each folder imports only from those before it, and a test enforce
 4. `engine`: from token ids to arrays, by micro-batches.
 5. `tasks`: from arrays to results. `cuda`: packed graphs on GPUs.
 6. `serving`: concurrent callers. `monitoring`: stats for other systems. `verification`: golden vectors.
-7. `options`, `sessions`, `model`: `load` and `Model`, which hold all of it together.
+7. `options`, `sessions`, `task_runner`, `model`: `load` and `Model`, which hold all of it together.
 8. `cli`: the command line.
 """

@@ -1,12 +1,9 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, cast, get_args
-
-import numpy as np
+from typing import Self
 
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import (
@@ -19,13 +16,12 @@ from encort.runtime.bundle.manifest import (
     Variant,
 )
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.common.checks import check_choice, check_number
-from encort.runtime.common.errors import InputError, InputTooLongError, InputTypeError
+from encort.runtime.common.checks import check_number
+from encort.runtime.common.errors import InputError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.costs import Costs, costs_file, read_costs, save_costs
 from encort.runtime.engine.engine import Engine
-from encort.runtime.engine.pending import Pending, prefetch
 from encort.runtime.engine.session import CPU_PROVIDER
 from encort.runtime.engine.stats import Stats
 from encort.runtime.engine.tokenizer_pool import CHUNK, TokenizerPool
@@ -33,15 +29,12 @@ from encort.runtime.options import DeviceName, LoadOptions, PrecisionName
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.serving.service import ServiceContext
 from encort.runtime.sessions import SessionOpener
+from encort.runtime.task_runner import Inputs, TaskRunner
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span
-from encort.runtime.tasks.specs import Results, Tasks, TaskSpec
+from encort.runtime.tasks.specs import Tasks
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.text.validation import is_token_ids
 from encort.runtime.text.windows import Overflow
-
-Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
-"""Inputs of every task: texts, pairs of texts, token ids, or a batch that `tokenize` returned."""
 
 
 def load(
@@ -115,6 +108,7 @@ class Model:
             reverse=self._variant.reads_reversed,
             all_cores=options.threads in (None, cores),
         )
+        self._runner = TaskRunner(self._tokenizer, self._engine)
 
     @property
     def manifest(self) -> Manifest:
@@ -199,7 +193,7 @@ class Model:
             WrongTaskError: The bundle has no sentence embeddings.
             InputError: See `tokenize`.
         """
-        return self._run(self._tasks.embed(), texts, overflow, stride)
+        return self._runner.run(self._tasks.embed(), texts, overflow, stride)
 
     def embed_tokens(
         self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
@@ -210,7 +204,7 @@ class Model:
             WrongTaskError: The bundle gives no hidden states.
             InputError: See `tokenize`.
         """
-        return self._run(self._tasks.embed_tokens(), texts, overflow, stride)
+        return self._runner.run(self._tasks.embed_tokens(), texts, overflow, stride)
 
     def classify(
         self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
@@ -227,7 +221,7 @@ class Model:
             WrongTaskError: The bundle has no such head.
             InputError: See `tokenize`.
         """
-        return self._run(self._tasks.classify(head), texts, overflow, stride)
+        return self._runner.run(self._tasks.classify(head), texts, overflow, stride)
 
     def score(
         self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
@@ -238,7 +232,7 @@ class Model:
             WrongTaskError: The bundle has no such head.
             InputError: See `tokenize`.
         """
-        return self._run(self._tasks.score(head), texts, overflow, stride)
+        return self._runner.run(self._tasks.score(head), texts, overflow, stride)
 
     def tag(
         self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
@@ -250,7 +244,7 @@ class Model:
             InputTypeError: An input is a pair.
             InputError: See `tokenize`.
         """
-        return self._run(self._tasks.tag(head), texts, overflow, stride)
+        return self._runner.run(self._tasks.tag(head), texts, overflow, stride)
 
     def answer(
         self,
@@ -280,14 +274,14 @@ class Model:
             InputError: See `tokenize`; or `n_best` is below 1, or `null_threshold` is NaN.
         """
         spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
-        return self._run(spec, questions, overflow, stride)
+        return self._runner.run(spec, questions, overflow, stride)
 
     def predict(
         self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
     ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]:
         """Return what the bundle is for: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
         results: FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]
-        results = self._run(self._tasks.predict(), texts, overflow, stride)
+        results = self._runner.run(self._tasks.predict(), texts, overflow, stride)
         return results
 
     def serving(self, *, max_wait_ms: float = 0, queue_tokens: int = 65536) -> ServiceContext:
@@ -366,66 +360,6 @@ class Model:
             return None
         return costs_file(self.manifest.files[self._variant.file].sha256, self._options.execution_provider)
 
-    def _run(self, spec: TaskSpec[Results], texts: Inputs, overflow: Overflow | None, stride: int | None) -> Results:
-        """Tokenize, run, finish. More texts than a chunk take the same steps chunk by chunk."""
-        policy = spec.overflow if overflow is None else overflow
-        if isinstance(texts, TokenBatch):
-            _check_batch(texts, overflow, stride)
-            batch = texts
-        elif isinstance(texts, Sequence) and len(texts) > CHUNK and not is_token_ids(texts):
-            return self._run_chunks(spec, cast("Sequence[Text]", texts), policy, stride)
-        else:
-            batch = self._tokenizer(texts, overflow=policy, stride=stride)
-        self._check(spec, batch)
-        return spec.finish(batch, self._engine.run(batch, spec.outputs))
-
-    def _run_chunks(
-        self, spec: TaskSpec[Results], texts: Sequence[Text], overflow: Overflow, stride: int | None
-    ) -> Results:
-        batches = self.tokenize_stream(texts, overflow=overflow, stride=stride)
-        return _concatenate(list(prefetch(lambda batch: self._start(spec, batch), batches)))
-
-    def _start(self, spec: TaskSpec[Results], batch: TokenBatch) -> Pending[Results]:
-        self._check(spec, batch)
-        return _PendingResults(spec, batch, self._engine.start(batch, spec.outputs))
-
-    def _check(self, spec: TaskSpec[Any], batch: TokenBatch) -> None:
-        if self._variant.reads_reversed and batch.reversed is None:
-            raise InputTypeError("this model reads pairs in either order: give pairs of texts, or what tokenize gives")
-        spec.check(batch)
-
-
-class _PendingResults(Generic[Results]):
-    """Results of a batch that runs in the engine's threads; see `Pending`."""
-
-    def __init__(self, spec: TaskSpec[Results], batch: TokenBatch, run: Pending[list[FloatArray]]) -> None:
-        self._spec, self._batch, self._run = spec, batch, run
-
-    def result(self) -> Results:
-        """Wait for the outputs and make results of them."""
-        return self._spec.finish(self._batch, self._run.result())
-
-    def cancel(self) -> None:
-        """Start no more of the batch."""
-        self._run.cancel()
-
-
-def _check_batch(batch: TokenBatch, overflow: Overflow | None, stride: int | None) -> None:
-    """Refuse options that a batch of token ids cannot follow any more."""
-    if stride is not None:
-        raise InputError("stride is for texts; give it to tokenize")
-    if overflow is not None:
-        check_choice("overflow", overflow, get_args(Overflow))
-    if overflow == "window" and batch.truncated.any():
-        raise InputError('the batch was cut at the limit; tokenize the texts with overflow="window"')
-    if overflow == "error" and batch.truncated.any():
-        raise InputTooLongError(f"text {int(batch.truncated.argmax())} of the batch was cut at the limit")
-
 
 def _load_again(folder: Path, options: LoadOptions) -> Model:
     return Model(Bundle.open(folder), options)
-
-
-def _concatenate(parts: list[Results]) -> Results:
-    joined: Any = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [*itertools.chain(*parts)]
-    return cast("Results", joined)

@@ -18,7 +18,7 @@ RUNTIME_ORDER = (
     {"tasks", "cuda"},
     {"serving", "monitoring", "verification"},
     {"options"},
-    {"sessions"},
+    {"sessions", "task_runner"},
     {"model"},
     {"integrations", "server", "cli"},
 )
