@@ -67,11 +67,12 @@ class Evaluation:
         | task | roles, and the names that their columns have by convention |
         |---|---|
         | classification | text, text_pair if there is a second text, label: `label_text` or `label` |
-        | multi-label | text, text_pair, label: `labels` or `label`, a list or names separated by a bar |
+        | multi-label | text, text_pair, label: `labels` or `label`, a list or names with bars; or a column per label |
         | regression | text, text_pair, label: `score` or `label` |
         | next sentence | text, text_pair, label: `label`, which is 1 or `is_next`, 0 or `not_next`, -1 if unknown |
         | embeddings | text, text_pair, label: `score` or `label`; without it, all pairs are alike |
         | token classification | tokens: `tokens` or `words`, label: `tags`, `ner_tags` or `labels`; or a .conll file |
+        | | or text, label: `labels`, `label`, `spans` or `entities`, which are spans of characters |
         | question answering | question, context, label: `answers` or `answer`; or SQuAD's .json |
 
         Args:

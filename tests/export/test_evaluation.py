@@ -198,7 +198,7 @@ def test_pairs_for_embeddings_are_timed_as_single_texts(write: Write) -> None:
         (CLASSES, "d.jsonl", [{"text": "x", "label": label} for label in "abcdefghijkl"], "lacks: c, d, e, f, g$"),
         (MANY, "d.jsonl", [{"text": "x", "labels": ["a", "z"]}] * 12, "labels that the model lacks: z$"),
         (MANY, "d.jsonl", [{"text": "x", "labels": "a|z"}] * 12, "labels that the model lacks: z$"),
-        (MANY, "d.jsonl", [{"text": "x", "labels": 5}] * 12, "label is not a list of texts: rows 1, 2, 3"),
+        (MANY, "d.jsonl", [{"text": "x", "labels": 5}] * 12, "label is not a list of labels: rows 1, 2, 3"),
         (
             BERT_PAIRS,
             "d.jsonl",
@@ -214,7 +214,7 @@ def test_pairs_for_embeddings_are_timed_as_single_texts(write: Write) -> None:
         (None, "d.jsonl", [{"text": "x", "score": 1}] * 12, "has no column 'text_pair'"),
         (None, "d.jsonl", [{"text": "x", "text_pair": "y", "score": None}] * 12, "the score is not a number: rows 1"),
         (TAGGER, "d.jsonl", [{"tokens": ["a", "b"], "tags": ["O"]}] * 12, "fewer tags than tokens: rows 1, 2"),
-        (TAGGER, "d.jsonl", [{"text": "a"}] * 12, "has no column 'tokens' or 'words'"),
+        (TAGGER, "d.jsonl", [{"tags": ["O"]}] * 12, "has no column 'tokens' or 'words'"),
         (TAGGER, "d.conll", "\n", "d.conll has no rows"),
         (READER, "d.jsonl", [{"question": "q", "context": "c"}] * 12, "has no column 'answers' or 'answer'"),
         (READER, "d.json", "{", "is not JSON"),

@@ -16,7 +16,7 @@ import numpy as np
 
 from encort.runtime.common.errors import DatasetError, EncortError, InputError
 from encort.runtime.common.labelled_rows.cells import RowError
-from encort.runtime.common.labelled_rows.columns import Example, RowSchema, find_columns, values_by_role
+from encort.runtime.common.labelled_rows.columns import ColumnNames, Example, RowSchema, find_columns, values_by_role
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data.sources import Source
 
@@ -66,7 +66,7 @@ class Examples:
 
 def find_source_columns(
     source: Source, schema: Schema, problems: Problems, *, asked: Mapping[str, str]
-) -> dict[str, str] | None:
+) -> ColumnNames | None:
     """Return the names of a source's columns by role.
 
     Args:
@@ -87,7 +87,7 @@ def find_source_columns(
 
 
 def read_examples(
-    source: Source, schema: Schema, problems: Problems, *, names: Mapping[str, str], key: str
+    source: Source, schema: Schema, problems: Problems, *, names: ColumnNames, key: str
 ) -> datasets.Dataset | None:
     """Return the examples of one split, memory-mapped from the cache of `datasets`.
 
@@ -174,7 +174,7 @@ def check_labels(
                 problems.add_row(source.name, number, f"label {label!r} is not in the training data")
 
 
-def _read_cached(source: Source, schema: Schema, names: Mapping[str, str], key: str) -> datasets.Dataset:
+def _read_cached(source: Source, schema: Schema, names: ColumnNames, key: str) -> datasets.Dataset:
     features = datasets.Features({**schema.features, "problems": datasets.List(datasets.Value("string"))})
     content = f"{key} {source.version} {sorted(names.items())} {source.header} {code_version()}"
     rows: datasets.Dataset = datasets.Dataset.from_generator(
@@ -186,7 +186,7 @@ def _read_cached(source: Source, schema: Schema, names: Mapping[str, str], key: 
     return rows
 
 
-def _generate(source: Source, schema: Schema, names: Mapping[str, str]) -> Iterator[Example]:
+def _generate(source: Source, schema: Schema, names: ColumnNames) -> Iterator[Example]:
     for row in source.rows():
         try:
             yield {**schema.rows.parse(values_by_role(row, names)), "problems": []}

@@ -11,7 +11,7 @@ import numpy as np
 import transformers
 
 from encort.runtime.common.labelled_rows.problems import Problems
-from encort.runtime.common.labelled_rows.schemas import token_classification
+from encort.runtime.common.labelled_rows.schemas import are_characters, token_classification
 from encort.runtime.tasks.spans import OUTSIDE, spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.words import token_groups, word_groups
@@ -32,8 +32,7 @@ class TokenClassification(TrainingTask):
 
     Attributes:
         characters: Whether the tokens are characters, white space among them, so that a span may begin or end inside
-            of what is written as one word. None finds it in the data: there is white space among the tokens, or all
-            tokens are single characters.
+            of what is written as one word. None finds it in the data, see `are_characters`.
     """
 
     characters: bool | None = None
@@ -66,9 +65,7 @@ class TokenClassification(TrainingTask):
         """Return the task with `characters` as these rows need it."""
         if self.characters is not None:
             return self
-        tokens = {token for row in rows for token in row.get("tokens") or () if isinstance(token, str)}
-        has_space = any(token.isspace() for token in tokens)
-        return TokenClassification(characters=has_space or all(len(token) == 1 for token in tokens))
+        return TokenClassification(characters=are_characters(rows))
 
     def labels(
         self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems

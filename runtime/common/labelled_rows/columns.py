@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.tables.lines import Row
+
+ColumnNames = dict[str, str | tuple[str, ...]]
+"""Name of a column by role, or names of several columns, one per label."""
 
 Example = dict[str, Any]
 """Checked values of one row; the right answer is in `label`."""
@@ -20,13 +23,16 @@ class Column:
         role: What the column is to the task; also the name in `--column ROLE=NAME`.
         names: Names that it has by convention, the best one first.
         is_optional: Whether an example can do without it.
-        or_remaining: Whether the only column without a role is taken where no name matches.
+        takes_remaining: What is taken where no name matches: the column without a role if it is the only `"one"`, or
+            `"all"` columns without a role.
+        or_role: Role of a column that an example can have in place of this one.
     """
 
     role: str
     names: Sequence[str]
     is_optional: bool = False
-    or_remaining: bool = False
+    takes_remaining: Literal["none", "one", "all"] = "none"
+    or_role: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +80,7 @@ def check_roles(schema: RowSchema, asked: Mapping[str, str], problems: Problems)
 
 def find_columns(
     name: str, available: Sequence[str], schema: RowSchema, problems: Problems, *, asked: Mapping[str, str]
-) -> dict[str, str] | None:
+) -> ColumnNames | None:
     """Return the names of a table's columns by role.
 
     Args:
@@ -90,28 +96,51 @@ def find_columns(
     if not available:
         problems.add(f"{name} has no rows")
         return None
-    names: dict[str, str] = {}
-    missing = []
+    names: ColumnNames = {}
     for column in schema.columns:
-        wanted = [asked[column.role]] if column.role in asked else column.names
         remaining = [other for other in available if other not in names.values()]
-        match = next((other for other in wanted if other in available), None)
-        if match is None and column.or_remaining and column.role not in asked and len(remaining) == 1:
-            match = remaining[0]
+        match = _find_column(column, available, remaining, asked.get(column.role))
         if match is not None:
             names[column.role] = match
-        elif not column.is_optional or column.role in asked:
-            missing.append(f"{' or '.join(map(repr, wanted))} ({problems.option} {column.role}=NAME)")
+    missing = [
+        f"{' or '.join(map(repr, _wanted(column, asked)))} ({problems.option} {column.role}=NAME)"
+        for column in schema.columns
+        if column.role not in names
+        and (column.role in asked or not (column.is_optional or (column.or_role or "") in names))
+    ]
     if missing:
         problems.add(f"{name} has no column {', nor '.join(missing)}; it has: {', '.join(available)}")
     return None if missing else names
 
 
-def values_by_role(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+def _find_column(
+    column: Column, available: Sequence[str], remaining: Sequence[str], asked: str | None
+) -> str | tuple[str, ...] | None:
+    """Return the name of a column, or the names of one column per label; None if there is no such column."""
+    wanted = column.names if asked is None else [asked]
+    match = next((name for name in wanted if name in available), None)
+    if match is not None:
+        return match
+    if asked is not None:
+        several = tuple(part.strip() for part in asked.split(","))
+        return several if len(several) > 1 and set(several) <= set(available) else None
+    if column.takes_remaining != "none" and len(remaining) == 1:
+        return remaining[0]
+    return tuple(remaining) if column.takes_remaining == "all" and remaining else None
+
+
+def _wanted(column: Column, asked: Mapping[str, str]) -> Sequence[str]:
+    return [asked[column.role]] if column.role in asked else column.names
+
+
+def values_by_role(row: Row, names: ColumnNames) -> dict[str, Any]:
     """Return the values of a row by role; None where the row lacks a column.
 
     Args:
         row: Values by name of the column.
-        names: Names of the columns by role.
+        names: Names of the columns by role. A role with several columns has an object of their values by name.
     """
-    return {role: row.get(name) for role, name in names.items()}
+    return {
+        role: row.get(name) if isinstance(name, str) else {part: row.get(part) for part in name}
+        for role, name in names.items()
+    }

@@ -1,13 +1,22 @@
 """The kinds of labelled rows: which columns each has, and how an example is made of a row."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from encort.runtime.common.labelled_rows.answers import answer_texts_cell, answers_cell
-from encort.runtime.common.labelled_rows.cells import optional_cell, read_cells, score_cell, text_cell
+from encort.runtime.common.labelled_rows.cells import (
+    RowError,
+    optional_cell,
+    read_cells,
+    read_list,
+    score_cell,
+    text_cell,
+)
 from encort.runtime.common.labelled_rows.columns import Column, Example, RowSchema
 from encort.runtime.common.labelled_rows.labels import follows_cell, label_cell, labels_cell
+from encort.runtime.common.labelled_rows.spans import is_inside_word, spans_cell, tag_pieces
 from encort.runtime.common.labelled_rows.tags import tags_cell, tokens_cell
 from encort.runtime.common.tables.conll import join_tokens
 
@@ -17,25 +26,25 @@ _OPTIONAL_PAIR = Column(role="text_pair", names=["text_pair"], is_optional=True)
 _TEXT_CELLS = {"text": text_cell, "text_pair": optional_cell(text_cell)}
 
 TEXT_CLASSIFICATION = RowSchema(
-    columns=[_TEXT, _OPTIONAL_PAIR, Column(role="label", names=["label_text", "label"], or_remaining=True)],
+    columns=[_TEXT, _OPTIONAL_PAIR, Column(role="label", names=["label_text", "label"], takes_remaining="one")],
     parse=functools.partial(read_cells, **_TEXT_CELLS, label=label_cell),
 )
 """A text, or two, with the name of one label."""
 
 MULTI_LABEL_CLASSIFICATION = RowSchema(
-    columns=[_TEXT, _OPTIONAL_PAIR, Column(role="label", names=["labels", "label"], or_remaining=True)],
+    columns=[_TEXT, _OPTIONAL_PAIR, Column(role="label", names=["labels", "label"], takes_remaining="all")],
     parse=functools.partial(read_cells, **_TEXT_CELLS, label=labels_cell),
 )
-"""A text, or two, with a list of labels."""
+"""A text, or two, with a list of labels, or with one column per label."""
 
 TEXT_REGRESSION = RowSchema(
-    columns=[_TEXT, _OPTIONAL_PAIR, Column(role="label", names=["score", "label"], or_remaining=True)],
+    columns=[_TEXT, _OPTIONAL_PAIR, Column(role="label", names=["score", "label"], takes_remaining="one")],
     parse=functools.partial(read_cells, **_TEXT_CELLS, label=score_cell),
 )
 """A text, or two, with a number."""
 
 NEXT_SENTENCE = RowSchema(
-    columns=[_TEXT, _TEXT_PAIR, Column(role="label", names=["label", "label_text"], or_remaining=True)],
+    columns=[_TEXT, _TEXT_PAIR, Column(role="label", names=["label", "label_text"], takes_remaining="one")],
     parse=functools.partial(read_cells, text=text_cell, text_pair=text_cell, label=follows_cell),
 )
 """Two texts; the label is 1 if the second follows, 0 if not, -1 if it is unknown."""
@@ -47,8 +56,12 @@ SENTENCE_PAIRS = RowSchema(
 """Two texts with their similarity; None where the table has no such column, which means that they are alike."""
 
 
+_MAX_SPLIT_WORDS = 0.05
+"""Largest share of spans that begin or end inside of a word by mistake, where words are separated by spaces."""
+
+
 def token_classification(*, characters: bool, any_scheme: bool = False) -> RowSchema:
-    """Return the schema of tokens with a tag each.
+    """Return the schema of tokens with a tag each, or of a text with labelled spans.
 
     An example has `text`, the offsets `starts` and `ends` of the tokens in it, and the tags in `label`.
 
@@ -58,18 +71,65 @@ def token_classification(*, characters: bool, any_scheme: bool = False) -> RowSc
     """
     return RowSchema(
         columns=[
-            Column(role="tokens", names=["tokens", "words"]),
-            Column(role="label", names=["tags", "ner_tags", "labels"]),
+            Column(role="tokens", names=["tokens", "words"], or_role="text"),
+            Column(role="text", names=["text"], or_role="tokens"),
+            Column(
+                role="label", names=["tags", "ner_tags", "labels", "label", "spans", "entities"], takes_remaining="one"
+            ),
         ],
-        parse=functools.partial(_parse_tagged_tokens, characters=characters, any_scheme=any_scheme),
+        parse=functools.partial(_parse_tags_or_spans, characters=characters, any_scheme=any_scheme),
     )
 
 
-def _parse_tagged_tokens(values: Mapping[str, Any], *, characters: bool, any_scheme: bool) -> Example:
+def are_characters(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether tagged tokens are characters, or labelled spans often begin or end inside of words.
+
+    Args:
+        rows: Values by role of rows of `token_classification`, not checked.
+    """
+    tokens: set[str] = set()
+    spans = split = 0
+    for values in rows:
+        if _has_tokens(values):
+            cell = read_list(values.get("tokens"))
+            tokens |= {token for token in cell if isinstance(token, str)} if isinstance(cell, list) else set()
+            continue
+        with suppress(RowError):
+            text = values["text"]
+            for span in spans_cell(values, "label"):
+                spans += 1
+                split += is_inside_word(text, span.start) or is_inside_word(text, span.end)
+    if not tokens and spans:
+        return split > _MAX_SPLIT_WORDS * spans
+    return any(token.isspace() for token in tokens) or all(len(token) == 1 for token in tokens)
+
+
+def _has_tokens(values: Mapping[str, Any]) -> bool:
+    """Return whether a row has tagged tokens. Prodigy writes tokens as objects, beside the text and its spans."""
+    tokens = values.get("tokens")
+    are_objects = isinstance(tokens, list) and any(isinstance(token, Mapping) for token in tokens)
+    return "text" not in values or (tokens is not None and not are_objects)
+
+
+def _parse_tags_or_spans(values: Mapping[str, Any], *, characters: bool, any_scheme: bool) -> Example:
+    if not _has_tokens(values):
+        return _parse_spans(values)
     cells = read_cells(values, tokens=tokens_cell, label=functools.partial(tags_cell, any_scheme=any_scheme))
     text, starts = join_tokens(cells["tokens"], characters=characters)
     ends = [start + len(token) for start, token in zip(starts, cells["tokens"], strict=True)]
     return {"text": text, "starts": starts, "ends": ends, "label": cells["label"]}
+
+
+def _parse_spans(values: Mapping[str, Any]) -> Example:
+    cells = read_cells(values, text=text_cell, label=spans_cell)
+    starts, ends, tags = tag_pieces(cells["text"], cells["label"])
+    skipped = starts[0]  # white space, so that every token of a tokenizer begins in or behind a tagged piece
+    return {
+        "text": cells["text"].strip(),
+        "starts": [start - skipped for start in starts],
+        "ends": [end - skipped for end in ends],
+        "label": tags,
+    }
 
 
 def _parse_located_answers(values: Mapping[str, Any]) -> Example:

@@ -1,10 +1,10 @@
-"""Read the tokens and the tags of one row."""
+"""Read the tokens and the tags of one row, or the labelled spans of a text."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from encort.runtime.common.labelled_rows.cells import list_cell, refuse_if
+from encort.runtime.common.labelled_rows.cells import RowError, list_cell, read_list, refuse_if
 
 _OTHER_SCHEMES = re.compile(r"[SELUM]-")
 """Tags of schemes that also mark single tokens and the ends of spans, such as BIOES and BILOU."""
@@ -25,7 +25,13 @@ def tags_cell(values: Mapping[str, Any], role: str, *, any_scheme: bool = False)
         role: Role of the tags.
         any_scheme: Also accept tags of other schemes than BIO.
     """
-    tags, tokens = list_cell(values, role), values.get("tokens")
+    tokens = read_list(values.get("tokens"))
+    if _are_numbers(read_list(values.get(role))):
+        raise RowError(
+            f"{role} is a list of numbers without names: read the Parquet files of the dataset, or its hub id, which "
+            "have the names of the tags"
+        )
+    tags = list_cell(values, role)
     count = len(tokens) if isinstance(tokens, list) else len(tags)
     is_other_scheme = not any_scheme and any(map(_OTHER_SCHEMES.match, tags))
     refuse_if(
@@ -37,3 +43,7 @@ def tags_cell(values: Mapping[str, Any], role: str, *, any_scheme: bool = False)
         }
     )
     return [tag.strip() for tag in tags]
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, int) for value in values)

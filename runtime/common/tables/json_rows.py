@@ -1,15 +1,21 @@
 """JSON: one value per line, or one file with a list of records, with columns, or in SQuAD's form."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.tables.label_studio import is_label_studio, label_studio_rows
 from encort.runtime.common.tables.lines import Row, open_lines
 from encort.runtime.common.tables.squad import is_squad, squad_rows
 
 _INVALID = (ValueError, RecursionError)
+_FORMS: Sequence[tuple[str, Callable[[Any], bool], Callable[[Any], Iterator[Row]]]] = [
+    ("SQuAD", is_squad, squad_rows),
+    ("Label Studio", is_label_studio, label_studio_rows),
+]
+"""Forms of JSON files: name, test, and rows of the content."""
 
 
 def scan_json_lines(file: Path) -> Iterator[Row | InputError]:
@@ -24,7 +30,7 @@ def read_json(file: Path) -> Iterator[Row | InputError]:
     """Yield the rows of a JSON file; see `scan_rows`.
 
     It holds a list of records, which may have the name `data`; or columns by name, as lists or as objects by the number
-    of the row; or questions in SQuAD's form. JSON lines are read too.
+    of the row; or questions in SQuAD's form; or tasks of Label Studio. JSON lines are read too.
 
     Raises:
         InputError: The content has another form, or is not JSON.
@@ -40,12 +46,13 @@ def read_json(file: Path) -> Iterator[Row | InputError]:
         raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
     except _INVALID as error:
         raise InputError(f"{file} is not JSON: {error}") from error
-    if is_squad(content):
-        try:
-            yield from squad_rows(content)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{file} is not JSON as SQuAD has it: {error!r}") from error
-        return
+    for name, is_form, rows in _FORMS:
+        if is_form(content):
+            try:
+                yield from rows(content)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(f"{file} is not JSON as {name} has it: {error!r}") from error
+            return
     yield from map(_as_row, _find_records(content, file))
 
 
@@ -78,6 +85,8 @@ def _parse_line(line: str, location: str) -> Row | InputError:
 
 
 def _as_row(value: Any) -> Row:
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict):
+        return {"text": value[0], **value[1]}  # as spaCy writes a text with its entities
     return value if isinstance(value, dict) else {"text": value}
 
 

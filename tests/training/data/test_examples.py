@@ -217,9 +217,9 @@ def test_a_file_without_any_label_is_refused(refused: Refused) -> None:
 
 
 def test_cells_that_are_no_list_of_labels_are_listed_by_row(refused: Refused) -> None:
-    labels = [["a"], [1], None, {"a": 1}, 3]
+    labels = [["a"], "b", None, 3, True]
     content = as_jsonl(*({"text": "hello", "labels": cell} for cell in labels))
-    refused("table.jsonl", content, "label is not a list of texts: rows 2, 3, 4, 5$", task=MultiLabelClassification)
+    refused("table.jsonl", content, "label is not a list of labels: rows 3, 4, 5$", task=MultiLabelClassification)
 
 
 def test_labels_of_a_list_are_stripped_as_those_between_bars(load: Load) -> None:
@@ -241,7 +241,7 @@ def test_scores_are_numbers_and_strings_of_numbers(load: Load) -> None:
         assert load(name, content, task=TextRegression)[1] == pytest.approx([1, -2.5, 1e-3])
 
 
-@pytest.mark.parametrize("score", ["", "nan", "inf", "-inf", "1e400", "high", "1,5", True, None, [1]])
+@pytest.mark.parametrize("score", ["", "nan", "inf", "-inf", "1e400", "high", "1,500", True, None, [1]])
 def test_cells_that_are_no_score_are_refused(score: Any, refused: Refused) -> None:
     content = as_jsonl({"text": "hello", "score": 1}, {"text": "bye", "score": score})
     refused("table.jsonl", content, "the score is not a number: row 2$", task=TextRegression)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -34,6 +35,42 @@ def table(*rows: Mapping[str, Any]) -> bytes:
     stream = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows * 6)), stream)
     return stream.getvalue()
+
+
+TAGS = datasets.List(datasets.ClassLabel(names=["O", "B-x"]))
+
+
+def classes(**features: Any) -> bytes:
+    """Return a Parquet file as `datasets` writes it, with the names of classes, or of tags."""
+    ((name, feature),) = features.items()
+    columns: dict[str, Any] = {"text": ["x", "y"] * 6, name: [0, 1] * 6}
+    columns = {"tokens": [["my", "card"], ["pin"]] * 6, name: [[0, 1], [1]] * 6} if feature is TAGS else columns
+    inputs = {other: datasets.Value("string") for other in columns if other == "text"}
+    inputs |= {other: datasets.List(datasets.Value("string")) for other in columns if other == "tokens"}
+    stream = io.BytesIO()
+    datasets.Dataset.from_dict(columns, features=datasets.Features({**inputs, name: feature})).to_parquet(stream)
+    return stream.getvalue()
+
+
+def label_studio() -> str:
+    """Return an export of Label Studio, with a skipped annotation, and a text that was read and has no spans."""
+
+    def span(start: int, text: str, label: str) -> dict[str, Any]:
+        value = {"start": start, "end": start + len(text), "text": text, "labels": [label]}
+        return {"id": "a", "from_name": "ner", "to_name": "text", "type": "labels", "value": value}
+
+    tasks = [
+        {"data": {"text": "hi Ann"}, "annotations": [{"result": [span(3, "Ann", "y")], "was_cancelled": False}]},
+        {
+            "data": {"text": "Bo in Rome"},
+            "annotations": [
+                {"result": [span(0, "Bo in", "z")], "was_cancelled": True},
+                {"result": [span(0, "Bo", "y"), span(6, "Rome", "x")], "was_cancelled": False},
+            ],
+        },
+        {"data": {"text": "nobody"}, "annotations": [{"result": []}]},
+    ]
+    return json.dumps(tasks * 6)
 
 
 def squad(*answers: list[dict[str, Any]]) -> str:
@@ -82,6 +119,68 @@ FILES: dict[str, tuple[TrainingTask, str, str | bytes, dict[str, Any]]] = {
         "id,text,topics\n" + "1,hello,a|b\n2,bye,\n" * 6,
         {"columns": {"label": "topics"}},
     ),
+    "lists of one label": (
+        TextClassification(),
+        "a.jsonl",
+        lines({"text": "x", "label": ["a"]}, {"text": "y", "label": ["b"]}),
+        {},
+    ),
+    "floats as labels": (
+        TextClassification(),
+        "a.parquet",
+        table({"text": "x", "label": 1.0}, {"text": "y", "label": 0.0}),
+        {},
+    ),
+    "names of classes in Parquet": (
+        TextClassification(),
+        "a.parquet",
+        classes(label=datasets.ClassLabel(names=["a", "b"])),
+        {},
+    ),
+    "an array of records": (
+        TextClassification(),
+        "a.json",
+        json.dumps([{"text": "x", "label": "a"}, {"text": "y", "label": "b"}] * 6),
+        {},
+    ),
+    "semicolons": (TextClassification(), "a.csv", "text;label\n" + "hello, you;a\nbye;b\n" * 6, {}),
+    "one column per class": (
+        TextClassification(),
+        "a.csv",
+        "text,card,pin\n" + "hello,1,0\nbye,0,1\n" * 6,
+        {"columns": {"label": "card,pin"}},
+    ),
+    "whole numbers as labels": (
+        MultiLabelClassification(),
+        "a.jsonl",
+        lines({"text": "x", "labels": [3, 11]}, {"text": "y", "labels": [11]}),
+        {},
+    ),
+    "one number per label": (
+        MultiLabelClassification(),
+        "a.jsonl",
+        lines({"text": "x", "labels": [0.0, 1.0, 1.0]}, {"text": "y", "labels": [0, 0, 1]}),
+        {},
+    ),
+    "one column per label": (
+        MultiLabelClassification(),
+        "a.csv",
+        "text;card;pin;lost\n" + "hello;1;0;1\nbye;0;0;0\nnow;0;1;0\n" * 6,
+        {},
+    ),
+    "some columns are labels": (
+        MultiLabelClassification(),
+        "a.parquet",
+        table({"id": 7, "text": "x", "card": True, "pin": False}, {"id": 8, "text": "y", "card": True, "pin": True}),
+        {"columns": {"label": "card,pin"}},
+    ),
+    "lists as text": (
+        MultiLabelClassification(),
+        "a.csv",
+        "text,labels\n" + """hello,"['a', 'it''s']"\nbye,"[""b""]"\nnow,[]\n""".replace("'it''s'", '""it\'s""') * 6,
+        {},
+    ),
+    "decimal commas": (TextRegression(), "a.csv", "text;score\n" + "hello;0,5\nbye;-12,25\n" * 6, {}),
     "scores": (TextRegression(), "a.csv", "text,score\n" + "hello,0.1\nbye,-2e3\n" * 6, {}),
     "scores of pairs": (
         TextRegression(),
@@ -106,6 +205,81 @@ FILES: dict[str, tuple[TrainingTask, str, str | bytes, dict[str, Any]]] = {
         "a.jsonl",
         lines({"parts": ["my", "card"], "kinds": ["O", "x"]}, {"parts": ["pin", "is"], "kinds": ["x", "O"]}),
         {"columns": {"tokens": "parts", "label": "kinds"}},
+    ),
+    "names of tags in Parquet": (TokenClassification(), "a.parquet", classes(ner_tags=TAGS), {}),
+    "tokens and tags as text": (
+        TokenClassification(),
+        "a.csv",
+        "tokens,tags\n" + "my new card,O B-x I-x\n\"['hello', 'Ann']\",\"['O', 'B-y']\"\n" * 6,
+        {},
+    ),
+    "spans of Doccano": (
+        TokenClassification(),
+        "a.jsonl",
+        lines(
+            {"id": 1, "text": " in New York.", "label": [[4, 12, "x"]], "Comments": []},
+            {"id": 2, "text": "no name", "label": []},
+            {"id": 3, "text": "Ann, Lee", "label": [[5, 8, "y"], [0, 3, "y"]]},
+        ),
+        {},
+    ),
+    "entities of Doccano": (
+        TokenClassification(),
+        "a.jsonl",
+        lines(
+            {
+                "text": "Ann, Lee",
+                "entities": [{"id": 1, "label": "y", "start_offset": 0, "end_offset": 4}],
+                "relations": [],
+            },
+            {
+                "text": "hi Lee",
+                "entities": [{"id": 2, "label": "x", "start_offset": 3, "end_offset": 6}],
+                "relations": [],
+            },
+        ),
+        {},
+    ),
+    "spans of Prodigy": (
+        TokenClassification(),
+        "a.jsonl",
+        lines(
+            {
+                "text": "hi Ann",
+                "tokens": [
+                    {"text": "hi", "start": 0, "end": 2, "id": 0},
+                    {"text": "Ann", "start": 3, "end": 6, "id": 1},
+                ],
+                "spans": [{"start": 3, "end": 6, "token_start": 1, "token_end": 1, "label": "y"}],
+            },
+            {"text": "in Rome", "spans": [{"start": 3, "end": 7, "label": "x"}]},
+        ),
+        {},
+    ),
+    "spans of Label Studio": (TokenClassification(), "a.json", label_studio(), {}),
+    "spans of Label Studio, short": (
+        TokenClassification(),
+        "a.json",
+        json.dumps(
+            [
+                {"id": 1, "text": "hi Ann", "ner": [{"start": 3, "end": 6, "text": "Ann", "labels": ["y"]}]},
+                {"id": 2, "text": "hi Bo", "ner": [{"start": 3, "end": 5, "text": "Bo", "labels": ["x"]}]},
+            ]
+            * 6
+        ),
+        {"columns": {"label": "ner"}},
+    ),
+    "spans of spaCy": (
+        TokenClassification(),
+        "a.json",
+        json.dumps([["hi Ann", {"entities": [[3, 6, "y"]]}], ["hi Bo", {"entities": [[3, 5, "x"]]}]] * 6),
+        {},
+    ),
+    "spans inside of words": (
+        TokenClassification(),
+        "a.jsonl",
+        lines({"text": "我在北京。", "label": [[2, 4, "x"]]}, {"text": "서울에서 왔다", "label": [[0, 2, "y"]]}),
+        {},
     ),
     "conll": (TokenClassification(), "a.conll", "my O\ncard B-x\n\nhello B-y\n\n" * 6, {}),
     "characters": (

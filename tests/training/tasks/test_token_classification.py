@@ -288,8 +288,13 @@ def test_each_token_needs_a_tag(problems: Callable[..., str], tags: Any, kind: s
         ([], [], "no tokens"),
         ([" ", " "], ["O", "O"], "no tokens"),
         (["my", ""], ["O", "O"], "a token is empty"),
-        ("my card", ["O", "O"], "tokens is not a list of texts"),
-        (["my", "card"], [0, 1], "label is not a list of texts"),
+        (3, ["O", "O"], "tokens is not a list of texts"),
+        (
+            ["my", "card"],
+            [0, 1],
+            "label is a list of numbers without names: read the Parquet files of the dataset, or its hub id, which "
+            "have the names of the tags",
+        ),
         (["my", "card"], None, "label is not a list of texts"),
     ],
 )
