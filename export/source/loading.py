@@ -1,6 +1,5 @@
 """Load the parts of a checkpoint in eager PyTorch, and refuse damaged or unsafe folders."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from encort.export.source.dual_encoder import MODEL_TYPE, DualEncoderModule, dua
 from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.checkpoints.config import check_parameters, make_config, read_settings
+from encort.runtime.common.checkpoints.files import read_json
 from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
@@ -199,7 +199,7 @@ def load_tokenizer(folder: Path) -> Any:
 def _tokenizer_loader(folder: Path) -> Any:
     """Return the class that loads the tokenizer."""
     file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    settings = read_json(file, dict) if file.exists() else {}
     # transformers 5 saves some tokenizers under a class that 4.57 lacks; their tokenizer.json has the same format.
     is_new = settings.get("tokenizer_class") == "TokenizersBackend" and not hasattr(transformers, "TokenizersBackend")
     return transformers.PreTrainedTokenizerFast if is_new else transformers.AutoTokenizer

@@ -8,7 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from encort.runtime.common.checkpoints.files import read_json
+from encort.runtime.common.checkpoints.files import check_files, read_json
 from encort.runtime.common.checkpoints.newer_settings import check_known, translate
 from encort.runtime.common.errors import CheckpointError
 
@@ -23,9 +23,12 @@ _LARGEST = {"num_hidden_layers": 1_000, "num_labels": 1_000_000}
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return the settings in `config.json`, not checked yet.
 
+    Everything that loads a checkpoint begins here, so that the kinds and sizes of all its files are checked first.
+
     Raises:
-        CheckpointError: The file is missing, or holds no settings.
+        CheckpointError: The file is missing, or holds no settings; a file of the folder cannot be read.
     """
+    check_files(folder)
     if not (folder / CONFIG_FILE).exists():
         raise CheckpointError(f"{folder} has no {CONFIG_FILE}, so it is not a checkpoint")
     settings: dict[str, Any] = read_json(folder / CONFIG_FILE, dict)

@@ -1,13 +1,32 @@
-"""Read the JSON files of a checkpoint, which may come from a stranger."""
+"""Check and read the files of a checkpoint, which may come from a stranger."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.files import LARGEST_JSON, check_regular, parse_json, read_bytes
 
-_LARGEST_FILE = 2**26
-"""Largest size of a JSON file, in bytes. A million labels, or the names of a million weights, fit in."""
+_LARGEST_TOKENIZER = 2**28
+"""Largest size of a file of a tokenizer, in bytes."""
+_LARGEST = {
+    "*.safetensors": None,
+    **dict.fromkeys(["*.json", "*.jinja", "*.model", "vocab.*", "merges.txt", "dict.txt"], _LARGEST_TOKENIZER),
+}
+"""Largest sizes of the files that transformers reads, in bytes, by patterns of their names; None: any."""
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder with pipes, devices or huge files among those that transformers reads, before it reads them.
+
+    Raises:
+        CheckpointError: There is such a file.
+    """
+    for pattern, largest in _LARGEST.items():
+        for file in sorted(folder.glob(pattern)):
+            try:
+                check_regular(file, largest=largest)
+            except OSError as error:
+                raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def read_json(file: Path, kind: type[Any]) -> Any:
@@ -20,13 +39,13 @@ def read_json(file: Path, kind: type[Any]) -> Any:
     Raises:
         CheckpointError: There is no such file, it is too large, it is not JSON, or the value has another type.
     """
-    if not file.is_file():
-        raise CheckpointError(f"there is no file {file}")
-    if file.stat().st_size > _LARGEST_FILE:
-        raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes, more than any file of settings")
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(read_bytes(file, largest=LARGEST_JSON))
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {file}") from None
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    except ValueError as error:
         raise CheckpointError(f"{file} is not JSON ({error})") from error
     if not isinstance(value, kind):
         raise CheckpointError(f"{file} holds a {type(value).__name__}, expected a {kind.__name__}")

@@ -1,6 +1,7 @@
 """Checkpoints whose files do not fit each other, or name paths: refused before memory is taken."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,49 @@ def test_trained_weights_do_not_name_code_that_did_not_make_them(folder: Path) -
     pretrained.network(transformers.AutoModelForSequenceClassification).save_pretrained(trained)
     pretrained.saved_tokenizer.save_pretrained(trained)
     export(trained)
+
+
+# Kinds and sizes of files.
+
+READ = [
+    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.txt", "generation_config.json", "added_tokens.json", "spiece.model", "chat_template.jinja"),
+]
+
+
+@rooms
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_refused_at_once(use: Callable[[Path], None], name: str, folder: Path) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read: .* is a pipe, socket or device"):
+        use(folder)
+
+
+@rooms
+@pytest.mark.parametrize("name", READ)
+def test_a_folder_in_place_of_a_file_is_refused(use: Callable[[Path], None], name: str, folder: Path) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read: .* is a folder"):
+        use(folder)
+
+
+@rooms
+@pytest.mark.parametrize("name", READ)
+def test_a_huge_sparse_file_is_refused_at_once(use: Callable[[Path], None], name: str, folder: Path) -> None:
+    with (folder / name).open("wb") as file:
+        file.truncate(40 * 2**30)
+    with pytest.raises(CheckpointError, match=r"has 42,949,672,960 bytes|cannot be (loaded|trained)"):
+        use(folder)
+
+
+@rooms
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "modules.json"])
+def test_json_that_is_nested_too_deeply_is_refused(use: Callable[[Path], None], name: str, folder: Path) -> None:
+    if name == "modules.json" and use is train:
+        pytest.skip("training does not read it")
+    (folder / name).write_text("[" * 100_000)
+    with pytest.raises(CheckpointError):
+        use(folder)
