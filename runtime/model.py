@@ -338,9 +338,13 @@ class Model:
         return costs
 
     def close(self) -> None:
-        """Finish the runs in progress and release threads, sessions and devices. Closing twice is fine."""
+        """Finish the runs in progress and release threads, sessions and devices. Closing twice is fine.
+
+        In a forked child, which has none of them, nothing is released.
+        """
         self._engine.close()
-        self._sessions.close()
+        if not self._engine.is_fork:
+            self._sessions.close()
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ Reading order:
 
 1. `errors`: the tree of all errors.
 2. `arrays`, `checks`, `extras`, `folders`: types of arrays, checks of options, optional packages, writing of folders.
+   `forks`: what must not wait in a forked child.
 3. `tables`: rows of any file, by its ending.
 4. `labelled_rows`: labelled rows for training and evaluation.
 5. `checkpoints`: the files of a checkpoint in Hugging Face layout.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encort.runtime.common.forks import keep_in_children
 from encort.runtime.engine.session import CUDA_MAJOR, TensorSpecs
 from encort.runtime.engine.thread_pool import ThreadPool
 
@@ -45,6 +46,7 @@ def allocate_pinned(size: int) -> Bytes:
         library.cudaGetLastError()
         return _allocate_pageable_instead(size, f"CUDA error {status}")
     memory = (ctypes.c_uint8 * size).from_address(pointer.value)
+    keep_in_children(memory)
     # Not at exit: the end of the process frees the memory by itself.
     weakref.finalize(memory, library.cudaFreeHost, pointer).atexit = False
     return np.frombuffer(memoryview(memory), np.uint8)

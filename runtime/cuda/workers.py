@@ -6,7 +6,6 @@ of a device go through one thread. The callers' own threads pack the tokens befo
 it, so that the next micro-batch is ready when the device is done with one.
 """
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
+from encort.runtime.common.forks import new_lock
 from encort.runtime.cuda.cuda_graphs import CapturedSession
 from encort.runtime.cuda.packing import Packing, packed_specs
 from encort.runtime.cuda.pinned_memory import Allocate, BufferPool, allocate_pageable, allocate_pinned
@@ -112,7 +112,7 @@ class GpuWorkers:
             DeviceError: A device is not available.
         """
         self.workers: list[GpuWorker] = []
-        self._lock, self._runs = threading.Lock(), dict[object, GpuWorker]()
+        self._lock, self._runs = new_lock(), dict[object, GpuWorker]()
         try:
             for number in devices:
                 self.workers.append(GpuWorker(variant, open_session, number, allocate))

@@ -7,7 +7,6 @@ a session of its own. The second session opens when a second micro-batch runs al
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from encort.runtime.bundle.manifest import Layout, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import EncortError, ModelClosedError
+from encort.runtime.common.forks import check_same_process, new_lock, new_reentrant_lock
 from encort.runtime.engine.costs import Costs, measure_costs
 from encort.runtime.engine.future import Future
 from encort.runtime.engine.pending import BoundedMap
@@ -69,7 +69,7 @@ class Engine:
         self._all_cores: Runner | None = None
         self._runs_alone = 0
         self._running: set[object] = set()
-        self._lock, self._opening = threading.RLock(), threading.Lock()
+        self._lock, self._opening = new_reentrant_lock(), new_lock()
         self._process = os.getpid()
         self._closed = False
 
@@ -158,8 +158,7 @@ class Engine:
         """
         if self._closed:
             raise ModelClosedError(_CLOSED)
-        if self.is_fork:
-            raise EncortError("this model was loaded before a fork, which its threads did not survive; load it after")
+        check_same_process(self._process)
 
     @property
     def mixes_lengths(self) -> bool:

@@ -5,11 +5,14 @@ as Ctrl-C does, can leave that lock held, and the thread that has the result the
 acquired and released by C code, and no step needs another one to have been finished.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, Generic, TypeVar
+
+from encort.runtime.common.forks import check_same_process
 
 Result = TypeVar("Result")
 
@@ -25,6 +28,7 @@ class Future(Generic[Result]):
         self._decision = threading.Lock()
         self._available = threading.Lock()
         self._available.acquire()
+        self._process = os.getpid()
         self._value: Any = None
         self._error: BaseException | None = None
         self._is_available = False
@@ -43,6 +47,7 @@ class Future(Generic[Result]):
         Raises:
             TimeoutError: There was no result in time.
             CancelledError: It was cancelled.
+            EncortError: The process is a fork, without the thread that would give the result.
         """
         error = self.exception(timeout_s)
         if error is not None:
@@ -58,8 +63,10 @@ class Future(Generic[Result]):
 
         Raises:
             TimeoutError: It has not ended in time.
+            EncortError: See `result`.
         """
         if not self._is_available:
+            check_same_process(self._process)
             self._available.acquire(timeout=-1 if timeout_s is None else timeout_s)
             if not self._is_available:
                 raise TimeoutError

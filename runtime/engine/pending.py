@@ -1,12 +1,12 @@
 """Work that goes on in other threads: awaited, cancelled, prefetched, or spread over threads a few items at a time."""
 
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.forks import new_lock
 from encort.runtime.engine.future import Future
 
 Item = TypeVar("Item")
@@ -80,7 +80,7 @@ class BoundedMap(Generic[Item]):
         """
         self._submit, self._function, self._remaining = submit, function, iter(items)
         self._futures: deque[Future[Any]] = deque()
-        self._lock, self._stopped = threading.Lock(), False
+        self._lock, self._stopped = new_lock(), False
         try:
             for _ in range(in_flight):
                 self._submit_next()

@@ -13,6 +13,7 @@ from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
+from encort.runtime.common.forks import keep_in_children
 
 # onnxruntime collects telemetry from its import on, on Linux too since 1.31: a database in the user's cache folder, and
 # network posts.
@@ -145,6 +146,7 @@ class BoundRun:
         graph: int,
     ) -> None:
         self._session, self._options, self._binding = session, _run_options(graph), session.io_binding()
+        keep_in_children(self)
         make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
         self._inputs = {name: make(shape, dtype, *device) for name, (shape, dtype) in inputs.items()}
         self._outputs = {name: make(shape, dtype, *device) for name, (shape, dtype) in outputs.items()}
@@ -233,6 +235,7 @@ def _open(
             f"onnxruntime {onnxruntime.__version__} cannot open {graph.path}: {error}; "
             "install the version that encort.json names, or export it again"
         ) from error
+    keep_in_children(session)
     if session.get_providers()[0] != provider:
         raise DeviceError(f"{provider} could not be started; {advice}, or see what onnxruntime says of it")
     return session

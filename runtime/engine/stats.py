@@ -1,10 +1,11 @@
 """Counts and timings of a model since it was loaded."""
 
-import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
+
+from encort.runtime.common.forks import new_lock
 
 BOUNDS = tuple(round(step * 10.0**power, 9) for power in range(-4, 2) for step in (1, 2, 5))
 """Upper bounds of the buckets of every histogram in seconds: 100 microseconds to 50 seconds."""
@@ -100,7 +101,7 @@ class Recorder:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._sums = dict.fromkeys(TIMES, 0.0)
         self._buckets = {name: [0] * (len(BOUNDS) + 1) for name in TIMES}

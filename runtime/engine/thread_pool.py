@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.forks import new_lock
 from encort.runtime.engine.future import Future
 
 Arguments = ParamSpec("Arguments")
@@ -37,7 +38,7 @@ class ThreadPool:
         """
         self._calls: Calls = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed = new_lock(), False
         # The threads know the queue, not the pool, so that a pool that nobody uses any more is collected.
         self._end = weakref.finalize(self, _end, self._calls, self._threads, os.getpid())
         for number in range(threads):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedError, WorkerDiedError
+from encort.runtime.common.forks import new_reentrant_lock
 from encort.runtime.engine.engine import POLL_S, Engine
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays, Request, Row
@@ -38,7 +39,7 @@ class Scheduler:
             raise InputError(f"max_wait_ms must be a number of at least 0, got {1000 * max_wait_s:g}")
         check_whole("queue_tokens", queue_tokens, least=1)
         self._engine, self._max_wait_s = engine, max_wait_s
-        self._lock = threading.RLock()
+        self._lock = new_reentrant_lock()
         self._changed = threading.Condition(self._lock)
         self._queue = RowQueue(engine, max_tokens=queue_tokens)
         self._workers: set[object] = set()
