@@ -100,6 +100,22 @@ class Checkpoint:
         return getattr(self.model.config, "aggregation_strategy", "first") != "simple"
 
     @property
+    def threshold(self) -> float:
+        """Least probability of a label that training chose for multi-label classification; 0.5 if there is none.
+
+        Raises:
+            CheckpointError: It is not a number between 0 and 1.
+        """
+        value = getattr(self.model.config, "threshold", None)
+        if value is None or self.task is not Task.MULTI_LABEL_CLASSIFICATION:
+            return 0.5
+        if not isinstance(value, float) or not 0 < value < 1:
+            raise CheckpointError(
+                f"{self.name}: threshold in its config.json is {value!r}; it must be between 0 and 1, or left out"
+            )
+        return value
+
+    @property
     def null_threshold(self) -> float:
         """Threshold of "no answer" that training chose for question answering; 0 if there is none.
 

@@ -157,6 +157,7 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> HeadInfo:
         labels=checkpoint.labels,
         outputs=[f"{prefix}{output}" for output in outputs],
         tags_words=checkpoint.tags_words,
+        threshold=checkpoint.threshold,
         null_threshold=checkpoint.null_threshold,
     )
 

@@ -1,6 +1,7 @@
 """Compare variants with eager PyTorch, and measure their fidelity."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -233,5 +234,6 @@ def _flips(head: HeadInfo, outputs: Mapping[str, FloatArray], expected: Mapping[
         return 0
     logits, expected_logits = outputs[head.outputs[0]], expected[head.outputs[0]]
     if head.task is Task.MULTI_LABEL_CLASSIFICATION:
-        return int(((logits > 0) != (expected_logits > 0)).sum())
+        cut = math.log(head.threshold / (1 - head.threshold))
+        return int(((logits >= cut) != (expected_logits >= cut)).sum())
     return int((logits.argmax(-1) != expected_logits.argmax(-1)).sum())

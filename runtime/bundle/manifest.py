@@ -160,6 +160,8 @@ class HeadInfo:
             float32. For question answering: the logits of start and end, each `(batch, sequence)` float32.
         tags_words: For token classification: whether a word has one tag, the tag of its first token. Otherwise each
             token has its own tag, as for languages that write several words without spaces.
+        threshold: For multi-label classification: a label with at least this probability is a label of the text.
+            Training chose it on validation data.
         null_threshold: For question answering: the default of `Model.answer`, which decides that a context has no
             answer. Training chose it on validation data.
     """
@@ -169,6 +171,7 @@ class HeadInfo:
     labels: list[str]
     outputs: list[str]
     tags_words: bool = True
+    threshold: float = 0.5
     null_threshold: float = 0.0
 
 
@@ -332,6 +335,8 @@ class Manifest:
                 yield f"two labels of {head.name} have one name"
             if not _fits(head):
                 yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
+            if not 0 < head.threshold < 1:
+                yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
             if not math.isfinite(head.null_threshold):
                 yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
         for variant in self.variants:

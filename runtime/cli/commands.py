@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from encort.runtime.bundle.manifest import Fidelity, Manifest
+    from encort.runtime.bundle.manifest import Fidelity, HeadInfo, Manifest
     from encort.runtime.cli.readers import Input
     from encort.runtime.cli.row_errors import OnError
     from encort.runtime.cli.writers import Record
@@ -89,13 +89,23 @@ def embed(**options: Any) -> None:
 @click.option("--all-scores", is_flag=True, help="Write the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), help="Most answers per question; default: 1.")
 @click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Least probability of the labels of a text that may have several; default: the bundle's threshold.",
+)
+@click.option(
     "--null-threshold",
     type=float,
     help="Questions have no answer if the null score's logarithm is larger than that of the best answer by more than "
     "this; inf always answers; default: the bundle's threshold.",
 )
 def predict(
-    head: str | None, all_scores: bool, n_best: int | None, null_threshold: float | None, **options: Any
+    head: str | None,
+    all_scores: bool,
+    n_best: int | None,
+    threshold: float | None,
+    null_threshold: float | None,
+    **options: Any,
 ) -> None:
     """Write predictions for TEXTS from a head of the bundle, one record per text.
 
@@ -103,10 +113,13 @@ def predict(
     encort predict banking.bundle "my card has not come"
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
+    encort predict topics.bundle --input messages.csv --threshold 0.3
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.cli.records import PredictionOptions, default_overflow, prediction_records
 
-    of_head = PredictionOptions(head=head, all_scores=all_scores, n_best=n_best, null_threshold=null_threshold)
+    of_head = PredictionOptions(
+        head=head, all_scores=all_scores, n_best=n_best, threshold=threshold, null_threshold=null_threshold
+    )
     records = functools.partial(prediction_records, options=of_head)
     overflow = functools.partial(default_overflow, options=of_head)
     _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow, **options)
@@ -170,7 +183,7 @@ def _progress(inputs: "Iterator[Input]") -> "AbstractContextManager[Iterable[Inp
 
 def _summary(manifest: "Manifest") -> str:
     rows: list[tuple[str, object]] = [("task", manifest.task)]
-    rows += [(head.name, f"{head.task}, {_shortened(head.labels)}") for head in manifest.heads]
+    rows += [(head.name, f"{head.task}, {_shortened(head.labels)}{_threshold(head)}") for head in manifest.heads]
     if manifest.embedding is not None:
         norm = "L2 normalized" if manifest.embedding.normalize else "not normalized"
         rows.append(("embedding", f"{manifest.embedding.pooling} pooling, {norm}"))
@@ -194,6 +207,10 @@ def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":
     if fidelity.metric is not None:
         metric = fidelity.metric
         yield f"{metric.name} {metric.before:.2f} before, {metric.after:.2f} after ({metric.examples} examples)"
+
+
+def _threshold(head: "HeadInfo") -> str:
+    return "" if head.threshold == 0.5 else f", threshold {head.threshold:.3f}"
 
 
 def _shortened(labels: Sequence[str]) -> str:

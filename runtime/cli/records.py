@@ -26,12 +26,14 @@ class PredictionOptions:
         head: Name of the head; None: the first one that fits the other options.
         all_scores: Write the score of every label.
         n_best: Most answers per question; None: one.
+        threshold: Least probability of a label of a text that may have several; None: the bundle's threshold.
         null_threshold: See `Model.answer`.
     """
 
     head: str | None = None
     all_scores: bool = False
     n_best: int | None = None
+    threshold: float | None = None
     null_threshold: float | None = None
 
     @property
@@ -41,7 +43,8 @@ class PredictionOptions:
         Raises:
             InputError: The options are for different tasks.
         """
-        given = {name: tasks for name, tasks in OPTION_TASKS.items() if getattr(self, name) not in (None, False)}
+        values = {name: getattr(self, name) for name in OPTION_TASKS}
+        given = {name: OPTION_TASKS[name] for name, value in values.items() if value is not None and value is not False}
         tasks = tuple(task for task in Task if all(task in tasks for tasks in given.values()))
         if not tasks:
             names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -52,6 +55,7 @@ class PredictionOptions:
 OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
     "all_scores": CLASSIFIERS,
     "n_best": (Task.QUESTION_ANSWERING,),
+    "threshold": (Task.MULTI_LABEL_CLASSIFICATION,),
     "null_threshold": (Task.QUESTION_ANSWERING,),
 }
 """Tasks that an option of `PredictionOptions` is for."""
@@ -98,7 +102,7 @@ def _classes(model: Model, batch: TokenBatch, head: HeadInfo, options: Predictio
     for result in model.classify(batch, head=head.name):
         record: dict[str, Any] = {"label": result.label, "score": result.score}
         if head.task is Task.MULTI_LABEL_CLASSIFICATION:
-            record = {"labels": result.above()}
+            record = {"labels": result.above(options.threshold)}
         yield record | {"scores": result.scores} if options.all_scores else record
 
 

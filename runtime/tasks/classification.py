@@ -10,7 +10,12 @@ from encort.runtime.text.token_batch import TokenBatch
 
 
 def classifications(
-    logits: FloatArray, labels: Sequence[str], batch: TokenBatch, *, probabilities: Callable[[FloatArray], FloatArray]
+    logits: FloatArray,
+    labels: Sequence[str],
+    batch: TokenBatch,
+    *,
+    probabilities: Callable[[FloatArray], FloatArray],
+    threshold: float = 0.5,
 ) -> list[Classification]:
     """Return one `Classification` per text.
 
@@ -19,6 +24,7 @@ def classifications(
         labels: Names of the columns.
         batch: The texts, one row each.
         probabilities: Turns logits into probabilities: `softmax` or `sigmoid`.
+        threshold: See `Classification`.
     """
     scores = probabilities(logits)
     best = scores.argmax(axis=1)
@@ -29,6 +35,7 @@ def classifications(
             scores=dict(zip(labels, row, strict=True)),
             tokens=tokens,
             truncated=truncated,
+            threshold=threshold,
         )
         for index, row, tokens, truncated in zip(
             best.tolist(), scores.tolist(), batch.lengths.tolist(), batch.truncated.tolist(), strict=True

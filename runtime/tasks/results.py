@@ -18,6 +18,7 @@ class Classification:
             classification, where each label has a probability of its own.
         tokens: Tokens of the text that the model read, special tokens included.
         truncated: Whether tokens were cut off at the limit.
+        threshold: The bundle's threshold for `above`: 0.5, or what training chose on validation data.
     """
 
     label: str
@@ -25,10 +26,16 @@ class Classification:
     scores: Mapping[str, float]
     tokens: int
     truncated: bool
+    threshold: float = 0.5
 
-    def above(self, threshold: float = 0.5) -> list[str]:
-        """Return the labels with at least this probability: the result of multi-label classification."""
-        return [label for label, score in self.scores.items() if score >= threshold]
+    def above(self, threshold: float | None = None) -> list[str]:
+        """Return the labels with at least this probability: the result of multi-label classification.
+
+        Args:
+            threshold: None: the bundle's threshold.
+        """
+        least = self.threshold if threshold is None else threshold
+        return [label for label, score in self.scores.items() if score >= least]
 
 
 class Matches(list[Item]):

@@ -129,7 +129,7 @@ class Tasks:
         return TaskSpec(
             outputs=chosen.outputs,
             postprocess=lambda batch, arrays: classifications(
-                arrays[0], chosen.labels, batch, probabilities=probabilities
+                arrays[0], chosen.labels, batch, probabilities=probabilities, threshold=chosen.threshold
             ),
         )
 

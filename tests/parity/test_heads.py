@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import encort
-from encort.runtime.common.errors import WrongTaskError
+from encort.runtime.common.errors import CheckpointError, WrongTaskError
 
 TEXTS = ["a", "", "my card is lost", "안녕하세요 😀 hello", "the card " * 100]
 PAIRS = [
@@ -42,6 +42,29 @@ def test_each_label_of_a_multi_label_head_has_its_own_probability(
         labels = [[f"class {number}" for number in (row >= threshold).nonzero()[:, 0]] for row in expected]
         assert [result.above(threshold) for result in results] == labels
     assert {len(result.above()) for result in results} - {0, 1}
+
+
+def test_a_bundle_keeps_the_threshold_that_training_chose(
+    checkpoint: Callable[..., Path], bundle: Callable[[Path], Path], eager: Callable[..., SimpleNamespace]
+) -> None:
+    folder = checkpoint("bert", "text-classification", problem_type="multi_label_classification", threshold=0.4)
+    expected = eager(folder, TEXTS).result.logits.sigmoid() >= 0.4
+    with encort.load(bundle(folder)) as model:
+        results = model.classify(TEXTS)
+        assert model.head().threshold == 0.4
+    assert [result.above() for result in results] == [
+        [f"class {number}" for number in row.nonzero()[:, 0]] for row in expected
+    ]
+    assert any(result.above() != result.above(0.5) for result in results)
+
+
+@pytest.mark.parametrize("threshold", [0, 1.0, -0.5, "high", True, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(
+    checkpoint: Callable[..., Path], bundle: Callable[[Path], Path], threshold: Any
+) -> None:
+    folder = checkpoint("bert", "text-classification", problem_type="multi_label_classification", threshold=threshold)
+    with pytest.raises(CheckpointError, match=r"threshold in its config\.json is .*; it must be between 0 and 1"):
+        bundle(folder)
 
 
 @pytest.mark.parametrize("problem", [None, "regression"])

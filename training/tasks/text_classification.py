@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -13,6 +15,7 @@ from sklearn.metrics import accuracy_score, classification_report, confusion_mat
 
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.labelled_rows.schemas import MULTI_LABEL_CLASSIFICATION, TEXT_CLASSIFICATION, TEXT_REGRESSION
+from encort.runtime.tasks.classification import sigmoid
 from encort.runtime.text.token_batch import Text
 from encort.training.data.examples import Examples, Schema, check_labels, sort_labels
 from encort.training.data.sources import Source
@@ -90,11 +93,19 @@ class TextClassification(TrainingTask):
         return labels.index(value)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MultiLabelClassification(TextClassification):
-    """Any number of labels per text."""
+    """Any number of labels per text.
+
+    Attributes:
+        threshold: Least probability of a label of a text. None: the one with the best micro F1 on the validation data.
+    """
+
+    threshold: float | None = None
 
     name = "multi-label-classification"
     metric = "micro_f1"
+    decides_on_validation = True
     schema = Schema(
         rows=MULTI_LABEL_CLASSIFICATION,
         features=datasets.Features({**_TEXT_FEATURES, "label": datasets.List(datasets.Value("string"))}),
@@ -105,9 +116,13 @@ class MultiLabelClassification(TextClassification):
     def scores(
         self, outputs: Any, targets: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
     ) -> Scores:
-        """Return micro F1, macro F1, accuracy of whole rows and the scores of each label; see `TrainingTask`."""
-        # A logit above 0 is a probability above one half.
-        predicted = (outputs > 0).astype(int)
+        """Return micro F1, macro F1, accuracy of whole rows and the scores of each label; see `TrainingTask`.
+
+        Without a threshold of its own, the task is scored with the one that is best for these rows.
+        """
+        probabilities = sigmoid(outputs)
+        threshold = best_threshold(probabilities, targets) if self.threshold is None else self.threshold
+        predicted = (probabilities >= threshold).astype(int)
         hits, support, counts = (array.sum(axis=0) for array in (targets * predicted, targets, predicted))
         by_label = {
             label: precision_and_recall(*counts_of_label)
@@ -121,6 +136,20 @@ class MultiLabelClassification(TextClassification):
             },
             by_label=by_label,
         )
+
+    def decide(
+        self, outputs: Any, rows: datasets.Dataset, pretrained: Pretrained, examples: Examples
+    ) -> "MultiLabelClassification":
+        """Return the task with the threshold that has the best micro F1 on the validation data; see `TrainingTask`."""
+        if self.threshold is not None:
+            return self
+        targets = np.array([self._target(value, examples.labels) for value in rows["label"]])
+        return MultiLabelClassification(threshold=best_threshold(sigmoid(outputs), targets))
+
+    def save(self, network: Any, folder: Path) -> None:
+        """Write the weights and settings of the checkpoint; `encort export` reads the threshold from them."""
+        network.config.threshold = self.threshold
+        super().save(network, folder)
 
     def _names(self, value: Any) -> list[str]:
         return list(value or [])
@@ -168,6 +197,24 @@ class TextRegression(TrainingTask):
     ) -> Scores:
         """Return the correlations; see `TrainingTask`."""
         return Scores(metrics=correlations(outputs[:, 0], targets))
+
+
+def best_threshold(probabilities: Any, targets: Any) -> float:
+    """Return the threshold of probabilities with the best micro F1, the one nearest to 0.5 of several.
+
+    Args:
+        probabilities: `(texts, labels)` float32.
+        targets: `(texts, labels)`: 1 where a text has a label, 0 elsewhere.
+    """
+    order = np.argsort(probabilities, axis=None)
+    rising, right = probabilities.ravel()[order].astype(np.float64), targets.ravel()[order]
+    distinct = np.unique(rising)
+    limits = np.append(0.5, (distinct[1:] + distinct[:-1]) / 2)
+    left_out = np.searchsorted(rising, limits)
+    hits = right.sum() - np.append(0, np.cumsum(right))[left_out]
+    f1 = 2 * hits / np.maximum(1, len(rising) - left_out + right.sum())
+    best = limits[f1 >= f1.max() - 1e-9]
+    return float(best[np.abs(best - 0.5).argmin()])
 
 
 def _texts(rows: Mapping[str, Sequence[Any]]) -> list[Text]:

@@ -191,6 +191,17 @@ def test_without_heads_the_task_is_feature_extraction(text: str) -> None:
     assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": []})).task is Task.FEATURE_EXTRACTION
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, math.nan])
+def test_a_threshold_is_between_0_and_1(text: str, threshold: float) -> None:
+    with pytest.raises(BundleError, match=r"threshold of head is .*, not between 0 and 1"):
+        Manifest.from_json(json.dumps(json.loads(text) | head(threshold=threshold)))
+
+
+def test_a_threshold_is_kept(text: str) -> None:
+    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(threshold=0.25)))
+    assert Manifest.from_json(manifest.to_json()).heads[0].threshold == 0.25
+
+
 def test_a_null_threshold_is_kept(text: str) -> None:
     reader = head(task="question-answering", labels=[], outputs=["start", "end"], null_threshold=-1.5)
     plain = json.loads(text) | reader | {"variants": []}

@@ -94,6 +94,16 @@ def test_a_multi_label_record_has_the_probable_labels(records: MakeRecords) -> N
     assert len({len(record["labels"]) for record in made}) > 1
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.6, 1.0])
+def test_the_threshold_decides_which_labels_are_probable(predict: Predict, threshold: float) -> None:
+    made = predict(*TEXTS, "--threshold", str(threshold), "--all-scores", "--head", "moods")
+    for record in made:
+        assert record["labels"] == [label for label, score in record["scores"].items() if score >= threshold]
+    assert [record["labels"] for record in predict(*TEXTS, "--threshold", str(threshold))] == [
+        record["labels"] for record in made
+    ]
+
+
 def test_a_regression_record_has_the_score(records: MakeRecords, model: encort.Model) -> None:
     assert [record["score"] for record in records(TEXTS, head="stars")] == model.score(TEXTS).tolist()
 
@@ -177,6 +187,9 @@ def test_the_command_reads_questions_and_contexts(
         (["--n-best", "2", "--all-scores"], "give one of them"),
         (["--null-threshold", "1", "--all-scores"], "--all-scores and --null-threshold are for different tasks"),
         (["--null-threshold", "nan", "--head", "answers"], "null_threshold is NaN"),
+        (["--threshold", "0", "--n-best", "2"], "--n-best and --threshold are for different tasks"),
+        (["--threshold", "0.5", "--head", "topics"], "no head 'topics' for multi-label-classification"),
+        (["--threshold", "1.5", "--head", "moods"], "threshold"),
     ],
 )
 def test_an_error_of_the_command_is_one_line(

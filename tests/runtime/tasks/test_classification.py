@@ -40,7 +40,7 @@ def test_every_text_has_its_own_tokens_and_truncation(results: list[Classificati
 
 def test_results_are_plain_json(results: list[Classification]) -> None:
     assert json.loads(json.dumps(dataclasses.asdict(results[0])))["label"] == "a"
-    assert [type(value) for value in dataclasses.astuple(results[0])] == [str, float, dict, int, bool]
+    assert [type(value) for value in dataclasses.astuple(results[0])] == [str, float, dict, int, bool, float]
 
 
 def test_results_are_frozen(results: list[Classification]) -> None:

@@ -16,6 +16,7 @@ from encort.training.tasks.text_classification import (
     MultiLabelClassification,
     TextClassification,
     TextRegression,
+    best_threshold,
     correlations,
 )
 
@@ -101,8 +102,8 @@ def test_several_labels_become_a_row_of_zeros_and_ones(encode: Encode) -> None:
 
 def test_scores_of_several_labels_are_counted_over_all_of_them() -> None:
     expected = [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
-    logits = [[2, -1, 3], [1, -2, 0.5], [-1, -1, 0]]  # 0 is one half, which is not above it
-    scores = scores_of(MultiLabelClassification(), logits, expected, ["a", "b", "c"])
+    logits = [[2, -1, 3], [1, -2, 0], [-1, -1, -0.1]]  # 0 is one half, which is enough
+    scores = scores_of(MultiLabelClassification(threshold=0.5), logits, expected, ["a", "b", "c"])
     assert scores.metrics == {
         "micro_f1": pytest.approx(2 * 3 / (2 * 3 + 1 + 1)),
         "macro_f1": pytest.approx((1 + 0 + 2 / 3) / 3),
@@ -127,7 +128,43 @@ def test_several_labels_are_learned(trained_labels: Run) -> None:
     assert report.labels == ["card_lost", "change_pin", "greeting"]
     assert report.rows == {"train": 240, "validation": 6}
     assert trained_labels.config["problem_type"] == "multi_label_classification"
+    assert 0 < trained_labels.config["threshold"] < 1
     assert trained_labels.trainer.args.metric_for_best_model == "micro_f1"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_threshold_with_the_best_f1_is_found(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    probabilities = random.random((12, 3)).round(1).astype(np.float32)  # with equal ones
+    targets = (random.random((12, 3)) < probabilities**2).astype(int)
+
+    def f1(threshold: float) -> float:
+        predicted = probabilities >= threshold
+        return 2 * (predicted & (targets == 1)).sum() / max(1, predicted.sum() + targets.sum())
+
+    threshold = best_threshold(probabilities, targets)
+    tried = [*np.linspace(0.001, 0.999, 999)]
+    assert f1(threshold) == pytest.approx(max(map(f1, tried)))
+    assert abs(threshold - 0.5) <= min(abs(t - 0.5) for t in tried if f1(t) == f1(threshold)) + 0.051
+
+
+def test_a_threshold_is_one_half_if_no_other_is_better() -> None:
+    assert best_threshold(np.array([[0.9, 0.1]], np.float32), np.array([[1, 0]])) == 0.5
+    assert best_threshold(np.array([[0.9, 0.1]], np.float32), np.array([[0, 0]])) == 0.5
+    assert 0 < best_threshold(np.array([[1.0, 0.0]], np.float32), np.array([[1, 1]])) < 1
+
+
+def test_the_threshold_of_the_validation_data_decides() -> None:
+    """All logits are too low for one half."""
+    examples = Examples(train=None, validation=None, labels=["a", "b"])
+    logits = np.array([[-1.0, -3.0], [-3.0, -1.0]])
+    rows = datasets.Dataset.from_dict({"label": [["a"], ["b"]]})
+    task = MultiLabelClassification().decide(logits, rows, None, examples)
+    assert task.threshold is not None
+    assert 1 / (1 + np.exp(3)) < task.threshold < 1 / (1 + np.exp(1))
+    assert scores_of(task, logits, [[1, 0], [0, 1]], ["a", "b"]).metrics["micro_f1"] == 1
+    assert scores_of(MultiLabelClassification(threshold=0.5), logits, [[1, 0], [0, 1]], "ab").metrics["micro_f1"] == 0
+    assert task.decide(-logits, rows, None, examples) is task
 
 
 # A number per text.
