@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 
 from encort.runtime.common.checkpoints.config import make_config, read_settings
+from encort.runtime.common.checkpoints.positions import count_positions
 from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
@@ -19,11 +20,6 @@ from encort.training.dual_encoder import encoder_configs
 from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 from encort.training.weights import check_loaded, check_outline, first_line
-
-_POSITIONS_AFTER_PADDING = frozenset(
-    ["roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm", "data2vec-text", "xlm-roberta-xl"]
-)
-"""Architectures whose first token has the position `pad_token_id + 1`, not 0."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -227,9 +223,8 @@ def _check_token_types(name: str, config: Any, saved_tokenizer: Any, tokenizer: 
 
 def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> int:
     """Return the most tokens that the encoder reads, or those that the user asks for."""
-    offset = config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
-    positions = int(getattr(config, "max_position_embeddings", 0)) - offset
-    if positions < 1:
+    positions = count_positions(config)
+    if positions is None or positions < 1:
         raise CheckpointError(f"{name} has no max_position_embeddings, so it is no encoder of the BERT family")
     if asked is not None and asked > positions:
         raise CheckpointError(f"max_length {asked} is more than the {positions} positions of {name}")
@@ -237,4 +232,7 @@ def _max_length(name: str, config: Any, tokenizer: Any, asked: int | None) -> in
 
 
 def _runtime_tokenizer(tokenizer: Any, max_length: int) -> Tokenizer:
-    return Tokenizer(tokenizer.backend_tokenizer.to_str().encode(), max_length=max_length)
+    backend = tokenizer.backend_tokenizer
+    if tokenizer.truncation_side == "left":  # the runtime reads the side in the file
+        backend.enable_truncation(max_length, direction="left")
+    return Tokenizer(backend.to_str().encode(), max_length=max_length)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from encort.export.graph.description import Embeddings, Encoder, HeadWeights, Layer, LayerNorm, Linear, Reads
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.checkpoints.positions import padding_position
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.cuda.packing import COLUMN_MULTIPLE
 
@@ -42,8 +43,6 @@ class Architecture:
             this prefix.
         classifier: Head of its `ForSequenceClassification` class.
         activation: Name of the setting for the activation of the feed-forward layers.
-        has_padding_position: Whether padding tokens have a position of their own, before the counted positions.
-        padding_id: Id of the padding token; None takes it from the configuration.
         epsilon: Epsilon of the layer norms; None takes it from the configuration.
         distances: Table of attention biases by bucket of distance.
     """
@@ -66,8 +65,6 @@ class Architecture:
     pooler: str | None = "pooler.dense"
     classifier: HeadNames
     activation: str = "hidden_act"
-    has_padding_position: bool = False
-    padding_id: int | None = None
     epsilon: float | None = None
     distances: str | None = None
 
@@ -77,7 +74,7 @@ _TWO_LAYERS = HeadNames(reads=Reads.FIRST_TOKEN, dense="classifier.dense", logit
 BERT = Architecture(
     prefix="bert.", classifier=HeadNames(reads=Reads.FIRST_TOKEN, dense="bert.pooler.dense", logits="classifier")
 )
-ROBERTA = Architecture(prefix="roberta.", has_padding_position=True, classifier=_TWO_LAYERS)
+ROBERTA = Architecture(prefix="roberta.", classifier=_TWO_LAYERS)
 ELECTRA = Architecture(
     prefix="electra.",
     projection="embeddings_project",
@@ -110,8 +107,6 @@ MPNET = Architecture(
     attention_output="attention.attn.o",
     attention_norm="attention.LayerNorm",
     classifier=_TWO_LAYERS,
-    has_padding_position=True,
-    padding_id=1,
     distances="encoder.relative_attention_bias",
 )
 
@@ -219,9 +214,8 @@ class _Reader:
 
     def _embeddings(self) -> Embeddings:
         names = self._names
-        positions, padding_id = self._table(names.positions), None
-        if names.has_padding_position:
-            padding_id = self._config.pad_token_id if names.padding_id is None else names.padding_id
+        positions, padding_id = self._table(names.positions), padding_position(self._config)
+        if padding_id is not None:
             positions = positions[padding_id:]
         types = None if names.types is None else self._table(names.types)
         if types is not None and len(types) == 1:

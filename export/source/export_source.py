@@ -31,6 +31,7 @@ from encort.runtime.bundle.manifest import (
     Variant,
 )
 from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.checkpoints.positions import count_positions
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.extras import installed_versions
 from encort.runtime.text.tokenizer import LIMIT
@@ -201,7 +202,7 @@ def _check_same_encoder(checkpoints: Sequence[Checkpoint]) -> None:
         for name in _DECISIVE:
             if getattr(other.model.config, name, None) != getattr(first.model.config, name, None):
                 raise CheckpointError(f"{other.name} has another encoder than {first.name} (its {name} differs)")
-        if tokenizer_json(other) != tokenizer_json(first):
+        if tokenizer_json(other, max_length=LIMIT) != tokenizer_json(first, max_length=LIMIT):
             raise CheckpointError(f"{other.name} has another tokenizer than {first.name}; export them apart")
 
 
@@ -232,7 +233,7 @@ def _limit(checkpoints: Sequence[Checkpoint], description: Description | None, m
     limits = [checkpoint.max_length for checkpoint in checkpoints]
     if description is None:
         # Some of these architectures have no table of positions, so they have no limit of their own.
-        positions = getattr(checkpoints[0].model.config, "max_position_embeddings", None) or LIMIT - 1
+        positions = count_positions(checkpoints[0].model.config) or LIMIT - 1
     else:
         positions = min(encoder.embeddings.max_length for encoder in description.encoders)
     limit = min(limit for limit in [*limits, positions] if limit) if max_length is None else max_length

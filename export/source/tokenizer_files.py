@@ -34,7 +34,7 @@ def write_tokenizer_files(checkpoint: Checkpoint, folder: Path, *, max_length: i
         folder: Folder of the bundle.
         max_length: Most tokens of one input, special tokens included.
     """
-    text = tokenizer_json(checkpoint)
+    text = tokenizer_json(checkpoint, max_length=max_length)
     (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
     added = _added_tokens(checkpoint.tokenizer)
     special = dict(checkpoint.tokenizer.special_tokens_map)
@@ -43,7 +43,7 @@ def write_tokenizer_files(checkpoint: Checkpoint, folder: Path, *, max_length: i
         "model_max_length": max_length,
         "model_input_names": list(checkpoint.tokenizer.model_input_names),
         "padding_side": "right",
-        "truncation_side": "right",
+        "truncation_side": checkpoint.tokenizer.truncation_side,
         "clean_up_tokenization_spaces": bool(checkpoint.tokenizer.clean_up_tokenization_spaces),
         "added_tokens_decoder": added,
         **special,
@@ -56,11 +56,20 @@ def write_tokenizer_files(checkpoint: Checkpoint, folder: Path, *, max_length: i
     _write(folder / SPECIAL_TOKENS_FILE, {name: _flagged(token, flags) for name, token in special.items()})
 
 
-def tokenizer_json(checkpoint: Checkpoint) -> str:
-    """Return the tokenizer as JSON, without the padding and truncation that its last use has left in it."""
+def tokenizer_json(checkpoint: Checkpoint, *, max_length: int) -> str:
+    """Return the tokenizer as JSON, without the padding and truncation that its last use has left in it.
+
+    A tokenizer that cuts the beginning of long texts says so in its truncation; the runtime reads the side there.
+
+    Args:
+        checkpoint: Checkpoint with the tokenizer.
+        max_length: Most tokens of one input.
+    """
     backend = checkpoint.tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
+    if checkpoint.tokenizer.truncation_side == "left":
+        backend.enable_truncation(max_length, direction="left")
     return str(backend.to_str())
 
 

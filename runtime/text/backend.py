@@ -18,7 +18,13 @@ def check_nothing() -> None:
 
 
 class Backend:
-    """A tokenizer of the tokenizers library, without padding and truncation."""
+    """A tokenizer of the tokenizers library, without padding and truncation.
+
+    Attributes:
+        library: Tokenizer of the library.
+        cuts_beginning: Whether the beginning of a text over the limit is cut, and not its end. The file says so in
+            its truncation.
+    """
 
     def __init__(self, content: bytes) -> None:
         """Read the content of `tokenizer.json`.
@@ -32,6 +38,7 @@ class Backend:
             if not _is_failure(error):
                 raise
             raise BundleError(f"tokenizer.json is not a tokenizer ({error}); export the bundle again") from error
+        self.cuts_beginning = (self.library.truncation or {}).get("direction") == "left"
         self.library.no_padding()
         self.library.no_truncation()
 

@@ -44,7 +44,14 @@ class Row:
 
 
 def cut_rows(
-    index: int, tokens: Any, *, limit: int, overflow: Overflow, stride: int | None, number: int
+    index: int,
+    tokens: Any,
+    *,
+    limit: int,
+    overflow: Overflow,
+    stride: int | None,
+    cuts_beginning: bool,
+    number: int,
 ) -> Iterator[Row]:
     """Yield the rows that the model reads of one input: one row, or several windows.
 
@@ -54,6 +61,7 @@ def cut_rows(
         limit: Most tokens of a row.
         overflow: See `Tokenizer`.
         stride: See `Tokenizer`.
+        cuts_beginning: See `cut_longest`.
         number: Number of the input for messages.
 
     Raises:
@@ -68,14 +76,15 @@ def cut_rows(
         )
     arrays = tokens if isinstance(tokens, Tokens) else Tokens.of(tokens)
     if overflow == "truncate":
-        yield Row(index, arrays, cut_longest(arrays.sequences, limit=limit), is_truncated=True)
+        kept = cut_longest(arrays.sequences, limit=limit, cuts_beginning=cuts_beginning)
+        yield Row(index, arrays, kept, is_truncated=True)
         return
     try:
         windows = cut_windows(arrays.sequences, limit=limit, stride=stride)
     except InputTooLongError as error:
         raise InputTooLongError(f"text {number}: {error}") from None
-    for kept, own in windows:
-        yield Row(index, arrays, kept, own)
+    for window, own in windows:
+        yield Row(index, arrays, window, own)
 
 
 def join_rows(rows: Sequence[Row], texts: Sequence[Text], *, return_offsets: bool) -> TokenBatch:

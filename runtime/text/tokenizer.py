@@ -65,8 +65,9 @@ class Tokenizer:
 
         Args:
             texts: Each a str, or a tuple of two str for a pair; or token ids for all of them.
-            overflow: `"truncate"` cuts at the limit, of a pair the longer text first, and sets `truncated`. `"error"`
-                refuses the text. `"window"` makes overlapping windows over a text, or over the second text of a pair.
+            overflow: `"truncate"` cuts the end of a text at the limit, or its beginning if `tokenizer.json` says so,
+                and sets `truncated`. Of a pair, it cuts the longer text first. `"error"` refuses the text. `"window"`
+                makes overlapping windows over a text, or over the second text of a pair.
             stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
             first: Number of the first text, for messages about a part of many.
             return_offsets: Whether to return the offsets of the tokens in their texts.
@@ -75,8 +76,8 @@ class Tokenizer:
                 a time. Otherwise it gets one text at a time.
             check: Called again and again while texts are read. An error that it raises ends the call.
 
-        Only the beginning of a text over the limit is read. Its tokens are those of the whole text, except near a
-        word of more than 65,536 characters, which is read in parts.
+        Only the beginning of a text over the limit is read, unless the beginning is cut. Its tokens are those of the
+        whole text, except near a word of more than 65,536 characters, which is read in parts.
 
         Raises:
             InputTypeError: `texts` is not a sequence of str or pairs of str, or of pairs with `reverse`.
@@ -100,7 +101,13 @@ class Tokenizer:
         for index, of_text in enumerate(tokens):
             check()
             rows += cut_rows(
-                index, of_text, limit=self._max_length, overflow=overflow, stride=stride, number=first + index
+                index,
+                of_text,
+                limit=self._max_length,
+                overflow=overflow,
+                stride=stride,
+                cuts_beginning=self._backend.cuts_beginning,
+                number=first + index,
             )
         check()
         batch = join_rows(rows, texts, return_offsets=return_offsets)
@@ -129,7 +136,8 @@ class Tokenizer:
             with_offsets=return_offsets,
         )
         tokens: dict[int, Any] = dict(zip(short, encodings, strict=True))
-        enough_tokens = math.inf if overflow == "window" else self._max_length + 1
+        needs_end = overflow == "window" or self._backend.cuts_beginning
+        enough_tokens = math.inf if needs_end else self._max_length + 1
         for start in range(0, len(long), _LONG_TEXTS):
             group = long[start : start + _LONG_TEXTS]
             inputs = [LongInput(texts[index], piece=self._piece, enough_tokens=enough_tokens) for index in group]

@@ -14,7 +14,7 @@ Overflow = Literal["truncate", "error", "window"]
 """Policy for an input over the limit: cut it, refuse it, or read it whole in overlapping windows."""
 
 
-def cut_longest(sequences: Int64Array, *, limit: int) -> Int64Array:
+def cut_longest(sequences: Int64Array, *, limit: int, cuts_beginning: bool = False) -> Int64Array:
     """Return the positions of the tokens that are kept of an input over the limit.
 
     Of a pair, the longer text is cut first, then both texts to equal lengths.
@@ -22,12 +22,17 @@ def cut_longest(sequences: Int64Array, *, limit: int) -> Int64Array:
     Args:
         sequences: `(tokens,)` int64: 0 for the first text of a pair, 1 for the second, -1 for special tokens.
         limit: Most tokens that are kept.
+        cuts_beginning: Whether the beginning of each text is cut, and not its end.
     """
     first, second = np.flatnonzero(sequences == 0), np.flatnonzero(sequences == 1)
     room = max(0, limit - (len(sequences) - len(first) - len(second)))
     shorter = min(len(first), len(second), room // 2)
     kept = (shorter, room - shorter) if len(first) <= len(second) else (room - shorter, shorter)
-    return np.sort(np.concatenate([first[: kept[0]], second[: kept[1]], np.flatnonzero(sequences == -1)]))
+    parts = [
+        part[max(0, len(part) - count) :] if cuts_beginning else part[:count]
+        for part, count in zip((first, second), kept, strict=True)
+    ]
+    return np.sort(np.concatenate([*parts, np.flatnonzero(sequences == -1)]))
 
 
 def cut_windows(sequences: Int64Array, *, limit: int, stride: int | None) -> list[tuple[Int64Array, BoolArray]]:

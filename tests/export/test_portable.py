@@ -232,23 +232,29 @@ def test_a_bundle_that_pools_by_a_pooler_can_be_verified(bundle: Callable[..., B
 # Architectures without an authored graph.
 
 
+@pytest.fixture(scope="module")
+def other_folder(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`other_folder(architecture, **settings)` saves a tiny checkpoint of an architecture without an authored graph."""
+
+    def save(architecture: str, **settings: Any) -> Path:
+        folder = tmp_path_factory.mktemp(architecture)
+        for file in encoder_checkpoint.glob("*.json"):
+            shutil.copy(file, folder)
+        shutil.copy(encoder_checkpoint / "vocab.txt", folder)
+        size = json.loads((encoder_checkpoint / "config.json").read_text())["vocab_size"]
+        sizes = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
+        tokens = {"vocab_size": size, "max_position_embeddings": 64, "initializer_range": 0.3}
+        config = transformers.AutoConfig.for_model(architecture, **sizes, **tokens, **settings)
+        torch.manual_seed(6)
+        transformers.AutoModel.from_config(config).save_pretrained(folder)
+        return folder
+
+    return save
+
+
 @pytest.fixture(scope="module", params=["albert", "deberta-v2"])
-def other_checkpoint(
-    request: pytest.FixtureRequest, encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A tiny checkpoint of an architecture without an authored graph."""
-    folder = tmp_path_factory.mktemp(request.param)
-    for file in encoder_checkpoint.glob("*.json"):
-        shutil.copy(file, folder)
-    shutil.copy(encoder_checkpoint / "vocab.txt", folder)
-    size = json.loads((encoder_checkpoint / "config.json").read_text())["vocab_size"]
-    settings = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
-    config = transformers.AutoConfig.for_model(
-        request.param, vocab_size=size, max_position_embeddings=64, initializer_range=0.3, **settings
-    )
-    torch.manual_seed(6)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
-    return folder
+def other_checkpoint(request: pytest.FixtureRequest, other_folder: Callable[..., Path]) -> Path:
+    return other_folder(request.param)
 
 
 def test_another_architecture_gets_the_portable_graph_with_a_warning(
@@ -292,6 +298,15 @@ def test_the_tokenizer_cannot_raise_the_limit_of_another_architecture(
     folder = checkpoint_copy(other_checkpoint)
     edit_json(folder / "tokenizer_config.json", model_max_length=512)
     refused(folder, "max_length must be between", max_length=100)
+
+
+@pytest.mark.parametrize("architecture", ["roberta-prelayernorm", "xlm-roberta-xl", "data2vec-text"])
+def test_relatives_of_roberta_have_no_position_for_padding(
+    architecture: str, other_folder: Callable[..., Path], refused: Callable[..., None]
+) -> None:
+    folder = other_folder(architecture, pad_token_id=0, type_vocab_size=2)
+    assert ExportSource.open([str(folder)]).max_length == 63
+    refused(folder, "max_length must be between 3 and the model's 63 positions, got 64", max_length=64)
 
 
 def test_several_heads_have_no_portable_graph(folders: dict[str, Path], refused: Callable[..., None]) -> None:

@@ -52,21 +52,24 @@ def library(template: str) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def encodings(template: str, counts: tuple[int, ...], limit: int) -> tuple[tokenizers.Encoding, tokenizers.Encoding]:
+def encodings(
+    template: str, counts: tuple[int, ...], limit: int, side: str = "right"
+) -> tuple[tokenizers.Encoding, tokenizers.Encoding]:
     """Return the encoding of an input, whole and truncated by the library."""
     tokenizer = library(template)
-    parts = [" ".join(f"{side}{number}" for number in range(count)) for side, count in zip("ab", counts, strict=False)]
+    parts = [" ".join(f"{name}{number}" for number in range(count)) for name, count in zip("ab", counts, strict=False)]
     tokenizer.no_truncation()
     whole = tokenizer.encode(*parts)
-    tokenizer.enable_truncation(limit, strategy="longest_first")
+    tokenizer.enable_truncation(limit, strategy="longest_first", direction=side)
     return whole, tokenizer.encode(*parts)
 
 
 def assert_keeps_the_tokens_of_the_library(template: str, counts: tuple[int, ...], limit: int) -> None:
-    whole, truncated = encodings(template, counts, limit)
-    parts = np.array([-1 if part is None else part for part in whole.sequence_ids])
-    kept = cut_longest(parts, limit=limit)
-    assert np.array(whole.ids)[kept].tolist() == truncated.ids
+    for side in ("right", "left"):
+        whole, truncated = encodings(template, counts, limit, side)
+        parts = np.array([-1 if part is None else part for part in whole.sequence_ids])
+        kept = cut_longest(parts, limit=limit, cuts_beginning=side == "left")
+        assert np.array(whole.ids)[kept].tolist() == truncated.ids
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
