@@ -30,8 +30,9 @@ from encort.runtime.common.labelled_rows.schemas import (
     token_classification,
 )
 from encort.runtime.common.tables.rows import read_column_names, read_rows
+from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 from encort.runtime.model import Model
-from encort.runtime.tasks.spans import Word, spans_of_tags
+from encort.runtime.tasks.spans import spans_of_tags
 from encort.runtime.text.token_batch import Text
 
 MIN_EXAMPLES = 10
@@ -89,6 +90,8 @@ class Evaluation:
             examples = _read_examples(file, kind.schema, problems, asked=columns or {}, header=header)
         except InputError as error:
             raise DatasetError(str(error)) from error
+        if head is not None and head.task is Task.TOKEN_CLASSIFICATION:
+            examples = _with_spans(file, examples, problems)
         if kind is _SCORED_PAIRS and examples and examples[0]["label"] is None:
             kind = _ALIKE_PAIRS
         labelled = [(_input_of(example), kind.label(example)) for example in examples]
@@ -146,9 +149,8 @@ def _kind_of(head: HeadInfo | None) -> _Kind:
     if head is None:
         return _SCORED_PAIRS
     if head.task is Task.TOKEN_CLASSIFICATION:
-        # A head that was trained elsewhere may have any scheme of tags; whether it has these is checked by their names.
-        schema = token_classification(characters=not head.tags_words, any_scheme=True)
-        return _Kind(metric="span F1", schema=schema, label=_spans_of, names=lambda spans: (span[0] for span in spans))
+        schema = token_classification(characters=not head.tags_words)
+        return _Kind(metric="span F1", schema=schema, names=lambda spans: (span[0] for span in spans))
     if head.task is Task.NEXT_SENTENCE_PREDICTION:
         names = {FOLLOWS[label.lower()]: label for label in head.labels if label.lower() in FOLLOWS}
         if {0, 1} <= names.keys():
@@ -189,7 +191,7 @@ def _check_labels(file: Path, names: set[str], head: HeadInfo, problems: Problem
     """Add the labels that the head lacks to the problems."""
     labels = set(head.labels)
     if head.task is Task.TOKEN_CLASSIFICATION:
-        labels = {Word(label, 1.0, 0, 0).label for label in labels}
+        labels = TagScheme(head.labels).labels
     if unknown := sorted(names - labels):
         problems.add(f"{file} has labels that the model lacks: {', '.join(unknown[:5])}")
 
@@ -201,8 +203,18 @@ def _input_of(example: Example) -> Text:
     return example["text"] if pair is None else (example["text"], pair)
 
 
-def _spans_of(example: Example) -> frozenset[SpanKey]:
-    spans = spans_of_tags(example["text"], example["starts"], example["ends"], example["label"])
+def _with_spans(file: Path, examples: Sequence[Example], problems: Problems) -> list[Example]:
+    """Return the examples with spans in place of tags, whatever their scheme; none if they are of no known scheme."""
+    try:
+        scheme = TagScheme(tag for example in examples for tag in example["label"])
+    except TagSchemeError as error:
+        problems.add(f"{file}: {error}")
+        return []
+    return [{**example, "label": _spans_of(example, scheme)} for example in examples]
+
+
+def _spans_of(example: Example, scheme: TagScheme) -> frozenset[SpanKey]:
+    spans = spans_of_tags(example["text"], example["starts"], example["ends"], example["label"], scheme)
     return frozenset((span.label, span.start, span.end) for span in spans)
 
 

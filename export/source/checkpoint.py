@@ -20,6 +20,7 @@ from encort.export.source.loading import (
 from encort.runtime.bundle.manifest import Pooling, Task
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,3 +157,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.name} gives {len(self.labels)} numbers per text; only one can be exported")
         if len(set(self.labels)) != len(self.labels):
             raise CheckpointError(f"{self.name}: labels must differ, its config.json has {', '.join(self.labels)}")
+        if self.task is Task.TOKEN_CLASSIFICATION:
+            try:
+                TagScheme(self.labels)
+            except TagSchemeError as error:
+                raise CheckpointError(f"{self.name}, id2label of its config.json: {error}") from error

@@ -17,6 +17,7 @@ from enum import StrEnum
 from encort.runtime.bundle.schema import SchemaError, from_plain, to_plain
 from encort.runtime.common.errors import BundleError, BundleVersionError
 from encort.runtime.common.files import parse_json
+from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 FORMAT_VERSION = 3
 MANIFEST_FILE = "encort.json"
@@ -333,6 +334,8 @@ class Manifest:
         for head in self.heads:
             if len(set(head.labels)) < len(head.labels):
                 yield f"two labels of {head.name} have one name"
+            if head.task is Task.TOKEN_CLASSIFICATION and (problem := _tag_problem(head.labels)):
+                yield f"{head.name}: {problem}"
             if not _fits(head):
                 yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
             if not 0 < head.threshold < 1:
@@ -363,6 +366,15 @@ def _input_problems(variant: Variant) -> Iterator[str]:
     for name, axes in variant.inputs.items():
         if name in known and axes != known[name]:
             yield f"{name} of {variant.name} has axes {axes}, and {known[name]} in layout {variant.layout}"
+
+
+def _tag_problem(labels: list[str]) -> str | None:
+    """Return what is wrong with the tags of a head; None if they are of a known scheme."""
+    try:
+        TagScheme(labels)
+    except TagSchemeError as error:
+        return str(error)
+    return None
 
 
 def _fits(head: HeadInfo) -> bool:

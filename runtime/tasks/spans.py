@@ -1,19 +1,18 @@
 """From tags of tokens to spans of a text."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.tag_schemes import OUTSIDE, Tag, TagScheme
 from encort.runtime.tasks.classification import softmax
 from encort.runtime.tasks.results import Matches, Span
 from encort.runtime.text.graphemes import Graphemes
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.words import token_groups, word_groups
-
-OUTSIDE = "O"
-"""Tag of a word that is in no span."""
 
 Item = TypeVar("Item")
 
@@ -24,17 +23,23 @@ def spans(
     """Return the spans of every text, in reading order.
 
     A word has the tag of its first token, as in training. Neighbouring words with the same label make one span, unless
-    the second tag begins with `B-`.
+    the tag of the first one ends it, or that of the second one begins another.
 
     Args:
         logits: `(tokens, labels)` float32.
-        labels: Tags, with the prefixes `B-` and `I-` or without; `O` is outside of every span.
+        labels: Tags, of any scheme that `TagScheme` knows.
         batch: Texts, not pairs, with the offsets of their tokens.
         tags_words: Whether a word has one tag. Otherwise every token has its own.
     """
-    scores = softmax(logits)
-    words = (_words(scores, labels, batch, index, tags_words=tags_words) for index in range(len(batch.texts)))
+    scores, scheme = softmax(logits), _scheme_of(tuple(labels))
+    tags = [scheme.tags[label] for label in labels]
+    words = (_words(scores, tags, batch, index, tags_words=tags_words) for index in range(len(batch.texts)))
     return matches_per_text((merge(tagged, str(text)) for tagged, text in zip(words, batch.texts, strict=True)), batch)
+
+
+@functools.lru_cache(maxsize=64)
+def _scheme_of(labels: tuple[str, ...]) -> TagScheme:
+    return TagScheme(labels)
 
 
 def merge(words: Iterable["Word"], text: str) -> list[Span]:
@@ -42,7 +47,9 @@ def merge(words: Iterable["Word"], text: str) -> list[Span]:
     return [_span(run, text) for run in _runs(words)]
 
 
-def spans_of_tags(text: str, starts: Sequence[int], ends: Sequence[int], tags: Sequence[str]) -> list[Span]:
+def spans_of_tags(
+    text: str, starts: Sequence[int], ends: Sequence[int], tags: Sequence[str], scheme: TagScheme
+) -> list[Span]:
     """Return the spans of a text whose words were tagged by hand.
 
     Args:
@@ -50,9 +57,10 @@ def spans_of_tags(text: str, starts: Sequence[int], ends: Sequence[int], tags: S
         starts: Offset of the first character of each word.
         ends: Offset behind the last character of each word.
         tags: Tag of each word.
+        scheme: Scheme of these tags.
     """
     edges = itertools.starmap(Graphemes(text).visible, zip(starts, ends, strict=True))
-    tagged = zip(tags, edges, strict=True)
+    tagged = zip(map(scheme.tags.__getitem__, tags), edges, strict=True)
     return merge((Word(tag, 1.0, start, end) for tag, (start, end) in tagged if start < end), text)
 
 
@@ -69,25 +77,20 @@ def matches_per_text(items: Iterable[Iterable[Item]], batch: TokenBatch) -> list
 class Word:
     """Tag of a word, the probability of the tag, and the offsets of the word in its text."""
 
-    tag: str
+    tag: Tag
     score: float
     start: int
     end: int
 
-    @property
-    def label(self) -> str:
-        """The tag without its prefix."""
-        return self.tag[2:] if self.tag[:2] in ("B-", "I-") else self.tag
-
 
 def _words(
-    scores: FloatArray, labels: Sequence[str], batch: TokenBatch, index: int, *, tags_words: bool
+    scores: FloatArray, tags: Sequence[Tag], batch: TokenBatch, index: int, *, tags_words: bool
 ) -> Iterator[Word]:
     """Yield the words of one text with the tags of their first tokens."""
     for group in word_groups(batch, index) if tags_words else token_groups(batch, index):
         row = scores[group.first]
         best = int(row.argmax())
-        yield Word(labels[best], float(row[best]), group.start, group.end)
+        yield Word(tags[best], float(row[best]), group.start, group.end)
 
 
 def _runs(words: Iterable[Word]) -> list[list[Word]]:
@@ -95,16 +98,15 @@ def _runs(words: Iterable[Word]) -> list[list[Word]]:
     runs: list[list[Word]] = []
     before = OUTSIDE
     for word in words:
-        if word.label != OUTSIDE:
-            if word.label == before and not word.tag.startswith("B-"):
-                runs[-1].append(word)
-            else:
-                runs.append([word])
-        before = word.label
+        if word.tag.continues(before):
+            runs[-1].append(word)
+        elif word.tag.label is not None:
+            runs.append([word])
+        before = word.tag
     return runs
 
 
 def _span(run: list[Word], text: str) -> Span:
     start, end = run[0].start, run[-1].end
     score = sum(word.score for word in run) / len(run)
-    return Span(label=run[0].label, score=score, start=start, end=end, text=text[start:end])
+    return Span(label=str(run[0].tag.label), score=score, start=start, end=end, text=text[start:end])

@@ -13,12 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from encort.runtime.common.tag_schemes import Tag, TagScheme
 from encort.runtime.tasks.spans import spans, spans_of_tags
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.training.features import IGNORED
 from encort.training.tasks.token_classification import TokenClassification
 
-TAGS = ["B-A", "B-B", "I-A", "I-B", "O"]
+SCHEMES = {
+    "BIO": ["B-A", "B-B", "I-A", "I-B", "O"],
+    "bilou behind": ["o", *(f"{label}_{position}" for label in "AB" for position in "bilu")],
+    "BMES": ["O", *(f"{position}-{label}" for label in "AB" for position in "BMES")],
+}
 WORDS = [
     "in",
     "Amsterdam",
@@ -131,34 +136,47 @@ def tagged_characters(draw: st.DrawFn) -> tuple[list[str], list[str]]:
     return characters, tags
 
 
-def read_back(tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int, *, characters: bool) -> None:
+def convert(tags: list[str], names: list[str]) -> list[str]:
+    """Return BIO tags as the same spans in another scheme."""
+    converted = []
+    for tag, following in zip(tags, [*tags[1:], "O"], strict=True):
+        is_last = following != f"I{tag[1:]}"
+        wanted = Tag(tag[2:] or None, begins=tag[0] == "B", ends=is_last and tag != "O")
+        meanings = TagScheme(names).tags
+        converted.append(next((name for name in names if meanings[name] == wanted), tag))
+    return converted
+
+
+def read_back(
+    tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int, names: list[str], *, characters: bool
+) -> None:
     """Check that the labels of the tokens give the gold spans back, whatever the tokens without labels say."""
     task = TokenClassification(characters=characters)
-    example = task.schema.rows.parse({"tokens": row[0], "label": row[1]})
+    example = task.schema.rows.parse({"tokens": row[0], "label": convert(row[1], names)})
     pretrained: Any = SimpleNamespace(tokenizer=tokenizer, has_token_types=False)
-    columns = task.encode({name: [value] for name, value in example.items()}, pretrained, SimpleNamespace(labels=TAGS))
+    columns = task.encode({name: [value] for name, value in example.items()}, pretrained, SimpleNamespace(labels=names))
     labels = np.array(columns["labels"][0])
-    random = np.random.default_rng(noise).integers(0, len(TAGS), len(labels))
-    logits = 20 * np.eye(len(TAGS), dtype=np.float32)[np.where(labels == IGNORED, random, labels)]
+    random = np.random.default_rng(noise).integers(0, len(names), len(labels))
+    logits = 20 * np.eye(len(names), dtype=np.float32)[np.where(labels == IGNORED, random, labels)]
     batch = tokenizer([example["text"]], return_offsets=True)
-    (served,) = spans(logits, TAGS, batch, tags_words=not characters)
-    gold = spans_of_tags(example["text"], example["starts"], example["ends"], example["label"])
+    (served,) = spans(logits, names, batch, tags_words=not characters)
+    gold = spans_of_tags(example["text"], example["starts"], example["ends"], row[1], TagScheme(SCHEMES["BIO"]))
     assert [(span.label, span.text, span.start) for span in served] == [
         (span.label, span.text, span.start) for span in gold
     ]
 
 
 @settings(max_examples=25)
-@given(row=tagged_words(), noise=st.integers(0, 99))
+@given(row=tagged_words(), noise=st.integers(0, 99), names=st.sampled_from([*SCHEMES.values()]))
 def test_tags_of_words_are_learned_where_they_are_read(
-    tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int
+    tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int, names: list[str]
 ) -> None:
-    read_back(tokenizer, row, noise, characters=False)
+    read_back(tokenizer, row, noise, names, characters=False)
 
 
 @settings(max_examples=25)
-@given(row=tagged_characters(), noise=st.integers(0, 99))
+@given(row=tagged_characters(), noise=st.integers(0, 99), names=st.sampled_from([*SCHEMES.values()]))
 def test_tags_of_characters_are_learned_where_they_are_read(
-    tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int
+    tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int, names: list[str]
 ) -> None:
-    read_back(tokenizer, row, noise, characters=True)
+    read_back(tokenizer, row, noise, names, characters=True)

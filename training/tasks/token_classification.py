@@ -4,6 +4,7 @@ import bisect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import Any, ClassVar
 
 import datasets
@@ -12,7 +13,8 @@ import transformers
 
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.labelled_rows.schemas import are_characters, token_classification
-from encort.runtime.tasks.spans import OUTSIDE, spans, spans_of_tags
+from encort.runtime.common.tag_schemes import OUTSIDE, TagScheme, TagSchemeError
+from encort.runtime.tasks.spans import spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.words import token_groups, word_groups
 from encort.training.data.examples import Examples, Schema, check_labels, sort_labels
@@ -25,10 +27,13 @@ from encort.training.tasks.text_classification import label_settings
 Bounds = tuple[int, int]
 """Start and end of a span in its text, in characters."""
 
+_NO_SPAN = "O"
+"""Name of what is in no span, in the table of confusions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassification(TrainingTask):
-    """One tag per token, in the BIO scheme or without prefixes.
+    """One tag per token, in any scheme of `runtime/common/tag_schemes`.
 
     Attributes:
         characters: Whether the tokens are characters, white space among them, so that a span may begin or end inside
@@ -72,8 +77,13 @@ class TokenClassification(TrainingTask):
     ) -> list[str]:
         """Return the tags of the training data, sorted; see `TrainingTask`."""
         names = {tag for tags in splits["train"]["label"] for tag in tags or []}
-        # A token of several words begins a span in its first word and goes on with it in the others.
-        names |= {_inside(tag) for tag in names}
+        try:
+            scheme = TagScheme(sorted(names))
+        except TagSchemeError as error:
+            problems.add(f"{sources['train'].name}: {error}")
+            return sort_labels([*names])
+        # What is one word in the data may be several words of the runtime, such as `U.S.`
+        names |= {part for name in names for part in scheme.split(name, 3)}
         if len(names) < 2:
             problems.add(f"{sources['train'].name} has one tag only, {', '.join(names)}; a tagger needs at least two")
         for split, rows in splits.items():
@@ -82,13 +92,11 @@ class TokenClassification(TrainingTask):
         return sort_labels([*names])
 
     def counts(self, rows: datasets.Dataset) -> Counter[str]:
-        """Return the number of spans of each label; without prefixes, the number of tokens."""
-        return Counter(
-            tag.removeprefix("B-")
-            for tags in rows["label"]
-            for tag in tags
-            if tag != OUTSIDE and not tag.startswith("I-")
-        )
+        """Return the number of spans of each label."""
+        scheme = TagScheme({name for names in rows["label"] for name in names})
+        tags = ([scheme.tags[name] for name in names] for names in rows["label"])
+        pairs = (pair for row in tags for pair in pairwise([OUTSIDE, *row]))
+        return Counter(tag.label for before, tag in pairs if tag.label is not None and not tag.continues(before))
 
     def network(self, pretrained: Pretrained, examples: Examples) -> Any:
         """Return the encoder with a classifier per token."""
@@ -104,9 +112,11 @@ class TokenClassification(TrainingTask):
     ) -> dict[str, list[Any]]:
         """Return the inputs of the network and one label per token of the tokenizer; see `TrainingTask`."""
         batch = pretrained.tokenizer(rows["text"], return_offsets=True, all_cores=True)
-        index = {label: number for number, label in enumerate(examples.labels)}
+        index, scheme = {label: number for number, label in enumerate(examples.labels)}, TagScheme(examples.labels)
         tagged = zip(rows["starts"], rows["label"], strict=True)
-        tags = [_tag_tokens(batch, row, *words, every=bool(self.characters)) for row, words in enumerate(tagged)]
+        tags = [
+            _tag_tokens(batch, row, *words, scheme, every=bool(self.characters)) for row, words in enumerate(tagged)
+        ]
         return {
             **token_columns(batch, has_types=pretrained.has_token_types),
             "labels": [[IGNORED if tag is None else index[tag] for tag in row] for row in tags],
@@ -119,7 +129,8 @@ class TokenClassification(TrainingTask):
         batch = pretrained.tokenizer(rows["text"][:], return_offsets=True, all_cores=True)
         logits = outputs[np.arange(outputs.shape[1]) < batch.lengths[:, None]]
         predicted = spans(logits, examples.labels, batch, tags_words=not self.characters)
-        right = [spans_of_tags(row["text"], row["starts"], row["ends"], row["label"]) for row in rows]
+        scheme = TagScheme(examples.labels)
+        right = [spans_of_tags(row["text"], row["starts"], row["ends"], row["label"], scheme) for row in rows]
         pairs = [
             ({(span.start, span.end): span.label for span in a}, {(span.start, span.end): span.label for span in b})
             for a, b in zip(right, predicted, strict=True)
@@ -130,13 +141,13 @@ class TokenClassification(TrainingTask):
         return Scores(
             metrics={"f1": total["f1-score"], "precision": total["precision"], "recall": total["recall"]},
             by_label=by_label,
-            confusion=_count_confusion(pairs, [*labels, OUTSIDE]),
-            confusion_labels=[*labels, OUTSIDE],
+            confusion=_count_confusion(pairs, [*labels, _NO_SPAN]),
+            confusion_labels=[*labels, _NO_SPAN],
         )
 
 
 def _tag_tokens(
-    batch: TokenBatch, row: int, starts: Sequence[int], tags: Sequence[str], *, every: bool
+    batch: TokenBatch, row: int, starts: Sequence[int], tags: Sequence[str], scheme: TagScheme, *, every: bool
 ) -> list[str | None]:
     """Return the tag of every token of the tokenizer; None where none is learned.
 
@@ -147,21 +158,17 @@ def _tag_tokens(
         row: Number of the text.
         starts: Offsets of the tagged words or characters.
         tags: Their tags.
+        scheme: Scheme of the tags.
         every: Every token has a tag; otherwise the first token of each word only.
     """
     first, stop = batch.cu_seqlens[row : row + 2]
     learned: list[str | None] = [None] * int(stop - first)
-    previous = -1
-    for group in token_groups(batch, row) if every else word_groups(batch, row):
-        owner = bisect.bisect_right(starts, group.start) - 1
-        learned[group.first - first] = _inside(tags[owner]) if owner == previous else tags[owner]
-        previous = owner
+    groups = token_groups(batch, row) if every else word_groups(batch, row)
+    for owner, parts in groupby(groups, lambda group: bisect.bisect_right(starts, group.start) - 1):
+        numbers = [group.first - first for group in parts]
+        for number, tag in zip(numbers, scheme.split(tags[owner], len(numbers)), strict=True):
+            learned[number] = tag
     return learned
-
-
-def _inside(tag: str) -> str:
-    """Return the tag that goes on with a span of this tag."""
-    return f"I-{tag[2:]}" if tag.startswith("B-") else tag
 
 
 def _score_spans(
@@ -181,10 +188,10 @@ def _score_spans(
 
 
 def _count_confusion(pairs: Sequence[tuple[Mapping[Bounds, str], Mapping[Bounds, str]]], labels: Sequence[str]) -> Any:
-    """Count spans by right and predicted label; bounds that only one side has are `OUTSIDE` on the other."""
+    """Count spans by right and predicted label; bounds that only one side has are `_NO_SPAN` on the other."""
     index = {label: number for number, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), np.int64)
     for right, predicted in pairs:
         for bounds in {**right, **predicted}:
-            counts[index[right.get(bounds, OUTSIDE)], index[predicted.get(bounds, OUTSIDE)]] += 1
+            counts[index[right.get(bounds, _NO_SPAN)], index[predicted.get(bounds, _NO_SPAN)]] += 1
     return counts

@@ -60,14 +60,13 @@ _MAX_SPLIT_WORDS = 0.05
 """Largest share of spans that begin or end inside of a word by mistake, where words are separated by spaces."""
 
 
-def token_classification(*, characters: bool, any_scheme: bool = False) -> RowSchema:
+def token_classification(*, characters: bool) -> RowSchema:
     """Return the schema of tokens with a tag each, or of a text with labelled spans.
 
     An example has `text`, the offsets `starts` and `ends` of the tokens in it, and the tags in `label`.
 
     Args:
         characters: The tokens are characters; see `join_tokens`.
-        any_scheme: Also accept tags of other schemes than BIO.
     """
     return RowSchema(
         columns=[
@@ -77,7 +76,7 @@ def token_classification(*, characters: bool, any_scheme: bool = False) -> RowSc
                 role="label", names=["tags", "ner_tags", "labels", "label", "spans", "entities"], takes_remaining="one"
             ),
         ],
-        parse=functools.partial(_parse_tags_or_spans, characters=characters, any_scheme=any_scheme),
+        parse=functools.partial(_parse_tags_or_spans, characters=characters),
     )
 
 
@@ -111,10 +110,10 @@ def _has_tokens(values: Mapping[str, Any]) -> bool:
     return "text" not in values or (tokens is not None and not are_objects)
 
 
-def _parse_tags_or_spans(values: Mapping[str, Any], *, characters: bool, any_scheme: bool) -> Example:
+def _parse_tags_or_spans(values: Mapping[str, Any], *, characters: bool) -> Example:
     if not _has_tokens(values):
         return _parse_spans(values)
-    cells = read_cells(values, tokens=tokens_cell, label=functools.partial(tags_cell, any_scheme=any_scheme))
+    cells = read_cells(values, tokens=tokens_cell, label=tags_cell)
     text, starts = join_tokens(cells["tokens"], characters=characters)
     ends = [start + len(token) for start, token in zip(starts, cells["tokens"], strict=True)]
     return {"text": text, "starts": starts, "ends": ends, "label": cells["label"]}

@@ -1,13 +1,9 @@
 """Read the tokens and the tags of one row, or the labelled spans of a text."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from encort.runtime.common.labelled_rows.cells import RowError, list_cell, read_list, refuse_if
-
-_OTHER_SCHEMES = re.compile(r"[SELUM]-")
-"""Tags of schemes that also mark single tokens and the ends of spans, such as BIOES and BILOU."""
 
 
 def tokens_cell(values: Mapping[str, Any], role: str) -> list[str]:
@@ -17,13 +13,12 @@ def tokens_cell(values: Mapping[str, Any], role: str) -> list[str]:
     return tokens
 
 
-def tags_cell(values: Mapping[str, Any], role: str, *, any_scheme: bool = False) -> list[str]:
+def tags_cell(values: Mapping[str, Any], role: str) -> list[str]:
     """Return one tag per token of the role `tokens`.
 
     Args:
         values: See `read_cells`. If the tokens are no list, their own cell reports it.
         role: Role of the tags.
-        any_scheme: Also accept tags of other schemes than BIO.
     """
     tokens = read_list(values.get("tokens"))
     if _are_numbers(read_list(values.get(role))):
@@ -33,13 +28,11 @@ def tags_cell(values: Mapping[str, Any], role: str, *, any_scheme: bool = False)
         )
     tags = list_cell(values, role)
     count = len(tokens) if isinstance(tokens, list) else len(tags)
-    is_other_scheme = not any_scheme and any(map(_OTHER_SCHEMES.match, tags))
     refuse_if(
         {
             "more tags than tokens": len(tags) > count,
             "fewer tags than tokens": len(tags) < count,
             "a tag is empty": not all(tag.strip() for tag in tags),
-            "tags are of another scheme than BIO: B- begins a span, I- goes on with it, O is outside": is_other_scheme,
         }
     )
     return [tag.strip() for tag in tags]

@@ -234,6 +234,14 @@ def test_equal_labels_are_refused(make_checkpoint: Callable[..., Path], refused:
     refused(make_checkpoint(labels=["yes", "no", "yes"]), "yes")
 
 
+def test_tags_of_no_known_scheme_are_refused(
+    make_checkpoint: Callable[..., Path], edit_json: Callable[..., None], refused: Callable[..., None]
+) -> None:
+    folder = make_checkpoint(labels=["O", "b-loc", "ORG"])
+    edit_json(folder / "config.json", architectures=["BertForTokenClassification"])
+    refused(folder, "id2label of its config.json: the tags b-loc and ORG are not of one scheme")
+
+
 @pytest.mark.parametrize(
     ("positions", "tokenizer_limit", "expected"), [(64, 20, 20), (30, 64, 30), (64, int(1e30), 64)]
 )

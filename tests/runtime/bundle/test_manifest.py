@@ -180,6 +180,12 @@ def test_two_variants_with_the_same_name_are_refused(text: str) -> None:
         Manifest.from_json(json.dumps(plain))
 
 
+def test_tags_of_no_known_scheme_are_refused(text: str) -> None:
+    tagger = head(task="token-classification", labels=["O", "B-a", "b"], outputs=["logits"])
+    with pytest.raises(BundleError, match="B-a and b are not of one scheme"):
+        Manifest.from_json(json.dumps(json.loads(text) | tagger | {"variants": []}))
+
+
 def test_a_number_that_is_too_large_for_a_float_is_refused(text: str) -> None:
     plain = json.loads(text)
     plain["variants"][0]["fidelity"]["mean_cosine"] = 10**400

@@ -9,6 +9,7 @@ from encort.runtime.common.labelled_rows.cells import RowError, parse_list, scor
 from encort.runtime.common.labelled_rows.labels import follows_cell, label_cell, labels_cell
 from encort.runtime.common.labelled_rows.schemas import are_characters, token_classification
 from encort.runtime.common.labelled_rows.spans import LabelledSpan, spans_cell, tag_pieces
+from encort.runtime.common.tag_schemes import TagScheme
 from encort.runtime.tasks.spans import spans_of_tags
 
 
@@ -170,7 +171,8 @@ def test_what_is_no_list_of_spans_is_refused(cell: Any, problem: str) -> None:
     ],
 )
 def test_the_tags_of_pieces_give_the_spans_back(text: str, spans: list[LabelledSpan]) -> None:
-    found = spans_of_tags(text, *tag_pieces(text, spans))
+    starts, ends, tags = tag_pieces(text, spans)
+    found = spans_of_tags(text, starts, ends, tags, TagScheme(tags))
     assert [(span.start, span.end, span.label) for span in found] == [(s.start, s.end, s.label) for s in spans]
 
 

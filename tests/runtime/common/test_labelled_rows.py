@@ -164,11 +164,7 @@ def test_a_row_that_does_not_say_whether_it_has_an_answer_is_refused(
         (SENTENCE_PAIRS, {"text": "a", "label": None}, ["no text_pair", "the score is not a number"]),
         (NEXT_SENTENCE, {"text": " ", "label": "yes"}, ["text is empty", "no text_pair", "label is none of 1, .*"]),
         (WORDS, {"tokens": ["my", ""], "label": [" "]}, ["a token is empty", "fewer .*", "a tag is empty"]),
-        (
-            WORDS,
-            {"tokens": {"my": 1}, "label": ["S-X"]},
-            ["tokens is not a list of texts", "tags are of another scheme .*"],
-        ),
+        (WORDS, {"tokens": {"my": 1}, "label": ["S-X"]}, ["tokens is not a list of texts"]),
         (WORDS, {"tokens": [" "], "label": ["O", "O"]}, ["no tokens", "more tags than tokens"]),
         (
             LOCATED_ANSWERS,
@@ -190,12 +186,6 @@ def test_a_row_is_refused_with_everything_that_is_wrong(
         schema.parse(values)
     assert len(refused.value.args) == len(problems)
     assert all(map(re.fullmatch, problems, refused.value.args))
-
-
-@pytest.mark.parametrize("tag", ["S-x", "E-x", "L-x", "U-x", "M-x"])
-def test_tags_of_other_schemes_are_accepted_where_any_scheme_will_do(tag: str) -> None:
-    schema = token_classification(characters=False, any_scheme=True)
-    assert schema.parse({"tokens": ["my"], "label": [tag]})["label"] == [tag]
 
 
 def test_the_values_of_a_row_are_named_by_role() -> None:

@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from encort.export.evaluation import Evaluation
 from encort.runtime.bundle.manifest import HeadInfo, Task
+from encort.runtime.common.tag_schemes import TagScheme
 from encort.runtime.tasks.spans import spans_of_tags
 from encort.training.commands import TASKS
 from encort.training.prepare import HeadData, Prepared
@@ -384,7 +385,7 @@ def input_and_label(task: TrainingTask, row: Mapping[str, Any]) -> tuple[Any, An
     if isinstance(task, QuestionAnswering):
         return (row["question"], row["context"]), label
     if isinstance(task, TokenClassification):
-        spans = spans_of_tags(row["text"], row["starts"], row["ends"], label)
+        spans = spans_of_tags(row["text"], row["starts"], row["ends"], label, TagScheme(label))
         return row["text"], {(span.label, span.start, span.end) for span in spans}
     text = row["text"] if row["text_pair"] is None else (row["text"], row["text_pair"])
     if isinstance(task, NextSentencePrediction):

@@ -368,6 +368,18 @@ def test_data_without_any_span_can_be_measured(train: Train, tmp_path: Path) -> 
     assert run.report.metrics["validation"]["f1"] == is_nothing_served
 
 
-@pytest.mark.parametrize("tag", ["S-PLACE", "E-PLACE", "U-PLACE", "L-PLACE"])
-def test_tags_of_other_schemes_are_a_problem(problems: Callable[..., str], tag: str) -> None:
-    assert "tags are of another scheme than BIO" in problems((["u.s."], [tag]))
+def test_tags_of_no_known_scheme_are_a_problem(problems: Callable[..., str]) -> None:
+    assert "the tags B-GREETING and PLACE are not of one scheme" in problems((["u.s."], ["PLACE"]))
+
+
+SINGLE = {"card": "s_THING", "pin": "s_THING", "u.s.": "s_PLACE", "hello": "b_GREETING", "play": "e_GREETING"}
+
+
+def test_tags_that_mark_ends_are_learned_and_served(train: Train, tmp_path: Path) -> None:
+    rows = [(tokens, [SINGLE.get(token, "o") for token in tokens]) for tokens, _ in sentences(200)]
+    run = train(train=rows, validation=rows[:20], epochs=8)
+    assert {"b_PLACE", "i_PLACE", "e_PLACE", "s_PLACE"} <= set(run.report.labels)
+    gold = [gold_spans(tokens, [WORDS[token] for token in tokens]) for tokens, _ in rows[:20]]
+    reached = f1(served_spans(run.folder, rows[:20], tmp_path / "served.bundle"), gold)
+    assert reached > 0.9
+    assert run.report.metrics["validation"]["f1"] == pytest.approx(reached)
