@@ -332,16 +332,7 @@ class Manifest:
         if len(set(variants)) < len(variants):
             yield "two variants have one name"
         for head in self.heads:
-            if len(set(head.labels)) < len(head.labels):
-                yield f"two labels of {head.name} have one name"
-            if head.task is Task.TOKEN_CLASSIFICATION and (problem := _tag_problem(head.labels)):
-                yield f"{head.name}: {problem}"
-            if not _fits(head):
-                yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
-            if not 0 < head.threshold < 1:
-                yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
-            if not math.isfinite(head.null_threshold):
-                yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
+            yield from _head_problems(head)
         for variant in self.variants:
             yield from _input_problems(variant)
             for head in self.heads:
@@ -368,13 +359,21 @@ def _input_problems(variant: Variant) -> Iterator[str]:
             yield f"{name} of {variant.name} has axes {axes}, and {known[name]} in layout {variant.layout}"
 
 
-def _tag_problem(labels: list[str]) -> str | None:
-    """Return what is wrong with the tags of a head; None if they are of a known scheme."""
-    try:
-        TagScheme(labels)
-    except TagSchemeError as error:
-        return str(error)
-    return None
+def _head_problems(head: HeadInfo) -> Iterator[str]:
+    """Yield what is wrong with a head: its labels, its number of outputs, or a threshold."""
+    if len(set(head.labels)) < len(head.labels):
+        yield f"two labels of {head.name} have one name"
+    if not _fits(head):
+        yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
+    if not 0 < head.threshold < 1:
+        yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
+    if not math.isfinite(head.null_threshold):
+        yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
+    if head.task is Task.TOKEN_CLASSIFICATION:
+        try:
+            TagScheme(head.labels)
+        except TagSchemeError as error:
+            yield f"{head.name}: {error}"
 
 
 def _fits(head: HeadInfo) -> bool:
