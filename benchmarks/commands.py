@@ -68,6 +68,10 @@ def bench(
     require("encort bench", "bench", "matplotlib", "tqdm")
     if against is not None:
         require("encort bench --against eager", "export", "torch", "transformers", "safetensors")
+    from encort.runtime.common.folders import check_file_writable
+
+    for file in filter(None, (output, page)):
+        check_file_writable(file)
     from encort.benchmarks.bundle.bench import measure_bundle
     from encort.benchmarks.bundle.page import render_html, render_text
     from encort.benchmarks.results import save
@@ -85,12 +89,12 @@ def bench(
         rounds=rounds,
         with_profile=profile,
     )
-    click.echo(render_text(report))
     if output is not None:
         save(report, output)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(render_html(report), encoding="utf-8")
+    click.echo(render_text(report))
 
 
 def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName", threads: int | None) -> None:

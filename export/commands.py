@@ -87,16 +87,21 @@ def export(
     encort export build/checkpoint --output banking.bundle --calibration messages.csv
     """  # noqa: D301 - click's mark for examples is the character itself
     require("encort export", "export", *_MODULES)
+    from encort.runtime.cli.readers import read_texts
+    from encort.runtime.common.folders import check_writable
+    from encort.runtime.common.labelled_rows.columns import parse_columns, parse_header
+
+    # What can be checked before seconds of imports.
+    check_writable(output)
+    texts = None if calibration is None else list(read_texts((), calibration, column))
     from encort.export.exporter import export_bundle
     from encort.export.int8.candidates import TABLE_FILE
-    from encort.runtime.cli.readers import read_texts
-    from encort.runtime.common.labelled_rows.columns import parse_columns, parse_header
 
     bundle = export_bundle(
         checkpoints,
         output,
         variants=variants or None,
-        calibration=None if calibration is None else list(read_texts((), calibration, column)),
+        calibration=texts,
         evaluation_columns=parse_columns(columns, option="--evaluation-column"),
         evaluation_header=None if header is None else parse_header(header),
         progress=True,
@@ -121,9 +126,11 @@ def export(
 def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE, and the results of every variant on this machine."""
     from encort.runtime.bundle.bundle import Bundle
+    from encort.runtime.cli.streams import check_stdout
     from encort.runtime.common.errors import NotVerifiedError
     from encort.runtime.verification.golden import verify_bundle
 
+    check_stdout()
     opened = Bundle.open(bundle)
     checks = verify_bundle(opened)
     for check in checks:

@@ -32,7 +32,7 @@ from encort.runtime.bundle.manifest import (
     Variant,
 )
 from encort.runtime.common.errors import CheckpointError, FidelityError, InputError
-from encort.runtime.common.folders import check_replaceable, new_folder
+from encort.runtime.common.folders import check_replaceable, check_writable, new_folder
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.golden import Golden
@@ -94,6 +94,7 @@ def export_bundle(
         InputError: There are too few calibration texts, or an option has a wrong value.
         FidelityError: Results differ from eager PyTorch by more than the tolerance; no bundle was left behind.
         OutputExistsError: `output` exists.
+        InputError: `output` cannot be written.
     """
     options = ExportOptions(
         pooling=pooling,
@@ -114,6 +115,7 @@ def export_bundle(
     if revision is not None and len(names) > 1:
         raise InputError("one revision cannot name several checkpoints; give folders, or export them apart")
     check_replaceable(output, marker=MANIFEST_FILE, overwrite=overwrite)
+    check_writable(output)
     source = ExportSource.open(
         names,
         revisions=[] if revision is None else [revision],

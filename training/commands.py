@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.extras import require
+from encort.runtime.common.folders import check_writable
 from encort.runtime.common.labelled_rows.columns import parse_columns, parse_header
 from encort.training.settings import SCHEDULES, TrainingSettings
 
@@ -90,7 +92,7 @@ def train() -> None:
 
 
 def _train_task(task_class: str, *, columns: Sequence[str], header: str | None, **options: Any) -> None:
-    _require_packages()
+    _check_start(options["output"])
     from encort.training.train import train as run_training
 
     task = _make_task(task_class)
@@ -129,7 +131,7 @@ def multi_head(heads: Sequence[str], columns: Sequence[str], headers: Sequence[s
       --head intents=text-classification:intents.csv --head names=token-classification:names.conll
     encort export both/intents both/names --output both.bundle
     """  # noqa: D301 - click's mark for examples is the character itself
-    _require_packages()
+    _check_start(options["output"])
     from encort.training.multi_head import train_multi_head
     from encort.training.prepare import HeadData
 
@@ -138,7 +140,9 @@ def multi_head(heads: Sequence[str], columns: Sequence[str], headers: Sequence[s
     _print_summary({name: report.summary for name, report in reports.items()})
 
 
-def _require_packages() -> None:
+def _check_start(output: str) -> None:
+    """Check what can be checked before seconds of imports: the packages, and that the output can be written."""
+    check_writable(Path(output))
     require(
         "encort train", "train", "torch", "transformers", "datasets", "accelerate", "sklearn", "scipy", "matplotlib"
     )

@@ -16,7 +16,8 @@ import torch
 import transformers
 
 from encort.runtime.common.errors import DatasetError
-from encort.runtime.common.folders import check_replaceable, new_folder
+from encort.runtime.common.folders import check_replaceable, check_writable, new_folder
+from encort.training.disk_errors import translated_disk_errors
 from encort.training.fit import Head, Trainers, training_arguments
 from encort.training.prepare import HeadData, Prepared
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
@@ -116,8 +117,17 @@ class TrainingRun(ABC):
     resume: bool = False
 
     def run(self) -> dict[str, TrainingReport]:
-        """Train, write the checkpoints, and return the report of each head."""
+        """Train, write the checkpoints, and return the report of each head.
+
+        Raises:
+            InputError: The output cannot be written, at the start or later, for example because the disk is full.
+        """
+        with translated_disk_errors(self.output):
+            return self._run()
+
+    def _run(self) -> dict[str, TrainingReport]:
         check_replaceable(self.output, marker=REPORT_FILE, overwrite=self.overwrite)
+        check_writable(self.output)
         prepared = self.prepare()
         settings = self.settings.with_learning_rate(
             min(head.task.learning_rate(head.pretrained) for head in prepared.values())

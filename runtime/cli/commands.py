@@ -131,7 +131,9 @@ def predict(
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show heads, limits and certificates of BUNDLE."""
     from encort.runtime.bundle.bundle import Bundle
+    from encort.runtime.cli.streams import check_stdout
 
+    check_stdout()
     manifest = Bundle.open(bundle).manifest
     click.echo(manifest.to_json() if as_json else _summary(manifest), nl=not as_json)
 
@@ -160,10 +162,11 @@ def _run(
     if on_error == "column":
         check_writes_errors(output)
     with (
+        open_writer(output, dimension=lambda: dimension(model)) as writer,
         load(bundle, **options) as model,
-        open_writer(output, dimension=dimension(model)) as writer,
         _progress(inputs) as progress,
     ):
+        dimension(model)  # refuses a bundle without embeddings, before texts are read
         default = default_overflow(model)  # also refuses options without a fitting head, before texts are read
         policy = default if overflow is None else overflow
         tokenize = functools.partial(model.tokenize, overflow=policy, stride=stride)

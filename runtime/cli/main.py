@@ -1,11 +1,14 @@
 """The `encort` command: a lazy group of all commands, and the exit codes of errors."""
 
+import os
 import sys
 from importlib import import_module
 
 import click
 
+from encort.runtime.cli.streams import prepare_streams
 from encort.runtime.common.errors import EncortError
+from encort.runtime.common.folders import shorten_path
 
 COMMANDS = {
     "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),
@@ -48,11 +51,17 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line. An error of encort is printed as one line on stderr and gives its exit code."""
+    prepare_streams()
     try:
         group()
     except EncortError as error:
         click.echo(f"encort: {error}", err=True)
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a folder without permission
-        click.echo(f"encort: {error}", err=True)
+    except OSError as error:  # a full disk, a folder without permission, a path that is too long
+        click.echo(f"encort: {_describe(error)}", err=True)
         sys.exit(EncortError.exit_code)
+
+
+def _describe(error: OSError) -> str:
+    """Return the message with a path of bounded length."""
+    return str(error) if error.filename is None else f"{shorten_path(os.fsdecode(error.filename))}: {error.strerror}"

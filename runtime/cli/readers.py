@@ -1,13 +1,13 @@
 """Texts for the command line: from arguments, a file, or standard input."""
 
 import reprlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from encort.runtime.cli.streams import decode_argument, open_stdin
 from encort.runtime.common.errors import InputError
-from encort.runtime.common.tables.lines import Lines, Row, open_lines, without_end
+from encort.runtime.common.tables.lines import Lines, Row, check_readable, open_lines, without_end
 from encort.runtime.common.tables.rows import READERS, is_table, scan_rows
 from encort.runtime.text.token_batch import Text
 
@@ -50,11 +50,11 @@ def read_inputs(arguments: tuple[str, ...], file: Path | None, column: str | Non
     if column is not None and (file is None or not is_table(file)):
         raise InputError(f"--column is for tables ({', '.join(READERS)}); leave it out for other texts")
     if arguments:
-        return (Input(location=f"text {number}", value=text) for number, text in enumerate(arguments, start=1))
-    if file is None and sys.stdin.isatty():
-        raise InputError("no texts: give them as arguments, with --input FILE, or on standard input")
+        texts = map(decode_argument, arguments)
+        return (Input(location=f"text {number}", value=text) for number, text in enumerate(texts, start=1))
     if file is None or str(file) == "-":
-        return _line_inputs(Lines(sys.stdin.buffer, "standard input"))
+        return _line_inputs(Lines(open_stdin().buffer, "standard input"))
+    check_readable(file)
     return _table_inputs(file, column) if is_table(file) else _file_inputs(file)
 
 
@@ -65,8 +65,6 @@ def _get_text(item: Input) -> Text:
 
 
 def _file_inputs(file: Path) -> Iterator[Input]:
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
     try:
         with open_lines(file) as lines:
             yield from _line_inputs(lines)

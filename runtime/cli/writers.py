@@ -9,7 +9,9 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
+from encort.runtime.cli.streams import check_stdout
 from encort.runtime.common.errors import InputError, MissingExtraError
+from encort.runtime.common.folders import shorten_path
 from encort.runtime.common.temporary import temporary_beside
 
 Record = Mapping[str, Any]
@@ -26,20 +28,21 @@ class Writer(Protocol):
 
 
 @contextmanager
-def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
-    """Open a writer by the ending of `output`: .jsonl, .npy or .parquet. None writes JSON lines to stdout.
+def open_writer(output: Path | None, *, dimension: Callable[[], int]) -> Iterator[Writer]:
+    """Open a writer by the ending of `output`: .jsonl, .npy or .parquet. None or `-` writes JSON lines to stdout.
 
     A file is written under a temporary name, and is complete when it appears.
 
     Args:
         output: File to write.
-        dimension: Size of an embedding, which .npy needs even without records.
+        dimension: Returns the size of an embedding, which .npy needs even without records. It is called at the end.
 
     Raises:
-        InputError: The ending is unknown, or the folder does not exist.
+        InputError: The ending is unknown, or the file cannot be made there; or standard output is closed.
         MissingExtraError: The file is Parquet, and pyarrow is not installed.
     """
-    if output is None:
+    if output is None or str(output) == "-":
+        check_stdout()
         yield JsonLines(sys.stdout)
         return
     ending = output.suffix.lower()
@@ -51,6 +54,8 @@ def open_writer(output: Path | None, *, dimension: int) -> Iterator[Writer]:
                 raise InputError(f"{output}: there is no folder {output.parent}")
             if output.is_dir():
                 raise InputError(f"{output} is a folder; name a file")
+            if output.exists() and not output.is_file():
+                raise InputError(f"{output} is a pipe or a device; leave --output out and redirect standard output")
             temporary = held.enter_context(temporary_beside(output, Path.touch))
             opened = held.enter_context(ExitStack())
             writer = opened.enter_context(_WRITERS[ending](temporary, dimension))
@@ -76,7 +81,7 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{output} cannot be written: {error}") from error
+        raise InputError(f"{shorten_path(output)} cannot be written: {error.strerror or error}") from error
 
 
 class _Translating:
@@ -137,12 +142,12 @@ def _json_lines(file: Path) -> Iterator[Writer]:
 
 
 @contextmanager
-def _npy(file: Path, dimension: int) -> Iterator[Writer]:
+def _npy(file: Path, dimension: Callable[[], int]) -> Iterator[Writer]:
     collector = EmbeddingCollector()
     yield collector
     rows = [record["embedding"] for record in collector.records]
     with file.open("wb") as target:
-        np.save(target, np.array(rows, np.float32).reshape(len(rows), dimension))
+        np.save(target, np.array(rows, np.float32).reshape(len(rows), dimension()))
 
 
 @contextmanager
@@ -159,7 +164,7 @@ def _parquet(file: Path) -> Iterator[Writer]:
     parquet.write_table(pyarrow.table(columns), file)
 
 
-_WRITERS: dict[str, Callable[[Path, int], AbstractContextManager[Writer]]] = {
+_WRITERS: dict[str, Callable[[Path, Callable[[], int]], AbstractContextManager[Writer]]] = {
     ".jsonl": lambda file, _: _json_lines(file),
     ".npy": _npy,
     ".parquet": lambda file, _: _parquet(file),

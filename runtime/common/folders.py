@@ -2,11 +2,15 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from encort.runtime.common.errors import OutputExistsError
+from encort.runtime.common.errors import InputError, OutputExistsError
 from encort.runtime.common.temporary import replace_folder, temporary_beside
+
+_LONGEST_PATH = 200
+"""Characters of a path in a message."""
 
 
 def sha256(file: Path) -> str:
@@ -19,6 +23,12 @@ def is_missing_folder(name: str) -> bool:
     """Return whether a name is a path and not a hub id, and there is no such folder."""
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     return is_path and not Path(name).is_dir()
+
+
+def shorten_path(path: str | Path) -> str:
+    """Return a path for a message; the end of a very long one is left out."""
+    text = str(path)
+    return text if len(text) <= _LONGEST_PATH else f"{text[:_LONGEST_PATH]}…"
 
 
 def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
@@ -42,6 +52,36 @@ def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
         raise OutputExistsError(f"{folder} exists and has no {marker}: it will not be replaced; choose another output")
     if not overwrite:
         raise OutputExistsError(f"{folder} exists; choose another output, or pass overwrite (--overwrite)")
+
+
+def check_writable(output: Path) -> None:
+    """Check early that a file or folder can be made, by making a temporary one.
+
+    Folders above it that do not exist are not made.
+
+    Raises:
+        InputError: The disk is read-only or full, the name is too long, permission is missing, or what should be a
+            folder above it is a file.
+    """
+    try:
+        above = next(folder for folder in output.absolute().parents if folder.exists())
+        with temporary_beside(above / output.name, Path.mkdir):
+            pass
+    except OSError as error:
+        raise InputError(f"{shorten_path(output)} cannot be written: {error.strerror}") from error
+
+
+def check_file_writable(file: Path) -> None:
+    """Check early that a file can be made or overwritten; see `check_writable`.
+
+    Raises:
+        InputError: See `check_writable`; or there is a folder, or a file that is protected.
+    """
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file")
+    check_writable(file)
+    if file.exists() and not os.access(file, os.W_OK):
+        raise InputError(f"{file} cannot be written: Permission denied")
 
 
 @contextlib.contextmanager

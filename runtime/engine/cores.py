@@ -21,12 +21,12 @@ def available_cores(root: Path = Path("/")) -> int:
 def _quota(root: Path) -> float:
     """Return the cores that control groups grant, infinite without a limit."""
     try:
-        memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        memberships = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return math.inf
     quotas = [math.inf]
     for line in memberships:
-        _, controllers, group = line.split(":", 2)
+        _, controllers, group = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
             quotas += [_quota_v2(folder) for folder in _upwards(root / "sys/fs/cgroup", group)]
         elif "cpu" in controllers.split(","):
@@ -45,17 +45,24 @@ def _upwards(mount: Path, group: str) -> list[Path]:
 
 def _quota_v2(folder: Path) -> float:
     """Read `cpu.max`: "QUOTA PERIOD" in microseconds, or "max PERIOD"."""
-    words = _words(folder / "cpu.max")
-    return math.inf if not words or words[0] == "max" else int(words[0]) / int(words[1])
+    return _cores(_read(folder / "cpu.max"))
 
 
 def _quota_v1(folder: Path) -> float:
-    quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-    return math.inf if not quota or not period or int(quota[0]) < 0 else int(quota[0]) / int(period[0])
+    return _cores(f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}")
 
 
-def _words(file: Path) -> list[str]:
+def _cores(quota_and_period: str) -> float:
+    """Return the cores of a quota; infinite for "max", a negative quota, and content that is no quota."""
     try:
-        return file.read_text(encoding="utf-8").split()
+        quota, period = map(int, quota_and_period.split())
+    except ValueError:
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return ""

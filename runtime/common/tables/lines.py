@@ -2,12 +2,14 @@ r"""The lines of a file: each ends with `\n` or `\r\n`. All other characters are
 
 import codecs
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.folders import shorten_path
 
 Row = Mapping[str, Any]
 """Column names to values."""
@@ -70,6 +72,22 @@ class Lines:
 def without_end(line: str) -> str:
     r"""Return the line without its `\n` or `\r\n`."""
     return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+
+
+def check_readable(file: Path) -> None:
+    """Refuse what cannot be read. A pipe or a device, such as a process substitution of the shell, can be read once.
+
+    Raises:
+        InputError: There is no such file, or it is a folder.
+    """
+    try:
+        is_folder = stat.S_ISDIR(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"there is no file {file}") from None
+    except OSError as error:
+        raise InputError(f"{shorten_path(file)} cannot be read: {error.strerror}") from error
+    if is_folder:
+        raise InputError(f"{file} is a folder; name a file in it")
 
 
 @contextmanager

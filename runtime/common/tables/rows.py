@@ -6,7 +6,7 @@ from pathlib import Path
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.tables.conll import read_conll
 from encort.runtime.common.tables.json_rows import read_json, scan_json_lines
-from encort.runtime.common.tables.lines import Row
+from encort.runtime.common.tables.lines import Row, check_readable
 from encort.runtime.common.tables.parquet import read_parquet
 from encort.runtime.common.tables.separated import scan_csv, scan_tsv
 
@@ -45,11 +45,10 @@ def scan_rows(file: Path, *, header: Sequence[str] | None = None) -> Iterator[Ro
         header: Names of the columns, for a .csv or .tsv file that does not begin with them.
 
     Raises:
-        InputError: There is no such file, or its content is not what its ending says.
+        InputError: There is no such file, it is a folder, or its content is not what its ending says.
         MissingExtraError: The file is Parquet, and pyarrow is not installed.
     """
-    if not file.is_file():
-        raise InputError(f"there is no file {file}")
+    check_readable(file)
     if not is_table(file):
         raise InputError(f"{file} has an unknown ending; use one of {', '.join(READERS)}")
     ending = file.suffix.lower()
@@ -65,9 +64,13 @@ def read_rows(file: Path, *, header: Sequence[str] | None = None) -> Iterator[Ro
     """Yield the rows; see `scan_rows`.
 
     Raises:
-        InputError: See `scan_rows`; or a row cannot be read, which the message names.
+        InputError: See `scan_rows`; or the file is a pipe or a device, which cannot be read a second time; or a row
+            cannot be read, which the message names.
         MissingExtraError: See `scan_rows`.
     """
+    check_readable(file)
+    if not file.is_file():
+        raise InputError(f"{file} is a pipe or a device, and it is read more than once; save it as a file first")
     for row in scan_rows(file, header=header):
         if isinstance(row, InputError):
             raise row

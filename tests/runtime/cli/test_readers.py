@@ -195,10 +195,12 @@ def test_a_column_is_refused_without_a_table(read: Read, set_stdin: Callable[...
         read("x.txt", "hello\n", column="text")
 
 
-@pytest.mark.parametrize("name", ["nowhere.csv", "folder.csv"])
-def test_the_error_for_a_missing_file_names_it(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere.csv", "no file .*nowhere.csv"), ("folder.csv", "folder.csv is a folder")]
+)
+def test_the_error_for_a_missing_file_names_it(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match=f"no file .*{name}"):
+    with pytest.raises(InputError, match=message):
         list(read_texts((), tmp_path / name, None))
 
 

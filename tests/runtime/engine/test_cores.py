@@ -70,6 +70,22 @@ def v1(memberships: str, folder: str, quota: int, period: int = 100_000) -> File
             {"proc/self/cgroup": "0::/a:b\n", "sys/fs/cgroup/a:b/cpu.max": "200000 100000"}, 2, id="v2, a colon"
         ),
         pytest.param(v2("/app", other="100000 100000"), MACHINE, id="v2, another group's limit"),
+        *(
+            pytest.param(v2("/app", app=content), MACHINE, id=f"v2, {content!r}")
+            for content in (
+                "",
+                "200000",
+                "x 100000",
+                "200000 0",
+                "0 100000",
+                "-1 100000",
+                "2 3 4",
+                "1e5 1e5",
+                "nan 1",
+                "\0",
+            )
+        ),
+        pytest.param({"proc/self/cgroup": "nonsense\n0::\n"}, MACHINE, id="memberships that are none"),
         pytest.param(v1("4:cpu,cpuacct:/app\n", "/app", 200_000), 2, id="v1"),
         pytest.param(v1("4:cpuacct,cpu:/app\n", "/app", 50_000), 1, id="v1, half a core"),
         pytest.param(v1("4:cpu:/app\n", "/app", -1), MACHINE, id="v1, no limit"),
