@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.folders import shorten_path
 
 _FAILED_WRITE = re.compile(r"I/O error|PytorchStreamWriter failed|os error \d+|inline_container")
-"""In the messages of safetensors and of `torch.save`, which raise no OSError."""
+"""In the messages of safetensors, whose error has no public parent, and of `torch.save`, a RuntimeError."""
 
 
 @contextmanager
@@ -26,7 +24,7 @@ def translated_disk_errors(output: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (SafetensorError, RuntimeError) as error:
+    except Exception as error:
         if not _FAILED_WRITE.search(str(error)):
             raise
         raise InputError(f"{shorten_path(output)} cannot be written: {error}") from error

@@ -40,7 +40,7 @@ TRAINING_ORDER = (
     {"data", "pretrained"},
     {"tasks"},
     {"prepare"},
-    {"fit", "report", "resume"},
+    {"disk_errors", "fit", "report", "resume"},
     {"train"},
     {"multi_head"},
     {"commands"},
