@@ -136,7 +136,7 @@ class Tokenizer:
             with_offsets=return_offsets,
         )
         tokens: dict[int, Any] = dict(zip(short, encodings, strict=True))
-        needs_end = overflow == "window" or self._backend.cuts_beginning
+        needs_end = overflow == "window" or (overflow == "truncate" and self._backend.cuts_beginning)
         enough_tokens = math.inf if needs_end else self._max_length + 1
         for start in range(0, len(long), _LONG_TEXTS):
             group = long[start : start + _LONG_TEXTS]

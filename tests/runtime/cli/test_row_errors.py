@@ -146,9 +146,11 @@ def test_an_array_has_no_place_for_errors(invoke: Invoke, encoder_bundle: Path, 
     assert "use --on-error skip" in str(result.exception)
 
 
-@pytest.mark.parametrize("options", [["--overflow", "maybe"], ["--stride", "-1"]])
-def test_a_wrong_option_is_no_error_of_a_row(invoke: Invoke, encoder_bundle: Path, options: list[str]) -> None:
-    invoke("embed", encoder_bundle, "hello", *options, "--on-error", "skip", code=3)
+@pytest.mark.parametrize(("option", "code"), [(("--overflow", "maybe"), 2), (("--stride", "-1"), 3)])
+def test_a_wrong_option_is_no_error_of_a_row(
+    invoke: Invoke, encoder_bundle: Path, option: tuple[str, str], code: int
+) -> None:
+    invoke("embed", encoder_bundle, "hello", *option, "--on-error", "skip", code=code)
 
 
 def test_a_missing_file_is_no_error_of_a_row(invoke: Invoke, encoder_bundle: Path) -> None:
