@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import ClassVar
 
 from tests.soak.models import Models
 
@@ -16,13 +15,10 @@ class Scenario(ABC):
     step can be repeated.
 
     Attributes:
-        name: Name on the command line.
         models: Models and their expected results.
         folder: Empty folder for the files of the scenario.
         counts: What was done so far.
     """
-
-    name: ClassVar[str]
 
     def __init__(self, models: Models, folder: Path) -> None:
         self.models, self.folder, self.counts = models, folder, Counter[str]()

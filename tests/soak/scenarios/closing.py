@@ -20,8 +20,6 @@ MOST_CALLERS, TASKS = 16, 4
 class Closing(Scenario):
     """Every call gets a right result or `ModelClosedError`, close returns, and no thread is left."""
 
-    name = "closing"
-
     def __init__(self, models: Models, folder: Path) -> None:
         super().__init__(models, folder)
         self._reference = Reference(models)

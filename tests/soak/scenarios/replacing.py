@@ -26,8 +26,6 @@ NAMES = ("first", "second")
 class Replacing(Scenario):
     """All results of one model come from one set of weights, however its folder is replaced meanwhile."""
 
-    name = "replacing"
-
     def __init__(self, models: Models, folder: Path) -> None:
         super().__init__(models, folder)
         self._bundle = folder / "served.bundle"

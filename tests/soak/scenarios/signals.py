@@ -54,8 +54,6 @@ class Alarm:
 class Signals(Scenario):
     """After an interrupt, the next callers get right results, and close returns and ends all threads."""
 
-    name = "signals"
-
     def __init__(self, models: Models, folder: Path) -> None:
         super().__init__(models, folder)
         self._alarm, self._pool = Alarm(), ThreadPoolExecutor(CALLERS + 1)

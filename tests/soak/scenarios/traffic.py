@@ -43,8 +43,6 @@ class Traffic(Scenario):
     A text whose caller has got an error is not run afterwards. Memory stays flat.
     """
 
-    name = "traffic"
-
     def __init__(self, models: Models, folder: Path) -> None:
         super().__init__(models, folder)
         self._reference, self._memory = Reference(models), FlatMemory()
