@@ -90,7 +90,7 @@ def test_a_missing_file_is_reported_with_the_name_of_its_head(
         "intents": HeadData(task=TextClassification(), train="missing.csv"),
         "names": HeadData(task=TokenClassification(), train=str(tables[0])),
     }
-    with pytest.raises(DatasetError, match=r"(?s)intents: there is no file missing.csv\nnames: .*has no column"):
+    with pytest.raises(DatasetError, match=r"(?s)intents: there is no file missing.csv\nnames: .*there are no tokens"):
         train_multi_head(heads, model=tiny_encoder, output=tmp_path / "both")
 
 

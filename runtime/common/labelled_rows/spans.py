@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from encort.runtime.common.labelled_rows.cells import RowError, check_unicode, read_list
+from encort.runtime.common.labelled_rows.cells import RowError, check_unicode, parse_list
 
 _STARTS = ("start", "start_offset", "start_char")
 _ENDS = ("end", "end_offset", "end_char")
@@ -40,9 +40,10 @@ def spans_cell(values: Mapping[str, Any], role: str) -> list[LabelledSpan]:
     Raises:
         RowError: Something is no span, or outside of the text, or two spans overlap.
     """
-    text, items = values.get("text"), read_list(values.get(role))
+    text, cell = values.get("text"), values.get(role)
+    items = parse_list(cell) if isinstance(cell, str) else cell
     if not isinstance(items, list):
-        raise RowError(f"{role} is not a list of spans, nor are there tokens with tags")
+        raise RowError(f"there are no tokens, and {role} is not a list of spans with start, end and label")
     if not isinstance(text, str):
         return []
     spans = sorted({_read_span(item, text, role) for item in items})

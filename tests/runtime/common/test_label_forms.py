@@ -139,7 +139,8 @@ def test_spans(cell: Any) -> None:
 @pytest.mark.parametrize(
     ("cell", "problem"),
     [
-        (None, "label is not a list of spans"),
+        (None, "there are no tokens, and label is not a list of spans"),
+        ("card_lost", "there are no tokens, and label is not a list of spans"),
         ([["a", "b"]], "not a span: start, end and one label"),
         ([[0, 2]], "not a span"),
         ([[True, 2, "a"]], "not a span"),
