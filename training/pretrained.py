@@ -10,6 +10,7 @@ import transformers
 
 from encort.runtime.common.checkpoints.config import make_config, read_settings
 from encort.runtime.common.checkpoints.positions import count_positions
+from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
@@ -152,10 +153,7 @@ def _load(name: str, *, from_scratch: bool) -> tuple[Any, Any]:
     if is_missing_folder(name):
         raise CheckpointError(f"there is no checkpoint folder {name}")
     config = _load_config(name)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # likewise
-        raise CheckpointError(f"{name} has no usable tokenizer: {first_line(error)}") from error
+    tokenizer = open_tokenizer(name, transformers)
     if not from_scratch and Path(name).is_dir() and not weight_files(Path(name)):
         raise CheckpointError(
             f"{name} has no model.safetensors: save its weights in that format (safe_serialization=True), or start "

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import transformers
 from numpy.typing import NDArray
 
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.export.source.loading import (
     load_model,
-    load_tokenizer,
     locate,
     read_config,
     task_and_loader,
 )
 from encort.runtime.bundle.manifest import Pooling, Task
+from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
@@ -57,13 +58,14 @@ class Checkpoint:
         Raises:
             CheckpointError: The checkpoint does not exist; its weights are missing, pickled or not finite; it needs
                 remote code; it has no fast tokenizer, or the tokenizer has more tokens than the model has embeddings.
+            MissingExtraError: Its tokenizer needs the extra `sentencepiece`.
         """
         folder, revision = locate(name, revision)
         config = read_config(folder)
         task, loader = task_and_loader(folder, config)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         model = load_model(folder, config, task, loader)
-        checkpoint = cls(name, folder, revision, task, embedding, model, load_tokenizer(folder))
+        checkpoint = cls(name, folder, revision, task, embedding, model, open_tokenizer(str(folder), transformers))
         checkpoint._check_weights()
         checkpoint._check_labels()
         return checkpoint

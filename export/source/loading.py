@@ -11,7 +11,6 @@ from encort.export.source.dual_encoder import MODEL_TYPE, DualEncoderModule, dua
 from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.checkpoints.config import check_parameters, make_config, read_settings
-from encort.runtime.common.checkpoints.files import read_json
 from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
@@ -179,27 +178,3 @@ def _load_pretrained(folder: Path, config: Any, loader: Any) -> tuple[Any, Loade
         unexpected=sorted(info["unexpected_keys"]),
     )
     return model, weights
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Load the fast tokenizer.
-
-    Raises:
-        CheckpointError: The folder has no usable fast tokenizer.
-    """
-    try:
-        tokenizer = _tokenizer_loader(folder).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises errors of several libraries
-        raise CheckpointError(f"{folder} has no usable tokenizer: {error}") from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(f"{folder} has only a slow tokenizer; encort needs a tokenizer.json")
-    return tokenizer
-
-
-def _tokenizer_loader(folder: Path) -> Any:
-    """Return the class that loads the tokenizer."""
-    file = folder / "tokenizer_config.json"
-    settings = read_json(file, dict) if file.exists() else {}
-    # transformers 5 saves some tokenizers under a class that 4.57 lacks; their tokenizer.json has the same format.
-    is_new = settings.get("tokenizer_class") == "TokenizersBackend" and not hasattr(transformers, "TokenizersBackend")
-    return transformers.PreTrainedTokenizerFast if is_new else transformers.AutoTokenizer

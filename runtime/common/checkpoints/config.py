@@ -13,6 +13,7 @@ from encort.runtime.common.checkpoints.newer_settings import check_known, transl
 from encort.runtime.common.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
+_ADAPTER_FILE = "adapter_config.json"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 """Kinds of text classifiers that transformers knows."""
 _LARGEST_NUMBER = 2**31
@@ -29,6 +30,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
         CheckpointError: The file is missing, or holds no settings; a file of the folder cannot be read.
     """
     check_files(folder)
+    if (folder / _ADAPTER_FILE).exists():
+        raise CheckpointError(
+            f"{folder} holds an adapter of PEFT, not a whole model; load it with PEFT, merge it into its base model "
+            "(merge_and_unload()), save the result with its tokenizer (save_pretrained()), and give that folder"
+        )
     if not (folder / CONFIG_FILE).exists():
         raise CheckpointError(f"{folder} has no {CONFIG_FILE}, so it is not a checkpoint")
     settings: dict[str, Any] = read_json(folder / CONFIG_FILE, dict)

@@ -291,6 +291,15 @@ def test_labels_and_problem_type_decide_the_task(
     assert (checkpoint.task, checkpoint.labels) == (task, settings["labels"])
 
 
+def test_one_label_without_names_is_a_number(make_checkpoint: Callable[..., Path]) -> None:
+    folder = make_checkpoint(labels=["only"])
+    settings = read(folder, "config.json")
+    del settings["id2label"], settings["label2id"]
+    write(folder, "config.json", {**settings, "num_labels": 1})
+    checkpoint = Checkpoint.open(str(folder))
+    assert (checkpoint.task, checkpoint.labels) == (Task.TEXT_REGRESSION, ["LABEL_0"])
+
+
 CONTRADICTIONS = {
     "two numbers": ({"labels": ["a", "b"], "problem_type": "regression"}, "gives 2 numbers per text"),
     "one class": (

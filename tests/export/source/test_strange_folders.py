@@ -181,6 +181,20 @@ def test_a_newer_name_of_a_setting_is_read(use: Callable[[Path], None], folder: 
         torch.testing.assert_close(model(ids).last_hidden_state, expected(ids).last_hidden_state)
 
 
+@rooms
+def test_an_adapter_is_refused(use: Callable[[Path], None], folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "someone/model"}')
+    with pytest.raises(CheckpointError, match="holds an adapter of PEFT"):
+        use(folder)
+
+
+@rooms
+def test_a_tokenizer_saved_by_transformers_5_is_read(use: Callable[[Path], None], folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", tokenizer_class="TokenizersBackend", extra_special_tokens=["[x]"])
+    (folder / "special_tokens_map.json").unlink()
+    use(folder)
+
+
 def test_trained_weights_do_not_name_code_that_did_not_make_them(folder: Path) -> None:
     edit(folder / "config.json", auto_map={"AutoModel": "own.Own"})
     with pytest.raises(CheckpointError, match="needs code of its own"):

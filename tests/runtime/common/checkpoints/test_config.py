@@ -116,6 +116,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_settings(tmp_path)
 
 
+@pytest.mark.parametrize("has_config", [False, True])
+def test_an_adapter_is_refused_with_the_way_out(has_config: bool, tmp_path: Path) -> None:
+    if has_config:
+        (tmp_path / "config.json").write_text(json.dumps(BERT))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds an adapter of PEFT, .*merge_and_unload\(\)"):
+        read_settings(tmp_path)
+
+
 def test_settings_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(BERT))
     assert read_settings(tmp_path) == BERT
