@@ -10,6 +10,8 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.engine.session import PROVIDERS
 
 AUTO: Final = "auto"
+MOST_THREADS: Final = 1024
+"""More threads than any machine has cores for. Each takes memory, and a process may have a limited number."""
 
 PrecisionName = Literal["auto", "fp32", "fp16", "int8"]
 """Precisions that `load` takes; `"auto"` is the exporter's first choice."""
@@ -36,7 +38,8 @@ class LoadOptions:
         if self.precision != AUTO:
             choice(Precision, "precision", self.precision, beside=AUTO)
         if self.threads is not None:
-            check_whole("threads", self.threads, least=1)
+            threads = check_whole("threads", self.threads, least=1, most=MOST_THREADS)
+            object.__setattr__(self, "threads", threads)  # an int, whatever integer it was
         if self.is_portable and not (self.device in (AUTO, "cpu") and self.precision in (AUTO, "fp32")):
             raise InputError(f"{self.provider} runs the portable graph: leave device and precision out")
 

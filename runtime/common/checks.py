@@ -1,10 +1,9 @@
 """Checks of options and of a vocabulary."""
 
 import numbers
-import operator
 from collections.abc import Collection
 from enum import StrEnum
-from typing import SupportsIndex, TypeVar
+from typing import TypeVar
 
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 
@@ -45,22 +44,27 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
 
 
-def check_whole(name: str, value: object, *, least: int) -> None:
-    """Refuse a value that is not a whole number. Integers of numpy are whole numbers.
+def check_whole(name: str, value: object, *, least: int, most: int | None = None) -> int:
+    """Return a value as an int, or refuse it if it is not a whole number. Integers of numpy are whole numbers.
 
     Args:
         name: Name of the option, for the message.
         value: Value that was given.
         least: Least value that is allowed.
+        most: Largest value that is allowed; None: there is no limit.
 
     Raises:
         InputTypeError: The value is not a whole number.
-        InputError: The value is below `least`.
+        InputError: The value is below `least` or above `most`.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InputTypeError(f"{name} must be a whole number, got {value!r}")
-    if operator.index(value) < least:
+    whole = int(value)
+    if whole < least:
         raise InputError(f"{name} must be at least {least}, got {value}")
+    if most is not None and whole > most:
+        raise InputError(f"{name} must be at most {most}, got {value}")
+    return whole
 
 
 def check_number(name: str, value: object) -> None:

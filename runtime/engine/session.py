@@ -14,6 +14,7 @@ from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
 from encort.runtime.common.forks import keep_in_children
+from encort.runtime.engine.thread_pool import check_grant
 
 # onnxruntime collects telemetry from its import on, on Linux too since 1.31: a database in the user's cache folder, and
 # network posts.
@@ -79,7 +80,10 @@ class Session:
             BundleFileChangedError: The files changed since they were checked, or names or axes of the graph differ
                 from the manifest.
             DeviceError: The provider is not installed, or cannot run the whole graph.
+            InputError: The system does not grant so many threads.
         """
+        if threads > 1:
+            check_grant(threads - 1)  # the calling thread is one of them
         self._session = _open(
             graph, session_options(threads, spinning=spinning), provider, dict(provider_options or {})
         )

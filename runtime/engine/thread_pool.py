@@ -7,8 +7,10 @@ but put a call into a queue that is written in C.
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,6 +23,9 @@ Result = TypeVar("Result")
 Call = tuple[Future[Any], Callable[[], Any]]
 Calls = SimpleQueue[Call | None]
 """Calls that wait. None ends a thread, which leaves it there for the next thread."""
+
+_END_S, _POLL_S = 1.0, 0.001
+"""Seconds that an ended thread may take to leave the system, and seconds between two looks."""
 
 
 class ThreadPool:
@@ -74,6 +79,23 @@ class ThreadPool:
             self._closed = True
             self._calls.put(None)
         _join(self._threads)
+
+
+def check_grant(threads: int) -> None:
+    """Refuse a number of threads that the system does not grant, by starting and ending so many.
+
+    ONNX Runtime waits for ever if it can start some of a session's threads and not all.
+
+    Raises:
+        InputError: The system grants fewer threads.
+    """
+    pool = ThreadPool(threads, name="encort-check")
+    pool.close()
+    # Python knows a thread as ended shortly before the system does. Where there is no such folder, this waits for none.
+    folders = [Path(f"/proc/self/task/{thread.native_id}") for thread in pool._threads]
+    deadline = time.monotonic() + _END_S
+    while any(folder.exists() for folder in folders) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def _work(calls: Calls) -> None:

@@ -87,11 +87,21 @@ class Backend:
             except BaseException as error:
                 if not _is_failure(error):
                     raise
-                raise InputError(
-                    f"text {number}: the bundle's tokenizer fails on this text ({error}); change the text, or correct "
-                    "tokenizer.json of the checkpoint, which often lacks an unknown token, and export it again"
-                ) from error
+                raise InputError(_advice(error, number)) from error
         return encodings
+
+
+def _advice(error: BaseException, number: int) -> str:
+    """Return the message for a failure on a text."""
+    if "ThreadPoolBuildError" in str(error):  # the first call starts a thread per core of the machine
+        return (
+            "the system grants this process too few threads for the tokenizers library: set "
+            f"TOKENIZERS_PARALLELISM=false, or raise the limit of processes ({error})"
+        )
+    return (
+        f"text {number}: the bundle's tokenizer fails on this text ({error}); change the text, or correct "
+        "tokenizer.json of the checkpoint, which often lacks an unknown token, and export it again"
+    )
 
 
 def _is_failure(error: BaseException) -> bool:

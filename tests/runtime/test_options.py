@@ -9,6 +9,7 @@ import pytest
 
 import encort
 from encort.runtime.common.errors import DeviceError, InputError, InputTypeError
+from encort.runtime.options import LoadOptions
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,9 @@ from encort.runtime.common.errors import DeviceError, InputError, InputTypeError
         ({"precision": "fp64"}, "precision must be one of auto, fp32, fp16, int8; got 'fp64'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"threads": -1}, "threads must be at least 1, got -1"),
+        ({"threads": 1025}, "threads must be at most 1024, got 1025"),
+        ({"threads": 2**31}, "threads must be at most 1024, got 2147483648"),
+        ({"threads": 10**30}, "threads must be at most 1024, got 10"),
     ],
     ids=str,
 )
@@ -30,7 +34,7 @@ def test_an_unknown_value_of_an_option_lists_the_known_values(
         encort.load(classifier_bundle, **options)
 
 
-@pytest.mark.parametrize("threads", ["2", 2.0, True, np.True_])
+@pytest.mark.parametrize("threads", ["2", 2.0, 1.5, float("nan"), True, np.True_, np.float32(2), np.array(2), [2]])
 def test_threads_must_be_a_whole_number(classifier_bundle: Path, threads: Any) -> None:
     with pytest.raises(InputTypeError, match="threads must be a whole number, got"):
         encort.load(classifier_bundle, threads=threads)
@@ -40,6 +44,7 @@ def test_threads_may_be_a_numpy_integer(classifier_bundle: Path) -> None:
     threads: Any = np.int64(2)
     with encort.load(classifier_bundle, threads=threads) as model:
         assert model.embed(["hello", "my card is lost"]).shape == (2, 40)
+    assert type(LoadOptions(threads=threads).threads) is int  # small integers of numpy overflow
 
 
 def test_options_are_keyword_only(classifier_bundle: Path) -> None:

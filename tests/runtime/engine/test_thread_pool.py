@@ -7,13 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.errors import InputError
 from encort.runtime.engine.future import Future
-from encort.runtime.engine.thread_pool import ThreadPool
+from encort.runtime.engine.session import Session
+from encort.runtime.engine.thread_pool import ThreadPool, check_grant
 from tests.runtime.interrupts import finishes, interrupted_calls
+
+TASKS = Path("/proc/self/task")
 
 
 @pytest.fixture
@@ -84,7 +89,9 @@ def test_the_threads_of_a_dropped_pool_end() -> None:
         assert not thread.is_alive()
 
 
-def test_a_system_that_grants_too_few_threads_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> set[threading.Thread]:
+    """A system that grants two more threads; the fixture is the set of the threads so far."""
     before, start = set(threading.enumerate()), threading.Thread.start
 
     def start_two(thread: threading.Thread) -> None:
@@ -93,9 +100,38 @@ def test_a_system_that_grants_too_few_threads_is_an_error(monkeypatch: pytest.Mo
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_two)
+    return before
+
+
+def start_pool(threads: int) -> None:
+    ThreadPool(threads, name="test").close()
+
+
+@pytest.mark.parametrize("start", [start_pool, check_grant])
+def test_a_system_that_grants_too_few_threads_is_an_error(
+    two_threads: set[threading.Thread], start: Callable[[int], None]
+) -> None:
+    start(2)
     with pytest.raises(InputError, match="only 2 of the 5 threads"):
-        ThreadPool(5, name="test")
-    assert set(threading.enumerate()) == before
+        start(5)
+    assert set(threading.enumerate()) == two_threads
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="the system has no list of threads")
+def test_the_threads_of_a_check_have_left_the_system() -> None:
+    before = len(list(TASKS.iterdir()))
+    for _ in range(20):
+        check_grant(40)
+        assert len(list(TASKS.iterdir())) <= before
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_onnx_runtime_does_not_start_the_threads_of_a_session_if_some_are_not_granted(classifier_bundle: Path) -> None:
+    opened = Bundle.open(classifier_bundle)
+    variant = opened.manifest.variants[0]
+    Session(opened.graph(variant), variant, threads=3)
+    with pytest.raises(InputError, match="only 2 of the 3 threads"):
+        Session(opened.graph(variant), variant, threads=4)
 
 
 @pytest.mark.parametrize("call", ["submit", "close"])
@@ -127,7 +163,8 @@ def _problems(pool: ThreadPool) -> Iterator[str]:
 
 AT_EXIT = """
 import sys, threading, time
-from encort.runtime.engine.thread_pool import ThreadPool
+from encort.runtime.engine.session import Session
+from encort.runtime.engine.thread_pool import ThreadPool, check_grant
 
 pool, started = ThreadPool(1, name="test"), threading.Event()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_panic_while_a_tokenizer_is_read_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(tokenizers.Tokenizer, "from_buffer", panic)
     with pytest.raises(BundleError, match="is not a tokenizer"):
         Tokenizer(b"{}", max_length=16)
+
+
+def test_too_few_threads_for_the_library_are_not_blamed_on_the_text(failing: Tokenizer) -> None:
+    def panic(*_: Any, **__: Any) -> None:
+        raise ONLY_BASE_EXCEPTION("The global thread pool has not been initialized: ThreadPoolBuildError")
+
+    failing._backend.library = SimpleNamespace(encode_batch_fast=panic)
+    with pytest.raises(InputError, match=r"too few threads .*TOKENIZERS_PARALLELISM=false"):
+        failing(["my card"])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
