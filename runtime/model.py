@@ -228,6 +228,8 @@ class Model:
     ) -> FloatArray:
         """Return one number per text or pair, `(n,)` float32, from a regression head.
 
+        For a cross-encoder, these are the numbers of `CrossEncoder.predict`, with its activation function.
+
         Raises:
             WrongTaskError: The bundle has no such head.
             InputError: See `tokenize`.

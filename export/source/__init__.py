@@ -3,8 +3,10 @@
 In reading order:
 1. `embedding_settings`: pooling and normalization from sentence-transformers files.
 2. `loaded_weights`: check that a module has exactly the weights of its folder.
-3. `dual_encoder`: PyTorch module of a checkpoint with two encoders.
-4. `loading`: a checkpoint's folder, configuration, module and tokenizer.
-5. `checkpoint`: one checkpoint, made of these parts.
-6. `export_source`: all checkpoints of a bundle, with heads, limits and description.
+3. `cross_encoder`: activation function of a cross-encoder.
+4. `dual_encoder`: PyTorch module of a checkpoint with two encoders.
+5. `loading`: a checkpoint's folder, configuration, module and tokenizer.
+6. `checkpoint`: one checkpoint, made of these parts.
+7. `tokenizer_files`: the tokenizer files of a bundle.
+8. `export_source`: all checkpoints of a bundle, with heads, limits and description.
 """

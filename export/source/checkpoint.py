@@ -9,6 +9,7 @@ import numpy as np
 import transformers
 from numpy.typing import NDArray
 
+from encort.export.source.cross_encoder import cross_encoder_head
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding_settings import EmbeddingSettings
 from encort.export.source.loading import (
@@ -17,7 +18,7 @@ from encort.export.source.loading import (
     read_config,
     task_and_loader,
 )
-from encort.runtime.bundle.manifest import Pooling, Task
+from encort.runtime.bundle.manifest import Activation, Pooling, Task
 from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
@@ -33,6 +34,7 @@ class Checkpoint:
         folder: Folder with its files.
         revision: Commit of a hub checkpoint; None for a local folder.
         task: Task of the checkpoint's head.
+        activation: Function of the logit of a text regression.
         embedding: The folder's settings of sentence embeddings.
         model: PyTorch module in `eval()`, float32, on the CPU. It is the oracle of every variant.
         tokenizer: Fast tokenizer of the checkpoint.
@@ -42,6 +44,7 @@ class Checkpoint:
     folder: Path
     revision: str | None
     task: Task
+    activation: Activation
     embedding: EmbeddingSettings
     model: Any
     tokenizer: Any
@@ -63,9 +66,11 @@ class Checkpoint:
         folder, revision = locate(name, revision)
         config = read_config(folder)
         task, loader = task_and_loader(folder, config)
+        task, activation = cross_encoder_head(folder, config, task)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         model = load_model(folder, config, task, loader)
-        checkpoint = cls(name, folder, revision, task, embedding, model, open_tokenizer(str(folder), transformers))
+        tokenizer = open_tokenizer(str(folder), transformers)
+        checkpoint = cls(name, folder, revision, task, activation, embedding, model, tokenizer)
         checkpoint._check_weights()
         checkpoint._check_labels()
         return checkpoint

@@ -160,6 +160,7 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> HeadInfo:
         tags_words=checkpoint.tags_words,
         threshold=checkpoint.threshold,
         null_threshold=checkpoint.null_threshold,
+        activation=checkpoint.activation,
     )
 
 

@@ -103,9 +103,9 @@ def _check_same(bundle: Bundle, source: ExportSource) -> None:
     """Refuse checkpoints that have other labels or settings than the exported ones."""
     names = ", ".join(checkpoint.name for checkpoint in source.checkpoints)
     # The name of a single head is its task; several heads are named after folders, which may have been renamed.
-    exported_heads = [(head.task, head.labels) for head in bundle.manifest.heads]
-    if exported_heads != [(head.task, head.labels) for head in source.heads]:
-        raise CheckpointError(f"{names} has other labels than the bundle, so it is not the exported checkpoint")
+    exported_heads = [(head.task, head.labels, head.activation) for head in bundle.manifest.heads]
+    if exported_heads != [(head.task, head.labels, head.activation) for head in source.heads]:
+        raise CheckpointError(f"{names} has other heads or labels than the bundle: it is not the exported checkpoint")
     exported = _exported_settings(bundle)
     settings = json.loads(source.checkpoints[0].model.config.to_json_string())
     keys = {*exported, *settings} - {"transformers_version"}

@@ -68,6 +68,14 @@ class Pooling(StrEnum):
     POOLER = "pooler"
 
 
+class Activation(StrEnum):
+    """Function that turns the logit of a text regression into its number."""
+
+    IDENTITY = "identity"
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+
+
 class Device(StrEnum):
     """Kind of device that runs a graph."""
 
@@ -165,6 +173,7 @@ class HeadInfo:
             Training chose it on validation data.
         null_threshold: For question answering: the default of `Model.answer`, which decides that a context has no
             answer. Training chose it on validation data.
+        activation: For text regression: the function of the logit that `Model.score` returns.
     """
 
     name: str
@@ -174,6 +183,7 @@ class HeadInfo:
     tags_words: bool = True
     threshold: float = 0.5
     null_threshold: float = 0.0
+    activation: Activation = Activation.IDENTITY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,7 +370,7 @@ def _input_problems(variant: Variant) -> Iterator[str]:
 
 
 def _head_problems(head: HeadInfo) -> Iterator[str]:
-    """Yield what is wrong with a head: its labels, its number of outputs, or a threshold."""
+    """Yield what is wrong with a head: its labels, its number of outputs, its activation, or a threshold."""
     if len(set(head.labels)) < len(head.labels):
         yield f"two labels of {head.name} have one name"
     if not _fits(head):
@@ -369,6 +379,8 @@ def _head_problems(head: HeadInfo) -> Iterator[str]:
         yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
     if not math.isfinite(head.null_threshold):
         yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
+    if head.activation is not Activation.IDENTITY and head.task is not Task.TEXT_REGRESSION:
+        yield f"head {head.name} cannot have the activation {head.activation}"
     if head.task is Task.TOKEN_CLASSIFICATION:
         try:
             TagScheme(head.labels)

@@ -1,9 +1,10 @@
 """From logits to probabilities and classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from encort.runtime.bundle.manifest import Activation
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.tasks.results import Classification
 from encort.runtime.text.token_batch import TokenBatch
@@ -54,3 +55,15 @@ def sigmoid(logits: FloatArray) -> FloatArray:
     """Return the probability of each label by itself. Half a hyperbolic tangent does not overflow."""
     probabilities: FloatArray = 0.5 * (1 + np.tanh(0.5 * logits))
     return probabilities
+
+
+def _identity(logits: FloatArray) -> FloatArray:
+    return logits
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[FloatArray], FloatArray]] = {
+    Activation.IDENTITY: _identity,
+    Activation.SIGMOID: sigmoid,
+    Activation.TANH: np.tanh,
+}
+"""Functions of the logits of a text regression."""

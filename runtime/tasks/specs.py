@@ -13,7 +13,7 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_number, check_whole
 from encort.runtime.common.errors import InputError, InputTypeError, WrongTaskError
 from encort.runtime.tasks.answers import answers
-from encort.runtime.tasks.classification import classifications, sigmoid, softmax
+from encort.runtime.tasks.classification import ACTIVATIONS, classifications, sigmoid, softmax
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span
 from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import TokenBatch
@@ -136,7 +136,8 @@ class Tasks:
     def score(self, head: str | None) -> TaskSpec[FloatArray]:
         """Return the spec of `Model.score`."""
         chosen = self.head(head, Task.TEXT_REGRESSION)
-        return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: arrays[0][:, 0])
+        activate = ACTIVATIONS[chosen.activation]
+        return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: activate(arrays[0][:, 0]))
 
     def tag(self, head: str | None) -> TaskSpec[list[Matches[Span]]]:
         """Return the spec of `Model.tag`."""

@@ -96,7 +96,7 @@ def test_verify_compares_with_a_checkpoint(classifier_bundle: Path, classifier_c
 def test_verify_refuses_another_checkpoint(
     classifier_bundle: Path, encoder_checkpoint: Path, encoder_bundle: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
-    with pytest.raises(CheckpointError, match="other labels"):
+    with pytest.raises(CheckpointError, match="other heads or labels"):
         encort("verify", classifier_bundle, "--checkpoint", encoder_checkpoint)
     with pytest.raises(FidelityError):
         encort("verify", encoder_bundle, "--checkpoint", make_checkpoint(seed=11))

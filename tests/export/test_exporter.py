@@ -450,7 +450,7 @@ def test_the_right_checkpoint_verifies_with_another_transformers(
 def test_a_checkpoint_with_other_labels_does_not_verify(
     labels: list[str] | None, classifier_bundle: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
-    with pytest.raises(CheckpointError, match="other labels than the bundle"):
+    with pytest.raises(CheckpointError, match="other heads or labels than the bundle"):
         verify_against_checkpoint(Bundle.open(classifier_bundle), make_checkpoint(labels=labels, seed=2))
 
 
