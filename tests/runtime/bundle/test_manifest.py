@@ -225,3 +225,8 @@ def test_a_null_threshold_is_a_finite_number(text: str, threshold: float) -> Non
 def test_fields_with_their_default_are_not_written(text: str) -> None:
     manifest = Manifest.from_json(json.dumps(json.loads(text) | head(tags_words=False)))
     assert {"tags_words", "null_threshold"} & json.loads(manifest.to_json())["heads"][0].keys() == {"tags_words"}
+
+
+def test_only_a_regression_has_an_activation(text: str) -> None:
+    with pytest.raises(BundleError, match="head head cannot have the activation sigmoid"):
+        Manifest.from_json(json.dumps(json.loads(text) | head(activation="sigmoid")))
