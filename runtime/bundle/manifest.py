@@ -353,20 +353,6 @@ class Manifest:
                     yield f"{name} of {variant.name} has no size"
 
 
-def _head_problems(head: HeadInfo) -> Iterator[str]:
-    """Yield what is wrong with a head by itself."""
-    if len(set(head.labels)) < len(head.labels):
-        yield f"two labels of {head.name} have one name"
-    if not _fits(head):
-        yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
-    if not 0 < head.threshold < 1:
-        yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
-    if head.activation is not Activation.IDENTITY and head.task is not Task.TEXT_REGRESSION:
-        yield f"head {head.name} cannot have the activation {head.activation}"
-    if not math.isfinite(head.null_threshold):
-        yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
-
-
 def _input_problems(variant: Variant) -> Iterator[str]:
     """Yield what is wrong with the inputs of a graph: unknown or missing names, or axes of another layout."""
     rows = ["tokens"] if variant.layout is Layout.PACKED else ["batch", "sequence"]
