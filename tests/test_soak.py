@@ -8,8 +8,6 @@ from tests.soak.models import Models, make_models
 from tests.soak.runner import SCENARIOS, SoakError, run_scenario
 
 SEED = 7
-OPEN_FAULTS = {"damage"}
-"""Scenarios that find a fault which is not mended yet."""
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +15,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return make_models(tmp_path_factory.mktemp("soak"))
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in OPEN_FAULTS])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_finds_no_fault(models: Models, name: str) -> None:
     counts = run_scenario(name, models, seed=SEED, seconds=1)
     assert counts["steps"] >= 1

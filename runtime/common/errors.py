@@ -52,6 +52,10 @@ __all__ = [
     "WrongTaskError",
 ]
 
+_START, _END = 800, 190
+_LONGEST = 1000
+"""Characters of a message about a bundle: the first ones, the last ones, which say what to do, and the most."""
+
 
 class EncortError(Exception):
     """Parent of every error that encort raises on purpose.
@@ -82,9 +86,15 @@ class InputTooLongError(InputError):
 
 
 class BundleError(EncortError, ValueError):
-    """A folder is not a usable bundle."""
+    """A folder is not a usable bundle.
+
+    A long message loses its middle, because it may quote any amount of a damaged manifest or graph.
+    """
 
     exit_code = 10
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_START]} … {message[-_END:]}")
 
 
 class BundleFileMissingError(BundleError, FileNotFoundError):

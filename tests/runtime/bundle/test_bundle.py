@@ -207,6 +207,16 @@ def test_an_impossible_head_is_refused_on_load(
         load(bundle)
 
 
+@pytest.mark.parametrize("change", [{"max_length": "x" * 10**6}, {"x" * 10**6: 1}, {"format_version": "x" * 10**6}])
+def test_an_error_quotes_little_of_a_huge_value(
+    bundle: Path, edit_manifest: EditManifest, change: PlainManifest
+) -> None:
+    edit_manifest(lambda plain: plain.update(change))
+    with pytest.raises(BundleError, match=r"^encort\.json.* … .*export the bundle again") as refused:
+        load(bundle)
+    assert len(str(refused.value)) <= 1000
+
+
 def test_two_heads_with_the_same_name_are_refused_on_load(bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(lambda plain: plain.update(heads=2 * plain["heads"]))
     with pytest.raises(BundleError, match="two heads have one name"):

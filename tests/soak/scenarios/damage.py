@@ -23,7 +23,7 @@ from tests.soak.scenario import Scenario
 
 MEMORY = 16 * 2**30
 """Bytes of addresses that a child may use. ONNX Runtime and its allocators reserve some of them."""
-LONGEST_ERROR = 2000
+LONGEST_ERROR = 1000
 """Characters of an error."""
 COMMANDS = (["verify"], ["inspect"], ["inspect", "--json"], ["predict", "--threads", "1"])
 
