@@ -3,6 +3,7 @@ r"""The lines of a file: each ends with `\n` or `\r\n`. All other characters are
 import codecs
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +104,7 @@ def check_names(names: list[str], file: Path) -> None:
     Raises:
         InputError: With these names.
     """
-    if twice := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise InputError(f"{file} has several columns named {', '.join(map(repr, twice))}; rename them")
     if any(map(LONE_RETURN.search, names)):
         raise InputError(

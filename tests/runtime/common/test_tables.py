@@ -271,3 +271,11 @@ def test_parquet_gives_the_names_of_classes_that_datasets_wrote(write: Write, as
     datasets.Dataset.from_dict({"label": values, "number": [0, 1]}, features=features).to_parquet(file)
     expected = [["O", "B-who"], ["B-who"]] if as_list else ["B-who", -1]
     assert list(read_rows(file)) == [{"label": label, "number": n} for n, label in enumerate(expected)]
+
+
+def test_names_are_compared_in_linear_time(write: Write) -> None:
+    """Half a minute if each name were compared with all others."""
+    columns = {"text": {str(number): "a" for number in range(100_000)}}
+    assert len(list(read_rows(write("a.json", json.dumps(columns))))) == 100_000
+    names = ",".join(f"n{number}" for number in range(20_000))
+    assert len(read_column_names(write("a.csv", f"{names}\n{names}\n"))) == 20_000
