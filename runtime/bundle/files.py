@@ -4,10 +4,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from encort.runtime.bundle.external_data import external_files
+from encort.runtime.bundle.identity import FileIdentity, MappedFile
 from encort.runtime.bundle.manifest import FileEntry
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, BundleFileMissingError, BundlePathError
 from encort.runtime.common.files import check_regular, open_regular, read_bytes
@@ -16,30 +16,6 @@ _LARGEST_GRAPH = 2**31
 """Largest size of a graph without its external weights, in bytes, which is a limit of protobuf."""
 _LARGEST_SMALL_FILE = 2**28
 """Largest size of a file that is read as a whole, such as a tokenizer, in bytes."""
-
-
-@dataclass(frozen=True)
-class FileIdentity:
-    """Facts of a file that change when it is written or replaced.
-
-    Attributes:
-        device: Number of the file system.
-        inode: Number of the file in it.
-        bytes: Size.
-        modified_ns: Time of the last write, which programs can set.
-        changed_ns: Time of the last write or other change, which only the system sets.
-    """
-
-    device: int
-    inode: int
-    bytes: int
-    modified_ns: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> "FileIdentity":
-        """Return the identity of the file with this status."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class GraphFiles:
@@ -101,6 +77,14 @@ class GraphFiles:
             self._refuse_changes(error)
             raise
         self._refuse_changes()
+
+    def map_weights(self) -> list[MappedFile]:
+        """Return the external weights that ONNX Runtime maps; call it in the block of `unchanged`."""
+        return [
+            MappedFile(file, self._checked[file], entry.sha256)
+            for file, entry in self._entries.items()
+            if file != self.path
+        ]
 
     def _refuse_changes(self, cause: Exception | None = None) -> None:
         for file, identity in self._checked.items():

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,9 +85,10 @@ class Session:
         """
         if threads > 1:
             check_grant(threads - 1)  # the calling thread is one of them
-        self._session = _open(
-            graph, session_options(threads, spinning=spinning), provider, dict(provider_options or {})
-        )
+        options = session_options(threads, spinning=spinning)
+        with graph.unchanged() as path:
+            self._session = _open(path, options, provider, dict(provider_options or {}))
+            self._weights = graph.map_weights()
         self._inputs, self._options = tuple(variant.inputs), _run_options(_NO_GRAPH)
         _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
@@ -99,12 +101,19 @@ class Session:
             inputs: Arrays by name. Inputs that the graph does not have are left out.
 
         Raises:
+            BundleFileChangedError: The file of the weights was overwritten.
             EncortError: ONNX Runtime refused the run.
         """
         feeds = {name: inputs[name] for name in self._inputs}
+        self._check_weights()  # a run over a file that was cut would end the process
         with _translated_errors(feeds):
             arrays: list[FloatArray] = self._session.run(list(outputs), feeds, self._options)
+        self._check_weights()
         return arrays
+
+    def _check_weights(self) -> None:
+        for file in self._weights:
+            file.check()
 
     def run_into(self, outputs: Mapping[str, FloatArray], inputs: Mapping[str, NDArray[Any]]) -> None:
         """Run the graph and write the named outputs into arrays of the caller.
@@ -208,7 +217,7 @@ def check_provider(provider: str) -> None:
 
 
 def _open(
-    graph: GraphFiles, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
+    graph: Path, options: onnxruntime.SessionOptions, provider: str, provider_options: Mapping[str, str]
 ) -> onnxruntime.InferenceSession:
     check_provider(provider)
     advice = _FIX_CUDA if provider == CUDA_PROVIDER else _USE_CPU
@@ -225,18 +234,15 @@ def _open(
         options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     try:
         # No fallback: it would print a message, continue on the CPU, and hide why the provider failed.
-        with graph.unchanged() as path:
-            session = onnxruntime.InferenceSession(
-                path, options, providers=[(provider, dict(provider_options))], enable_fallback=0
-            )
-    except BundleError:
-        raise
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=[(provider, dict(provider_options))], enable_fallback=0
+        )
     except Exception as error:  # onnxruntime's own errors share no narrower parent
         if provider != CPU_PROVIDER:
-            raise DeviceError(f"{provider} cannot run {graph.path}: {error}; {advice}") from error
+            raise DeviceError(f"{provider} cannot run {graph}: {error}; {advice}") from error
         # The file is the exported one, so this onnxruntime is too old for it, or memory is short.
         raise BundleError(
-            f"onnxruntime {onnxruntime.__version__} cannot open {graph.path}: {error}; "
+            f"onnxruntime {onnxruntime.__version__} cannot open {graph}: {error}; "
             "install the version that encort.json names, or export it again"
         ) from error
     keep_in_children(session)

@@ -1,9 +1,11 @@
 """Every session of a model has the weights that were checked, whatever happens to the folder meanwhile."""
 
+import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import encort
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.files import GraphFiles
+from encort.runtime.bundle.identity import FileIdentity, MappedFile
 from encort.runtime.common.errors import BundleFileChangedError, BundleFileMissingError
 from encort.runtime.engine.session import Session
 
@@ -130,3 +133,73 @@ def test_files_with_other_times_and_the_same_content_are_accepted(graph: GraphFi
         os.utime(file)
     with graph.unchanged() as path:
         assert path == graph.path
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_a_model_refuses_to_run_over_weights_that_were_overwritten(
+    bundle: Path, other_weights: bytes, sessions: int
+) -> None:
+    with encort.load(bundle, threads=2) as model:
+        for _ in range(sessions):
+            model.embed([TEXT])
+        overwrite(bundle / WEIGHTS, other_weights)
+        for texts in ([TEXT], [TEXT] * 40, [TEXT]):
+            with pytest.raises(BundleFileChangedError, match="was overwritten while a model had it loaded: load the"):
+                model.embed(texts)
+
+
+def test_a_result_is_refused_if_the_weights_were_overwritten_in_its_run(
+    graph: GraphFiles, bundle: Path, other_weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, run = Session(graph, Bundle.open(bundle).manifest.variants[0], threads=1), onnxruntime.InferenceSession.run
+
+    def overwrite_and_run(*arguments: Any) -> Any:
+        overwrite(bundle / WEIGHTS, other_weights)
+        return run(*arguments)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", overwrite_and_run)
+    ids = np.array([[2, 7, 3]])
+    with pytest.raises(BundleFileChangedError, match="was overwritten"):
+        session.run(["logits"], {"input_ids": ids, "token_type_ids": 0 * ids})
+
+
+def test_weights_that_were_cut_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / WEIGHTS
+    file.write_bytes(b"weights")
+    mapped = MappedFile(file, FileIdentity.of(file.stat()), hashlib.sha256(b"weights").hexdigest())
+    mapped.check()
+    os.truncate(file, 3)
+    with pytest.raises(BundleFileChangedError, match="was overwritten"):
+        mapped.check()
+
+
+def touch(folder: Path) -> None:
+    os.utime(folder / WEIGHTS)
+
+
+def move(folder: Path) -> None:
+    folder.rename(folder.with_suffix(".moved"))
+
+
+@pytest.mark.parametrize("change", [touch, move, shutil.rmtree])
+def test_a_model_goes_on_if_the_content_of_its_weights_stays(bundle: Path, change: Callable[[Path], None]) -> None:
+    with encort.load(bundle, threads=2) as model:
+        model.warm_up()
+        expected = model.embed([TEXT])
+        change(bundle)
+        np.testing.assert_array_equal(model.embed([TEXT]), expected)
+
+
+def test_weights_are_read_again_once_after_a_change(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests: list[Any] = []
+    with encort.load(bundle, threads=1) as model:
+        touch(bundle)
+        monkeypatch.setattr(hashlib, "file_digest", partial(count_digests, digests, hashlib.file_digest))
+        for _ in range(3):
+            model.embed([TEXT])
+    assert len(digests) == 1
+
+
+def count_digests(digests: list[Any], digest: Callable[..., Any], *arguments: Any) -> Any:
+    digests.append(arguments)
+    return digest(*arguments)
