@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ class Request:
 
     Attributes:
         future: The caller's; its result is what `Engine.run` gives for the text.
+        rows: Number of rows.
+        held: Rows that the queue holds back until earlier rows of the request were run.
+        active: Number of rows of the request that are queued or running.
     """
 
     def __init__(self, rows: int, tokenwise: Sequence[bool], deadline: float) -> None:
@@ -33,8 +37,10 @@ class Request:
             deadline: Time by `time.monotonic` after which the result is not wanted.
         """
         self.future: Future[Arrays] = Future()
-        self._rows, self._tokenwise, self._deadline = rows, tokenwise, deadline
+        self.rows, self._tokenwise, self._deadline = rows, tokenwise, deadline
         self._results: dict[int, Arrays] = {}
+        self.held: deque[Row] = deque()
+        self.active = 0
 
     def is_waiting(self, now: float) -> bool:
         """Return whether the caller still waits and the deadline has not passed."""
@@ -46,7 +52,7 @@ class Request:
             self.future.set_exception(result)
             return
         self._results[index] = result
-        if len(self._results) < self._rows:
+        if len(self._results) < self.rows:
             return
         try:
             merged = list(self._merged())
@@ -56,7 +62,7 @@ class Request:
         self.future.set_result(merged)
 
     def _merged(self) -> Iterator[FloatArray]:
-        rows = [self._results[index] for index in range(self._rows)]
+        rows = [self._results[index] for index in range(self.rows)]
         for tokenwise, *arrays in zip(self._tokenwise, *rows, strict=True):
             yield np.concatenate(arrays) if tokenwise else np.stack(arrays)
 
@@ -72,6 +78,7 @@ class Row:
         arrived: Time of arrival, by `time.monotonic`.
         due: Time from which on the row waits no longer for others to share its run.
         requests: All requests that wait for the row, each with the number of the row in it.
+        is_held: Whether the row is held back, see `Request.held`.
         is_running: Whether a worker has taken the row.
     """
 
@@ -81,6 +88,7 @@ class Row:
     arrived: float
     due: float
     requests: list[tuple[Request, int]] = field(default_factory=list)
+    is_held: bool = False
     is_running: bool = False
 
     @classmethod

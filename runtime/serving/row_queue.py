@@ -1,15 +1,24 @@
 """The rows that wait for a run: one queue for each kind of row, bounded in tokens, and no row twice.
 
-The invariant: a row is known from its arrival until it was run or dropped, and queued until a worker takes it.
+A request with many rows, the windows of a long text, has only as many of them in the queue or running as there are
+workers, and holds the others back. When one was run, the next one goes to the end of the queue, so that the texts of
+other callers get their turn in between. While such callers are there, one worker is left to them.
+
+The invariants: a row is known from its arrival until it was run or dropped; until a worker takes it, it is queued or
+held back; a request that holds rows back has a row that is queued or running.
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable
 
 from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.engine.engine import Engine
 from encort.runtime.serving.requests import Outputs, Request, Row
+
+_RECENTLY_S = 1.0
+"""Seconds since the last text of one row in which more such texts are expected."""
 
 
 class RowQueue:
@@ -26,6 +35,7 @@ class RowQueue:
         self._queues: dict[tuple[Outputs, int], deque[Row]] = {}
         self._known: dict[bytes, Row] = {}
         self._tokens = 0
+        self._last_single = -math.inf
 
     def __len__(self) -> int:
         """Return the number of queued rows."""
@@ -62,19 +72,46 @@ class RowQueue:
     def add(self, row: Row, request: Request, index: int) -> None:
         """Queue a row for a request, or share the known row with the same tokens."""
         known = self._known.get(row.key)
-        if known is not None:
-            self._engine.recorder.count(shared=1)
-            known.requests.append((request, index))
-            return
-        row.requests.append((request, index))
         try:
-            self._known[row.key] = row
-            queue = self._queues.setdefault(self._kind(row), deque())
-            queue.append(row)
-            self._count_tokens(row.tokens)
+            if known is None:
+                row.is_held = True
+                self._known[row.key] = row
+                self._count_tokens(row.tokens)
+            else:
+                self._engine.recorder.count(shared=1)
+            shared = known or row
+            shared.requests.append((request, index))
+            if shared.is_held:
+                request.held.append(shared)
+            else:
+                request.active += 1
+            if request.rows == 1:
+                self._last_single = row.arrived
+            self._release(request, row.arrived)
         except BaseException:
             self._restore()
             raise
+
+    def _release(self, request: Request, now: float) -> None:
+        """Queue rows that a request holds back, as many as its share of the queue allows."""
+        while request.held and request.active < self._most_active(request.held[0], now):
+            row = request.held.popleft()
+            if row.is_held:
+                self._enqueue(row, now)
+
+    def _most_active(self, row: Row, now: float) -> int:
+        """Return the number of rows that keep the workers busy which one request may use."""
+        slots, others = self._engine.slots, now < self._last_single + _RECENTLY_S
+        return max(1, slots.in_flight - others) * max(1, slots.tokens // row.tokens)
+
+    def _enqueue(self, row: Row, now: float) -> None:
+        """Put a row that was held back at the end of its queue."""
+        row.arrived = now
+        queue = self._queues.setdefault(self._kind(row), deque())
+        queue.append(row)
+        row.is_held = False
+        for request, _ in row.requests:
+            request.active += 1
         if row.due > row.arrived and sum(queued.tokens for queued in queue) >= self._engine.slots.tokens:
             for queued in queue:  # they fill a run: none waits any longer
                 queued.due = queued.arrived
@@ -112,17 +149,21 @@ class RowQueue:
     def remove_unwanted(self, rows: Iterable[Row]) -> list[Row]:
         """Take those rows out of the queue that no request waits for any more, and return them."""
         removed = []
-        for key in (row.key for row in rows):
+        for key in reversed([row.key for row in rows]):  # the rows that are held back first, so that none is queued
             row = self._known.get(key)
             if row is None or row.is_running or row.is_wanted(-math.inf):
                 continue
             try:
-                queue = self._queues[self._kind(row)]
-                queue.remove(row)
-                if not queue:
-                    del self._queues[self._kind(row)]
                 self._count_tokens(-row.tokens)
-                self.forget(row)
+                if row.is_held:
+                    row.is_held = False
+                    del self._known[key]
+                else:
+                    queue = self._queues[self._kind(row)]
+                    queue.remove(row)
+                    if not queue:
+                        del self._queues[self._kind(row)]
+                    self.forget(row)
             except BaseException:
                 self._restore()
                 raise
@@ -131,8 +172,12 @@ class RowQueue:
 
     def forget(self, row: Row) -> None:
         """Forget a row that was run or dropped. A newer row with the same tokens stays known."""
-        if self._known.get(row.key) is row:
-            del self._known[row.key]
+        if self._known.get(row.key) is not row:
+            return
+        del self._known[row.key]
+        for request, _ in row.requests:
+            request.active -= 1
+            self._release(request, time.monotonic())
 
     def clear(self) -> list[Row]:
         """Forget all rows, queued and running, and return them."""
@@ -146,9 +191,14 @@ class RowQueue:
         """Restore the invariant after an interrupt in the middle of a change."""
         self._queues = {kind: queue for kind, queue in self._queues.items() if queue}
         queued = [row for queue in self._queues.values() for row in queue]
+        for row in queued:
+            row.is_held = False
+        waiting = [*queued, *(row for row in self._known.values() if row.is_held)]
         running = [row for row in self._known.values() if row.is_running]
-        self._known = {row.key: row for row in (*queued, *running)}
-        self._count_tokens(sum(row.tokens for row in queued) - self._tokens)
+        self._known = {row.key: row for row in (*waiting, *running)}
+        self._count_tokens(sum(row.tokens for row in waiting) - self._tokens)
+        for request in {request for row in waiting for request, _ in row.requests}:
+            request.active = sum(other is request for row in (*queued, *running) for other, _ in row.requests)
 
     def _next_queue(self, now: float) -> deque[Row]:
         """Return the queue with the oldest row that is due; if none is due, the queue with the oldest row."""
