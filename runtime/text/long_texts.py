@@ -136,10 +136,11 @@ class LongText:
         silent = self._text[begin:end]
         if not (last_end <= begin or (last_end > end - _DROPPED and not re.search(r"\s", silent))):
             return False
-        skipped = _count_like(silent, self._text, end)
+        # The last ones are read: the word ends at the last character that the tokenizer does not drop.
+        skipped = max(0, _count_like(silent, self._text, end) - _SILENT)
         if skipped:
             self._text = self._text[:end] + self._text[end + skipped :]
-            self._skipped.append((min(end, last_end) if last_end > begin else end, self._skipped[-1][1] + skipped))
+            self._skipped.append((end, self._skipped[-1][1] + skipped))
         return skipped > 0
 
 

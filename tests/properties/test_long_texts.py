@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
@@ -129,6 +129,8 @@ def test_a_truncated_text_has_the_tokens_of_the_whole_text(both: tuple[Any, Toke
 
 @settings(max_examples=12)
 @given(long_texts)
+@example("00\x08" * 6000)  # the last character is in no token
+@example("a" * 40_000 + " my card")
 def test_windows_have_the_tokens_of_the_whole_text(both: tuple[Any, Tokenizer], text: str) -> None:
     library, tokenize = both
     whole = library.encode("my card", text)
