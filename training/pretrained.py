@@ -22,6 +22,9 @@ from encort.training.features import token_columns
 from encort.training.settings import TrainingSettings
 from encort.training.weights import check_loaded, check_outline, first_line
 
+_PROBABILITY = (int, float, type(None))
+"""Types of settings that are probabilities. A bool only switches something on."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pretrained:
@@ -69,7 +72,7 @@ class Pretrained:
             _change(name, encoder, config_changes or {}, from_scratch=from_scratch)
             _check_tokenizer(name, encoder, saved_tokenizer)
             if settings.dropout is not None:
-                _set_dropout(encoder, settings.dropout)
+                _set_dropout(name, encoder, settings.dropout)
         max_length = min(_max_length(name, encoder, saved_tokenizer, settings.max_length) for encoder in encoders)
         # It is saved with the tokenizer, so that serving cuts texts where training did.
         saved_tokenizer.model_max_length = max_length
@@ -191,11 +194,13 @@ def _change(name: str, config: Any, changes: Mapping[str, Any], *, from_scratch:
         setattr(config, key, new)
 
 
-def _set_dropout(config: Any, dropout: float) -> None:
-    """Set every dropout probability; each architecture has its own names for them."""
-    for name, value in config.to_dict().items():
-        if "dropout" in name and (type(value) in (int, float) or name == "classifier_dropout"):
-            setattr(config, name, dropout)
+def _set_dropout(name: str, config: Any, dropout: float) -> None:
+    """Set every dropout probability; each architecture has its own names for them. None is an unset one."""
+    names = [key for key, value in config.to_dict().items() if "dropout" in key and type(value) in _PROBABILITY]
+    if not names:
+        raise CheckpointError(f"{name} has no setting for dropout; leave --dropout out")
+    for key in names:
+        setattr(config, key, dropout)
 
 
 def _check_tokenizer(name: str, config: Any, tokenizer: Any) -> None:

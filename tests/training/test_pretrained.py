@@ -202,6 +202,7 @@ DROPOUTS = {
     "deberta-v2": ["hidden_dropout_prob", "attention_probs_dropout_prob"],
     "distilbert": ["dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"],
     "modernbert": ["embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"],
+    "rembert": ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"],
     "albert": ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"],
 }
 
@@ -219,6 +220,21 @@ def test_dropout_is_set_under_every_name_of_an_architecture(name: str, of_archit
 def test_dropout_reaches_every_layer(name: str, of_architecture: Callable[..., Path]) -> None:
     network = opened(of_architecture(name, **SIZES), from_scratch=True, dropout=0.25).network(HEAD)
     assert {layer.p for layer in network.modules() if isinstance(layer, torch.nn.Dropout)} == {0.25}
+
+
+def test_an_architecture_without_dropout_is_refused(
+    of_architecture: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = of_architecture("bert", **SIZES)
+    plain = transformers.BertConfig.to_dict
+    monkeypatch.setattr(
+        transformers.BertConfig,
+        "to_dict",
+        lambda config: {key: value for key, value in plain(config).items() if "dropout" not in key},
+    )
+    with pytest.raises(CheckpointError, match="bare has no setting for dropout; leave --dropout out"):
+        opened(folder, from_scratch=True, dropout=0.25)
+    assert opened(folder, from_scratch=True).max_length == 34
 
 
 # Damaged models.
