@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from encort import errors
     from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.bundle.manifest import HeadInfo, Manifest, Precision, Task, Variant
+    from encort.runtime.common.aggregation import Aggregation
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aggregation",
     "Answer",
     "Answers",
     "AsyncService",
@@ -54,6 +56,7 @@ __all__ = [
 
 _MODULES = {
     "encort.runtime.bundle.bundle": ["Bundle"],
+    "encort.runtime.common.aggregation": ["Aggregation"],
     "encort.runtime.bundle.manifest": ["HeadInfo", "Manifest", "Precision", "Task", "Variant"],
     "encort.runtime.engine.costs": ["Costs"],
     "encort.runtime.engine.stats": ["Histogram", "Stats"],

@@ -15,6 +15,7 @@ import numpy as np
 
 from encort.export.metrics import METRICS, SpanKey
 from encort.runtime.bundle.manifest import HeadInfo, Task
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import DatasetError, InputError
 from encort.runtime.common.labelled_rows.cells import RowError
 from encort.runtime.common.labelled_rows.columns import Example, RowSchema, check_roles, find_columns, values_by_role
@@ -149,7 +150,7 @@ def _kind_of(head: HeadInfo | None) -> _Kind:
     if head is None:
         return _SCORED_PAIRS
     if head.task is Task.TOKEN_CLASSIFICATION:
-        schema = token_classification(characters=not head.tags_words)
+        schema = token_classification(characters=head.aggregation is Aggregation.SIMPLE)
         return _Kind(metric="span F1", schema=schema, names=lambda spans: (span[0] for span in spans))
     if head.task is Task.NEXT_SENTENCE_PREDICTION:
         names = {FOLLOWS[label.lower()]: label for label in head.labels if label.lower() in FOLLOWS}

@@ -15,6 +15,7 @@ from encort.runtime.bundle.manifest import (
     Task,
     Variant,
 )
+from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_number
 from encort.runtime.common.errors import InputError
@@ -91,7 +92,8 @@ class Model:
         self._bundle, self._options = bundle, options
         self._sessions = SessionOpener(bundle, options)
         self._variant = self._sessions.variant
-        self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant)
+        tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+        self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant, tokenizer.subword_marks)
         cores, gpus = available_cores(), options.gpu_numbers
         self._engine = Engine(
             self._variant,
@@ -102,7 +104,7 @@ class Model:
             slots=cuda.slots(gpus) if gpus else None,
         )
         self._tokenizer = TokenizerPool(
-            Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
+            tokenizer,
             self._engine,
             return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
             reverse=self._variant.reads_reversed,
@@ -237,16 +239,29 @@ class Model:
         return self._runner.run(self._tasks.score(head), texts, overflow, stride)
 
     def tag(
-        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
+        self,
+        texts: Inputs,
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
     ) -> list[Matches[Span]]:
         """Return the tagged spans of every text in reading order, with character offsets into the given text.
+
+        Args:
+            texts: See `tokenize`.
+            aggregation: How spans are made of the tags of tokens; see `Aggregation`. None: as the head was made for.
+            head: Name of the head; None: the first that tags tokens.
+            overflow: See `tokenize`.
+            stride: See `tokenize`.
 
         Raises:
             WrongTaskError: The bundle has no such head.
             InputTypeError: An input is a pair.
-            InputError: See `tokenize`.
+            InputError: See `tokenize`; or there is no such aggregation.
         """
-        return self._runner.run(self._tasks.tag(head), texts, overflow, stride)
+        return self._runner.run(self._tasks.tag(head, aggregation=aggregation), texts, overflow, stride)
 
     def answer(
         self,

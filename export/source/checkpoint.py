@@ -19,9 +19,10 @@ from encort.export.source.loading import (
     task_and_loader,
 )
 from encort.runtime.bundle.manifest import Activation, Pooling, Task
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
-from encort.runtime.common.checks import check_vocabulary
-from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.checks import check_vocabulary, choice
+from encort.runtime.common.errors import CheckpointError, InputError
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 
@@ -103,9 +104,19 @@ class Checkpoint:
         return [str(label) for _, label in sorted(self.model.config.id2label.items())]
 
     @property
-    def tags_words(self) -> bool:
-        """Whether each word has one tag, which transformers calls the aggregation strategy "first"."""
-        return getattr(self.model.config, "aggregation_strategy", "first") != "simple"
+    def aggregation(self) -> Aggregation:
+        """Default of `Model.tag`, from `aggregation_strategy` of config.json, a name of transformers' pipelines.
+
+        Training writes `"first"` for taggers of words; `Aggregation.WORD` reads them with every tokenizer.
+
+        Raises:
+            CheckpointError: There is no such aggregation.
+        """
+        name = str(getattr(self.model.config, "aggregation_strategy", None) or "first").lower()
+        try:
+            return Aggregation.WORD if name == "first" else choice(Aggregation, "aggregation_strategy", name)
+        except InputError as error:
+            raise CheckpointError(f"config.json of {self.name}: {error}") from error
 
     @property
     def threshold(self) -> float:

@@ -157,7 +157,7 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> HeadInfo:
         task=checkpoint.task,
         labels=checkpoint.labels,
         outputs=[f"{prefix}{output}" for output in outputs],
-        tags_words=checkpoint.tags_words,
+        aggregation=checkpoint.aggregation,
         threshold=checkpoint.threshold,
         null_threshold=checkpoint.null_threshold,
         activation=checkpoint.activation,

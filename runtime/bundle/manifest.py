@@ -13,8 +13,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from encort.runtime.bundle.schema import SchemaError, from_plain, to_plain
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import BundleError, BundleVersionError
 from encort.runtime.common.files import parse_json
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
@@ -167,8 +169,8 @@ class HeadInfo:
         labels: Names of the columns of the logits; empty for question answering.
         outputs: Names of its outputs in every graph: the logits, `(batch, labels)` or `(batch, sequence, labels)`
             float32. For question answering: the logits of start and end, each `(batch, sequence)` float32.
-        tags_words: For token classification: whether a word has one tag, the tag of its first token. Otherwise each
-            token has its own tag, as for languages that write several words without spaces.
+        aggregation: For token classification: the default of `Model.tag`. `simple` for tags of characters, as for
+            languages that write several words without spaces.
         threshold: For multi-label classification: a label with at least this probability is a label of the text.
             Training chose it on validation data.
         null_threshold: For question answering: the default of `Model.answer`, which decides that a context has no
@@ -180,7 +182,7 @@ class HeadInfo:
     task: Task
     labels: list[str]
     outputs: list[str]
-    tags_words: bool = True
+    aggregation: Aggregation = Aggregation.WORD
     threshold: float = 0.5
     null_threshold: float = 0.0
     activation: Activation = Activation.IDENTITY
@@ -321,7 +323,7 @@ class Manifest:
                 "export the bundle again, or install the encort that made it"
             )
         try:
-            manifest = from_plain(cls, plain)
+            manifest = from_plain(cls, _with_aggregations(plain))
         except SchemaError as error:
             raise BundleError(f"{MANIFEST_FILE}: {error}; export the bundle again") from error
         for problem in manifest._problems():
@@ -367,6 +369,15 @@ def _input_problems(variant: Variant) -> Iterator[str]:
     for name, axes in variant.inputs.items():
         if name in known and axes != known[name]:
             yield f"{name} of {variant.name} has axes {axes}, and {known[name]} in layout {variant.layout}"
+
+
+def _with_aggregations(plain: Any) -> Any:
+    """Return the content of a manifest with `aggregation` in place of `tags_words`, which encort 0.1 wrote."""
+    heads = plain.get("heads")
+    for head in heads if isinstance(heads, list) else []:
+        if isinstance(head, dict) and head.pop("tags_words", True) is False:
+            head["aggregation"] = Aggregation.SIMPLE.value
+    return plain
 
 
 def _head_problems(head: HeadInfo) -> Iterator[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from encort.runtime.cli.readers import Input
     from encort.runtime.cli.row_errors import OnError
     from encort.runtime.cli.writers import Record
+    from encort.runtime.common.aggregation import AggregationName
     from encort.runtime.model import Model
     from encort.runtime.text.token_batch import TokenBatch
     from encort.runtime.text.windows import Overflow
@@ -99,12 +100,18 @@ def embed(**options: Any) -> None:
     help="Questions have no answer if the null score's logarithm is larger than that of the best answer by more than "
     "this; inf always answers; default: the bundle's threshold.",
 )
+@click.option(
+    "--aggregation",
+    type=click.Choice(["word", "none", "simple", "first", "average", "max"]),
+    help="How spans are made of the tags of tokens; default: as the bundle's head was made for.",
+)
 def predict(
     head: str | None,
     all_scores: bool,
     n_best: int | None,
     threshold: float | None,
     null_threshold: float | None,
+    aggregation: "AggregationName | None",
     **options: Any,
 ) -> None:
     """Write predictions for TEXTS from a head of the bundle, one record per text.
@@ -118,7 +125,12 @@ def predict(
     from encort.runtime.cli.records import PredictionOptions, default_overflow, prediction_records
 
     of_head = PredictionOptions(
-        head=head, all_scores=all_scores, n_best=n_best, threshold=threshold, null_threshold=null_threshold
+        head=head,
+        all_scores=all_scores,
+        n_best=n_best,
+        threshold=threshold,
+        null_threshold=null_threshold,
+        aggregation=aggregation,
     )
     records = functools.partial(prediction_records, options=of_head)
     overflow = functools.partial(default_overflow, options=of_head)
@@ -186,7 +198,7 @@ def _progress(inputs: "Iterator[Input]") -> "AbstractContextManager[Iterable[Inp
 
 def _summary(manifest: "Manifest") -> str:
     rows: list[tuple[str, object]] = [("task", manifest.task)]
-    rows += [(head.name, f"{head.task}, {_shortened(head.labels)}{_threshold(head)}") for head in manifest.heads]
+    rows += [(head.name, f"{head.task}, {_shortened(head.labels)}{_settings(head)}") for head in manifest.heads]
     if manifest.embedding is not None:
         norm = "L2 normalized" if manifest.embedding.normalize else "not normalized"
         rows.append(("embedding", f"{manifest.embedding.pooling} pooling, {norm}"))
@@ -212,8 +224,9 @@ def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":
         yield f"{metric.name} {metric.before:.2f} before, {metric.after:.2f} after ({metric.examples} examples)"
 
 
-def _threshold(head: "HeadInfo") -> str:
-    return "" if head.threshold == 0.5 else f", threshold {head.threshold:.3f}"
+def _settings(head: "HeadInfo") -> str:
+    threshold = "" if head.threshold == 0.5 else f", threshold {head.threshold:.3f}"
+    return f"{threshold}, aggregation {head.aggregation}" if head.task == "token-classification" else threshold
 
 
 def _shortened(labels: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.cli.writers import Record
+from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
 from encort.runtime.tasks.specs import CLASSIFIERS
@@ -28,6 +29,7 @@ class PredictionOptions:
         n_best: Most answers per question; None: one.
         threshold: Least probability of a label of a text that may have several; None: the bundle's threshold.
         null_threshold: See `Model.answer`.
+        aggregation: See `Model.tag`.
     """
 
     head: str | None = None
@@ -35,6 +37,7 @@ class PredictionOptions:
     n_best: int | None = None
     threshold: float | None = None
     null_threshold: float | None = None
+    aggregation: AggregationName | None = None
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -57,6 +60,7 @@ OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
     "n_best": (Task.QUESTION_ANSWERING,),
     "threshold": (Task.MULTI_LABEL_CLASSIFICATION,),
     "null_threshold": (Task.QUESTION_ANSWERING,),
+    "aggregation": (Task.TOKEN_CLASSIFICATION,),
 }
 """Tasks that an option of `PredictionOptions` is for."""
 
@@ -110,8 +114,9 @@ def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOption
     return ({"score": score} for score in model.score(batch, head=head.name).tolist())
 
 
-def _spans(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOptions) -> Iterable[Record]:
-    return ({"spans": [asdict(span) for span in spans]} for spans in model.tag(batch, head=head.name))
+def _spans(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
+    tagged = model.tag(batch, aggregation=options.aggregation, head=head.name)
+    return ({"spans": [asdict(span) for span in spans]} for spans in tagged)
 
 
 def _answers(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:

@@ -8,6 +8,6 @@ Reading order:
 3. `tables`: rows of any file, by its ending.
 4. `labelled_rows`: labelled rows for training and evaluation.
 5. `checkpoints`: the files of a checkpoint in Hugging Face layout.
-6. `tag_schemes`: the meaning of tags such as `B-LOC`.
+6. `tag_schemes`, `aggregation`: the meaning of tags such as `B-LOC`, and how spans are made of them.
 7. `answer_metrics`: scores of answers.
 """

@@ -9,6 +9,7 @@ from typing import Any, Unpack, cast
 
 import numpy as np
 
+from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.calls import Call, Item, RequestOptions, Tokenize, too_late
@@ -78,9 +79,16 @@ class Service:
         score = self._request(_rows(self._tasks.score(head)), text, options)
         return float(score)
 
-    def tag(self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]) -> Matches[Span]:
+    def tag(
+        self,
+        text: Text,
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Matches[Span]:
         """Return the tagged spans of a text, in reading order."""
-        return self._request(self._tasks.tag(head), text, options)
+        return self._request(self._tasks.tag(head, aggregation=aggregation), text, options)
 
     def answer(
         self,
@@ -135,9 +143,16 @@ class AsyncService:
         score = await self._request(_rows(self._tasks.score(head)), text, options)
         return float(score)
 
-    async def tag(self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]) -> Matches[Span]:
+    async def tag(
+        self,
+        text: Text,
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Matches[Span]:
         """Return the tagged spans of a text, in reading order."""
-        return await self._request(self._tasks.tag(head), text, options)
+        return await self._request(self._tasks.tag(head, aggregation=aggregation), text, options)
 
     async def answer(
         self,

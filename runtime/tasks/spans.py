@@ -2,39 +2,90 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.tag_schemes import OUTSIDE, Tag, TagScheme
 from encort.runtime.tasks.classification import softmax
 from encort.runtime.tasks.results import Matches, Span
 from encort.runtime.text.graphemes import Graphemes
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.text.words import token_groups, word_groups
+from encort.runtime.text.words import SubwordMarks, TokenGroup, pipeline_groups, token_groups, word_groups
 
 Item = TypeVar("Item")
 
 
 def spans(
-    logits: FloatArray, labels: Sequence[str], batch: TokenBatch, *, tags_words: bool = True
+    logits: FloatArray,
+    labels: Sequence[str],
+    batch: TokenBatch,
+    *,
+    aggregation: Aggregation = Aggregation.WORD,
+    marks: SubwordMarks = SubwordMarks(),  # noqa: B008 - frozen
 ) -> list[Matches[Span]]:
     """Return the spans of every text, in reading order.
 
-    A word has the tag of its first token, as in training. Neighbouring words with the same label make one span, unless
-    the tag of the first one ends it, or that of the second one begins another.
+    Neighbouring words or tokens with the same label make one span, unless the tag of the first one ends it, or that of
+    the second one begins another. With `"none"`, each token with a tag is a span, whose label is the whole tag.
 
     Args:
         logits: `(tokens, labels)` float32.
         labels: Tags, of any scheme that `TagScheme` knows.
         batch: Texts, not pairs, with the offsets of their tokens.
-        tags_words: Whether a word has one tag. Otherwise every token has its own.
+        aggregation: Which tokens have a tag together, and which of their scores decide.
+        marks: Signs by which `"first"`, `"average"` and `"max"` find words.
     """
     scores, scheme = softmax(logits), _scheme_of(tuple(labels))
-    tags = [scheme.tags[label] for label in labels]
-    words = (_words(scores, tags, batch, index, tags_words=tags_words) for index in range(len(batch.texts)))
-    return matches_per_text((merge(tagged, str(text)) for tagged, text in zip(words, batch.texts, strict=True)), batch)
+    joins = aggregation is not Aggregation.NONE
+    tags = [scheme.tags[label] if joins else _alone(label, scheme.tags[label]) for label in labels]
+    results = []
+    for index, text in enumerate(batch.texts):
+        groups = _GROUPS[aggregation](batch, index, marks)
+        rows = ((group, _SCORES.get(aggregation, _first)(scores[group.first : group.last + 1])) for group in groups)
+        words = [Word(tags[row.argmax()], float(row.max()), group.start, group.end) for group, row in rows]
+        results.append(merge(words, str(text)))
+    return matches_per_text(results, batch)
+
+
+def _first(scores: FloatArray) -> FloatArray:
+    """Return the scores of the first token of `(tokens, labels)`."""
+    first: FloatArray = scores[0]
+    return first
+
+
+def _average(scores: FloatArray) -> FloatArray:
+    """Return the mean scores over the tokens of `(tokens, labels)`."""
+    mean: FloatArray = scores.mean(axis=0)
+    return mean
+
+
+def _most_certain(scores: FloatArray) -> FloatArray:
+    """Return the scores of the token with the highest score of `(tokens, labels)`."""
+    row: FloatArray = scores[scores.max(axis=1).argmax()]
+    return row
+
+
+def _alone(label: str, tag: Tag) -> Tag:
+    """Return a tag as a span of its own, with its whole name as its label."""
+    return OUTSIDE if tag.label is None else Tag(label, begins=True, ends=True)
+
+
+_SCORES = {Aggregation.AVERAGE: _average, Aggregation.MAX: _most_certain}
+"""How the scores of several tokens become one row, where it is not the row of the first token."""
+
+_Groups = Callable[[TokenBatch, int, SubwordMarks], Iterable[TokenGroup]]
+_GROUPS: Mapping[Aggregation, _Groups] = {
+    Aggregation.WORD: lambda batch, index, _: word_groups(batch, index),
+    Aggregation.NONE: lambda batch, index, _: token_groups(batch, index),
+    Aggregation.SIMPLE: lambda batch, index, _: token_groups(batch, index),
+    Aggregation.FIRST: pipeline_groups,
+    Aggregation.AVERAGE: pipeline_groups,
+    Aggregation.MAX: pipeline_groups,
+}
+"""Which tokens have a tag together."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -43,8 +94,10 @@ def _scheme_of(labels: tuple[str, ...]) -> TagScheme:
 
 
 def merge(words: Iterable["Word"], text: str) -> list[Span]:
-    """Return the spans that the tagged words of a text make, in reading order."""
-    return [_span(run, text) for run in _runs(words)]
+    """Return the spans that the tagged words of a text make, in reading order, without those of white space alone."""
+    graphemes = Graphemes(text)
+    spans = (_span(run, text, graphemes) for run in _runs(words))
+    return [span for span in spans if span.text]
 
 
 def spans_of_tags(
@@ -83,16 +136,6 @@ class Word:
     end: int
 
 
-def _words(
-    scores: FloatArray, tags: Sequence[Tag], batch: TokenBatch, index: int, *, tags_words: bool
-) -> Iterator[Word]:
-    """Yield the words of one text with the tags of their first tokens."""
-    for group in word_groups(batch, index) if tags_words else token_groups(batch, index):
-        row = scores[group.first]
-        best = int(row.argmax())
-        yield Word(tags[best], float(row[best]), group.start, group.end)
-
-
 def _runs(words: Iterable[Word]) -> list[list[Word]]:
     """Group neighbouring words that make one span."""
     runs: list[list[Word]] = []
@@ -106,7 +149,7 @@ def _runs(words: Iterable[Word]) -> list[list[Word]]:
     return runs
 
 
-def _span(run: list[Word], text: str) -> Span:
-    start, end = run[0].start, run[-1].end
+def _span(run: list[Word], text: str, graphemes: Graphemes) -> Span:
+    start, end = graphemes.visible(run[0].start, run[-1].end)
     score = sum(word.score for word in run) / len(run)
     return Span(label=str(run[0].tag.label), score=score, start=start, end=end, text=text[start:end])

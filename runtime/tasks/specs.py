@@ -8,9 +8,17 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, HeadInfo, Manifest, Task, Variant
+from encort.runtime.bundle.manifest import (
+    LAST_HIDDEN_STATE,
+    SENTENCE_EMBEDDING,
+    HeadInfo,
+    Manifest,
+    Task,
+    Variant,
+)
+from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.common.checks import check_number, check_whole
+from encort.runtime.common.checks import check_number, check_whole, choice
 from encort.runtime.common.errors import InputError, InputTypeError, WrongTaskError
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.classification import ACTIVATIONS, classifications, sigmoid, softmax
@@ -18,6 +26,7 @@ from encort.runtime.tasks.results import Answers, Classification, Matches, Span
 from encort.runtime.tasks.spans import spans
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
+from encort.runtime.text.words import SubwordMarks
 
 Results = TypeVar("Results", bound=Sequence[Any] | FloatArray)
 
@@ -72,11 +81,13 @@ class Tasks:
         folder: Folder of the bundle, for messages.
         manifest: Manifest of the bundle.
         variant: The variant that is served.
+        subword_marks: Signs by which some aggregations find words.
     """
 
     folder: Path
     manifest: Manifest
     variant: Variant
+    subword_marks: SubwordMarks
 
     def head(self, name: str | None, *tasks: Task) -> HeadInfo:
         """Return the head with this name; without a name the first head, for one of the tasks if any are given.
@@ -139,12 +150,17 @@ class Tasks:
         activate = ACTIVATIONS[chosen.activation]
         return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: activate(arrays[0][:, 0]))
 
-    def tag(self, head: str | None) -> TaskSpec[list[Matches[Span]]]:
+    def tag(
+        self, head: str | None, *, aggregation: AggregationName | Aggregation | None = None
+    ) -> TaskSpec[list[Matches[Span]]]:
         """Return the spec of `Model.tag`."""
         chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
+        way = chosen.aggregation if aggregation is None else choice(Aggregation, "aggregation", aggregation)
         return TaskSpec(
             outputs=chosen.outputs,
-            postprocess=lambda batch, arrays: spans(arrays[0], chosen.labels, batch, tags_words=chosen.tags_words),
+            postprocess=lambda batch, arrays: spans(
+                arrays[0], chosen.labels, batch, aggregation=way, marks=self.subword_marks
+            ),
             tokenwise=True,
             check=_check_singles,
         )

@@ -8,6 +8,7 @@ import tokenizers
 
 from encort.runtime.common.errors import BundleError, InputError
 from encort.runtime.text.token_batch import Text
+from encort.runtime.text.words import SubwordMarks
 
 Check = Callable[[], None]
 """Called between two steps of a long work. It raises an error if the result is not wanted any more."""
@@ -46,6 +47,18 @@ class Backend:
     def vocabulary_size(self) -> int:
         """Size of the vocabulary: ids are from 0 to one below it."""
         return 1 + int(max(self.library.get_vocab().values()))
+
+    @cached_property
+    def subword_marks(self) -> SubwordMarks:
+        """Signs by which the pipelines of transformers find words."""
+        model: Any = self.library.model
+        # Unigram does not tell its unknown token.
+        names = (getattr(model, "unk_token", None), "<unk>", "[UNK]")
+        ids = (self.library.token_to_id(name) for name in names if name is not None)
+        return SubwordMarks(
+            has_prefix=bool(getattr(model, "continuing_subword_prefix", None)),
+            unknown=next((number for number in ids if number is not None), None),
+        )
 
     def encode(
         self,

@@ -17,6 +17,7 @@ from encort.runtime.text.rows import Row, cut_rows, join_rows
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.validation import check_texts, checked_token_ids, is_token_ids
 from encort.runtime.text.windows import Overflow
+from encort.runtime.text.words import SubwordMarks
 
 LIMIT = 2**20
 """More tokens than any encoder reads: a larger `max_length` in a manifest is a mistake."""
@@ -48,6 +49,11 @@ class Tokenizer:
             raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
         self._max_length = max_length
         self._piece = min(_CHARACTERS * max_length, _LONGEST_PIECE)
+
+    @property
+    def subword_marks(self) -> SubwordMarks:
+        """Signs by which the pipelines of transformers find words."""
+        return self._backend.subword_marks
 
     def __call__(
         self,

@@ -4,6 +4,7 @@ Training gives the tags of words to tokens, and serving reads the tags of words 
 so that a tag is read from the token that learned it.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -59,14 +60,28 @@ class TokenGroup:
     Attributes:
         first: Number of its first token in the batch. It may be white space alone, such as the `▁` before a word.
         last: Number of its last token in the batch.
-        start: Offset of its first visible character in the text.
-        end: Offset behind its last visible character.
+        start: Offset of its first character in the text.
+        end: Offset behind its last character.
     """
 
     first: int
     last: int
     start: int
     end: int
+
+
+@dataclass(frozen=True)
+class SubwordMarks:
+    """Signs by which the pipelines of transformers tell the tokens that go on with a word.
+
+    Attributes:
+        has_prefix: Whether such tokens have a prefix, such as `##`. Otherwise a token goes on with a word if no space
+            is before it.
+        unknown: Id of the unknown token, which is always a word of its own; None if there is none.
+    """
+
+    has_prefix: bool = True
+    unknown: int | None = None
 
 
 def word_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
@@ -79,24 +94,46 @@ def word_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
         batch: Texts, not pairs, with the offsets of their tokens.
         index: Number of the text.
     """
-    assert batch.offsets is not None
-    text, tokens = str(batch.texts[index]), _text_tokens(batch, index)
+    text = str(batch.texts[index])
     graphemes, kinds = Graphemes(text), text.translate(_KINDS)
     words = graphemes.at_starts(np.array([match.start() for match in _WORD.finditer(kinds)], np.int64))
+    tokens = _text_tokens(batch, index)
     if not len(words) or not len(tokens):
         return
-    owners = words.searchsorted(
-        _visible_starts(kinds, batch.offsets.starts[tokens], batch.offsets.ends[tokens], words), side="right"
-    )
+    owners = words.searchsorted(_visible_starts(batch, tokens, kinds, words), side="right")
     firsts = np.flatnonzero(np.diff(owners, prepend=0))
-    lasts = [*(firsts[1:] - 1), len(tokens) - 1]
-    yield from _groups(batch, graphemes, tokens[firsts], tokens[lasts])
+    lasts = np.append(firsts[1:], len(tokens)) - 1
+    for group in _groups(batch, tokens[firsts], tokens[lasts]):
+        start, end = graphemes.visible(group.start, group.end)
+        if start < end:
+            yield TokenGroup(group.first, group.last, start, end)
 
 
 def token_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
-    """Yield the tokens of a text that are not white space alone, each as a group; see `word_groups`."""
+    """Yield each token of a text as a group; see `word_groups`."""
     tokens = _text_tokens(batch, index)
-    yield from _groups(batch, Graphemes(str(batch.texts[index])), tokens, tokens)
+    yield from _groups(batch, tokens, tokens)
+
+
+def pipeline_groups(batch: TokenBatch, index: int, marks: SubwordMarks) -> Iterator[TokenGroup]:
+    """Yield the words of a text as the pipelines of transformers see them; see `word_groups`.
+
+    Without a prefix such as `##`, these are parts between spaces, with their punctuation: "Paris." is one word.
+    """
+    assert batch.offsets is not None
+    tokens, text = _text_tokens(batch, index), str(batch.texts[index])
+    words, starts = batch.offsets.words[tokens], batch.offsets.starts[tokens]
+    if marks.has_prefix:
+        goes_on = (np.diff(words, prepend=-1) == 0) & (words >= 0)
+    else:
+        goes_on = np.array(
+            [start > 0 and " " not in text[start - 1 : start + 1] for start in starts.tolist()], np.bool_
+        )
+    if marks.unknown is not None:
+        goes_on &= batch.ids[tokens] != marks.unknown
+    goes_on[:1] = False
+    firsts = np.flatnonzero(~goes_on)
+    yield from _groups(batch, tokens[firsts], tokens[np.append(firsts[1:], len(tokens)) - 1] if len(tokens) else tokens)
 
 
 def _text_tokens(batch: TokenBatch, index: int) -> Int64Array:
@@ -107,17 +144,18 @@ def _text_tokens(batch: TokenBatch, index: int) -> Int64Array:
     return tokens
 
 
-def _visible_starts(kinds: str, starts: Int64Array, ends: Int64Array, words: Int64Array) -> Int64Array:
+def _visible_starts(batch: TokenBatch, tokens: Int64Array, kinds: str, words: Int64Array) -> Int64Array:
     """Return the offset of the first character of each token that is no white space; its end if there is none."""
+    assert batch.offsets is not None
+    starts, ends = batch.offsets.starts[tokens], batch.offsets.ends[tokens]
     is_space = np.frombuffer(f"{kinds}w".encode(), np.uint8) == ord(" ")
     next_words = np.append(words, len(kinds))[words.searchsorted(starts)]
     return np.where(is_space[starts], np.minimum(next_words, ends), starts)
 
 
-def _groups(batch: TokenBatch, graphemes: Graphemes, firsts: Int64Array, lasts: Int64Array) -> Iterator[TokenGroup]:
-    """Yield the groups in which something is visible."""
+def _groups(batch: TokenBatch, firsts: Int64Array, lasts: Int64Array) -> Iterator[TokenGroup]:
     assert batch.offsets is not None
-    edges = graphemes.visible_parts(batch.offsets.starts[firsts], batch.offsets.ends[lasts])
-    for first, last, (start, end) in zip(firsts.tolist(), lasts.tolist(), edges.tolist(), strict=True):
-        if start < end:
-            yield TokenGroup(first, last, start, end)
+    starts, ends = batch.offsets.starts[firsts], batch.offsets.ends[lasts]
+    yield from itertools.starmap(
+        TokenGroup, zip(firsts.tolist(), lasts.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    )

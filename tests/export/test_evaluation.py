@@ -13,6 +13,7 @@ from encort.export.evaluation import MIN_EXAMPLES, Evaluation
 from encort.export.exporter import export_bundle
 from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.cli.main import group
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import DatasetError, InputError
 
 TAGS = ["O", "B-who", "I-who", "B-where"]
@@ -25,7 +26,7 @@ def head(task: Task, labels: Sequence[str] = ("a", "b"), **options: Any) -> Head
 
 CLASSES, MANY = head(Task.TEXT_CLASSIFICATION), head(Task.MULTI_LABEL_CLASSIFICATION, "abc")
 NUMBER, TAGGER = head(Task.TEXT_REGRESSION, ["score"]), head(Task.TOKEN_CLASSIFICATION, TAGS)
-CHARACTER_TAGGER = head(Task.TOKEN_CLASSIFICATION, TAGS, tags_words=False)
+CHARACTER_TAGGER = head(Task.TOKEN_CLASSIFICATION, TAGS, aggregation=Aggregation.SIMPLE)
 READER = head(Task.QUESTION_ANSWERING, [])
 BERT_PAIRS = head(Task.NEXT_SENTENCE_PREDICTION, ["is_next", "not_next"])
 DUAL_PAIRS = head(Task.NEXT_SENTENCE_PREDICTION, ["0", "1"])

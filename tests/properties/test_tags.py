@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.tag_schemes import Tag, TagScheme
 from encort.runtime.tasks.spans import spans, spans_of_tags
 from encort.runtime.text.tokenizer import Tokenizer
@@ -159,7 +160,8 @@ def read_back(
     random = np.random.default_rng(noise).integers(0, len(names), len(labels))
     logits = 20 * np.eye(len(names), dtype=np.float32)[np.where(labels == IGNORED, random, labels)]
     batch = tokenizer([example["text"]], return_offsets=True)
-    (served,) = spans(logits, names, batch, tags_words=not characters)
+    aggregation = Aggregation.SIMPLE if characters else Aggregation.WORD
+    (served,) = spans(logits, names, batch, aggregation=aggregation)
     gold = spans_of_tags(example["text"], example["starts"], example["ends"], row[1], TagScheme(SCHEMES["BIO"]))
     assert [(span.label, span.text, span.start) for span in served] == [
         (span.label, span.text, span.start) for span in gold

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import transformers
 
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.labelled_rows.schemas import are_characters, token_classification
 from encort.runtime.common.tag_schemes import OUTSIDE, TagScheme, TagSchemeError
@@ -128,7 +129,8 @@ class TokenClassification(TrainingTask):
         """Return the scores of spans as they will be served; a span is right if its bounds and label are right."""
         batch = pretrained.tokenizer(rows["text"][:], return_offsets=True, all_cores=True)
         logits = outputs[np.arange(outputs.shape[1]) < batch.lengths[:, None]]
-        predicted = spans(logits, examples.labels, batch, tags_words=not self.characters)
+        aggregation = Aggregation.SIMPLE if self.characters else Aggregation.WORD
+        predicted = spans(logits, examples.labels, batch, aggregation=aggregation)
         scheme = TagScheme(examples.labels)
         right = [spans_of_tags(row["text"], row["starts"], row["ends"], row["label"], scheme) for row in rows]
         pairs = [

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import Task
+from encort.runtime.common.errors import CheckpointError
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -232,6 +233,27 @@ def test_labels_keep_their_order_when_10_sorts_before_9(make_checkpoint: Callabl
 
 def test_equal_labels_are_refused(make_checkpoint: Callable[..., Path], refused: Callable[..., None]) -> None:
     refused(make_checkpoint(labels=["yes", "no", "yes"]), "yes")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [(None, "word"), ("first", "word"), ("SIMPLE", "simple"), ("average", "average"), ("max", "max"), ("none", "none")],
+)
+def test_the_aggregation_strategy_is_kept(
+    setting: str | None, expected: str, make_checkpoint: Callable[..., Path], edit_json: Callable[..., None]
+) -> None:
+    folder = make_checkpoint(labels=["O", "B-x"])
+    edit_json(folder / "config.json", architectures=["BertForTokenClassification"], aggregation_strategy=setting)
+    assert ExportSource.open([str(folder)]).heads[0].aggregation == expected
+
+
+def test_an_unknown_aggregation_strategy_is_refused(
+    make_checkpoint: Callable[..., Path], edit_json: Callable[..., None]
+) -> None:
+    folder = make_checkpoint(labels=["O", "B-x"])
+    edit_json(folder / "config.json", architectures=["BertForTokenClassification"], aggregation_strategy="mean")
+    with pytest.raises(CheckpointError, match="aggregation_strategy must be one of word, none, simple"):
+        ExportSource.open([str(folder)])
 
 
 def test_tags_of_no_known_scheme_are_refused(

@@ -23,7 +23,6 @@ def head(**changes: Any) -> dict[str, Any]:
         "task": "text-classification",
         "labels": ["a", "b", "c"],
         "outputs": ["logits"],
-        "tags_words": True,
     }
     return {"heads": [default | changes]}
 
@@ -223,8 +222,14 @@ def test_a_null_threshold_is_a_finite_number(text: str, threshold: float) -> Non
 
 
 def test_fields_with_their_default_are_not_written(text: str) -> None:
-    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(tags_words=False)))
-    assert {"tags_words", "null_threshold"} & json.loads(manifest.to_json())["heads"][0].keys() == {"tags_words"}
+    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(aggregation="simple")))
+    assert {"aggregation", "null_threshold"} & json.loads(manifest.to_json())["heads"][0].keys() == {"aggregation"}
+
+
+@pytest.mark.parametrize(("tags_words", "expected"), [(True, "word"), (False, "simple")])
+def test_the_tags_of_words_of_older_bundles_are_an_aggregation(text: str, tags_words: bool, expected: str) -> None:
+    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(tags_words=tags_words)))
+    assert manifest.heads[0].aggregation == expected
 
 
 def test_only_a_regression_has_an_activation(text: str) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from click.testing import CliRunner
 import encort
 from encort.runtime.cli.main import group
 from encort.runtime.cli.records import PredictionOptions, embedding_records, prediction_records
-from encort.runtime.common.errors import WrongTaskError
+from encort.runtime.common.aggregation import AggregationName
+from encort.runtime.common.errors import InputError, WrongTaskError
 from encort.runtime.text.windows import Overflow
 from tests.runtime.conftest import RunEncort
 
@@ -79,6 +81,22 @@ def test_every_task_has_its_own_keys(
     assert [list(record) for record in made] == [[*keys, "tokens", "truncated"]] * len(texts)
     assert [record["tokens"] for record in made] == model.tokenize(texts).lengths.tolist()
     assert [record["truncated"] for record in made] == [False] * (len(texts) - 1) + [True]
+
+
+@pytest.mark.parametrize("aggregation", ["none", "simple", "average"])
+def test_an_aggregation_makes_the_spans(
+    records: MakeRecords, model: encort.Model, predict: Predict, aggregation: AggregationName
+) -> None:
+    expected = [[*map(asdict, spans)] for spans in model.tag(TEXTS, aggregation=aggregation)]
+    assert [record["spans"] for record in records(TEXTS, aggregation=aggregation)] == expected
+    assert predict(TEXTS[2], "--aggregation", aggregation)[0]["spans"] == expected[2]
+    with model.serving() as service:
+        assert [*map(asdict, service.tag(TEXTS[2], aggregation=aggregation))] == expected[2]
+
+
+def test_an_unknown_aggregation_is_an_error(model: encort.Model) -> None:
+    with pytest.raises(InputError, match="aggregation must be one of word, none, simple, first, average, max; got"):
+        model.tag(["hello"], aggregation="mean")  # type: ignore[arg-type] # on purpose
 
 
 @pytest.mark.parametrize("head", ["topics", "moods", "follows"])

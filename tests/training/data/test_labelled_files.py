@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from encort.export.evaluation import Evaluation
 from encort.runtime.bundle.manifest import HeadInfo, Task
+from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.tag_schemes import TagScheme
 from encort.runtime.tasks.spans import spans_of_tags
 from encort.training.commands import TASKS
@@ -376,7 +377,8 @@ def head_of(prepared: Prepared) -> HeadInfo | None:
     name = "next-sentence-prediction" if isinstance(prepared.data.task, DualEncoderTask) else prepared.data.task.name
     characters = getattr(prepared.data.task, "characters", False)
     labels = list(prepared.examples.labels)
-    return HeadInfo(name="h", task=Task(name), labels=labels, outputs=["logits"], tags_words=not characters)
+    aggregation = Aggregation.SIMPLE if characters else Aggregation.WORD
+    return HeadInfo(name="h", task=Task(name), labels=labels, outputs=["logits"], aggregation=aggregation)
 
 
 def input_and_label(task: TrainingTask, row: Mapping[str, Any]) -> tuple[Any, Any]:
