@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from encort.runtime.common.extras import require
+from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
     from encort.runtime.options import DeviceName, PrecisionName
@@ -94,7 +95,7 @@ def bench(
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(render_html(report), encoding="utf-8")
-    click.echo(render_text(report))
+    echo(render_text(report))
 
 
 def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName", threads: int | None) -> None:
@@ -102,4 +103,4 @@ def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName", t
 
     with load(bundle, device=device, precision=precision, threads=threads) as model:
         costs = model.calibrate()
-    click.echo(f"{1e3 * costs.run:.3f} ms per run and {1e6 * costs.token:.1f} us per token")
+    echo(f"{1e3 * costs.run:.3f} ms per run and {1e6 * costs.token:.1f} us per token")

@@ -7,6 +7,7 @@ import click
 
 from encort.export.options import PoolingName, VariantName, WeightBits
 from encort.runtime.common.extras import require
+from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
     from encort.runtime.bundle.bundle import Bundle
@@ -108,11 +109,11 @@ def export(
         **options,
     )
     if TABLE_FILE in bundle.manifest.files:
-        click.echo(bundle.read(TABLE_FILE).decode())
+        echo(bundle.read(TABLE_FILE).decode())
     for variant in bundle.manifest.variants:
         assert variant.fidelity is not None
-        click.echo(_certificate(variant, variant.fidelity))
-    click.echo(f"bundle: {output}")
+        echo(_certificate(variant, variant.fidelity))
+    echo(f"bundle: {output}")
 
 
 @click.command()
@@ -134,14 +135,12 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     opened = Bundle.open(bundle)
     checks = verify_bundle(opened)
     for check in checks:
-        click.echo(_line(check.variant, check, f"golden vectors, {check.texts} texts"))
+        echo(_line(check.variant, check, f"golden vectors, {check.texts} texts"))
     for name in {variant.name for variant in opened.manifest.variants} - {check.variant for check in checks}:
-        click.echo(
-            f"{name}: made for a processor or a device that this machine lacks; not checked, and not served here"
-        )
+        echo(f"{name}: made for a processor or a device that this machine lacks; not checked, and not served here")
     measured = _compare(opened, checkpoints) if checkpoints else []
     for variant, fidelity in measured:
-        click.echo(_certificate(variant, fidelity))
+        echo(_certificate(variant, fidelity))
     if not checks and not measured:
         raise NotVerifiedError(
             f"{bundle}: this machine can run no variant, so no results were checked; verify it where it will be "

@@ -15,6 +15,8 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.common.extras import require
 from encort.runtime.common.folders import check_writable
 from encort.runtime.common.labelled_rows.columns import parse_columns, parse_header
+from encort.runtime.common.output.escaping import dump_json
+from encort.runtime.common.output.terminal import echo
 from encort.training.settings import SCHEDULES, TrainingSettings
 
 TASKS = {
@@ -230,4 +232,4 @@ def _set_once(values: dict[str, Any], name: str, value: Any, option: str) -> Non
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
     if os.environ.get("RANK", "0") == "0":  # in distributed training, the first process alone prints
-        click.echo(json.dumps(summary, ensure_ascii=False))
+        echo(dump_json(summary))

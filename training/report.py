@@ -1,7 +1,6 @@
 """Report on a training: a JSON file for programs, and a page with pictures for people."""
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from encort.runtime.common.output.escaping import dump_json, printable
+from encort.runtime.common.output.markdown import escape, table
 from encort.training.prepare import Prepared
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.base import Scores
@@ -101,7 +102,7 @@ class TrainingReport:
 
 def write_report(report: TrainingReport, folder: Path) -> None:
     """Write `training.json`, and `training.md` with its pictures: the losses, and the confusion if there is one."""
-    text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
+    text = dump_json(asdict(report), indent=2) + "\n"
     (folder / REPORT_FILE).write_text(text, encoding="utf-8")
     _draw_loss(report.history, folder / LOSS_FILE)
     if report.confusion:
@@ -113,7 +114,7 @@ def _page(report: TrainingReport) -> list[str]:
     """Return the lines of the page, in Markdown."""
     split = list(report.metrics)[-1]
     lines = [
-        f"# {report.task}, from {report.model}",
+        f"# {report.task}, from {escape(report.model)}",
         "",
         f"Trained on {report.rows['train']} examples in {report.seconds:.0f} s.",
         "",
@@ -125,12 +126,13 @@ def _page(report: TrainingReport) -> list[str]:
         lines += ["", f"## Labels ({split})", "", *_labels_table(report)]
     if report.confusion:
         lines += ["", f"## Most frequent mistakes ({split})", "", f"![confusion]({CONFUSION_FILE})"]
-        lines += ["", *_table(["right", "predicted", "examples"], _mistakes(report.confusion))]
+        lines += ["", *table(["right", "predicted", "examples"], _mistakes(report.confusion))]
     if report.label_counts:
         lines += ["", "## Training examples of each label", ""]
-        lines += _table(["label", "examples"], sorted(report.label_counts.items(), key=lambda item: -item[1]))
+        counts = sorted(report.label_counts.items(), key=lambda item: -item[1])
+        lines += table(["label", "examples"], counts)
     settings = [[name, value] for name, value in asdict(report.settings).items()]
-    return [*lines, "", "## Settings", "", *_table(["setting", "value"], settings)]
+    return [*lines, "", "## Settings", "", *table(["setting", "value"], settings)]
 
 
 def _metrics_table(report: TrainingReport) -> list[str]:
@@ -139,7 +141,7 @@ def _metrics_table(report: TrainingReport) -> list[str]:
         [split, report.rows[split], *(f"{100 * metrics[name]:.2f} %" if name in metrics else "" for name in names)]
         for split, metrics in report.metrics.items()
     ]
-    return _table(["split", "examples", *names], rows)
+    return table(["split", "examples", *names], rows)
 
 
 def _labels_table(report: TrainingReport) -> list[str]:
@@ -151,7 +153,7 @@ def _labels_table(report: TrainingReport) -> list[str]:
         ]
         for label, scores in report.by_label.items()
     ]
-    return _table(["label", "precision", "recall", "F1", "examples"], rows)
+    return table(["label", "precision", "recall", "F1", "examples"], rows)
 
 
 def _confusion_by_name(scores: Scores, labels: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -173,15 +175,6 @@ def _mistakes(confusion: Mapping[str, Mapping[str, int]], limit: int = 10) -> li
     return sorted(mistakes, key=lambda mistake: -mistake[2])[:limit]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    return [_row(header), _row(["---"] * len(header)), *map(_row, rows)]
-
-
-def _row(cells: Sequence[Any]) -> str:
-    plain = (" ".join(str(cell).split()).replace("|", "&#124;") for cell in cells)
-    return f"| {' | '.join(plain)} |"
-
-
 def _draw_loss(history: Sequence[Mapping[str, float]], file: Path) -> None:
     with _figure(6, 3.5, file) as axes:
         for name, label in (("loss", "training"), ("eval_loss", "validation")):
@@ -199,8 +192,9 @@ def _draw_confusion(confusion: Mapping[str, Mapping[str, int]], file: Path) -> N
         axes.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
         axes.set(xlabel="predicted", ylabel="right")
         if len(labels) <= _MAX_NAMES:
-            axes.set_xticks(range(len(labels)), labels, rotation=90, parse_math=False)
-            axes.set_yticks(range(len(labels)), labels, parse_math=False)
+            names = [printable(label) for label in labels]
+            axes.set_xticks(range(len(labels)), names, rotation=90, parse_math=False)
+            axes.set_yticks(range(len(labels)), names, parse_math=False)
 
 
 @contextlib.contextmanager

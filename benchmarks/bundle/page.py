@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from encort.benchmarks.bundle.bench import EAGER
 from encort.benchmarks.bundle.report import BundleReport
 from encort.benchmarks.timing import speedup
+from encort.runtime.common.output.escaping import printable
 
 Cells = Sequence[str]
 Table = tuple[str, list[str], list[list[str]]]
@@ -208,7 +209,7 @@ def _html_row(cells: Cells, kind: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return html.escape(text)
+    return html.escape(printable(text))
 
 
 _PAGE = """<!doctype html>

@@ -37,6 +37,7 @@ from encort.benchmarks.results import FOLDER, Outcome, Race, save
 from encort.benchmarks.timing import measure_in_turn
 from encort.export.exporter import export_bundle
 from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.output.terminal import echo
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.verification.tolerance import cosines
@@ -82,8 +83,8 @@ def main(models: Sequence[str], rounds: int, output: Path) -> None:
     for model in models or [KINDS, *SIZES]:
         with tempfile.TemporaryDirectory() as folder:
             race = gpu_kinds.run(Path(folder)) if model == KINDS else run(model, Path(folder), rounds=rounds)
-        click.echo(f"written to {save(race, output / race.file_name)}", err=True)
-        click.echo(race_table(race))
+        echo(f"written to {save(race, output / race.file_name)}", err=True)
+        echo(race_table(race))
         failed += [check for check in race.checks if not check.passed]
     sys.exit(1 if failed else 0)
 

@@ -20,6 +20,7 @@ from encort.benchmarks.command_help import command_help
 from encort.benchmarks.results import Race, read
 from encort.benchmarks.timing import change
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.output.terminal import echo
 
 OURS = "encort"
 
@@ -51,14 +52,14 @@ def main(before: Path, after: Path, threshold: float) -> None:
     try:
         first, second = _comparable(read(before), read(after))
     except InputError as error:
-        click.echo(str(error), err=True)
+        echo(str(error), err=True)
         sys.exit(InputError.exit_code)
     slower = 0
     for timed in (timed for timed in first if timed in second):
         ratio = change(first[timed], second[timed])
         is_slower = timed.is_ours and ratio.low > threshold
         slower += is_slower
-        click.echo(f"{timed}: {ratio} of the time before{', SLOWER' if is_slower else ''}")
+        echo(f"{timed}: {ratio} of the time before{', SLOWER' if is_slower else ''}")
     sys.exit(1 if slower else 0)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import numpy as np
 
 from encort.benchmarks.race.models import MODELS
@@ -16,6 +15,7 @@ from encort.benchmarks.results import Outcome
 from encort.export.exporter import export_bundle
 from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.output.terminal import echo
 
 BUILD = ROOT / "build" / "race"
 CALIBRATION = 300
@@ -41,7 +41,7 @@ class Participant:
         try:
             yield
         except Exception as error:
-            click.echo(f"{self._system.key}: {error}", err=True)
+            echo(f"{self._system.key}: {error}", err=True)
             self.outcome = replace(self.outcome, error=str(error) or type(error).__name__)
             self.close()
 

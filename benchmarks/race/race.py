@@ -32,6 +32,7 @@ from encort.benchmarks.race.workload import mixed_texts, scored_pairs
 from encort.benchmarks.results import FOLDER, Race, save
 from encort.benchmarks.timing import ROUNDS, measure_in_turn
 from encort.runtime.cli.readers import read_texts
+from encort.runtime.common.output.terminal import echo
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines
 
@@ -94,8 +95,8 @@ def main(
         outcomes=[participant.outcome for participant in participants],
         limits=[participant.outcome for participant in limits],
     )
-    click.echo(f"written to {save(race, (output or FOLDER) / race.file_name)}", err=True)
-    click.echo(race_table(race))
+    echo(f"written to {save(race, (output or FOLDER) / race.file_name)}", err=True)
+    echo(race_table(race))
 
 
 def _is_chosen(system: System, only: Sequence[str], without: Sequence[str]) -> bool:

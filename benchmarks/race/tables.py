@@ -19,6 +19,8 @@ from encort.benchmarks.command_help import command_help
 from encort.benchmarks.results import FOLDER, Outcome, Race, read
 from encort.benchmarks.timing import speedup
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.output.markdown import Markdown, table
+from encort.runtime.common.output.terminal import echo
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"(<!-- (?P<kind>race|brief): (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,7 +31,7 @@ def race_table(race: Race) -> str:
     parts = _speed_tables(race) if race.outcomes else [f"{race.model}, on {race.machine.gpu or race.machine.cpu}."]
     if race.checks:
         header = ["check", "value", "bound", "passed"]
-        parts += ["", "Checks of encort's results:", "", *_lines(header, _check_rows(race))]
+        parts += ["", "Checks of encort's results:", "", *table(header, _check_rows(race))]
     return "\n".join([*parts, "", _source(race)])
 
 
@@ -45,8 +47,8 @@ def _speed_tables(race: Race) -> list[str]:
         for outcome in _slowest_first(race)
         if outcome.grid
     ]
-    parts = [_about(race), "", *_lines(header, [*rows, *failed]), "", "Milliseconds per call, by texts x tokens:", ""]
-    return [*parts, *_lines(["system", "precision", *shapes], calls)]
+    parts = [_about(race), "", *table(header, [*rows, *failed]), "", "Milliseconds per call, by texts x tokens:", ""]
+    return [*parts, *table(["system", "precision", *shapes], calls)]
 
 
 def brief_table(race: Race) -> str:
@@ -54,7 +56,7 @@ def brief_table(race: Race) -> str:
     ours = _ours(race)
     rows = [
         [
-            f"**{outcome.name}**" if outcome.name == "encort" else outcome.name,
+            Markdown(f"**{outcome.name}**") if outcome.name == "encort" else outcome.name,
             outcome.precision,
             f"{race.tokens / _seconds(outcome):,.0f}",
             *(_speedup(own, outcome) for own in ours.values()),
@@ -66,7 +68,7 @@ def brief_table(race: Race) -> str:
     ]
     header = ["system", "precision", "tokens/s", *(f"speedup of encort {name}" for name in ours)]
     header += ["cosine", "start to first result", "peak memory"]
-    return "\n".join([_about(race), "", *_lines(header, rows), "", _source(race)])
+    return "\n".join([_about(race), "", *table(header, rows), "", _source(race)])
 
 
 def _check_rows(race: Race) -> list[list[str]]:
@@ -75,7 +77,7 @@ def _check_rows(race: Race) -> list[list[str]]:
             check.name,
             f"{check.value:.6g}",
             f"at most {check.most:g}" if check.least is None else f"at least {check.least:g}",
-            "yes" if check.passed else "**no**",
+            "yes" if check.passed else Markdown("**no**"),
         ]
         for check in race.checks
     ]
@@ -161,13 +163,7 @@ def _seconds(system: Outcome) -> float:
 
 
 def _first_line(error: str | None) -> str:
-    return next(iter((error or "").strip().splitlines()), "").replace("|", "/")
-
-
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table in Markdown; short rows get empty cells."""
-    full_rows = [[*row, *[""] * (len(header) - len(row))] for row in (header, ["---"] * len(header), *rows)]
-    return [f"| {' | '.join(row)} |" for row in full_rows]
+    return next(iter((error or "").strip().splitlines()), "")
 
 
 def update_tables(text: str, folder: Path = FOLDER) -> str:
@@ -203,7 +199,7 @@ def main(check: bool) -> None:
                 file.write_text(after, encoding="utf-8")
     message = "its tables are not those of the results; run this without --check" if check else "written"
     for file in stale:
-        click.echo(f"{file}: {message}")
+        echo(f"{file}: {message}")
     sys.exit(1 if check and stale else 0)
 
 

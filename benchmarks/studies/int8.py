@@ -22,6 +22,7 @@ from encort.export.exporter import export_bundle
 from encort.export.options import VariantName
 from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.output.markdown import table
 from encort.runtime.common.tables.rows import read_rows
 
 ROUNDS = 5
@@ -66,16 +67,16 @@ def compare(models: dict[str, encort.Model], texts: list[str], scores: list[floa
             model.embed(texts)
             seconds[label].append(time.perf_counter() - start)
     print(f"{len(texts)} texts; medians of {ROUNDS} rounds, models in turn\n")
-    print("| | cosine, mean | min | Spearman | seconds | speed |\n|---|---|---|---|---|---|")
+    rows = []
     for label, embeddings in vectors.items():
         cosines = (embeddings * vectors["fp32"]).sum(axis=1)
         first, second = np.split(embeddings, 2)
         spearman = 100 * spearmanr((first * second).sum(axis=1), scores)[0]
         speed = statistics.median(a / b for a, b in zip(seconds["fp32"], seconds[label], strict=True))
-        print(
-            f"| {label} | {cosines.mean():.5f} | {cosines.min():.4f} | {spearman:.2f} "
-            f"| {statistics.median(seconds[label]):.2f} | {speed:.2f}x |"
-        )
+        seconds_of_label = statistics.median(seconds[label])
+        numbers = [(cosines.mean(), ".5f"), (cosines.min(), ".4f"), (spearman, ".2f"), (seconds_of_label, ".2f")]
+        rows.append([label, *(f"{number:{form}}" for number, form in numbers), f"{speed:.2f}x"])
+    print("\n".join(table(["", "cosine, mean", "min", "Spearman", "seconds", "speed"], rows)))
 
 
 def normalized(vectors: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from encort.export.int8.model import QuantizedModel
 from encort.runtime.bundle.manifest import Metric, Precision, Variant
+from encort.runtime.common.output.markdown import table
 
 TABLE_FILE = "search.md"
 
@@ -71,8 +72,7 @@ class QuantizationSearch:
     def table(self) -> str:
         """Return the candidates as a Markdown table, with the chosen one marked."""
         names = ("precision", "smoothing", "tensors in fp32", f"{self.metric}, %", "drop", "ms per text", "speed", "")
-        rows = [names, ["---"] * len(names), *map(_cells, self.candidates)]
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return "\n".join(table(names, [*map(_cells, self.candidates)]))
 
     def save(self, folder: Path) -> None:
         """Write the candidates as JSON, as a Markdown table and as a picture."""

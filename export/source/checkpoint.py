@@ -23,6 +23,7 @@ from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checks import check_vocabulary, choice
 from encort.runtime.common.errors import CheckpointError, InputError
+from encort.runtime.common.output.escaping import is_unicode
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 
@@ -173,6 +174,12 @@ class Checkpoint:
             )
         if self.task is Task.TEXT_REGRESSION and len(self.labels) > 1:
             raise CheckpointError(f"{self.name} gives {len(self.labels)} numbers per text; only one can be exported")
+        for label in self.labels:
+            if not is_unicode(label):
+                raise CheckpointError(
+                    f"{self.name}: the label {label!r} has an unpaired surrogate, so it is not Unicode; rename it in "
+                    "id2label of its config.json"
+                )
         if len(set(self.labels)) != len(self.labels):
             raise CheckpointError(f"{self.name}: labels must differ, its config.json has {', '.join(self.labels)}")
         if self.task is Task.TOKEN_CLASSIFICATION:

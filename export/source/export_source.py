@@ -34,6 +34,7 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checkpoints.positions import count_positions
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.extras import installed_versions
+from encort.runtime.common.output.escaping import as_unicode
 from encort.runtime.text.tokenizer import LIMIT
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -111,7 +112,11 @@ class ExportSource:
             embedding=self.embedding if any(SENTENCE_EMBEDDING in variant.outputs for variant in variants) else None,
             max_length=self.max_length,
             sources=[
-                Source(model=checkpoint.name, architecture=checkpoint.architecture, revision=checkpoint.revision)
+                Source(
+                    model=as_unicode(checkpoint.name),
+                    architecture=checkpoint.architecture,
+                    revision=checkpoint.revision,
+                )
                 for checkpoint in self.checkpoints
             ],
             tools={"python": platform.python_version(), **installed_versions(TOOLS)},
@@ -139,7 +144,7 @@ def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[HeadInfo, ...]:
         (checkpoint,) = checkpoints
         is_encoder = checkpoint.task is Task.FEATURE_EXTRACTION
         return () if is_encoder else (_head(checkpoint, checkpoint.task.value, prefix=""),)
-    names = [Path(checkpoint.name).resolve().name for checkpoint in checkpoints]
+    names = [as_unicode(Path(checkpoint.name).resolve().name) for checkpoint in checkpoints]
     for checkpoint, name in zip(checkpoints, names, strict=True):
         if checkpoint.task is Task.FEATURE_EXTRACTION:
             raise CheckpointError(f"{checkpoint.name} has no head; each of several checkpoints must have one")

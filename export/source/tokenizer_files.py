@@ -11,6 +11,7 @@ from typing import Any
 
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.manifest import TOKENIZER_FILE
+from encort.runtime.common.output.escaping import dump_json
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -128,4 +129,4 @@ def _flagged(token: Any, flags: Mapping[str, Any]) -> Any:
 
 
 def _write(file: Path, value: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(dump_json(value, indent=2) + "\n", encoding="utf-8")

@@ -28,7 +28,8 @@ from encort.runtime.common.errors import (
     VariantNotFoundError,
 )
 from encort.runtime.common.files import LARGEST_JSON, read_bytes
-from encort.runtime.common.folders import sha256
+from encort.runtime.common.folders import NOT_UTF8, sha256
+from encort.runtime.common.output.escaping import is_unicode
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Bundle:
         folder = Path(folder).absolute()
         if not folder.is_dir():
             raise BundleFileMissingError(f"there is no folder {folder}; make a bundle with: encort export CHECKPOINT")
+        if not is_unicode(str(folder)):
+            raise BundleError(f"{folder}: {NOT_UTF8}")
         _check_name(folder, MANIFEST_FILE)
         try:
             text = read_bytes(folder / MANIFEST_FILE, largest=LARGEST_JSON).decode("utf-8")

@@ -8,7 +8,6 @@ An example, shortened:
      "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from encort.runtime.bundle.schema import SchemaError, from_plain, to_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import BundleError, BundleVersionError
 from encort.runtime.common.files import parse_json
+from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 FORMAT_VERSION = 3
@@ -302,7 +302,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of `encort.json`."""
-        return json.dumps(to_plain(self), indent=2, ensure_ascii=False) + "\n"
+        return dump_json(to_plain(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

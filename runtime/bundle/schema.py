@@ -10,6 +10,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+from encort.runtime.common.output.escaping import is_unicode
+
 T = TypeVar("T")
 
 
@@ -94,4 +96,6 @@ def _expect(kind: type[Any], value: Any, path: str) -> Any:
     # `isinstance(True, int)` is true, so the types are compared.
     if type(value) is not kind:
         raise SchemaError(f"{path or 'it'}: expected {kind.__name__}, got {value!r}")
+    if kind is str and not is_unicode(value):
+        raise SchemaError(f"{path}: {value!r} has an unpaired surrogate, so it is not Unicode")
     return value

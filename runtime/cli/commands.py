@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from encort.runtime.common.output.escaping import printable
+from encort.runtime.common.output.terminal import echo
+
 if TYPE_CHECKING:
     from encort.runtime.bundle.manifest import Fidelity, HeadInfo, Manifest
     from encort.runtime.cli.readers import Input
@@ -147,7 +150,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
     check_stdout()
     manifest = Bundle.open(bundle).manifest
-    click.echo(manifest.to_json() if as_json else _summary(manifest), nl=not as_json)
+    echo(manifest.to_json().rstrip() if as_json else _summary(manifest))
 
 
 def _run(
@@ -188,7 +191,7 @@ def _run(
             writer.write(records_of_chunk)
     if runner.errors:
         counts = f"{runner.errors} of {runner.inputs} inputs"
-        click.echo(f"encort: {counts} cannot be used; the first: {runner.first_error}", err=True)
+        echo(f"encort: {counts} cannot be used; the first: {runner.first_error}", err=True)
 
 
 def _progress(inputs: "Iterator[Input]") -> "AbstractContextManager[Iterable[Input]]":
@@ -209,8 +212,9 @@ def _summary(manifest: "Manifest") -> str:
         rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
         if variant.fidelity is not None:
             rows += [("", line) for line in _fidelity_lines(variant.fidelity)]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    lines = [(printable(name), printable(value)) for name, value in rows]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
 def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":

@@ -9,6 +9,7 @@ import click
 from encort.runtime.cli.streams import prepare_streams
 from encort.runtime.common.errors import EncortError
 from encort.runtime.common.folders import shorten_path
+from encort.runtime.common.output.terminal import echo, log_to_stderr, printable_lines
 
 COMMANDS = {
     "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),
@@ -37,6 +38,13 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; the message of a wrong usage cannot steer the terminal."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(printable_lines(error.format_message()), error.ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the help lines without importing the commands."""
         with formatter.section("Commands"):
@@ -52,13 +60,14 @@ def group() -> None:
 def main() -> None:
     """Run the command line. An error of encort is printed as one line on stderr and gives its exit code."""
     prepare_streams()
+    log_to_stderr()
     try:
         group()
     except EncortError as error:
-        click.echo(f"encort: {error}", err=True)
+        echo(f"encort: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder without permission, a path that is too long
-        click.echo(f"encort: {_describe(error)}", err=True)
+        echo(f"encort: {_describe(error)}", err=True)
         sys.exit(EncortError.exit_code)
 
 

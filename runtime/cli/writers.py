@@ -1,6 +1,5 @@
 """Output of the command line: JSON lines, a numpy array, or Parquet, one record per input."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,12 +11,10 @@ import numpy as np
 from encort.runtime.cli.streams import check_stdout
 from encort.runtime.common.errors import InputError, MissingExtraError
 from encort.runtime.common.folders import shorten_path
+from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.temporary import temporary_beside
 
 Record = Mapping[str, Any]
-
-_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))}
-"""Characters that JSON need not escape, but that end lines for some readers, steer terminals, or are not Unicode."""
 
 
 class Writer(Protocol):
@@ -105,8 +102,8 @@ class JsonLines:
     def write(self, records: Sequence[Record]) -> None:
         """Write one line per record, at once."""
         for record in records:
-            text = json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist)
-            self._file.write(text.translate(_ESCAPES) + "\n")
+            text = dump_json(record, default=np.ndarray.tolist)
+            self._file.write(text + "\n")
         self._file.flush()
 
 

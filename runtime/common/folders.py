@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from encort.runtime.common.errors import InputError, OutputExistsError
+from encort.runtime.common.output.escaping import is_unicode
 from encort.runtime.common.temporary import replace_folder, temporary_beside
+
+NOT_UTF8 = "the path is not UTF-8, which ONNX Runtime and other libraries need; rename the folder"
 
 _LONGEST_PATH = 200
 """Characters of a path in a message."""
@@ -32,7 +35,7 @@ def shorten_path(path: str | Path) -> str:
 
 
 def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
-    """Check early that a folder may be written.
+    """Check early that a folder can and may be written.
 
     It may if it does not exist or is empty. With `overwrite` it may also be an earlier output, so that a typing mistake
     never deletes other files.
@@ -43,8 +46,11 @@ def check_replaceable(folder: Path, *, marker: str, overwrite: bool) -> None:
         overwrite: Whether an earlier output may be replaced.
 
     Raises:
+        InputError: The path of the folder is not Unicode.
         OutputExistsError: The folder may not be written.
     """
+    if not is_unicode(str(folder.absolute())):
+        raise InputError(f"{folder}: {NOT_UTF8}")
     is_folder = folder.is_dir() and not folder.is_symlink()
     if not (folder.exists() or folder.is_symlink()) or (is_folder and not any(folder.iterdir())):
         return

@@ -166,6 +166,27 @@ def test_bars_in_a_label_do_not_break_the_table(tables: Callable[..., dict[str, 
     assert tables(labelled("a|b", "c"))["Labels (test)"][1][0] == "a&#124;b"
 
 
+def test_a_page_shows_labels_as_they_are(written: Callable[..., Path]) -> None:
+    labels = ("<script>alert(1)</script>", "![x](http://host/x.png)", "*a*\x1b[2J\x07")
+    report = dataclasses.replace(labelled(*labels), model="<b>\udcff")
+    folder = written(report)
+    page = (folder / "training.md").read_text(encoding="utf-8")
+    assert not re.search(r"<|\]\(http|\x1b|\x07|\udcff", page)
+    assert r"| \*a\*\\x1b[2J\\x07 |" in page
+    assert json.loads((folder / "training.json").read_text(encoding="utf-8"))["labels"] == list(labels)
+    assert r"*a*\x1b[2J\x07" in texts_of(folder / "confusion.svg")
+
+
+def test_splits_may_have_different_metrics(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
+    metrics = {"validation": {"f1": 0.5}, "test": {"f1": 0.25, "NoAns_f1": 1.0}}
+    rows = tables(dataclasses.replace(REPORT, metrics=metrics))["text-classification, from some/encoder"]
+    assert [row[:3] for row in rows] == [
+        ["split", "examples", "f1"],
+        ["validation", "6", "50.00 %"],
+        ["test", "12", "25.00 %"],
+    ]
+
+
 def test_line_breaks_in_a_label_do_not_break_the_table(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     assert len(tables(labelled("a\nb", "c"))["Labels (test)"][1]) == 5
 

@@ -264,6 +264,12 @@ def test_tags_of_no_known_scheme_are_refused(
     refused(folder, "id2label of its config.json: the tags b-loc and ORG are not of one scheme")
 
 
+def test_labels_that_are_not_unicode_are_refused(
+    make_checkpoint: Callable[..., Path], refused: Callable[..., None]
+) -> None:
+    refused(make_checkpoint(labels=["yes", "no\ud800"]), r"the label 'no\\ud800' has an unpaired surrogate")
+
+
 @pytest.mark.parametrize(
     ("positions", "tokenizer_limit", "expected"), [(64, 20, 20), (30, 64, 30), (64, int(1e30), 64)]
 )

@@ -408,3 +408,9 @@ def test_loading_writes_nothing(bundle: Path) -> None:
 def test_the_manifest_hashes_every_other_file(classifier_bundle: Path) -> None:
     names = set(json.loads((classifier_bundle / "encort.json").read_text(encoding="utf-8"))["files"])
     assert names == {path.name for path in classifier_bundle.iterdir()} - {"encort.json"}
+
+
+def test_a_path_that_is_not_unicode_is_refused(bundle: Path) -> None:
+    renamed = bundle.rename(bundle.with_name("b\udcff"))
+    with pytest.raises(BundleError, match="the path is not UTF-8"):
+        Bundle.open(renamed)

@@ -46,6 +46,11 @@ def test_nested_values_become_dataclasses() -> None:
     assert from_plain(Tree, plain_tree()) == Tree(name="oak", height=3, leaves=[leaf, leaf], owners={"ann": 1})
 
 
+def test_a_text_is_unicode() -> None:
+    with pytest.raises(SchemaError, match=r"buds\[1\]: '\\ud800' has an unpaired surrogate"):
+        from_plain(Twig, {"length": 1, "buds": ["é", "\ud800"]})
+
+
 def test_none_is_a_value_only_where_it_is_declared() -> None:
     assert from_plain(Tree, plain_tree(name=None)).name is None
     with pytest.raises(SchemaError, match="height: expected int, got None"):

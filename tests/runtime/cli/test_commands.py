@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -396,3 +397,31 @@ def test_a_terminal_without_unicode_gets_the_output(
     done = run_encort("inspect", bundle, PYTHONIOENCODING="ascii")
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+def test_labels_cannot_steer_the_terminal(run_encort: RunEncort, bundle: Path, edit_manifest: EditManifest) -> None:
+    labels = ["a\x1b]0;title\x07", "b\nsource  evil", "\x9b2J\u202e"]
+    edit_manifest(lambda plain: plain["heads"][0].update(labels=labels))
+    for command in (["inspect"], ["inspect", "--json"], ["predict", "--all-scores"]):
+        done = run_encort(command[0], bundle, *command[1:], *(["hello"] if command[0] == "predict" else []))
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr)
+        if command[-1] != "inspect":
+            assert "b\\nsource" in done.stdout
+    assert "3 labels: a\\x1b]0;title\\x07, b\\x0asource  evil, " in run_encort("inspect", bundle).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed", "no\x1b[31m\udcff.bundle", "hello"],
+        ["inspect", "no\x1b[31m\udcff.bundle"],
+        ["inspect", "no.bundle", "more\x1b[31m\udcff"],
+        ["train", "text-classification", "--model", "m", "--train", "no\x1b[31m\udcff.csv", "--output", "o"],
+    ],
+)
+def test_names_of_files_cannot_steer_the_terminal(run_encort: RunEncort, arguments: list[str]) -> None:
+    done = run_encort(*arguments)
+    assert done.returncode > 0
+    assert r"\x1b[31m\udcff" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from encort.runtime.common.errors import OutputExistsError
+from encort.runtime.common.errors import InputError, OutputExistsError
 from encort.runtime.common.folders import check_replaceable, is_missing_folder, new_folder
 
 MARKER = "encort.json"
@@ -131,3 +131,8 @@ def test_the_partial_folder_of_a_killed_process_goes_with_the_next_output(tmp_pa
     make(tmp_path / f".out.{'0' * 32}.partial", model_onnx="half")
     write(tmp_path / "out")
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_path_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the path is not UTF-8"):
+        check_replaceable(tmp_path / "o\udcff", marker="m", overwrite=False)
