@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from encort.runtime.model import Model, load
     from encort.runtime.serving.calls import RequestOptions
     from encort.runtime.serving.service import AsyncService, Service, ServiceContext
-    from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Span
+    from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Span, TaggedWord
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
@@ -47,6 +47,7 @@ __all__ = [
     "ServiceContext",
     "Span",
     "Stats",
+    "TaggedWord",
     "Task",
     "TokenBatch",
     "Variant",
@@ -63,7 +64,7 @@ _MODULES = {
     "encort.runtime.model": ["Model", "load"],
     "encort.runtime.serving.calls": ["RequestOptions"],
     "encort.runtime.serving.service": ["AsyncService", "Service", "ServiceContext"],
-    "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Span"],
+    "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Span", "TaggedWord"],
     "encort.runtime.text.token_batch": ["TokenBatch"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

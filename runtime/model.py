@@ -31,8 +31,9 @@ from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.serving.service import ServiceContext
 from encort.runtime.sessions import SessionOpener
 from encort.runtime.task_runner import Inputs, TaskRunner
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span
+from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.specs import Tasks
+from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
@@ -262,6 +263,35 @@ class Model:
             InputError: See `tokenize`; or there is no such aggregation.
         """
         return self._runner.run(self._tasks.tag(head, aggregation=aggregation), texts, overflow, stride)
+
+    def tag_words(
+        self,
+        words: Sequence[Sequence[str]] | TokenBatch,
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[Matches[TaggedWord]]:
+        """Return one tag for each word of every text, for texts that are lists of words.
+
+        Args:
+            words: Words of each text, or a batch of `JoinedWords`. They are read with a space between two of them;
+                lists of characters, with white space or of other alphabets than ASCII, are read as they are.
+            aggregation: Which scores of a word's tokens decide; see `Aggregation`. None: as the head was made for.
+            head: Name of the head; None: the first that tags tokens.
+            overflow: See `tokenize`. Words that are cut off have no tag.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputTypeError: An input is not a list of str.
+            InputError: See `tokenize`; or there is no such aggregation.
+        """
+        spec = self._tasks.tag_words(head, aggregation=aggregation)
+        if isinstance(words, TokenBatch):
+            return self._runner.run(spec, words, overflow, stride)
+        return self._runner.run(spec, [JoinedWords.of(text) for text in words], overflow, stride)
 
     def answer(
         self,

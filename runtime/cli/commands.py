@@ -35,7 +35,7 @@ _BATCH_OPTIONS = [
         type=_FOLDER,
         help="Read texts from a .csv, .tsv, .jsonl or .parquet file, or one text per line.",
     ),
-    click.option("--column", help="Column of the texts; default: text and text_pair, or question and context."),
+    click.option("--column", help="Column of the texts; default: text and text_pair, tokens, or question and context."),
     click.option(
         "--output", "-o", type=_FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
     ),

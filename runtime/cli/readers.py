@@ -4,11 +4,13 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from encort.runtime.cli.streams import decode_argument, open_stdin
-from encort.runtime.common.errors import InputError
+from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.common.tables.lines import Lines, Row, check_readable, open_lines, without_end
 from encort.runtime.common.tables.rows import READERS, is_table, scan_rows
+from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text
 
 
@@ -40,7 +42,8 @@ def read_inputs(arguments: tuple[str, ...], file: Path | None, column: str | Non
     Args:
         arguments: Texts of the command line.
         file: A table by its ending, see `READERS`, or a file with one text per line; `-` is stdin.
-        column: Column of a table; None: `text` with `text_pair` if it exists, or `question` with `context`.
+        column: Column of a table; None: `text` with `text_pair` if it exists, or `tokens`, a list of
+            words, or `question` with `context`.
 
     Raises:
         InputError: There are both arguments and a file, or no texts; or the file cannot be read.
@@ -91,12 +94,21 @@ def _read_text(row: Row, column: str | None, location: str) -> Text | InputError
 
 
 def _text(row: Row, column: str | None, location: str) -> Text:
+    if column is None and "text" not in row and isinstance(row.get("tokens"), list):
+        return _joined_words(row["tokens"], location)
     if column is None and "text" not in row and "question" in row:
         return _cell(row, "question", location), _cell(row, "context", location)
     text = _cell(row, column or "text", location)
     if column is None and "text_pair" in row:
         return text, _cell(row, "text_pair", location)
     return text
+
+
+def _joined_words(words: list[Any], location: str) -> Text:
+    try:
+        return JoinedWords.of(words)
+    except InputTypeError as error:
+        raise InputError(f"{location}, column 'tokens': {error}") from error
 
 
 def _cell(row: Row, column: str, location: str) -> str:

@@ -10,6 +10,7 @@ from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
 from encort.runtime.tasks.specs import CLASSIFIERS
+from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow
 
@@ -115,6 +116,9 @@ def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOption
 
 
 def _spans(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
+    if batch.texts and all(isinstance(text, JoinedWords) for text in batch.texts):
+        words = model.tag_words(batch, aggregation=options.aggregation, head=head.name)
+        return ({"tags": [w.tag for w in text], "scores": [w.score for w in text]} for text in words)
     tagged = model.tag(batch, aggregation=options.aggregation, head=head.name)
     return ({"spans": [asdict(span) for span in spans]} for spans in tagged)
 

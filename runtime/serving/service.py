@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Unpack, cast
 
@@ -14,8 +14,9 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.calls import Call, Item, RequestOptions, Tokenize, too_late
 from encort.runtime.serving.scheduler import Scheduler
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span
+from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.specs import Tasks, TaskSpec
+from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text
 
 _SHORT = 4096
@@ -90,6 +91,18 @@ class Service:
         """Return the tagged spans of a text, in reading order."""
         return self._request(self._tasks.tag(head, aggregation=aggregation), text, options)
 
+    def tag_words(
+        self,
+        words: Sequence[str],
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Matches[TaggedWord]:
+        """Return one tag for each word of a text."""
+        spec = self._tasks.tag_words(head, aggregation=aggregation)
+        return self._request(spec, JoinedWords.of(words), options)
+
     def answer(
         self,
         question: tuple[str, str],
@@ -153,6 +166,18 @@ class AsyncService:
     ) -> Matches[Span]:
         """Return the tagged spans of a text, in reading order."""
         return await self._request(self._tasks.tag(head, aggregation=aggregation), text, options)
+
+    async def tag_words(
+        self,
+        words: Sequence[str],
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> Matches[TaggedWord]:
+        """Return one tag for each word of a text."""
+        spec = self._tasks.tag_words(head, aggregation=aggregation)
+        return await self._request(spec, JoinedWords.of(words), options)
 
     async def answer(
         self,

@@ -72,6 +72,22 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaggedWord:
+    """A given word with its tag.
+
+    Attributes:
+        word: The word.
+        tag: Its whole tag, such as `B-LOC`; None if the model did not read the word, because the text was cut before it
+            or the tokenizer drops it.
+        score: Probability of the tag; 0 without a tag.
+    """
+
+    word: str
+    tag: str | None
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A part of a context that answers a question.
 

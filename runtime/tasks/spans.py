@@ -38,19 +38,19 @@ def spans(
         aggregation: Which tokens have a tag together, and which of their scores decide.
         marks: Signs by which `"first"`, `"average"` and `"max"` find words.
     """
-    scores, scheme = softmax(logits), _scheme_of(tuple(labels))
-    joins = aggregation is not Aggregation.NONE
+    scores, scheme = softmax(logits), scheme_of(tuple(labels))
+    joins, aggregate = aggregation is not Aggregation.NONE, SCORES.get(aggregation, first_scores)
     tags = [scheme.tags[label] if joins else _alone(label, scheme.tags[label]) for label in labels]
     results = []
     for index, text in enumerate(batch.texts):
         groups = _GROUPS[aggregation](batch, index, marks)
-        rows = ((group, _SCORES.get(aggregation, _first)(scores[group.first : group.last + 1])) for group in groups)
+        rows = ((group, aggregate(scores[group.first : group.last + 1])) for group in groups)
         words = [Word(tags[row.argmax()], float(row.max()), group.start, group.end) for group, row in rows]
         results.append(merge(words, str(text)))
     return matches_per_text(results, batch)
 
 
-def _first(scores: FloatArray) -> FloatArray:
+def first_scores(scores: FloatArray) -> FloatArray:
     """Return the scores of the first token of `(tokens, labels)`."""
     first: FloatArray = scores[0]
     return first
@@ -73,7 +73,7 @@ def _alone(label: str, tag: Tag) -> Tag:
     return OUTSIDE if tag.label is None else Tag(label, begins=True, ends=True)
 
 
-_SCORES = {Aggregation.AVERAGE: _average, Aggregation.MAX: _most_certain}
+SCORES = {Aggregation.AVERAGE: _average, Aggregation.MAX: _most_certain}
 """How the scores of several tokens become one row, where it is not the row of the first token."""
 
 _Groups = Callable[[TokenBatch, int, SubwordMarks], Iterable[TokenGroup]]
@@ -89,7 +89,7 @@ _GROUPS: Mapping[Aggregation, _Groups] = {
 
 
 @functools.lru_cache(maxsize=64)
-def _scheme_of(labels: tuple[str, ...]) -> TagScheme:
+def scheme_of(labels: tuple[str, ...]) -> TagScheme:
     return TagScheme(labels)
 
 

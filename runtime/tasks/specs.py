@@ -22,8 +22,10 @@ from encort.runtime.common.checks import check_number, check_whole, choice
 from encort.runtime.common.errors import InputError, InputTypeError, WrongTaskError
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.classification import ACTIVATIONS, classifications, sigmoid, softmax
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span
+from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.spans import spans
+from encort.runtime.tasks.word_tags import word_tags
+from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.windows import Overflow, merge_windows
 from encort.runtime.text.words import SubwordMarks
@@ -165,6 +167,19 @@ class Tasks:
             check=_check_singles,
         )
 
+    def tag_words(
+        self, head: str | None, *, aggregation: AggregationName | Aggregation | None = None
+    ) -> TaskSpec[list[Matches[TaggedWord]]]:
+        """Return the spec of `Model.tag_words`."""
+        chosen = self.head(head, Task.TOKEN_CLASSIFICATION)
+        way = chosen.aggregation if aggregation is None else choice(Aggregation, "aggregation", aggregation)
+        return TaskSpec(
+            outputs=chosen.outputs,
+            postprocess=lambda batch, arrays: word_tags(arrays[0], chosen.labels, batch, aggregation=way),
+            tokenwise=True,
+            check=_check_words,
+        )
+
     def answer(
         self, head: str | None, *, n_best: int = 1, null_threshold: float | None = None
     ) -> TaskSpec[list[Answers]]:
@@ -203,6 +218,12 @@ def _check_singles(batch: TokenBatch) -> None:
     _check_offsets(batch)
     if any(isinstance(text, tuple) for text in batch.texts):
         raise InputTypeError("pairs cannot be tagged; give single texts")
+
+
+def _check_words(batch: TokenBatch) -> None:
+    _check_offsets(batch)
+    if not all(isinstance(text, JoinedWords) for text in batch.texts):
+        raise InputTypeError("the batch lacks the words of its texts; give the words of each text, a list of str")
 
 
 def _check_pairs(batch: TokenBatch) -> None:

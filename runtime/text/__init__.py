@@ -7,5 +7,5 @@ Reading order:
 3. `tokenizer`: makes token ids of them.
 4. `windows`: cuts inputs over the limit, and merges the results of windows.
 5. `graphemes`: finds characters as readers see them, and the visible edges of a part of a text.
-6. `words`: finds the words of a text and the tokens of each.
+6. `words`: finds the words of a text and the tokens of each; `joined_words` makes a text of given words.
 """

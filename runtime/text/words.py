@@ -95,18 +95,30 @@ def word_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
         index: Number of the text.
     """
     text = str(batch.texts[index])
-    graphemes, kinds = Graphemes(text), text.translate(_KINDS)
-    words = graphemes.at_starts(np.array([match.start() for match in _WORD.finditer(kinds)], np.int64))
-    tokens = _text_tokens(batch, index)
-    if not len(words) or not len(tokens):
-        return
-    owners = words.searchsorted(_visible_starts(batch, tokens, kinds, words), side="right")
-    firsts = np.flatnonzero(np.diff(owners, prepend=0))
-    lasts = np.append(firsts[1:], len(tokens)) - 1
-    for group in _groups(batch, tokens[firsts], tokens[lasts]):
+    graphemes = Graphemes(text)
+    starts = [match.start() for match in _WORD.finditer(text.translate(_KINDS))]
+    words = graphemes.at_starts(np.array(starts, np.int64))
+    for _, group in owned_groups(batch, index, words):
         start, end = graphemes.visible(group.start, group.end)
         if start < end:
             yield TokenGroup(group.first, group.last, start, end)
+
+
+def owned_groups(batch: TokenBatch, index: int, starts: Int64Array) -> Iterator[tuple[int, TokenGroup]]:
+    """Yield the number and the tokens of each part of a text that has tokens; see `word_groups`.
+
+    Args:
+        batch: Texts, not pairs, with the offsets of their tokens.
+        index: Number of the text.
+        starts: Offset of the first character of each part.
+    """
+    tokens = _text_tokens(batch, index)
+    if not len(starts) or not len(tokens):
+        return
+    owners = starts.searchsorted(_visible_starts(batch, index, tokens, starts), side="right") - 1
+    firsts = np.flatnonzero(np.diff(owners, prepend=-1))
+    lasts = np.append(firsts[1:], len(tokens)) - 1
+    yield from zip(owners[firsts].tolist(), _groups(batch, tokens[firsts], tokens[lasts]), strict=True)
 
 
 def token_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
@@ -144,9 +156,10 @@ def _text_tokens(batch: TokenBatch, index: int) -> Int64Array:
     return tokens
 
 
-def _visible_starts(batch: TokenBatch, tokens: Int64Array, kinds: str, words: Int64Array) -> Int64Array:
+def _visible_starts(batch: TokenBatch, index: int, tokens: Int64Array, words: Int64Array) -> Int64Array:
     """Return the offset of the first character of each token that is no white space; its end if there is none."""
     assert batch.offsets is not None
+    kinds = str(batch.texts[index]).translate(_KINDS)
     starts, ends = batch.offsets.starts[tokens], batch.offsets.ends[tokens]
     is_space = np.frombuffer(f"{kinds}w".encode(), np.uint8) == ord(" ")
     next_words = np.append(words, len(kinds))[words.searchsorted(starts)]

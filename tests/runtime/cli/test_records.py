@@ -94,6 +94,26 @@ def test_an_aggregation_makes_the_spans(
         assert [*map(asdict, service.tag(TEXTS[2], aggregation=aggregation))] == expected[2]
 
 
+def test_words_in_give_tags_out(model: encort.Model, predict: Predict, tmp_path: Path) -> None:
+    texts = [["my", "card", "is", "lost"], ["hello"], []]
+    file = tmp_path / "words.jsonl"
+    file.write_text("".join(json.dumps({"tokens": words}) + "\n" for words in texts), encoding="utf-8")
+    expected = [[word.tag for word in words] for words in model.tag_words(texts)]
+    made = predict("--input", file, "--head", "tags")
+    assert [record["tags"] for record in made] == expected
+    assert [*map(len, expected)] == [4, 1, 0]
+    assert [len(record["scores"]) for record in made] == [4, 1, 0]
+    with model.serving() as service:
+        assert [word.tag for word in service.tag_words(texts[0])] == expected[0]
+
+
+def test_bad_words_are_an_error_of_their_row(tmp_path: Path, multi_head: Path) -> None:
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"tokens": ["my"]}\n{"tokens": ["my", 1]}\n', encoding="utf-8")
+    result = CliRunner().invoke(group, ["predict", os.fspath(multi_head), "--input", os.fspath(file)])
+    assert "row 2, column 'tokens': expected the words of a text" in str(result.exception)
+
+
 def test_an_unknown_aggregation_is_an_error(model: encort.Model) -> None:
     with pytest.raises(InputError, match="aggregation must be one of word, none, simple, first, average, max; got"):
         model.tag(["hello"], aggregation="mean")  # type: ignore[arg-type] # on purpose
