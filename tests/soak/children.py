@@ -65,7 +65,7 @@ class Child(Generic[Result]):
         return result
 
 
-def in_child(function: Callable[[], Result], *, limit_s: float = 60) -> Result:
+def in_child(function: Callable[[], Result], *, limit_s: float = 100) -> Result:
     """Call a function in a forked process and return its result.
 
     Raises:

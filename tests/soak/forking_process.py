@@ -23,7 +23,7 @@ from encort.runtime.common.arrays import FloatArray
 from tests.soak.models import TEXTS
 
 FORKS, CALLERS = 12, 2
-LIMIT_S = 20
+LIMIT_S = 60
 """Seconds for a child, which takes a tenth of a second at most."""
 MODELS: list[encort.Model] = []
 """The model. A variable of a function that calls `sys.exit` would not be collected."""

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_SETTLED_S = 60
+_SETTLED_S = 30
 """Seconds after which a process has taken what it needs for good: memory of the longest runs, arenas of all threads."""
 _GROWTH = 24 * 2**20
 """Bytes by which the process may still grow."""
@@ -24,6 +24,6 @@ class FlatMemory:
             self._settled = max(self._settled, self._last)
 
     def check(self) -> None:
-        """Refuse growth after the first minute."""
+        """Refuse growth after the first half minute."""
         grown = self._last - self._settled
-        assert grown <= _GROWTH, f"memory grew by {grown / 2**20:.0f} MiB after the first minute"
+        assert grown <= _GROWTH, f"memory grew by {grown / 2**20:.0f} MiB after the first half minute"

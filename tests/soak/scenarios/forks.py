@@ -12,7 +12,7 @@ import pathlib, sys
 from tests.soak.forking_process import main
 main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
 """
-LIMIT_S = 100
+LIMIT_S = 200
 """Seconds for one process with all its children. It takes a second or two."""
 
 

@@ -25,7 +25,7 @@ from tests.soak.children import Child, in_child
 from tests.soak.models import TEXTS, Models
 from tests.soak.scenario import Scenario
 
-LIMIT_S = 100
+LIMIT_S = 200
 """Seconds for an export or a training, which takes seconds."""
 MOST_KILLS = 3
 NAMES = ("first", "second")
