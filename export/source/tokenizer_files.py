@@ -11,6 +11,7 @@ from typing import Any
 
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.manifest import TOKENIZER_FILE
+from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.output.escaping import dump_json
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -60,18 +61,41 @@ def write_tokenizer_files(checkpoint: Checkpoint, folder: Path, *, max_length: i
 def tokenizer_json(checkpoint: Checkpoint, *, max_length: int) -> str:
     """Return the tokenizer as JSON, without the padding and truncation that its last use has left in it.
 
-    A tokenizer that cuts the beginning of long texts says so in its truncation; the runtime reads the side there.
+    A tokenizer that cuts the beginning of long texts says so in its truncation; the runtime reads the side there. If
+    transformers gives a model with token types none, every token has type 0.
 
     Args:
         checkpoint: Checkpoint with the tokenizer.
         max_length: Most tokens of one input.
+
+    Raises:
+        CheckpointError: The tokenizer gives types, and has no template in which they can be changed.
     """
     backend = checkpoint.tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     if checkpoint.tokenizer.truncation_side == "left":
         backend.enable_truncation(max_length, direction="left")
-    return str(backend.to_str())
+    text = str(backend.to_str())
+    reads_types = getattr(checkpoint.model.config, "type_vocab_size", 1) > 1
+    gives_types = "token_type_ids" in checkpoint.tokenizer.model_input_names
+    return _without_types(checkpoint, text) if reads_types and not gives_types else text
+
+
+def _without_types(checkpoint: Checkpoint, text: str) -> str:
+    """Return the JSON of a tokenizer with type 0 in all pieces of its template."""
+    state = json.loads(text)
+    pieces = [piece for part in _parts(state["post_processor"]) for piece in part.values() if isinstance(piece, dict)]
+    for piece in pieces:
+        if "type_id" in piece:
+            piece["type_id"] = 0
+    changed = json.dumps(state, ensure_ascii=False)
+    if any(type(checkpoint.tokenizer.backend_tokenizer).from_str(changed).encode("a", "a").type_ids):
+        raise CheckpointError(
+            f"{checkpoint.name}: its tokenizer gives pairs token types, and its model_input_names leaves them out; add "
+            "token_type_ids to model_input_names in tokenizer_config.json if the model was trained with them"
+        )
+    return changed
 
 
 def _settings(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def kind(
     config.to_json_file(checkpoint / "config.json")
     config.to_json_file(folder / "config.json")
     original: Any = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    write_tokenizer_files(SimpleNamespace(tokenizer=original), folder, max_length=LIMIT)  # type: ignore[arg-type]
+    model = SimpleNamespace(config=SimpleNamespace())
+    write_tokenizer_files(SimpleNamespace(tokenizer=original, model=model), folder, max_length=LIMIT)  # type: ignore[arg-type]
     return SimpleNamespace(
         folder=folder, original=original, tokenize=Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=LIMIT)
     )

@@ -32,11 +32,11 @@ def open_tokenizer(name: str, library: Any) -> Any:
         settings = _read_settings(folder) if folder.is_dir() else _download_settings(name, library)
         _check_limit(name, settings.get("model_max_length"))
         _require_sentencepiece(folder)
-        loader = library.AutoTokenizer
-        if settings.get("tokenizer_class") == _GENERIC_CLASS and not hasattr(library, _GENERIC_CLASS):
-            loader = library.PreTrainedTokenizerFast
-        older = _older_settings(settings) if int(library.__version__.split(".")[0]) < 5 else {}
-        tokenizer = loader.from_pretrained(name, trust_remote_code=False, **older)
+        is_older = not hasattr(library, _GENERIC_CLASS)
+        is_generic = is_older and settings.get("tokenizer_class") == _GENERIC_CLASS
+        loader = library.PreTrainedTokenizerFast if is_generic else library.AutoTokenizer
+        changes = _older_settings(settings) if is_older else {}
+        tokenizer = loader.from_pretrained(name, trust_remote_code=False, **changes)
     except EncortError:
         raise
     except Exception as error:  # transformers raises errors of several libraries
@@ -76,9 +76,12 @@ def _require_sentencepiece(folder: Path) -> None:
 
 
 def _older_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of transformers 5 that older versions have under another name."""
+    """Return the settings of transformers 5 that older versions have under another name, or with another default."""
+    changes: dict[str, Any] = {}
     extra = settings.get("extra_special_tokens")
-    if not isinstance(extra, list):
-        return {}
-    tokens = [token["content"] if isinstance(token, dict) else token for token in extra]
-    return {"extra_special_tokens": {}, "additional_special_tokens": tokens}
+    if isinstance(extra, list):
+        tokens = [token["content"] if isinstance(token, dict) else token for token in extra]
+        changes |= {"extra_special_tokens": {}, "additional_special_tokens": tokens}
+    if settings.get("tokenizer_class") == _GENERIC_CLASS and "model_input_names" not in settings:
+        changes["model_input_names"] = ["input_ids", "attention_mask"]
+    return changes

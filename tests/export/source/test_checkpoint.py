@@ -359,7 +359,8 @@ def test_a_tokenizer_saved_by_transformers_5_is_read(
     classifier_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], edit_json: Callable[..., None]
 ) -> None:
     folder = checkpoint_copy(classifier_checkpoint)
-    edit_json(folder / "tokenizer_config.json", tokenizer_class="TokenizersBackend")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="TokenizersBackend", model_input_names=names)
     expected = Checkpoint.open(str(classifier_checkpoint)).tokenizer("my card", "hello")
     assert dict(Checkpoint.open(str(folder)).tokenizer("my card", "hello")) == dict(expected)
 

@@ -49,6 +49,18 @@ def test_a_list_of_extra_tokens_of_transformers_5_is_read(name: str, as_objects:
     assert set(EXTRA) <= set(tokenizer.all_special_tokens)
 
 
+@pytest.mark.parametrize("names", [None, ["input_ids", "token_type_ids", "attention_mask"]])
+def test_a_generic_tokenizer_of_transformers_5_gives_no_token_types_unless_it_says_so(
+    names: list[str] | None, roberta: Path
+) -> None:
+    settings = {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", "pad_token": "<pad>"}
+    (roberta / "tokenizer_config.json").write_text(
+        json.dumps(settings if names is None else {**settings, "model_input_names": names})
+    )
+    tokenizer = open_tokenizer(str(roberta), transformers)
+    assert tokenizer.model_input_names == (names or ["input_ids", "attention_mask"])
+
+
 @pytest.mark.parametrize("file", ["spm.model", "sentencepiece.bpe.model", "spiece.model"])
 def test_a_sentencepiece_model_alone_needs_its_package(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
