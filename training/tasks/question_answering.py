@@ -16,6 +16,7 @@ from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.labelled_rows.schemas import LOCATED_ANSWERS
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.results import Answers
+from encort.runtime.text.graphemes import Graphemes
 from encort.runtime.text.token_batch import TokenBatch
 from encort.training.data.examples import Examples, Schema
 from encort.training.data.sources import Source
@@ -69,11 +70,12 @@ class QuestionAnswering(TrainingTask):
         """Return the inputs with `start_positions` and `end_positions`, one entry per window; see `TrainingTask`."""
         batch = _tokenize_windows(rows, pretrained)
         texts = range(len(batch)) if batch.windows is None else batch.windows.texts
+        contexts = [Graphemes(context) for context in rows["context"]]
         right = [
-            (starts[0], len(labels[0])) if labels else None
-            for starts, labels in zip(rows["starts"], rows["label"], strict=True)
+            context.visible(starts[0], starts[0] + len(labels[0])) if labels else None
+            for context, starts, labels in zip(contexts, rows["starts"], rows["label"], strict=True)
         ]
-        spans = [_find_answer(batch, row, right[text]) for row, text in enumerate(texts)]
+        spans = [_find_answer(batch, row, contexts[text], right[text]) for row, text in enumerate(texts)]
         return {
             **token_columns(batch, has_types=pretrained.has_token_types),
             "start_positions": [first for first, _ in spans],
@@ -143,23 +145,25 @@ def _tokenize_windows(rows: Mapping[str, Sequence[Any]], pretrained: Pretrained)
     return pretrained.tokenizer(pairs, overflow="window", return_offsets=True, all_cores=True)
 
 
-def _find_answer(batch: TokenBatch, row: int, answer: tuple[int, int] | None) -> tuple[int, int]:
+def _find_answer(batch: TokenBatch, row: int, context: Graphemes, answer: tuple[int, int] | None) -> tuple[int, int]:
     """Return the first and the last token of an answer in a window.
 
-    (0, 0) stands for no answer: there is none, or the window lacks a part of it.
+    (0, 0) stands for no answer: there is none, or the window lacks a part of it. As in serving, a token reaches to the
+    end of its last character as readers see it: a tokenizer may drop marks.
 
     Args:
         batch: Windows, with the offsets of their tokens.
         row: Number of the window.
-        answer: Offset of the answer in its context, and number of its characters; None if there is no answer.
+        context: Characters of the context.
+        answer: Visible edges of the answer in its context; None if there is no answer.
     """
     if answer is None:
         return 0, 0
     assert batch.offsets is not None
-    start, size = answer
-    tokens = slice(batch.cu_seqlens[row], batch.cu_seqlens[row + 1])
-    in_context = batch.offsets.sequences[tokens] == 1
-    starts, ends = batch.offsets.starts[tokens], batch.offsets.ends[tokens]
-    first = np.flatnonzero(in_context & (starts <= start) & (start < ends))
-    last = np.flatnonzero(in_context & (starts < start + size) & (start + size <= ends))
+    start, end = answer
+    begin, stop = batch.cu_seqlens[row : row + 2]
+    tokens = np.flatnonzero(batch.offsets.sequences[begin:stop] == 1)
+    edges = context.visible_parts(batch.offsets.starts[begin + tokens], batch.offsets.ends[begin + tokens])
+    first = tokens[(edges[:, 0] <= start) & (start < edges[:, 1])]
+    last = tokens[(edges[:, 0] < end) & (end <= edges[:, 1])]
     return (int(first[0]), int(last[-1])) if len(first) and len(last) else (0, 0)

@@ -150,6 +150,15 @@ def test_an_answer_goes_from_its_first_to_its_last_token(
     assert bounds == [expected]
 
 
+@pytest.mark.parametrize(
+    "answer", ["cafe\u0301", "\u200bcafe\u0301", "cafe"], ids=["mark", "zero width", "without mark"]
+)
+def test_an_answer_with_characters_that_the_tokenizer_drops_has_its_tokens(encode: Encode, answer: str) -> None:
+    windows, bounds = encode("hello", "the \u200bcafe\u0301 is", answer)
+    assert windows[0][4:8] == ["c", "##a", "##f", "##e"]
+    assert bounds == [(4, 7)]
+
+
 def test_an_answer_inside_of_a_word_has_the_tokens_that_it_touches(encode: Encode) -> None:
     assert encode("my", "is played", "laye")[1] == [(4, 5)]
 
