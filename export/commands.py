@@ -157,7 +157,11 @@ def _compare(bundle: "Bundle", checkpoints: tuple[str, ...]) -> "list[tuple[Vari
 
 def _certificate(variant: "Variant", fidelity: "Fidelity") -> str:
     where = "" if variant.device == "cpu" else f", on the CPU in place of {variant.device}"
-    return _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{where}")
+    line = _line(variant.name, fidelity, f"eager PyTorch, {fidelity.cases} batches{where}")
+    texts = variant.calibration
+    if texts is None:
+        return line
+    return f"{line}; calibrated on {texts.seen + texts.judged:,} of {texts.given:,} texts, {texts.judged:,} held back"
 
 
 def _line(variant: str, measured: "Fidelity | GoldenCheck", reference: str) -> str:

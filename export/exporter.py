@@ -11,7 +11,7 @@ import numpy as np
 from encort.export.evaluation import Evaluation
 from encort.export.int8.calibration import Calibration, check_calibration
 from encort.export.int8.candidates import QuantizationSearch
-from encort.export.int8.model import fit_int8
+from encort.export.int8.model import QuantizedModel, fit_int8
 from encort.export.int8.search import search
 from encort.export.options import CUDA_PRECISIONS, ExportOptions, PoolingName, VariantKind, VariantName, WeightBits
 from encort.export.plan import Plan
@@ -196,15 +196,22 @@ def _write_variants(source: ExportSource, folder: Path, plan: Plan) -> tuple[lis
     if plan.evaluation is None:
         model = fit_int8(source, calibration, weight_bits=bits, progress=plan.options.progress)
         # int8 is last, because without labelled data nothing shows that it is good enough to be loaded by default.
-        return [*fp32, *others, *write_int8(source, model, folder, weight_bits=bits)], None
+        return [*fp32, *others, *_write_int8(source, model, folder, calibration, bits)], None
     result = _search(source, folder, calibration, plan.evaluation, plan.options)
     if result.model is not None:
-        return [*write_int8(source, result.model, folder, weight_bits=bits), *fp32, *others], result
+        return [*_write_int8(source, result.model, folder, calibration, bits), *fp32, *others], result
     if not fp32:
         raise FidelityError(
             f"no int8 graph is faster than fp32 and loses at most {plan.options.max_drop:g} points:\n{result.table()}"
         )
     return [*fp32, *others], result
+
+
+def _write_int8(
+    source: ExportSource, model: QuantizedModel, folder: Path, calibration: Calibration, bits: int
+) -> list[Variant]:
+    variants = write_int8(source, model, folder, weight_bits=bits)
+    return [replace(variant, calibration=calibration.texts) for variant in variants]
 
 
 def _write_portable(source: ExportSource, folder: Path, plan: Plan) -> list[Variant]:

@@ -14,6 +14,7 @@ from encort.export.int8.quantization import Activations, QuantizedGroup, Quantiz
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle
 from encort.export.verification.samples import texts_for
+from encort.runtime.bundle.manifest import CalibrationTexts
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import InputError
 from encort.runtime.text.token_batch import Text, TokenBatch
@@ -22,8 +23,11 @@ from encort.runtime.text.validation import check_texts
 
 log = logging.getLogger("encort")
 
-LEAST_TEXTS, MOST_TEXTS = 8, 1024
-"""Fewer calibration texts are refused. From more texts this many are used, evenly spaced."""
+LEAST_TEXTS, MOST_TEXTS = 8, 320
+"""Fewer calibration texts are refused. From more texts this many are drawn, spread over their lengths."""
+MOST_TOKENS = 2**14
+"""Tokens of the drawn texts. From long texts fewer are drawn, so that the time of an export has a limit."""
+SEED = 0
 ROWS = 1024
 """Rows of a tensor on which quantization settings are tried."""
 _TOKENS_PER_CASE = 512
@@ -36,14 +40,16 @@ class Calibration:
     Attributes:
         seen: Texts on which the ranges are chosen.
         judged: Held-back texts on which the result is judged.
+        texts: Numbers of these texts, for the manifest.
     """
 
     seen: TokenBatch
     judged: TokenBatch
+    texts: CalibrationTexts
 
     @classmethod
     def tokenize(cls, source: ExportSource, tokenizer: Tokenizer, texts: Sequence[Text] | None) -> "Calibration":
-        """Tokenize the texts and hold every fifth one back.
+        """Draw some of the texts, tokenize them, and hold every fifth one back.
 
         The built-in samples are added to the seen texts, so that kinds of text which the user's texts lack saturate
         less.
@@ -61,12 +67,33 @@ class Calibration:
                 len(samples),
             )
         distinct = list(dict.fromkeys(samples if texts is None else texts))
-        picked = [distinct[index] for index in np.unique(np.linspace(0, len(distinct) - 1, MOST_TEXTS).astype(int))]
-        kept = [text for index, text in enumerate(picked) if index % 5]
+        drawn = _draw_tokens(draw(distinct, MOST_TEXTS), tokenizer)
+        if len(drawn) < len(distinct):
+            log.warning(
+                "int8 is calibrated on %s of %s different texts, drawn over their lengths (seed %d)",
+                *(f"{len(drawn):,}", f"{len(distinct):,}", SEED),
+            )
+        kept = [text for index, text in enumerate(drawn) if index % 5]
         return cls(
             seen=tokenizer(kept if texts is None else [*kept, *samples], reverse=source.is_pairwise),
-            judged=tokenizer(picked[::5], reverse=source.is_pairwise),
+            judged=tokenizer(drawn[::5], reverse=source.is_pairwise),
+            texts=CalibrationTexts(given=len(distinct), seen=len(kept), judged=len(drawn[::5]), seed=SEED),
         )
+
+
+def draw(texts: Sequence[Text], count: int) -> list[Text]:
+    """Return at most `count` texts from the shortest to the longest: one at random of each part of equal size."""
+    random = np.random.default_rng(SEED)
+    lengths = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
+    parts = np.array_split(np.argsort(lengths, kind="stable"), min(count, len(texts)))
+    return [texts[int(random.choice(part))] for part in parts]
+
+
+def _draw_tokens(texts: Sequence[Text], tokenizer: Tokenizer) -> list[Text]:
+    """Return texts with about `MOST_TOKENS` tokens in all, evenly spaced."""
+    tokens = int(tokenizer(texts).lengths.sum())
+    count = max(LEAST_TEXTS, len(texts) * MOST_TOKENS // max(tokens, 1))
+    return draw(texts, count)
 
 
 def check_calibration(texts: Sequence[Text]) -> None:

@@ -234,6 +234,23 @@ class Fidelity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationTexts:
+    """Numbers of texts that an int8 variant was calibrated on.
+
+    Attributes:
+        given: Different texts that the user gave, or built-in texts if there were none.
+        seen: Drawn texts on which the ranges were chosen.
+        judged: Drawn texts on which the result was judged.
+        seed: Seed of the draw.
+    """
+
+    given: int
+    seen: int
+    judged: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One graph of the bundle, made for one device and precision.
 
@@ -248,6 +265,7 @@ class Variant:
         inputs: Axes of each input by name, for example `{"input_ids": ["batch", "sequence"]}`.
         outputs: Axes of each output by name. A fixed axis is its size in decimal.
         fidelity: Certificate; None while the export has not measured it.
+        calibration: Texts of the calibration; None for other precisions than int8.
     """
 
     name: str
@@ -260,6 +278,7 @@ class Variant:
     inputs: Mapping[str, list[str]]
     outputs: Mapping[str, list[str]]
     fidelity: Fidelity | None
+    calibration: CalibrationTexts | None = None
 
     @property
     def vector(self) -> str:

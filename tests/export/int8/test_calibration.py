@@ -14,11 +14,12 @@ import transformers
 
 from encort.export.graph.description import Linear
 from encort.export.int8 import calibration
-from encort.export.int8.calibration import Calibration, cases, check_calibration, groups, observe, simulated
+from encort.export.int8.calibration import Calibration, cases, check_calibration, draw, groups, observe, simulated
 from encort.export.int8.quantization import Activations, quantize
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle
 from encort.export.verification.samples import sample_pairs, sample_texts, texts_for
+from encort.runtime.bundle.manifest import CalibrationTexts
 from encort.runtime.common.errors import CheckpointError, InputError, InputTypeError
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
@@ -190,10 +191,11 @@ def test_simulated_layers_give_the_products_of_their_group(
 
 
 def test_every_fifth_text_is_held_back_and_the_samples_are_added(source: ExportSource, tokenizer: Tokenizer) -> None:
-    texts = [f"text {number}" for number in range(23)]
+    texts = [f"text {number}" for number in range(10, 33)]
     split = Calibration.tokenize(source, tokenizer, texts)
     assert list(split.judged.texts) == texts[::5]
     assert list(split.seen.texts) == [text for text in texts if text not in texts[::5]] + texts_for(source)
+    assert split.texts == CalibrationTexts(given=23, seen=18, judged=5, seed=0)
 
 
 def test_without_texts_the_samples_are_split_with_a_warning(
@@ -207,13 +209,35 @@ def test_without_texts_the_samples_are_split_with_a_warning(
     assert len(split.judged) == 10
 
 
-def test_too_many_texts_are_thinned_out_evenly(
+def test_of_many_texts_a_few_are_drawn_over_their_lengths(
+    source: ExportSource, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(calibration, "MOST_TEXTS", 10)
+    texts = [f"{'card ' * (number % 50)}{number}" for number in range(1000)]
+    with caplog.at_level(logging.WARNING, "encort"):
+        split = Calibration.tokenize(source, tokenizer, [*texts, *texts])
+    own = [text for text in split.seen.texts if text not in texts_for(source)]
+    counts = sorted(text.count("card") for text in [*own, *split.judged.texts])
+    assert [count // 5 for count in counts] == list(range(10))
+    assert split.texts == CalibrationTexts(given=1000, seen=8, judged=2, seed=0)
+    assert "int8 is calibrated on 10 of 1,000 different texts, drawn over their lengths" in caplog.text
+    assert Calibration.tokenize(source, tokenizer, texts).seen.texts == split.seen.texts
+
+
+def test_the_number_of_drawn_tokens_has_a_limit(
     source: ExportSource, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "MOST_TEXTS", 11)
-    split = Calibration.tokenize(source, tokenizer, [f"text {number}" for number in range(101)])
-    own = [text for text in split.seen.texts if text not in texts_for(source)]
-    assert sorted([*own, *split.judged.texts]) == sorted(f"text {number}" for number in range(0, 101, 10))
+    monkeypatch.setattr(calibration, "MOST_TOKENS", 600)
+    own = [f"{'card ' * 100}{number}" for number in range(100)]  # 64 tokens each, the limit
+    split = Calibration.tokenize(source, tokenizer, own)
+    assert split.texts.seen + split.texts.judged == 600 // 64
+    split = Calibration.tokenize(source, tokenizer, [str(number) for number in range(100)])
+    assert split.texts.seen + split.texts.judged == 100
+
+
+def test_a_draw_takes_pairs_by_the_length_of_both_texts() -> None:
+    pairs = [("a" * number, "b" * (50 - 2 * number)) for number in range(20)]
+    assert [first.count("a") // 5 for first, _ in draw(pairs, 4)] == [3, 2, 1, 0]
 
 
 def test_a_model_of_pairs_is_calibrated_on_pairs_in_both_orders(
