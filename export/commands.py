@@ -135,7 +135,8 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
     opened = Bundle.open(bundle)
     checks = verify_bundle(opened)
     for check in checks:
-        echo(_line(check.variant, check, f"golden vectors, {check.texts} texts"))
+        changed = "" if check.changed_texts is None else f"; {check.changed_texts} texts with other spans"
+        echo(_line(check.variant, check, f"golden vectors, {check.texts} texts") + changed)
     for name in {variant.name for variant in opened.manifest.variants} - {check.variant for check in checks}:
         echo(f"{name}: made for a processor or a device that this machine lacks; not checked, and not served here")
     measured = _compare(opened, checkpoints) if checkpoints else []

@@ -24,6 +24,8 @@ from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import Runner, Session, has_device
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.text.words import SubwordMarks
+from encort.runtime.verification.golden_spans import count_changed_texts
 from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit, neighbour_limit
 
 log = logging.getLogger("encort")
@@ -88,6 +90,7 @@ class GoldenCheck:
         max_abs_error: Largest absolute difference of each output.
         mean_cosine: Mean cosine between the vectors of `Variant.vector`.
         min_cosine: Smallest of these cosines.
+        changed_texts: Number of texts with other spans; see `count_changed_texts`.
     """
 
     variant: str
@@ -95,6 +98,7 @@ class GoldenCheck:
     max_abs_error: Mapping[str, float]
     mean_cosine: float
     min_cosine: float
+    changed_texts: int | None
 
 
 def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
@@ -112,7 +116,11 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
         bundle.check(name)
     golden = Golden.load(bundle.read(GOLDEN_FILE))
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    batch = tokenizer(golden.texts, reverse=any(variant.reads_reversed for variant in bundle.manifest.variants))
+    batch = tokenizer(
+        golden.texts,
+        return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
+        reverse=any(variant.reads_reversed for variant in bundle.manifest.variants),
+    )
     if not np.array_equal(batch.ids, golden.ids):
         raise BundleFileChangedError(
             f"{bundle.folder}: the tokenizer gives other ids than at export; install the tokenizers version of "
@@ -122,7 +130,7 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
     checks = []
     for variant in variants:
         try:
-            checks.append(_check(bundle, variant, batch, golden))
+            checks.append(_check(bundle, variant, batch, golden, tokenizer.subword_marks))
         except DeviceError as error:  # the library is installed, but there is no device
             log.warning("%s is not checked: %s", variant.name, error)
     return checks
@@ -173,7 +181,7 @@ def _text(value: object) -> Text:
     raise ValueError("a text is neither a string nor a pair of strings")
 
 
-def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) -> GoldenCheck:
+def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden, marks: SubwordMarks) -> GoldenCheck:
     names = [name for name in golden.outputs if name in variant.outputs]
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
@@ -206,6 +214,7 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden) 
         max_abs_error=errors,
         mean_cosine=float(similarities.mean()),
         min_cosine=float(similarities.min()),
+        changed_texts=count_changed_texts(bundle.manifest.heads, batch, outputs, golden.outputs, marks),
     )
     _check_certificate(variant, check)
     return check
