@@ -7,7 +7,7 @@ evaluated with the same options.
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from encort.runtime.common.labelled_rows.schemas import (
     SENTENCE_PAIRS,
     TEXT_CLASSIFICATION,
     TEXT_REGRESSION,
+    are_characters,
     token_classification,
 )
 from encort.runtime.common.tables.rows import read_column_names, read_rows
@@ -150,13 +151,19 @@ def _kind_of(head: HeadInfo | None) -> _Kind:
     if head is None:
         return _SCORED_PAIRS
     if head.task is Task.TOKEN_CLASSIFICATION:
-        schema = token_classification(characters=head.aggregation is Aggregation.SIMPLE)
+        schema = token_classification(characters=False)
+        if head.aggregation is Aggregation.SIMPLE:  # a tagger of characters, or of words that was trained elsewhere
+            schema = replace(schema, parse=_parse_words_or_characters)
         return _Kind(metric="span F1", schema=schema, names=lambda spans: (span[0] for span in spans))
     if head.task is Task.NEXT_SENTENCE_PREDICTION:
         names = {FOLLOWS[label.lower()]: label for label in head.labels if label.lower() in FOLLOWS}
         if {0, 1} <= names.keys():
             return _Kind(metric="accuracy", schema=NEXT_SENTENCE, label=lambda example: names.get(example["label"]))
     return _KINDS[head.task]
+
+
+def _parse_words_or_characters(values: Mapping[str, Any]) -> Example:
+    return token_classification(characters=are_characters([values])).parse(values)
 
 
 def _read_examples(

@@ -42,8 +42,8 @@ def read_inputs(arguments: tuple[str, ...], file: Path | None, column: str | Non
     Args:
         arguments: Texts of the command line.
         file: A table by its ending, see `READERS`, or a file with one text per line; `-` is stdin.
-        column: Column of a table; None: `text` with `text_pair` if it exists, or `tokens`, a list of
-            words, or `question` with `context`.
+        column: Column of a table, with texts or with lists of words; None: `text` with `text_pair` if it exists, or
+            `tokens`, or `question` with `context`.
 
     Raises:
         InputError: There are both arguments and a file, or no texts; or the file cannot be read.
@@ -94,8 +94,9 @@ def _read_text(row: Row, column: str | None, location: str) -> Text | InputError
 
 
 def _text(row: Row, column: str | None, location: str) -> Text:
-    if column is None and "text" not in row and isinstance(row.get("tokens"), list):
-        return _joined_words(row["tokens"], location)
+    words = "tokens" if column is None and "text" not in row else column
+    if words is not None and isinstance(row.get(words), list):
+        return _joined_words(row[words], f"{location}, column {words!r}")
     if column is None and "text" not in row and "question" in row:
         return _cell(row, "question", location), _cell(row, "context", location)
     text = _cell(row, column or "text", location)
@@ -108,7 +109,7 @@ def _joined_words(words: list[Any], location: str) -> Text:
     try:
         return JoinedWords.of(words)
     except InputTypeError as error:
-        raise InputError(f"{location}, column 'tokens': {error}") from error
+        raise InputError(f"{location}: {error}") from error
 
 
 def _cell(row: Row, column: str, location: str) -> str:

@@ -54,6 +54,14 @@ def repeated(*rows: Any) -> list[Any]:
 # Reading.
 
 
+def test_words_for_a_tagger_of_tokens_have_spaces_between_them(write: Write) -> None:
+    rows = repeated({"tokens": ["in", "New", "York"], "tags": ["O", "B-where", "O"]})
+    evaluation = Evaluation.read(write("rows.jsonl", rows), CHARACTER_TAGGER)
+    assert evaluation.inputs[0] == "in New York"
+    characters = repeated({"tokens": [*"서울 1"], "tags": ["B-where", "B-where", "O", "O"]})
+    assert Evaluation.read(write("rows.jsonl", characters), CHARACTER_TAGGER).inputs[0] == "서울 1"
+
+
 @pytest.mark.parametrize(
     ("head", "rows", "inputs", "labels"),
     [
@@ -252,7 +260,7 @@ def test_all_problems_are_reported_at_once(write: Write) -> None:
 
 @pytest.mark.parametrize("name", ["none.csv", "none.json", "none.conll", "."])
 def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DatasetError, match="there is no file"):
+    with pytest.raises(DatasetError, match="is a folder; name a file in it" if name == "." else "there is no file"):
         Evaluation.read(tmp_path / name, CLASSES)
 
 

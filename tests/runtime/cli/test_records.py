@@ -101,6 +101,7 @@ def test_words_in_give_tags_out(model: encort.Model, predict: Predict, tmp_path:
     expected = [[word.tag for word in words] for words in model.tag_words(texts)]
     made = predict("--input", file, "--head", "tags")
     assert [record["tags"] for record in made] == expected
+    assert predict("--input", file, "--head", "tags", "--column", "tokens") == made
     assert [*map(len, expected)] == [4, 1, 0]
     assert [len(record["scores"]) for record in made] == [4, 1, 0]
     with model.serving() as service:
