@@ -93,7 +93,7 @@ class Evaluation:
         except InputError as error:
             raise DatasetError(str(error)) from error
         if head is not None and head.task is Task.TOKEN_CLASSIFICATION:
-            examples = _with_spans(file, examples, problems)
+            examples = _with_spans(file, examples, head, problems)
         if kind is _SCORED_PAIRS and examples and examples[0]["label"] is None:
             kind = _ALIKE_PAIRS
         labelled = [(_input_of(example), kind.label(example)) for example in examples]
@@ -211,14 +211,22 @@ def _input_of(example: Example) -> Text:
     return example["text"] if pair is None else (example["text"], pair)
 
 
-def _with_spans(file: Path, examples: Sequence[Example], problems: Problems) -> list[Example]:
-    """Return the examples with spans in place of tags, whatever their scheme; none if they are of no known scheme."""
+def _with_spans(file: Path, examples: Sequence[Example], head: HeadInfo, problems: Problems) -> list[Example]:
+    """Return the examples with spans in place of tags; none if the tags are of no known scheme."""
     try:
-        scheme = TagScheme(tag for example in examples for tag in example["label"])
+        scheme = _find_scheme(sorted({tag for example in examples for tag in example["label"]}), head)
     except TagSchemeError as error:
         problems.add(f"{file}: {error}")
         return []
     return [{**example, "label": _spans_of(example, scheme)} for example in examples]
+
+
+def _find_scheme(tags: Sequence[str], head: HeadInfo) -> TagScheme:
+    """Return the scheme of some tags. A file may have few tags of the head's scheme, or tags of another scheme."""
+    try:
+        return TagScheme([*tags, *head.labels])
+    except TagSchemeError:
+        return TagScheme(tags)
 
 
 def _spans_of(example: Example, scheme: TagScheme) -> frozenset[SpanKey]:

@@ -113,13 +113,14 @@ class TagScheme:
 def _find_style(names: Sequence[str]) -> "re.Pattern[str] | None":
     """Return how the tags have their positions; None if they have none.
 
-    A name such as `E-MAIL` has a position only if others begin or continue spans.
+    A name such as `E-MAIL` or `U-BAHN` has a position only if others begin or continue spans, or if all have `S` or
+    all have `U`.
     """
     if names and all(map(_POSITION_ALONE.fullmatch, names)):
         raise TagSchemeError(
             f"the tags {', '.join(names)} have positions, but no label; add one to each, such as {names[0]}-NAME"
         )
-    styles = [style for style in _STYLES if any(_is_begin_or_middle(style.fullmatch(name)) for name in names)]
+    styles = [style for style in _STYLES if _has_positions([style.fullmatch(name) for name in names])]
     for style in styles:
         if not _without_position(style, names):
             return style
@@ -133,8 +134,10 @@ def _find_style(names: Sequence[str]) -> "re.Pattern[str] | None":
     return None
 
 
-def _is_begin_or_middle(match: "re.Match[str] | None") -> bool:
-    return match is not None and match["position"] in "BIbi"
+def _has_positions(matches: "Sequence[re.Match[str] | None]") -> bool:
+    """Return whether some tags begin or continue spans, or all are spans of one word."""
+    letters = {match["position"].upper() for match in matches if match}
+    return bool(letters & {"B", "I"}) or (all(matches) and letters in ({"S"}, {"U"}))
 
 
 def _without_position(style: "re.Pattern[str]", names: Sequence[str]) -> list[str]:

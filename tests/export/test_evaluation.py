@@ -54,6 +54,19 @@ def repeated(*rows: Any) -> list[Any]:
 # Reading.
 
 
+@pytest.mark.parametrize("tag", ["B-who", "S-who", "who", "i_who", "who-U"])
+def test_tags_of_any_scheme_are_the_spans_of_the_head(write: Write, tag: str) -> None:
+    rows = repeated({"tokens": ["Ann", "is"], "tags": [tag, "O"]})
+    evaluation = Evaluation.read(write("rows.jsonl", rows), TAGGER)
+    assert evaluation.labels[0] == {("who", 0, 3)}
+
+
+def test_few_tags_of_the_scheme_of_the_head_are_enough(write: Write) -> None:
+    rows = repeated({"tokens": ["Ann", "is"], "tags": ["E-who", "O"]})
+    tagger = head(Task.TOKEN_CLASSIFICATION, ["O", "B-who", "I-who", "E-who", "S-who"])
+    assert Evaluation.read(write("rows.jsonl", rows), tagger).labels[0] == {("who", 0, 3)}
+
+
 def test_words_for_a_tagger_of_tokens_have_spaces_between_them(write: Write) -> None:
     rows = repeated({"tokens": ["in", "New", "York"], "tags": ["O", "B-where", "O"]})
     evaluation = Evaluation.read(write("rows.jsonl", rows), CHARACTER_TAGGER)
@@ -103,7 +116,7 @@ def test_words_for_a_tagger_of_tokens_have_spaces_between_them(write: Write) -> 
             head(Task.TOKEN_CLASSIFICATION, ["O", "S-who"]),
             [{"tokens": ["Ann", "Lee"], "tags": ["O", "S-who"]}],
             ["Ann Lee"],
-            [{("S-who", 4, 7)}],
+            [{("who", 4, 7)}],
         ),
         (
             READER,
