@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def answers(
     """
     rows = range(len(batch))
     windows: list[list[_Window]] = [[] for _ in batch.texts]
-    graphemes = [Graphemes(pair[1]) for pair in batch.texts]
+    graphemes = [Graphemes(pair[1], end=end) for pair, end in zip(batch.texts, _read_ends(batch), strict=True)]
     for row, text in zip(rows, rows if batch.windows is None else batch.windows.texts.tolist(), strict=True):
         windows[text].append(_Window(start_logits, end_logits, batch, row, graphemes[text], n_best=n_best))
     counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
@@ -65,6 +66,16 @@ def _choose(
         tokens=tokens,
         truncated=truncated,
     )
+
+
+def _read_ends(batch: TokenBatch) -> list[int]:
+    """Return the offset behind the last token of each text: of a context of megabytes, a model may read a page."""
+    assert batch.offsets is not None
+    ends = [0] * len(batch.texts)
+    texts = range(len(batch)) if batch.windows is None else batch.windows.texts.tolist()
+    for text, (start, stop) in zip(texts, pairwise(batch.cu_seqlens.tolist()), strict=True):
+        ends[text] = max(ends[text], int(batch.offsets.ends[start:stop].max(initial=0)))
+    return ends
 
 
 class _Window:

@@ -93,9 +93,9 @@ def scheme_of(labels: tuple[str, ...]) -> TagScheme:
     return TagScheme(labels)
 
 
-def merge(words: Iterable["Word"], text: str) -> list[Span]:
+def merge(words: Sequence["Word"], text: str) -> list[Span]:
     """Return the spans that the tagged words of a text make, in reading order, without those of white space alone."""
-    graphemes = Graphemes(text)
+    graphemes = Graphemes(text, end=max((word.end for word in words), default=0))
     spans = (_span(run, text, graphemes) for run in _runs(words))
     return [span for span in spans if span.text]
 
@@ -114,7 +114,7 @@ def spans_of_tags(
     """
     edges = itertools.starmap(Graphemes(text).visible, zip(starts, ends, strict=True))
     tagged = zip(map(scheme.tags.__getitem__, tags), edges, strict=True)
-    return merge((Word(tag, 1.0, start, end) for tag, (start, end) in tagged if start < end), text)
+    return merge([Word(tag, 1.0, start, end) for tag, (start, end) in tagged if start < end], text)
 
 
 def matches_per_text(items: Iterable[Iterable[Item]], batch: TokenBatch) -> list[Matches[Item]]:

@@ -30,6 +30,9 @@ _CLUSTER = re.compile(
 )
 """One cluster of a text whose characters were replaced by the letters of their classes."""
 
+_LONGEST_CLUSTER = 64
+"""Characters behind an offset that may belong to its cluster. Longer clusters are cut there."""
+
 _RANGES = [
     *(("P", *bounds) for bounds in ((0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x8E2, 0x8E2), (0xD4E, 0xD4E))),
     *(("P", code, code) for code in (0x110BD, 0x110CD)),
@@ -75,8 +78,15 @@ _CLASSES = _Classes()
 class Graphemes:
     """The grapheme clusters of one text. Finding them takes time in proportion to its length, once."""
 
-    def __init__(self, text: str) -> None:
-        """Find the clusters, if any character of the text can join another."""
+    def __init__(self, text: str, *, end: int | None = None) -> None:
+        """Find the clusters, if any character of the text can join another.
+
+        Args:
+            text: The text.
+            end: Offset behind the last character that matters: of a text of megabytes, a model may read a page. None:
+                the end of the text.
+        """
+        text = text if end is None else text[: end + _LONGEST_CLUSTER]
         self._text = text
         self._starts: Int64Array | None = None
         if not text.isascii() and _JOINING.search(text):

@@ -94,8 +94,8 @@ def word_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
         batch: Texts, not pairs, with the offsets of their tokens.
         index: Number of the text.
     """
-    text = str(batch.texts[index])
-    graphemes = Graphemes(text)
+    text = _read_text(batch, index)
+    graphemes = Graphemes(str(batch.texts[index]), end=len(text))
     starts = [match.start() for match in _WORD.finditer(text.translate(_KINDS))]
     words = graphemes.at_starts(np.array(starts, np.int64))
     for _, group in owned_groups(batch, index, words):
@@ -156,10 +156,17 @@ def _text_tokens(batch: TokenBatch, index: int) -> Int64Array:
     return tokens
 
 
+def _read_text(batch: TokenBatch, index: int) -> str:
+    """Return a text up to the end of its last token: of a text of megabytes, a model may read a page."""
+    assert batch.offsets is not None
+    start, stop = batch.cu_seqlens[index : index + 2]
+    return str(batch.texts[index])[: int(batch.offsets.ends[start:stop].max(initial=0))]
+
+
 def _visible_starts(batch: TokenBatch, index: int, tokens: Int64Array, words: Int64Array) -> Int64Array:
     """Return the offset of the first character of each token that is no white space; its end if there is none."""
     assert batch.offsets is not None
-    kinds = str(batch.texts[index]).translate(_KINDS)
+    kinds = _read_text(batch, index).translate(_KINDS)
     starts, ends = batch.offsets.starts[tokens], batch.offsets.ends[tokens]
     is_space = np.frombuffer(f"{kinds}w".encode(), np.uint8) == ord(" ")
     next_words = np.append(words, len(kinds))[words.searchsorted(starts)]

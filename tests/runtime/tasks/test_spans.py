@@ -11,6 +11,7 @@ from tokenizers import models, pre_tokenizers, processors
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.tasks.results import Matches, Span
 from encort.runtime.tasks.spans import spans
+from encort.runtime.text.graphemes import Graphemes
 from encort.runtime.text.token_batch import TokenBatch, TokenOffsets
 from encort.runtime.text.tokenizer import Tokenizer
 
@@ -203,3 +204,18 @@ def test_a_span_ends_behind_the_marks_that_a_tokenizer_drops(
 @pytest.mark.parametrize("text", ["my  card", "my\tcard", "my card ", "my\n\ncard"])
 def test_white_space_is_not_a_word(bytewise: Tokenizer, text: str) -> None:
     assert [span.text for span in every_word(bytewise, text)] == ["my", "card"]
+
+
+def test_the_rest_of_a_text_that_is_cut_is_not_looked_at(wordpiece: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    trim = Graphemes.__init__
+
+    def count(self: Graphemes, text: str, *, end: int | None = None) -> None:
+        trim(self, text, end=end)
+        looked_at.append(len(self._text))
+
+    monkeypatch.setattr(Graphemes, "__init__", count)
+    texts = wordpiece(["caf\u00e9\u0301 " * 100_000], return_offsets=True)
+    (results,) = spans(logits(["B-a"] * len(texts.ids), ["O", "B-a"]), ["O", "B-a"], texts)
+    assert results[0].text == "caf\u00e9\u0301"
+    assert max(looked_at) < 1000

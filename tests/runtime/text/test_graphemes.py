@@ -56,3 +56,9 @@ def test_many_flags_take_linear_time() -> None:
     graphemes = Graphemes(flags)
     middles = np.arange(1, len(flags), 2)
     assert (graphemes.visible_parts(middles, middles + 1) == np.stack([middles - 1, middles + 1], axis=1)).all()
+
+
+def test_only_the_part_that_was_read_is_looked_at() -> None:
+    graphemes = Graphemes("e\u0301 " * 100_000, end=4)
+    assert graphemes.visible(3, 4) == (3, 5)
+    assert len(graphemes.at_starts(np.arange(300_000))) < 100
