@@ -20,6 +20,7 @@ from encort.runtime.bundle.manifest import (
     Precision,
     Variant,
 )
+from encort.runtime.bundle.manifest_file import read_manifest
 from encort.runtime.common.errors import (
     BundleError,
     BundleFileMissingError,
@@ -72,7 +73,7 @@ class Bundle:
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{folder / MANIFEST_FILE} cannot be read: {error}") from error
-        manifest = Manifest.from_json(text)
+        manifest = read_manifest(text)
         for name in manifest.files:
             _check_name(folder, name)
         _check_used_files(manifest)

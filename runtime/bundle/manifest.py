@@ -8,18 +8,13 @@ An example, shortened:
      "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from encort.runtime.bundle.schema import SchemaError, from_plain, to_plain
+from encort.runtime.bundle.schema import to_plain
 from encort.runtime.common.aggregation import Aggregation
-from encort.runtime.common.errors import BundleError, BundleVersionError
-from encort.runtime.common.files import parse_json
 from encort.runtime.common.output.escaping import dump_json
-from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 FORMAT_VERSION = 3
 MANIFEST_FILE = "encort.json"
@@ -36,8 +31,6 @@ POOLER_OUTPUT = "pooler_output"
 """Name of the output of the encoder's pooler, `(batch, hidden)` float32."""
 SENTENCE_EMBEDDING = "sentence_embedding"
 """Name of the output with sentence embeddings, `(batch, hidden)` float32, normalized if the manifest says so."""
-
-_VECTORS = frozenset({POOLER_OUTPUT, SENTENCE_EMBEDDING})
 
 
 class Task(StrEnum):
@@ -107,15 +100,6 @@ class Layout(StrEnum):
     RAGGED = "ragged"
     PACKED = "packed"
     PADDED = "padded"
-
-
-_LAYOUT_INPUTS: Mapping[Layout, Mapping[str, list[str]]] = {
-    Layout.EQUAL_LENGTH: {},
-    Layout.RAGGED: {"attention_mask": ["batch", "sequence"]},
-    Layout.PADDED: {"attention_mask": ["batch", "sequence"]},
-    Layout.PACKED: {"position_ids": ["tokens"], "token_offset": ["batch", "sequence"], "cu_seqlens": ["bounds"]},
-}
-"""Axes of the inputs that tell a graph of a layout where texts begin and end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,112 +307,7 @@ class Manifest:
         """Return the text of `encort.json`."""
         return dump_json(to_plain(self), indent=2) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> "Manifest":
-        """Read a manifest.
-
-        Raises:
-            BundleVersionError: The format is newer or older than this encort reads.
-            BundleError: The text is not JSON, or a field is missing, unknown, or has the wrong type.
-        """
-        try:
-            plain = parse_json(text)
-        except ValueError as error:
-            raise BundleError(f"{MANIFEST_FILE} is not JSON ({error}); export the bundle again") from error
-        version = plain.get("format_version") if isinstance(plain, dict) else None
-        if version != FORMAT_VERSION:
-            raise BundleVersionError(
-                f"{MANIFEST_FILE} has format_version {version!r}, this encort reads {FORMAT_VERSION}; "
-                "export the bundle again, or install the encort that made it"
-            )
-        try:
-            manifest = from_plain(cls, _with_aggregations(plain))
-        except SchemaError as error:
-            raise BundleError(f"{MANIFEST_FILE}: {error}; export the bundle again") from error
-        for problem in manifest._problems():
-            raise BundleError(f"{MANIFEST_FILE}: {problem}; export the bundle again")
-        return manifest
-
     @property
     def task(self) -> Task:
         """Task of `Model.predict`: the task of the first head, or feature extraction without heads."""
         return self.heads[0].task if self.heads else Task.FEATURE_EXTRACTION
-
-    def _problems(self) -> Iterator[str]:
-        """Yield what is wrong with the manifest: duplicate names, or outputs that do not fit the heads."""
-        names = [head.name for head in self.heads]
-        if len(set(names)) < len(names):
-            yield "two heads have one name"
-        variants = [variant.name for variant in self.variants]
-        if len(set(variants)) < len(variants):
-            yield "two variants have one name"
-        for head in self.heads:
-            yield from _head_problems(head)
-        for variant in self.variants:
-            yield from _input_problems(variant)
-            for head in self.heads:
-                if any(variant.outputs.get(name) != _logits_axes(head, variant.layout) for name in head.outputs):
-                    yield f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
-            for name in _VECTORS & variant.outputs.keys():
-                if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
-                    yield f"{name} of {variant.name} has no size"
-
-
-def _input_problems(variant: Variant) -> Iterator[str]:
-    """Yield what is wrong with the inputs of a graph: unknown or missing names, or axes of another layout."""
-    rows = ["tokens"] if variant.layout is Layout.PACKED else ["batch", "sequence"]
-    needed = {"input_ids": rows, **_LAYOUT_INPUTS[variant.layout]}
-    if "reversed_token_type_ids" in variant.inputs:
-        needed["reversed_input_ids"] = rows
-    known = needed | dict.fromkeys(["token_type_ids", "reversed_input_ids", "reversed_token_type_ids"], rows)
-    if unknown := variant.inputs.keys() - known:
-        yield f"{variant.name} reads {', '.join(sorted(unknown))}, unlike a graph of layout {variant.layout}"
-    if missing := needed.keys() - variant.inputs.keys():
-        yield f"{variant.name} does not read {', '.join(sorted(missing))}, unlike a graph of layout {variant.layout}"
-    for name, axes in variant.inputs.items():
-        if name in known and axes != known[name]:
-            yield f"{name} of {variant.name} has axes {axes}, and {known[name]} in layout {variant.layout}"
-
-
-def _with_aggregations(plain: Any) -> Any:
-    """Return the content of a manifest with `aggregation` in place of `tags_words`, which encort 0.1 wrote."""
-    heads = plain.get("heads")
-    for head in heads if isinstance(heads, list) else []:
-        if isinstance(head, dict) and head.pop("tags_words", True) is False:
-            head["aggregation"] = Aggregation.SIMPLE.value
-    return plain
-
-
-def _head_problems(head: HeadInfo) -> Iterator[str]:
-    """Yield what is wrong with a head: its labels, its number of outputs, its activation, or a threshold."""
-    if len(set(head.labels)) < len(head.labels):
-        yield f"two labels of {head.name} have one name"
-    if not _fits(head):
-        yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
-    if not 0 < head.threshold < 1:
-        yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
-    if not math.isfinite(head.null_threshold):
-        yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
-    if head.activation is not Activation.IDENTITY and head.task is not Task.TEXT_REGRESSION:
-        yield f"head {head.name} cannot have the activation {head.activation}"
-    if head.task is Task.TOKEN_CLASSIFICATION:
-        try:
-            TagScheme(head.labels)
-        except TagSchemeError as error:
-            yield f"{head.name}: {error}"
-
-
-def _fits(head: HeadInfo) -> bool:
-    """Return whether the head has the number of labels and outputs that its task needs."""
-    if head.task is Task.QUESTION_ANSWERING:
-        return not head.labels and len(head.outputs) == 2
-    if head.task is Task.TEXT_REGRESSION:
-        return len(head.labels) == 1 and len(head.outputs) == 1
-    return head.task is not Task.FEATURE_EXTRACTION and bool(head.labels) and len(head.outputs) == 1
-
-
-def _logits_axes(head: HeadInfo, layout: Layout) -> list[str]:
-    """Return the axes that the outputs of a head must have in a graph of a layout."""
-    tokens = ["tokens"] if layout is Layout.PACKED else ["batch", "sequence"]
-    rows = tokens if head.task.is_tokenwise else ["batch"]
-    return [*rows, str(len(head.labels))] if head.labels else rows

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from encort.runtime.bundle.manifest import FORMAT_VERSION, Manifest, Task
+from encort.runtime.bundle.manifest import FORMAT_VERSION, Task
+from encort.runtime.bundle.manifest_file import read_manifest
 from encort.runtime.common.errors import BundleError, BundleVersionError
 
 
@@ -28,15 +29,15 @@ def head(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_written_manifest_is_read_again(text: str) -> None:
-    manifest = Manifest.from_json(text)
+    manifest = read_manifest(text)
     assert manifest.to_json() == text
     assert [head.labels for head in manifest.heads] == [["card_lost", "change_pin", "hello"]]
 
 
 def test_labels_are_written_without_escapes(text: str) -> None:
-    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(labels=["안녕", "✓", '"\n'])))
+    manifest = read_manifest(json.dumps(json.loads(text) | head(labels=["안녕", "✓", '"\n'])))
     assert "안녕" in manifest.to_json()
-    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert read_manifest(manifest.to_json()) == manifest
 
 
 @pytest.mark.parametrize(
@@ -44,19 +45,19 @@ def test_labels_are_written_without_escapes(text: str) -> None:
 )
 def test_another_format_version_raises_its_own_error(text: str, version: Any) -> None:
     with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 3; export the bundle again"):
-        Manifest.from_json(json.dumps(json.loads(text) | {"format_version": version}))
+        read_manifest(json.dumps(json.loads(text) | {"format_version": version}))
 
 
 @pytest.mark.parametrize("content", ["[]", '"text"', "null", "{}"])
 def test_json_without_a_format_version_raises_the_same_error(content: str) -> None:
     with pytest.raises(BundleVersionError):
-        Manifest.from_json(content)
+        read_manifest(content)
 
 
 @pytest.mark.parametrize("content", ["", "{", "not json", "[" * 100_000, '{"a":' * 100_000, "9" * 10_000])
 def test_a_text_that_is_not_json_raises_a_bundle_error(content: str) -> None:
     with pytest.raises(BundleError, match="not JSON"):
-        Manifest.from_json(content)
+        read_manifest(content)
 
 
 @pytest.mark.parametrize(
@@ -78,20 +79,20 @@ def test_a_text_that_is_not_json_raises_a_bundle_error(content: str) -> None:
 )
 def test_the_error_for_a_wrong_field_names_it(text: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=f"{message}.*export the bundle again"):
-        Manifest.from_json(json.dumps(json.loads(text) | change))
+        read_manifest(json.dumps(json.loads(text) | change))
 
 
 def test_every_field_is_required(text: str) -> None:
     plain = json.loads(text)
     for name in plain.keys() - {"format_version"}:
         with pytest.raises(BundleError, match=f"it lacks {name}"):
-            Manifest.from_json(json.dumps({key: value for key, value in plain.items() if key != name}))
+            read_manifest(json.dumps({key: value for key, value in plain.items() if key != name}))
 
 
 @pytest.mark.parametrize("task", [task for task in Task if task.is_classification])
 def test_the_task_is_the_task_of_the_first_head(text: str, task: Task) -> None:
     first, second = *head(task=task)["heads"], *head(name="second")["heads"]
-    assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": [first, second]})).task is task
+    assert read_manifest(json.dumps(json.loads(text) | {"heads": [first, second]})).task is task
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_head_whose_outputs_do_not_fit_its_task_is_refused(
     for variant in plain["variants"]:
         variant["outputs"]["logits"] = axes
     with pytest.raises(BundleError, match=r"head|logits"):
-        Manifest.from_json(json.dumps(plain))
+        read_manifest(json.dumps(plain))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_unknown_inputs_and_vectors_without_a_size_are_refused(text: str, part: 
     plain = json.loads(text)
     plain["variants"][0][part] |= change
     with pytest.raises(BundleError, match="export the bundle again"):
-        Manifest.from_json(json.dumps(plain))
+        read_manifest(json.dumps(plain))
 
 
 @pytest.mark.parametrize(
@@ -162,76 +163,76 @@ def test_inputs_that_do_not_fit_the_layout_are_refused(
     plain["heads"] = []
     plain["variants"][0] |= {"layout": layout, "inputs": inputs}
     with pytest.raises(BundleError, match=message):
-        Manifest.from_json(json.dumps(plain))
+        read_manifest(json.dumps(plain))
 
 
 @pytest.mark.parametrize("key", ["max_length", "sha256", "labels"])
 def test_a_key_that_is_there_twice_is_refused(text: str, key: str) -> None:
     assert f'"{key}":' in text
     with pytest.raises(BundleError, match=f"the key '{key}' is there twice"):
-        Manifest.from_json(text.replace(f'"{key}":', f'"{key}": 1, "{key}":', 1))
+        read_manifest(text.replace(f'"{key}":', f'"{key}": 1, "{key}":', 1))
 
 
 def test_two_variants_with_the_same_name_are_refused(text: str) -> None:
     plain = json.loads(text)
     plain["variants"][1]["name"] = plain["variants"][0]["name"]
     with pytest.raises(BundleError, match="two variants have one name"):
-        Manifest.from_json(json.dumps(plain))
+        read_manifest(json.dumps(plain))
 
 
 def test_tags_of_no_known_scheme_are_refused(text: str) -> None:
     tagger = head(task="token-classification", labels=["O", "B-a", "b"], outputs=["logits"])
     with pytest.raises(BundleError, match="B-a and b are not of one scheme"):
-        Manifest.from_json(json.dumps(json.loads(text) | tagger | {"variants": []}))
+        read_manifest(json.dumps(json.loads(text) | tagger | {"variants": []}))
 
 
 def test_a_number_that_is_too_large_for_a_float_is_refused(text: str) -> None:
     plain = json.loads(text)
     plain["variants"][0]["fidelity"]["mean_cosine"] = 10**400
     with pytest.raises(BundleError, match="mean_cosine"):
-        Manifest.from_json(json.dumps(plain))
+        read_manifest(json.dumps(plain))
 
 
 def test_without_heads_the_task_is_feature_extraction(text: str) -> None:
-    assert Manifest.from_json(json.dumps(json.loads(text) | {"heads": []})).task is Task.FEATURE_EXTRACTION
+    assert read_manifest(json.dumps(json.loads(text) | {"heads": []})).task is Task.FEATURE_EXTRACTION
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.1, math.nan])
 def test_a_threshold_is_between_0_and_1(text: str, threshold: float) -> None:
     with pytest.raises(BundleError, match=r"threshold of head is .*, not between 0 and 1"):
-        Manifest.from_json(json.dumps(json.loads(text) | head(threshold=threshold)))
+        read_manifest(json.dumps(json.loads(text) | head(threshold=threshold)))
 
 
 def test_a_threshold_is_kept(text: str) -> None:
-    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(threshold=0.25)))
-    assert Manifest.from_json(manifest.to_json()).heads[0].threshold == 0.25
+    manifest = read_manifest(json.dumps(json.loads(text) | head(threshold=0.25)))
+    assert read_manifest(manifest.to_json()).heads[0].threshold == 0.25
 
 
 def test_a_null_threshold_is_kept(text: str) -> None:
     reader = head(task="question-answering", labels=[], outputs=["start", "end"], null_threshold=-1.5)
     plain = json.loads(text) | reader | {"variants": []}
-    manifest = Manifest.from_json(json.dumps(plain))
+    manifest = read_manifest(json.dumps(plain))
     assert manifest.heads[0].null_threshold == -1.5
-    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert read_manifest(manifest.to_json()) == manifest
 
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf])
 def test_a_null_threshold_is_a_finite_number(text: str, threshold: float) -> None:
     with pytest.raises(BundleError, match="null_threshold of head is"):
-        Manifest.from_json(json.dumps(json.loads(text) | head(null_threshold=threshold)))
+        read_manifest(json.dumps(json.loads(text) | head(null_threshold=threshold)))
 
 
 def test_fields_with_their_default_are_not_written(text: str) -> None:
-    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(aggregation="simple")))
+    manifest = read_manifest(json.dumps(json.loads(text) | head(aggregation="simple")))
     assert {"aggregation", "null_threshold"} & json.loads(manifest.to_json())["heads"][0].keys() == {"aggregation"}
 
 
 @pytest.mark.parametrize(("tags_words", "expected"), [(True, "word"), (False, "simple")])
 def test_the_tags_of_words_of_older_bundles_are_an_aggregation(text: str, tags_words: bool, expected: str) -> None:
-    manifest = Manifest.from_json(json.dumps(json.loads(text) | head(tags_words=tags_words)))
+    manifest = read_manifest(json.dumps(json.loads(text) | head(tags_words=tags_words)))
     assert manifest.heads[0].aggregation == expected
 
 
 def test_only_a_regression_has_an_activation(text: str) -> None:
     with pytest.raises(BundleError, match="head head cannot have the activation sigmoid"):
-        Manifest.from_json(json.dumps(json.loads(text) | head(activation="sigmoid")))
+        read_manifest(json.dumps(json.loads(text) | head(activation="sigmoid")))
