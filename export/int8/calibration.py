@@ -23,9 +23,9 @@ from encort.runtime.text.validation import check_texts
 
 log = logging.getLogger("encort")
 
-LEAST_TEXTS, MOST_TEXTS = 8, 320
+LEAST_TEXTS, MOST_TEXTS = 8, 640
 """Fewer calibration texts are refused. From more texts this many are drawn, spread over their lengths."""
-MOST_TOKENS = 2**14
+MOST_TOKENS = 2**13
 """Tokens of the drawn texts. From long texts fewer are drawn, so that the time of an export has a limit."""
 SEED = 0
 ROWS = 1024

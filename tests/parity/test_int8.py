@@ -133,8 +133,11 @@ def test_sensitivity_and_budget_work_for_every_head(
 
 
 def test_a_dual_encoder_classifies_in_int8(dual_encoder: Path, tmp_path: Path) -> None:
-    folder = export_bundle(dual_encoder, tmp_path / "b", variants=["fp32", "int8"], weight_bits=7).folder
     pairs = [("my card", "is lost"), ("a", ""), ("안녕?", "hello 😀"), ("the card " * 60, "my pin")]
+    like_them = [(first * count, second) for first, second in pairs for count in (1, 2, 3)]
+    folder = export_bundle(
+        dual_encoder, tmp_path / "b", variants=["fp32", "int8"], weight_bits=7, calibration=like_them
+    ).folder
     with encort.load(folder, precision="int8") as int8, encort.load(folder, precision="fp32") as full:
         scores, expected = (
             np.array([list(result.scores.values()) for result in model.classify(pairs)]) for model in (int8, full)

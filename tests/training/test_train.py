@@ -384,7 +384,7 @@ def test_problems_of_data_and_model_are_listed_in_one_error(
         "table.csv has 1 label",
         "table.csv: no text: row 2",
         "validation.csv has no column",
-        "damaged cannot",
+        "damaged has no config.json",
     ):
         assert problem in message
 
@@ -404,7 +404,7 @@ def test_too_few_rows_are_listed_with_the_problems_of_the_model(
     message = refused(
         EncortError, "few to hold some back", train_on=file, validation=None, model=damaged("config.json")
     )
-    assert "damaged cannot be loaded" in message
+    assert "damaged has no config.json" in message
 
 
 def test_too_few_rows_to_hold_some_back_are_refused(write: Callable[..., Path], refused: Callable[..., str]) -> None:
