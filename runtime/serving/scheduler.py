@@ -97,9 +97,9 @@ class Scheduler:
     def _start_workers(self) -> None:
         """Start one more worker per queued row, up to the engine's slots: running workers are busy with other rows."""
         with self._lock:
-            rows = len(self._queue)
+            workers = min(len(self._queue), self._engine.slots.in_flight - len(self._workers))
         try:
-            for _ in range(rows):
+            for _ in range(workers):
                 self._start_worker()
         except RuntimeError as error:  # the engine was closed meanwhile
             if not self._workers:
@@ -128,6 +128,7 @@ class Scheduler:
             is_done = False
             while not is_done:
                 self._run(self._take())
+                self._start_workers()  # for rows that were held back until this run
                 is_done = self._hand_over(worker)
         except BaseException as error:  # nobody may wait for a thread that has ended
             self._remove_worker(worker)

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from encort.runtime.common.errors import DeadlineError
+from encort.runtime.serving import row_queue
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.text.token_batch import TokenBatch
 from tests.runtime.fakes import Fakes, batch_of
@@ -55,6 +56,23 @@ def test_a_long_text_leaves_one_worker_to_others(
     assert len(fakes.runs) == before + most
     if has_others:
         assert sums(scheduler.submit(batch_of([8]), SUMS)) == expected_sums(8)
+    fakes.release()
+    assert future.result(10)[0][:, 1].tolist() == list(range(11, 19))
+
+
+def test_a_long_text_gets_all_workers_when_the_others_are_gone(
+    fakes: Fakes, make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = make_scheduler(threads=2)
+    scheduler.submit(batch_of([7]), SUMS).result(10)
+    for first in (11, 12, 13):
+        fakes.hold(first)
+    future = scheduler.submit(long_batch(*range(11, 19)), SUMS)
+    fakes.wait(runs=2)
+    monkeypatch.setattr(row_queue, "_RECENTLY_S", 0.0)
+    fakes.holds[11].set()
+    fakes.wait(runs=4)
+    assert first_ids(fakes) == [7, 11, 12, 13]
     fakes.release()
     assert future.result(10)[0][:, 1].tolist() == list(range(11, 19))
 
