@@ -1,17 +1,16 @@
 """JSON: one value per line, or one file with a list of records, with columns, or in SQuAD's form."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.files import parse_json
 from encort.runtime.common.tables.label_studio import is_label_studio, label_studio_rows
 from encort.runtime.common.tables.lines import Row, open_lines
 from encort.runtime.common.tables.squad import is_squad, squad_rows
 
-_INVALID = (ValueError, RecursionError)
 _FORMS: Sequence[tuple[str, Callable[[Any], bool], Callable[[Any], Iterator[Row]]]] = [
     ("SQuAD", is_squad, squad_rows),
     ("Label Studio", is_label_studio, label_studio_rows),
@@ -37,7 +36,7 @@ def read_json(file: Path) -> Iterator[Row | InputError]:
         InputError: The content has another form, or is not JSON.
     """
     try:
-        content = _parse(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":  # a second value: JSON lines
             raise InputError(f"{file} is not JSON: {error}") from error
@@ -45,7 +44,7 @@ def read_json(file: Path) -> Iterator[Row | InputError]:
         return
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
-    except _INVALID as error:
+    except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
     for name, is_form, rows in _FORMS:
         if is_form(content):
@@ -80,8 +79,8 @@ def _join_columns(columns: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 def _parse_line(line: str, location: str) -> Row | InputError:
     try:
-        return _as_row(_parse(line))
-    except _INVALID as error:
+        return _as_row(parse_json(line))
+    except ValueError as error:
         return InputError(f"{location} is not JSON: {error}")
 
 
@@ -89,15 +88,3 @@ def _as_row(value: Any) -> Row:
     if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict):
         return {"text": value[0], **value[1]}  # as spaCy writes a text with its entities
     return value if isinstance(value, dict) else {"text": value}
-
-
-def _parse(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"an object has the name {name!r} twice")
-    return values

@@ -32,7 +32,7 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     "lone surrogate in a pair": (rb'{"text": "a", "text_pair": "\udc00"}', "row 2 has an unpaired surrogate"),
     "too long": (json.dumps({"text": "card " * 200}).encode(), "row 2 has more than 64 tokens"),
     "no JSON": (b'{"text": "a"', "line 2 is not JSON"),
-    "name twice": (b'{"text": "a", "text": "b"}', "line 2 is not JSON: an object has the name 'text' twice"),
+    "name twice": (b'{"text": "a", "text": "b"}', "line 2 is not JSON: the key 'text' is there twice"),
     "no UTF-8": (b'{"text": "\xff"}', "line 2 is not UTF-8"),
     "deep": (b"[" * 100_000, "line 2 is not JSON"),
 }

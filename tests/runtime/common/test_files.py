@@ -1,6 +1,7 @@
 """Kind and size of a file are known before it is read, and JSON means the same to every reader."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,11 @@ def test_json_that_readers_understand_differently_is_refused(content: Any, messa
 
 def test_json_is_parsed() -> None:
     assert parse_json(b'{"a": [1, {"b": null}], "c": {"a": 2}}') == {"a": [1, {"b": None}], "c": {"a": 2}}
+
+
+def test_a_key_that_is_there_twice_is_found_in_linear_time() -> None:
+    keys = ",".join(f'"{number}":0' for number in [*range(300_000), 299_999])
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="the key '299999' is there twice"):
+        parse_json(f"{{{keys}}}")
+    assert time.perf_counter() - start < 20
