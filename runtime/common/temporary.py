@@ -67,17 +67,19 @@ def replace_folder(temporary: Path, output: Path) -> None:
 def remove_leftovers(output: Path) -> None:
     """Remove what processes that are gone have left next to an output.
 
-    A process that ended between the two renames of `replace_folder` left no output: the earlier one is restored.
+    A process that ended between the two renames of `replace_folder` left no output: the earlier one is restored, also
+    if its temporary folder was removed.
     """
     for partial in _named(output, PARTIAL):
         with _lock(partial, wait=False) as is_locked:
             if is_locked:
-                old = partial.with_suffix(REPLACED)
-                if old.is_dir() and not output.exists():
-                    old.rename(output)
                 _remove(partial)
     for old in _named(output, REPLACED):
-        if not old.with_suffix(PARTIAL).exists():
+        if old.with_suffix(PARTIAL).exists():
+            continue
+        if old.is_dir() and not old.is_symlink() and not output.exists():
+            old.rename(output)
+        else:
             _remove(old)
 
 

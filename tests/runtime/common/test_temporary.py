@@ -87,6 +87,13 @@ def test_an_output_that_was_half_replaced_is_restored(output: Path) -> None:
     assert (output / "model.onnx").read_text() == ".old"
 
 
+def test_the_only_version_of_an_output_is_restored(output: Path) -> None:
+    leftover(output, ".old")
+    remove_leftovers(output)
+    assert list(output.parent.iterdir()) == [output]
+    assert (output / "model.onnx").read_text() == ".old"
+
+
 def test_an_output_that_was_replaced_loses_its_earlier_version(output: Path) -> None:
     output.mkdir()
     leftover(output, ".old")
