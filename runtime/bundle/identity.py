@@ -64,6 +64,8 @@ class MappedFile:
             return
         with self._lock:
             identity = self._current()
+            if self._identity == identity:  # another thread has read the content meanwhile
+                return
             self._stream.seek(0)
             if hashlib.file_digest(self._stream, "sha256").hexdigest() != self._sha256:
                 raise BundleFileChangedError(

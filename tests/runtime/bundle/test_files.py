@@ -4,7 +4,10 @@ import hashlib
 import logging
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -197,6 +200,31 @@ def test_weights_are_read_again_once_after_a_change(bundle: Path, monkeypatch: p
         monkeypatch.setattr(hashlib, "file_digest", partial(count_digests, digests, hashlib.file_digest))
         for _ in range(3):
             model.embed([TEXT])
+    assert len(digests) == 1
+
+
+def test_threads_that_wait_for_a_reading_do_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests: list[Any] = []
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def slow_digest(*arguments: Any) -> Any:
+        entered.set()
+        assert may_go_on.wait(10)
+        return digest(*arguments)
+
+    file = tmp_path / WEIGHTS
+    file.write_bytes(b"weights")
+    mapped = MappedFile(file, FileIdentity.of(file.stat()), hashlib.sha256(b"weights").hexdigest())
+    touch(tmp_path)
+    digest = partial(count_digests, digests, hashlib.file_digest)
+    monkeypatch.setattr(hashlib, "file_digest", slow_digest)
+    with ThreadPoolExecutor(4) as threads:
+        checks = [threads.submit(mapped.check) for _ in range(4)]
+        assert entered.wait(10)
+        time.sleep(0.1)
+        may_go_on.set()
+        for check in checks:
+            check.result(10)
     assert len(digests) == 1
 
 
