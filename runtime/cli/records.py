@@ -116,7 +116,10 @@ def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOption
 
 
 def _spans(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
-    if batch.texts and all(isinstance(text, JoinedWords) for text in batch.texts):
+    have_words = [isinstance(text, JoinedWords) for text in batch.texts]
+    if any(have_words) and not all(have_words):
+        raise InputError("some inputs have words and others have a text: give all of them as `tokens`, or none")
+    if any(have_words):
         words = model.tag_words(batch, aggregation=options.aggregation, head=head.name)
         return ({"tags": [w.tag for w in text], "scores": [w.score for w in text]} for text in words)
     tagged = model.tag(batch, aggregation=options.aggregation, head=head.name)

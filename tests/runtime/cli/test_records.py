@@ -108,6 +108,13 @@ def test_words_in_give_tags_out(model: encort.Model, predict: Predict, tmp_path:
         assert [word.tag for word in service.tag_words(texts[0])] == expected[0]
 
 
+def test_words_and_texts_in_one_file_are_refused(tmp_path: Path, multi_head: Path) -> None:
+    file = tmp_path / "mixed.jsonl"
+    file.write_text('{"tokens": ["my", "card"]}\n{"text": "my card"}\n', encoding="utf-8")
+    result = CliRunner().invoke(group, ["predict", os.fspath(multi_head), "--head", "tags", "--input", os.fspath(file)])
+    assert "give all of them as `tokens`, or none" in str(result.exception)
+
+
 def test_bad_words_are_an_error_of_their_row(tmp_path: Path, multi_head: Path) -> None:
     file = tmp_path / "words.jsonl"
     file.write_text('{"tokens": ["my"]}\n{"tokens": ["my", 1]}\n', encoding="utf-8")
