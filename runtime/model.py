@@ -277,7 +277,7 @@ class Model:
 
         Args:
             words: Words of each text, or a batch of `JoinedWords`. They are read with a space between two of them;
-                lists of characters, with white space or of other alphabets than ASCII, are read as they are.
+                lists of characters, with white space or of letters without case, are read as they are.
             aggregation: Which scores of a word's tokens decide; see `Aggregation`. None: as the head was made for.
             head: Name of the head; None: the first that tags tokens.
             overflow: See `tokenize`. Words that are cut off have no tag.

@@ -1,6 +1,7 @@
 """The kinds of labelled rows: which columns each has, and how an example is made of a row."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -58,6 +59,8 @@ SENTENCE_PAIRS = RowSchema(
 
 _MAX_SPLIT_WORDS = 0.05
 """Largest share of spans that begin or end inside of a word by mistake, where words are separated by spaces."""
+_MAX_STRAY_SPACES = 0.05
+"""Largest share of tokens of white space by mistake, where the tokens are words."""
 
 
 def token_classification(*, characters: bool) -> RowSchema:
@@ -86,12 +89,13 @@ def are_characters(rows: Iterable[Mapping[str, Any]]) -> bool:
     Args:
         rows: Values by role of rows of `token_classification`, not checked.
     """
-    tokens: set[str] = set()
+    tokens: Counter[str] = Counter()
     spans = split = 0
     for values in rows:
         if _has_tokens(values):
             cell = read_list(values.get("tokens"))
-            tokens |= {token for token in cell if isinstance(token, str)} if isinstance(cell, list) else set()
+            if isinstance(cell, list):
+                tokens.update(token for token in cell if isinstance(token, str))
             continue
         with suppress(RowError):
             text = values["text"]
@@ -100,7 +104,8 @@ def are_characters(rows: Iterable[Mapping[str, Any]]) -> bool:
                 split += is_inside_word(text, span.start) or is_inside_word(text, span.end)
     if not tokens and spans:
         return split > _MAX_SPLIT_WORDS * spans
-    return any(token.isspace() for token in tokens) or all(len(token) == 1 for token in tokens)
+    spaces = sum(count for token, count in tokens.items() if token.isspace())
+    return spaces > _MAX_STRAY_SPACES * tokens.total() or all(len(token) == 1 for token in tokens)
 
 
 def _has_tokens(values: Mapping[str, Any]) -> bool:

@@ -191,6 +191,9 @@ def test_the_pieces_cover_all_but_white_space() -> None:
         ([{"text": TEXT, "tokens": ["in", "New"], "label": ["O", "B-a"]}], False),
         ([{"tokens": "in New", "label": "O B-a"}], False),
         ([{"tokens": 3, "label": None}, {"text": None, "label": None}, {"tokens": ["in"]}], False),
+        ([{"tokens": [*"서울 역"]}], True),
+        ([{"tokens": ["서울", "에서", " ", "왔다"]}], True),
+        ([{"tokens": ["in", "New", "York", "today"]}] * 30 + [{"tokens": ["see", "\u00a0", "London"]}], False),
     ],
 )
 def test_spans_inside_of_words_need_a_tag_for_every_token(rows: list[Mapping[str, Any]], expected: bool) -> None:

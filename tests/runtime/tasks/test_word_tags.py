@@ -77,6 +77,18 @@ def test_characters_are_joined_without_spaces(tokenizer: Tokenizer) -> None:
     assert tags_of(tokenizer, ["서", " ", "울"], {0: "B-x", 2: "E-x"}, "simple")[::2] == ["B-x", "E-x"]
 
 
+@pytest.mark.parametrize(
+    "words", [["😀", "x"], ["à", "é"], ["5", "€"], ["see", " ", "London", "today"], ["see", "\u00a0", "it", "5"]]
+)
+def test_words_are_not_glued_for_a_symbol_or_white_space_among_them(words: list[str]) -> None:
+    assert JoinedWords.of(words) == " ".join(words)
+
+
+@pytest.mark.parametrize("words", [["서울", "에서", " ", "왔다"], ["New", " ", "York"], [*"New York"], [*"東京"]])
+def test_parts_of_words_with_their_white_space_are_read_as_they_are(words: list[str]) -> None:
+    assert JoinedWords.of(words) == "".join(words)
+
+
 def test_joined_words_keep_their_words_when_they_are_pickled() -> None:
     words = JoinedWords.of(["a", "bc"])
     copy = pickle.loads(pickle.dumps(words))
