@@ -23,7 +23,8 @@ class Lines:
     """Iterates over the lines of a binary file as texts, with their ends.
 
     Bytes that are not UTF-8 become unpaired surrogates, so that a reader still finds the end of the row.
-    `error` then tells that the row cannot be used.
+    `error` then tells that the row cannot be used. A file that begins as UTF-16 has no usable row, and raises
+    `InputError` at once.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -43,6 +44,8 @@ class Lines:
         line = next(self._file)
         self.number += 1
         if self.number == 1:
+            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise InputError(f"{self.location} is not UTF-8, but UTF-16; convert it first")
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
             return line.decode()

@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from encort.runtime.cli.readers import read_texts
+from encort.runtime.cli.readers import read_inputs, read_texts
 from encort.runtime.common.errors import InputError, MissingExtraError
 
 Read = Callable[..., list[Any]]
@@ -231,3 +231,12 @@ def test_parquet_without_pyarrow_gives_the_command_to_install_it(read: Read, mon
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r'pip install "encort\[parquet\]"'):
         read("x.parquet", b"")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_no_line_of_a_file_in_utf_16_is_taken_for_a_text(name: str, encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(f"{BOM}text\nhello\n".encode(encoding))
+    with pytest.raises(InputError, match=f"{name}, line 1 is not UTF-8, but UTF-16; convert it first"):
+        list(read_inputs((), file, None))
