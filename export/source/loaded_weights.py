@@ -46,8 +46,10 @@ class LoadedWeights:
         lacks_pooler = task is Task.FEATURE_EXTRACTION and set(missing) == _pooler_weights(model)
         lacking = [*([] if lacks_pooler else missing), *map(str, self.mismatched)]
         if lacking:
+            others = [name for name in self.unexpected if not is_buffer(name)]
+            found = f"; it has others in their place: {shortened(others)}; rename these, or" if others else ";"
             raise CheckpointError(
-                f"{folder} lacks weights of its own architecture: {shortened(lacking)}; save the whole model"
+                f"{folder} lacks weights of its own architecture: {shortened(lacking)}{found} save the whole model"
             )
         unused = self._unused(model, task)
         if unused:

@@ -144,3 +144,12 @@ def test_a_class_of_another_framework_is_read(classifier: Path) -> None:
 def test_a_setfit_model_does_not_lose_its_head(name: str, encoder: Path, refused: Refused) -> None:
     (encoder / name).write_text("{}")
     refused(encoder, "is a SetFit model, whose head is not a part of its weights")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_weights_under_other_names_are_named_with_those_that_are_lacking(
+    prefix: str, classifier: Path, refused: Refused
+) -> None:
+    weights = {f"{prefix}{name}": tensor for name, tensor in load_file(classifier / "model.safetensors").items()}
+    save_file(weights, classifier / "model.safetensors", metadata={"format": "pt"})
+    refused(classifier, rf"lacks weights.*: bert\.embed.*has others in their place: {prefix}bert\.embed.*rename")
