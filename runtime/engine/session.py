@@ -21,6 +21,7 @@ from encort.runtime.engine.thread_pool import check_grant
 # network posts.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -34,6 +35,17 @@ _FIX_CUDA = f'install "onnxruntime-gpu[cuda,cudnn]" alone, see that nvidia-smi l
 SPIN_US = "1000"
 """Microseconds that idle threads spin after a run. A run that follows at once does not have to wake them, and a process
 without work leaves the cores free."""
+
+_FAILURES: tuple[type[Exception], ...] = (
+    *(
+        kind
+        for kind in vars(onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
+    *(RuntimeError, ValueError, TypeError, MemoryError),
+)
+"""Errors of ONNX Runtime, which share no narrower parent than Exception. That one would also catch what the handler of
+a signal raises meanwhile, such as the time limit of a task queue."""
 
 TensorSpecs = Mapping[str, tuple[Sequence[int], type[np.generic]]]
 """Shape and dtype of inputs or outputs, by name."""
@@ -183,7 +195,7 @@ def _translated_errors(feeds: Mapping[str, NDArray[Any]]) -> Iterator[None]:
     """Translate errors of ONNX Runtime, with the shapes of the inputs."""
     try:
         yield
-    except Exception as error:  # onnxruntime's own errors share no narrower parent
+    except _FAILURES as error:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
         raise EncortError(f"ONNX Runtime failed on {shapes}: {error}") from error
 
@@ -237,7 +249,7 @@ def _open(
         session = onnxruntime.InferenceSession(
             graph, options, providers=[(provider, dict(provider_options))], enable_fallback=0
         )
-    except Exception as error:  # onnxruntime's own errors share no narrower parent
+    except _FAILURES as error:
         if provider != CPU_PROVIDER:
             raise DeviceError(f"{provider} cannot run {graph}: {error}; {advice}") from error
         # The file is the exported one, so this onnxruntime is too old for it, or memory is short.

@@ -144,3 +144,28 @@ def test_outputs_are_written_into_arrays_of_the_caller(sessions: Sessions) -> No
 def test_an_array_of_another_shape_is_refused(sessions: Sessions) -> None:
     with pytest.raises(EncortError, match=r"failed on input_ids \(2, 5\)"):
         sessions[Layout.EQUAL_LENGTH].run_into({LOGITS: np.empty((3, 3), np.float32)}, inputs())
+
+
+class _TimeLimitError(Exception):
+    """Raised by the handler of a signal, in whatever code runs at that moment."""
+
+
+def _interrupt(*_: Any, **__: Any) -> None:
+    raise _TimeLimitError
+
+
+def test_an_exception_of_a_signal_handler_is_no_error_of_the_bundle(
+    opened: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = opened.manifest.variants[0]
+    monkeypatch.setattr("onnxruntime.InferenceSession.__init__", _interrupt)
+    with pytest.raises(_TimeLimitError):
+        Session(opened.graph(variant), variant, threads=1)
+
+
+def test_an_exception_of_a_signal_handler_is_no_error_of_the_run(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.InferenceSession.run", _interrupt)
+    with pytest.raises(_TimeLimitError):
+        sessions[Layout.EQUAL_LENGTH].run([LOGITS], inputs())
