@@ -31,8 +31,11 @@ def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Act
     if task not in _CLASSIFIERS:
         return task, Activation.IDENTITY
     settings = read_json(folder / _FILE, dict) if (folder / _FILE).exists() else {}
-    name = _activation(folder, settings, config)
-    if name is None and settings.get("model_type") != "CrossEncoder":
+    in_config = getattr(config, "sentence_transformers", None) or {}
+    if not isinstance(in_config, dict):
+        raise CheckpointError(f"{folder}: sentence_transformers in config.json is {in_config!r}, expected settings")
+    name = _activation(folder, settings, in_config, config)
+    if name is None and settings.get("model_type") != "CrossEncoder" and not in_config:
         return task, Activation.IDENTITY
     if config.num_labels == 1:
         name = name or "Sigmoid"
@@ -43,11 +46,8 @@ def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Act
     return _TASKS.get(name, task), Activation.IDENTITY
 
 
-def _activation(folder: Path, settings: Mapping[str, Any], config: Any) -> str | None:
+def _activation(folder: Path, settings: Mapping[str, Any], in_config: Mapping[str, Any], config: Any) -> str | None:
     """Return the name of the class of the activation; None if no file names one."""
-    in_config = getattr(config, "sentence_transformers", None) or {}
-    if not isinstance(in_config, dict):
-        raise CheckpointError(f"{folder}: sentence_transformers in config.json is {in_config!r}, expected settings")
     paths = [settings.get("activation_fn"), in_config.get("activation_fn"), getattr(config, _OLD_SETTING, None)]
     path = next((path for path in paths if path is not None), None)
     if path is None:

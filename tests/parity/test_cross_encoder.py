@@ -84,6 +84,14 @@ def test_the_activation_of_older_versions_is_read(one_label: Path, tmp_path: Pat
     assert scores(one_label, tmp_path) == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_version_of_sentence_transformers_alone_means_the_default_activation(one_label: Path, tmp_path: Path) -> None:
+    (one_label / FILE).unlink()
+    edit(one_label / "config.json", sentence_transformers={"version": "4.1.0"})
+    expected = predict(one_label)
+    assert head_of(one_label) == (Task.TEXT_REGRESSION, Activation.SIGMOID)
+    assert scores(one_label, tmp_path) == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_file_of_sentence_transformers_decides_over_the_older_settings(one_label: Path) -> None:
     edit(one_label / "config.json", sbert_ce_default_activation_function="torch.nn.modules.linear.Identity")
     assert head_of(one_label) == (Task.TEXT_REGRESSION, Activation.SIGMOID)
