@@ -229,7 +229,9 @@ def _check_words(batch: TokenBatch) -> None:
 def _check_pairs(batch: TokenBatch) -> None:
     _check_offsets(batch)
     if any(isinstance(text, str) for text in batch.texts):
-        raise InputTypeError("each input must be a pair of question and context")
+        raise InputTypeError(
+            "each input must be a pair of question and context: (question, context) in Python, two columns in a file"
+        )
 
 
 def _check_offsets(batch: TokenBatch) -> None:
