@@ -18,15 +18,18 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def log_to_stderr() -> None:
-    """Print encort's warnings on stderr, as `echo` prints."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_PrintableFormatter())
-    logging.getLogger("encort").addHandler(handler)
+    """Print encort's warnings on stderr, as `echo` prints. Calling it twice is fine."""
+    logger = logging.getLogger("encort")
+    if not any(isinstance(handler, _EchoHandler) for handler in logger.handlers):
+        logger.addHandler(_EchoHandler())
 
 
-class _PrintableFormatter(logging.Formatter):
-    """Formats messages as lines that cannot steer the terminal."""
+class _EchoHandler(logging.Handler):
+    """Prints messages on what is the stderr of the process at that time."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the message of a record."""
-        return printable_lines(super().format(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        try:
+            echo(self.format(record), err=True)
+        except Exception:  # as the handlers of the library do
+            self.handleError(record)

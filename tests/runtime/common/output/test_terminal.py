@@ -1,5 +1,6 @@
 """What the command line prints cannot steer the terminal."""
 
+import io
 import logging
 
 import pytest
@@ -11,6 +12,19 @@ def test_lines_are_printed_with_escapes(capsys: pytest.CaptureFixture[str]) -> N
     echo("one\x1b[31m\r\ntwo\x9b\udcff")
     echo("wrong\x07", err=True)
     assert capsys.readouterr() == ("one\\x1b[31m\\x0d\ntwo\\x9b\\udcff\n", "wrong\\x07\n")
+
+
+def test_warnings_are_printed_once_on_the_stderr_of_the_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("encort")
+    monkeypatch.setattr(logger, "handlers", [])
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", io.StringIO())
+        log_to_stderr()
+    log_to_stderr()
+    logger.warning("one line")
+    assert capsys.readouterr().err == "one line\n"
 
 
 def test_warnings_are_printed_with_escapes(capsys: pytest.CaptureFixture[str]) -> None:
