@@ -1,4 +1,4 @@
-"""What a file is besides its name: it tells whether a file was written or replaced, without reading it again."""
+"""Identity of a file: tells whether it was written or replaced, without reading it again."""
 
 import hashlib
 import os

@@ -13,7 +13,7 @@ from encort.runtime.engine.pending import prefetch
 from encort.runtime.text.token_batch import Text, TokenBatch
 
 OnError = Literal["fail", "skip", "column"]
-"""What to do with an input that cannot be used: stop with its error, leave it out, or write its error."""
+"""Handling of inputs that cannot be used: stop with the error, leave the input out, or write its error."""
 
 _CHUNK = 1024
 """Inputs that are read at a time: enough to fill micro-batches, few enough that results appear soon."""

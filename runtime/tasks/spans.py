@@ -85,7 +85,7 @@ _GROUPS: Mapping[Aggregation, _Groups] = {
     Aggregation.AVERAGE: pipeline_groups,
     Aggregation.MAX: pipeline_groups,
 }
-"""Which tokens have a tag together."""
+"""Ways to group the tokens that have one tag together."""
 
 
 @functools.lru_cache(maxsize=64)

@@ -29,7 +29,7 @@ MODELS: list[encort.Model] = []
 """The model. A variable of a function that calls `sys.exit` would not be collected."""
 
 Act = Callable[[encort.Model, Path, FloatArray], None]
-"""What a child does with the parent's model, the bundle, and the embeddings of `TEXTS`."""
+"""Code of a forked child. It has the parent's model, the bundle, and the embeddings of `TEXTS`."""
 
 
 def main(bundle: Path, seed: int) -> None:

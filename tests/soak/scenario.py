@@ -1,4 +1,4 @@
-"""What all scenarios have in common: steps with random choices, and counts of what they did."""
+"""Base of all scenarios: steps with random choices, and counts of what they did."""
 
 from abc import ABC, abstractmethod
 from collections import Counter

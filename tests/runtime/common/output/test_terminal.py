@@ -1,4 +1,4 @@
-"""What the command line prints cannot steer the terminal."""
+"""Lines of the command line cannot steer the terminal."""
 
 import io
 import logging
