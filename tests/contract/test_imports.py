@@ -20,7 +20,7 @@ RUNTIME_ORDER = (
     {"options"},
     {"sessions", "task_runner"},
     {"model"},
-    {"integrations", "server", "cli"},
+    {"server", "cli"},
 )
 """Folders of `runtime`, and the files beside them: each imports from itself and from those before it."""
 EXPORT_ORDER = (
@@ -52,6 +52,8 @@ MAY_IMPORT = {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
         *("pyarrow", "prometheus_client", "opentelemetry"),  # in functions, or in files that no other file imports
     },
+    # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
+    "integrations": {"encort.runtime", "encort.integrations", "numpy"},
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.
         *("encort.export", "encort.runtime", "click", "huggingface_hub", "matplotlib", "numpy", "onnx_ir", "optimum"),
@@ -133,7 +135,7 @@ def test_serving_loads_nothing_heavy(classifier_bundle: Path) -> None:
 def test_the_folders_are_never_loaded_under_a_second_name(classifier_bundle: Path) -> None:
     code = (
         "import sys, encort; encort.load(sys.argv[1]).classify(['hello']);"
-        "print([name for name in ('runtime', 'export', 'training') if name in sys.modules])"
+        "print([name for name in ('runtime', 'integrations', 'export', 'training') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(classifier_bundle)], capture_output=True, text=True, check=True, cwd=ROOT

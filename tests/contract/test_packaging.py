@@ -16,7 +16,7 @@ import encort
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-ROOMS = ("runtime", "export", "training", "benchmarks")
+ROOMS = ("runtime", "integrations", "export", "training", "benchmarks")
 
 
 def run(*command: object, cwd: Path, **options: typing.Any) -> "subprocess.CompletedProcess[str]":
