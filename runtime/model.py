@@ -45,6 +45,7 @@ def load(
     device: DeviceName | Sequence[DeviceName] = "auto",
     precision: PrecisionName | Precision = "auto",
     threads: int | None = None,
+    max_length: int | None = None,
     spinning: bool = False,
     provider: str | None = None,
     provider_options: Mapping[str, str] | None = None,
@@ -60,6 +61,7 @@ def load(
             `["cuda:0", "cuda:1"]`.
         precision: `"auto"` (the exporter's first choice), `"fp32"`, `"int8"`, or on GPUs `"fp16"`.
         threads: Cores to use; None: what the affinity mask and the container's quota allow.
+        max_length: Most tokens of one input, if fewer than the bundle's own limit: shorter inputs take less time.
         spinning: Let the threads of single texts spin between calls. This lowers the latency of a process that has its
             cores to itself.
         provider: Name of another execution provider of the installed onnxruntime, such as
@@ -75,6 +77,7 @@ def load(
         device=device,
         precision=precision,
         threads=threads,
+        max_length=max_length,
         spinning=spinning,
         provider=provider,
         provider_options=dict(provider_options or {}),
@@ -90,8 +93,10 @@ class Model:
 
     def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
         """Open a session, the tokenizer and the threads; see `load`."""
-        self._bundle, self._options = bundle, options
+        # The golden vectors, which sessions are checked with, may be longer than the limit.
         self._sessions = SessionOpener(bundle, options)
+        bundle = bundle.limited(options.max_length)
+        self._bundle, self._options = bundle, options
         self._variant = self._sessions.variant
         tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant, tokenizer.subword_marks)
@@ -112,6 +117,11 @@ class Model:
             all_cores=options.threads in (None, cores),
         )
         self._runner = TaskRunner(self._tokenizer, self._engine)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle: its folder and its manifest."""
+        return self._bundle
 
     @property
     def manifest(self) -> Manifest:
@@ -238,6 +248,23 @@ class Model:
             InputError: See `tokenize`.
         """
         return self._runner.run(self._tasks.score(head), texts, overflow, stride)
+
+    def logits(
+        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
+    ) -> FloatArray:
+        """Return the logits of every text or pair, `(n, labels)` float32, from a head that classifies or scores.
+
+        Args:
+            texts: See `tokenize`.
+            head: Name of the head; None: the first of these heads.
+            overflow: See `tokenize`. The logits of several windows are averaged, weighted by their tokens.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`.
+        """
+        return self._runner.run(self._tasks.logits(head), texts, overflow, stride)
 
     def tag(
         self,

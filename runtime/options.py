@@ -29,6 +29,7 @@ class LoadOptions:
     device: DeviceName | Sequence[DeviceName] = AUTO
     precision: PrecisionName | Precision = AUTO
     threads: int | None = None
+    max_length: int | None = None
     spinning: bool = False
     provider: str | None = None
     provider_options: Mapping[str, str] = field(default_factory=dict)

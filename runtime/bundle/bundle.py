@@ -4,7 +4,7 @@ Reading never runs code from the folder, never uses the network, and never follo
 a file is checked when the file is used, so that loading one variant does not read the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from encort.runtime.bundle.cpu import cpu_name, has_instruction_set
@@ -21,11 +21,13 @@ from encort.runtime.bundle.manifest import (
     Variant,
 )
 from encort.runtime.bundle.manifest_file import read_manifest
+from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import (
     BundleError,
     BundleFileMissingError,
     BundlePathError,
     DeviceError,
+    InputError,
     VariantNotFoundError,
 )
 from encort.runtime.common.files import LARGEST_JSON, read_bytes
@@ -78,6 +80,23 @@ class Bundle:
             _check_name(folder, name)
         _check_used_files(manifest)
         return cls(folder, manifest)
+
+    def limited(self, max_length: int | None) -> "Bundle":
+        """Return the bundle with a smaller limit of tokens; None: with its own limit.
+
+        Raises:
+            InputTypeError: The limit is not a whole number.
+            InputError: The limit is below 1, or above that of the bundle.
+        """
+        if max_length is None:
+            return self
+        largest, wanted = self.manifest.max_length, check_whole("max_length", max_length, least=1)
+        if wanted > largest:
+            raise InputError(
+                f"max_length must be at most {largest}, the limit of {self.folder}, got {wanted}; "
+                "for longer inputs, export the checkpoint again with --max-length"
+            )
+        return replace(self, manifest=replace(self.manifest, max_length=wanted))
 
     def read(self, name: str) -> bytes:
         """Return the content of one small file of the bundle, after checking its hash.

@@ -152,6 +152,11 @@ class Tasks:
         activate = ACTIVATIONS[chosen.activation]
         return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: activate(arrays[0][:, 0]))
 
+    def logits(self, head: str | None) -> TaskSpec[FloatArray]:
+        """Return the spec of `Model.logits`."""
+        chosen = self.head(head, Task.TEXT_REGRESSION, *CLASSIFIERS)
+        return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: arrays[0])
+
     def tag(
         self, head: str | None, *, aggregation: AggregationName | Aggregation | None = None
     ) -> TaskSpec[list[Matches[Span]]]:

@@ -1,6 +1,7 @@
 """`Model`: every kind of input, from one thread and from many."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from encort.runtime.common.errors import (
     ModelClosedError,
     WrongTaskError,
 )
+from encort.runtime.tasks.classification import softmax
 from encort.runtime.text.token_batch import Text
 
 DIM = 40
@@ -112,6 +114,31 @@ def test_a_very_long_text_is_marked_as_truncated(classifier: encort.Model) -> No
 def test_a_text_at_the_limit_gives_the_same_as_a_truncated_text(encoder: encort.Model) -> None:
     at_limit, truncated = encoder.embed(["card " * 62, LONG])
     np.testing.assert_allclose(at_limit, truncated, atol=1e-6)
+
+
+def test_a_smaller_limit_cuts_every_text_to_it(encoder_bundle: Path, encoder: encort.Model) -> None:
+    words = " ".join(["card"] * 30)
+    with encort.load(encoder_bundle, max_length=7) as short:
+        assert short.manifest.max_length == 7
+        assert short.tokenize([words, "card"]).lengths.tolist() == [7, 3]
+        expected = encoder.embed([" ".join(["card"] * 5), "card"])
+        np.testing.assert_allclose(short.embed([words, "card"]), expected, atol=1e-6)
+        assert pickle.loads(pickle.dumps(short)).manifest.max_length == 7
+
+
+@pytest.mark.parametrize(("limit", "error"), [(65, InputError), (0, InputError), ("8", InputTypeError)])
+def test_a_limit_that_a_bundle_cannot_have_is_refused(encoder_bundle: Path, limit: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_length must be"):
+        encort.load(encoder_bundle, max_length=limit)
+
+
+def test_logits_are_the_outputs_of_the_head(classifier: encort.Model, encoder: encort.Model, texts: Texts) -> None:
+    logits = classifier.logits(texts)
+    assert (logits.shape, logits.dtype) == ((len(texts), 3), np.float32)
+    expected = [list(result.scores.values()) for result in classifier.classify(texts)]
+    np.testing.assert_allclose(softmax(logits), expected, atol=1e-6)
+    with pytest.raises(WrongTaskError, match="no head for text-regression or text-classification"):
+        encoder.logits(texts)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -235,6 +262,7 @@ def test_closing_in_the_middle_of_a_call_is_an_error(classifier_bundle: Path, te
 
 def test_the_manifest_is_the_manifest_of_the_bundle(classifier: encort.Model, classifier_bundle: Path) -> None:
     assert classifier.manifest == encort.Bundle.open(classifier_bundle).manifest
+    assert classifier.bundle == encort.Bundle.open(classifier_bundle)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
