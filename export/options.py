@@ -17,7 +17,7 @@ from encort.runtime.common.errors import InputError
 if TYPE_CHECKING:
     from encort.runtime.text.token_batch import Text
 
-PoolingName = Literal["mean", "cls", "pooler"]
+PoolingName = Literal["mean", "cls", "pooler", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """Poolings of token vectors to one sentence embedding."""
 
 VariantName = Literal["fp32", "int8", "portable", "cuda-fp16", "cuda-fp32"]
@@ -78,9 +78,9 @@ class ExportOptions:
             )
 
     @property
-    def chosen_pooling(self) -> Pooling | None:
-        """Pooling that was asked for; None for the checkpoint's own."""
-        return None if self.pooling is None else Pooling(self.pooling)
+    def chosen_pooling(self) -> list[Pooling] | None:
+        """Pooling that was asked for; None for the checkpoint's own poolings."""
+        return None if self.pooling is None else [Pooling(self.pooling)]
 
     @property
     def bits(self) -> int:

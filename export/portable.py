@@ -18,8 +18,9 @@ import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph.builder import GraphBuilder, axes
-from encort.export.graph.heads import Encoded, pooler_output, sentence_output
+from encort.export.graph.heads import pooler_output
 from encort.export.graph.layouts import Padded
+from encort.export.graph.sentence import Encoded, sentence_output
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import TokenRange
 from encort.runtime.bundle.manifest import (
@@ -138,7 +139,7 @@ def _append_sentence_embedding(graph: ir.Graph, source: ExportSource) -> None:
     hidden = values[LAST_HIDDEN_STATE]
     builder = GraphBuilder(graph)
     layout = Padded(builder, values["input_ids"], values["attention_mask"])
-    pooled = _pooled(builder, layout.first(hidden), source) if source.embedding.pooling is Pooling.POOLER else None
+    pooled = _pooled(builder, layout.first(hidden), source) if Pooling.POOLER in source.embedding.pooling else None
     sentence_output(builder, Encoded(hidden, pooled, layout), source.embedding, int(_shape(hidden)[-1]))
 
 

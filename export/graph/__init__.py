@@ -4,7 +4,7 @@ In reading order:
 1. `description`: an encoder and its heads as plain data, with neutral names for the weights.
 2. `architectures`: one table per architecture that finds those weights in a checkpoint.
 3. `builder`: writes nodes, weights, inputs and outputs into an ONNX graph.
-4. `layouts`: attention, positions and pooling for each way to arrange the tokens of several texts.
-5. `encoder` and `heads`: the graph itself.
+4. `layouts`: attention, positions and masks for each way to arrange the tokens of several texts.
+5. `encoder`, `sentence` and `heads`: the graph itself.
 6. `float16`: the same description with weights in half precision.
 """

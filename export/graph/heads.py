@@ -1,7 +1,6 @@
 """Write the outputs of a graph: hidden states, pooler, sentence embedding and the logits of every head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,31 +16,9 @@ from encort.export.graph.encoder import (
     linear,
     token_inputs,
 )
-from encort.export.graph.layouts import AttentionLayout
-from encort.runtime.bundle.manifest import (
-    LAST_HIDDEN_STATE,
-    POOLER_OUTPUT,
-    SENTENCE_EMBEDDING,
-    Embedding,
-    Layout,
-    Pooling,
-)
+from encort.export.graph.sentence import Encoded, sentence_output
+from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Embedding, Layout
 from encort.runtime.common.errors import CheckpointError
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Results of one encoder.
-
-    Attributes:
-        hidden: Hidden states, `(*axes, hidden)`, with the axes of the layout.
-        pooled: Output of the pooler, `(batch, hidden)`; None for an encoder without a pooler.
-        layout: Layout of the tokens.
-    """
-
-    hidden: ir.Value
-    pooled: ir.Value | None
-    layout: AttentionLayout
 
 
 def author(
@@ -54,7 +31,7 @@ def author(
     Args:
         model: Description of the model.
         layout: Layout of the tokens.
-        embedding: Pooling and normalization of sentence embeddings. None leaves out the sentence embeddings and the
+        embedding: Poolings and normalization of sentence embeddings. None leaves out the sentence embeddings and the
             other outputs of the encoder.
         linears: Writer of the encoder's linear layers.
 
@@ -96,20 +73,6 @@ def _encoder_outputs(builder: GraphBuilder, encoder: Encoder, encoded: Encoded, 
     sentence_output(builder, encoded, embedding, encoder.hidden)
 
 
-def sentence_output(builder: GraphBuilder, encoded: Encoded, embedding: Embedding, hidden: int) -> None:
-    """Declare the sentence embedding, `(batch, hidden)`, as an output of the graph."""
-    sentence = _pool(encoded, embedding.pooling)
-    sentence = _normalized(builder, sentence) if embedding.normalize else sentence
-    builder.output(sentence, SENTENCE_EMBEDDING, ("batch", hidden))
-
-
-def _normalized(builder: GraphBuilder, x: ir.Value) -> ir.Value:
-    """Write `x / max(|x|, 1e-12)`, as in `torch.nn.functional.normalize`."""
-    # CUDA has no kernel for LpNormalization.
-    norm = builder.op("ReduceL2", x, builder.integers(-1), keepdims=1)
-    return builder.op("Div", x, builder.op("Max", norm, builder.weight("smallest_norm", np.array([1e-12], np.float32))))
-
-
 def _head_outputs(builder: GraphBuilder, head: HeadWeights, encoded: Sequence[Encoded]) -> None:
     x = _head_input(builder, head.reads, encoded)
     if head.dense is not None:
@@ -137,14 +100,3 @@ def _head_input(builder: GraphBuilder, reads: Reads, encoded: Sequence[Encoded])
 def _column(layer: Linear, column: int) -> Linear:
     part = slice(column, column + 1)
     return Linear(name=f"{layer.name}.{column}", weight=layer.weight[:, part].copy(), bias=layer.bias[part])
-
-
-def _pool(encoded: Encoded, pooling: Pooling) -> ir.Value:
-    """Return one vector per text, `(batch, hidden)`."""
-    if pooling is Pooling.POOLER:
-        if encoded.pooled is None:
-            raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
-        return encoded.pooled
-    if pooling is Pooling.CLS:
-        return encoded.layout.first(encoded.hidden)
-    return encoded.layout.mean(encoded.hidden)

@@ -83,8 +83,17 @@ class AttentionLayout(ABC):
         """Return the first token of each text, `(batch, hidden)`, from hidden states `(*axes, hidden)`."""
 
     @abstractmethod
-    def mean(self, hidden: ir.Value) -> ir.Value:
-        """Return the mean of each text's tokens, `(batch, hidden)`, from hidden states `(*axes, hidden)`."""
+    def token(self, hidden: ir.Value, indices: ir.Value) -> ir.Value:
+        """Return one token of each text, `(batch, hidden)`, by its number in the text, `(batch,)` int64."""
+
+    @abstractmethod
+    def padded(self, hidden: ir.Value) -> ir.Value:
+        """Return hidden states as `(batch, sequence, hidden)`, from `(*axes, hidden)`."""
+
+    @property
+    @abstractmethod
+    def mask(self) -> ir.Value | None:
+        """Mask of padded hidden states, `(batch, sequence)` float32, 1 on tokens; None: there is no padding."""
 
 
 class EqualLength(AttentionLayout):
@@ -114,8 +123,16 @@ class EqualLength(AttentionLayout):
         first = self._builder.op("Gather", hidden, self._builder.integers(0), axis=1)
         return self._builder.op("Squeeze", first, self._builder.integers(1))
 
-    def mean(self, hidden: ir.Value) -> ir.Value:
-        return self._builder.op("ReduceMean", hidden, self._builder.integers(1), keepdims=0)
+    def token(self, hidden: ir.Value, indices: ir.Value) -> ir.Value:
+        indices = self._builder.op("Unsqueeze", indices, self._builder.integers(1))
+        return self._builder.op("GatherND", hidden, indices, batch_dims=1)
+
+    def padded(self, hidden: ir.Value) -> ir.Value:
+        return hidden
+
+    @property
+    def mask(self) -> ir.Value | None:
+        return None
 
     def _first_rows(self, table: ir.Value) -> ir.Value:
         """Return as many rows of the table as a text has tokens."""
@@ -132,8 +149,9 @@ class Padded(EqualLength):
         super().__init__(builder, ids)
         self._mask = mask
 
-    def mean(self, hidden: ir.Value) -> ir.Value:
-        return _masked_mean(self._builder, hidden, self._builder.op("Cast", self._mask, to=ir.DataType.FLOAT))
+    @functools.cached_property
+    def mask(self) -> ir.Value:
+        return self._builder.op("Cast", self._mask, to=ir.DataType.FLOAT)
 
 
 class Ragged(Padded):
@@ -258,10 +276,15 @@ class Packed(AttentionLayout):
     def first(self, hidden: ir.Value) -> ir.Value:
         return self._builder.op("Gather", hidden, self._bounds.starts)
 
-    def mean(self, hidden: ir.Value) -> ir.Value:
-        indices, is_token = self._padded
-        padded = self._builder.op("Gather", hidden, indices)
-        return _masked_mean(self._builder, padded, self._builder.op("Cast", is_token, to=ir.DataType.FLOAT))
+    def token(self, hidden: ir.Value, indices: ir.Value) -> ir.Value:
+        return self._builder.op("Gather", hidden, self._builder.op("Add", self._bounds.starts, indices))
+
+    def padded(self, hidden: ir.Value) -> ir.Value:
+        return self._builder.op("Gather", hidden, self._padded[0])
+
+    @functools.cached_property
+    def mask(self) -> ir.Value:
+        return self._builder.op("Cast", self._padded[1], to=ir.DataType.FLOAT)
 
     @functools.cached_property
     def _padded(self) -> tuple[ir.Value, ir.Value]:
@@ -317,10 +340,3 @@ def _attention(
         num_heads=heads,
         mask_filter_value=MASKED,
     )
-
-
-def _masked_mean(builder: GraphBuilder, hidden: ir.Value, mask: ir.Value) -> ir.Value:
-    """Return the mean of the tokens with mask 1, `(batch, hidden)`; the mask is `(batch, sequence)` float32."""
-    weights = builder.op("Unsqueeze", mask, builder.integers(2))
-    total = builder.op("ReduceSum", builder.op("Mul", hidden, weights), builder.integers(1), keepdims=0)
-    return builder.op("Div", total, builder.op("ReduceSum", weights, builder.integers(1), keepdims=0))

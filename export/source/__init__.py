@@ -1,7 +1,7 @@
 """The source of an export: one checkpoint, or several with the same encoder, loaded as eager PyTorch.
 
 In reading order:
-1. `embedding_settings`: pooling and normalization from sentence-transformers files.
+1. `embedding`: settings of sentence embeddings from sentence-transformers files.
 2. `loaded_weights`: check that a module has exactly the weights of its folder.
 3. `cross_encoder`: activation function of a cross-encoder.
 4. `dual_encoder`: PyTorch module of a checkpoint with two encoders.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encort.export.source.cross_encoder import cross_encoder_head
 from encort.export.source.dual_encoder import MODEL_TYPE
-from encort.export.source.embedding_settings import EmbeddingSettings
+from encort.export.source.embedding.settings import EmbeddingSettings
 from encort.export.source.loading import (
     load_model,
     locate,
@@ -52,13 +52,13 @@ class Checkpoint:
     tokenizer: Any
 
     @classmethod
-    def open(cls, name: str, *, revision: str | None = None, pooling: Pooling | None = None) -> "Checkpoint":
+    def open(cls, name: str, *, revision: str | None = None, pooling: list[Pooling] | None = None) -> "Checkpoint":
         """Load a local folder, or download a hub id.
 
         Args:
             name: Folder or hub id.
             revision: Commit, branch or tag of a hub id.
-            pooling: Pooling of sentence embeddings; None takes it from the folder's files.
+            pooling: Poolings of sentence embeddings; None takes them from the folder's files.
 
         Raises:
             CheckpointError: The checkpoint does not exist; its weights are missing, pickled or not finite; it needs

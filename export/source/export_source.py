@@ -50,7 +50,7 @@ class ExportSource:
     Attributes:
         checkpoints: One checkpoint per head, or one encoder alone.
         heads: Heads as in the manifest, in the order of the checkpoints.
-        embedding: Pooling and normalization of sentence embeddings; None for a dual encoder.
+        embedding: Settings of sentence embeddings; None for a dual encoder.
         description: Neutral description of the weights; None for an architecture without an authored graph.
         max_length: Largest number of tokens of one input.
     """
@@ -67,7 +67,7 @@ class ExportSource:
         names: Sequence[str],
         *,
         revisions: Sequence[str | None] = (),
-        pooling: Pooling | None = None,
+        pooling: list[Pooling] | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
     ) -> "ExportSource":
@@ -76,7 +76,7 @@ class ExportSource:
         Args:
             names: Folders or hub ids.
             revisions: Commit, branch or tag of each hub id; may be shorter than `names`.
-            pooling: Pooling of sentence embeddings; None takes it from the first checkpoint.
+            pooling: Poolings of sentence embeddings; None takes them from the first checkpoint.
             normalize: Whether embeddings have length 1; None takes it from the first checkpoint.
             max_length: Largest number of tokens of one input; None takes the smallest limit of the checkpoints.
 
@@ -129,9 +129,16 @@ def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | No
     if checkpoint.architecture == MODEL_TYPE:
         return None
     settings = checkpoint.embedding
-    if settings.pooling is Pooling.POOLER and getattr(checkpoint.model.base_model, "pooler", None) is None:
+    if Pooling.POOLER in settings.pooling and getattr(checkpoint.model.base_model, "pooler", None) is None:
         raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
-    return Embedding(pooling=settings.pooling, normalize=settings.normalize if normalize is None else normalize)
+    return Embedding(
+        pooling=settings.pooling,
+        normalize=settings.normalize if normalize is None else normalize,
+        prompts=settings.prompts.prompts,
+        default_prompt=settings.prompts.default_prompt,
+        similarity=settings.prompts.similarity,
+        truncate_dim=settings.prompts.truncate_dim,
+    )
 
 
 def _heads(checkpoints: Sequence[Checkpoint]) -> tuple[HeadInfo, ...]:

@@ -1,6 +1,7 @@
 """The oracle: eager PyTorch, which gives the expected outputs of every variant."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,7 @@ class Oracle:
     Attributes:
         checkpoints: One checkpoint per head, all with the same encoder, in `eval()`; or one encoder alone.
         heads: Heads of the checkpoints, in the same order.
-        embedding: Pooling and normalization of sentence embeddings; None for a model without embeddings.
+        embedding: Settings of sentence embeddings; None for a model without embeddings.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -151,16 +152,41 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
 def _encoder_outputs(encoded: Any, mask: torch.Tensor, embedding: Embedding) -> dict[str, torch.Tensor]:
     hidden, pooled = encoded.last_hidden_state, getattr(encoded, "pooler_output", None)
     outputs = {LAST_HIDDEN_STATE: hidden} if pooled is None else {LAST_HIDDEN_STATE: hidden, POOLER_OUTPUT: pooled}
-    weights = mask.unsqueeze(2).float()
-    poolings = {
-        Pooling.MEAN: (hidden * weights).sum(1) / weights.sum(1),
-        Pooling.CLS: hidden[:, 0],
-        Pooling.POOLER: pooled,
-    }
-    sentence = poolings[embedding.pooling]
-    assert sentence is not None
+    sentence = torch.cat([_pool(pooling, hidden, pooled, mask) for pooling in embedding.pooling], dim=1)
     outputs[SENTENCE_EMBEDDING] = torch.nn.functional.normalize(sentence, dim=1) if embedding.normalize else sentence
     return outputs
+
+
+def _pool(pooling: Pooling, hidden: torch.Tensor, pooled: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
+    """Return one vector per text, `(batch, hidden)`, computed text by text."""
+    if pooling is Pooling.POOLER:
+        assert pooled is not None
+        return pooled
+    texts = [states[counts == 1] for states, counts in zip(hidden, mask, strict=True)]
+    positions = [1 + torch.nonzero(counts)[:, 0] for counts in mask]
+    return torch.stack([_pool_text(pooling, *text) for text in zip(texts, positions, strict=True)])
+
+
+def _pool_text(pooling: Pooling, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Return the vector of one text.
+
+    Args:
+        pooling: Any pooling but `POOLER`.
+        tokens: Hidden states of the tokens that are pooled, `(tokens, hidden)`.
+        positions: Their positions in the text, counted from 1, `(tokens,)`.
+    """
+    match pooling:
+        case Pooling.CLS:
+            return tokens[0]
+        case Pooling.LAST_TOKEN:
+            return tokens[-1]
+        case Pooling.MAX:
+            return tokens.amax(0)
+        case Pooling.MEAN_SQRT_LEN:
+            return tokens.sum(0) / math.sqrt(len(tokens))
+        case Pooling.WEIGHTED_MEAN:
+            return (tokens * positions[:, None]).sum(0) / positions.sum()
+    return tokens.mean(0)
 
 
 def _logits(result: Any) -> tuple[torch.Tensor, ...]:

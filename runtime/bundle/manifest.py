@@ -2,21 +2,21 @@
 
 An example, shortened:
 
-    {"format_version": 3, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
-     "embedding": {"pooling": "mean", "normalize": true}, "max_length": 256, "sources": [{...}], "tools": {...},
+    {"format_version": 4, "heads": [{"name": "text-classification", "task": "text-classification", "labels": [...]}],
+     "embedding": {"pooling": ["mean"], "normalize": true}, "max_length": 256, "sources": [{...}], "tools": {...},
      "files": {"tokenizer.json": {"sha256": "...", "bytes": 466247}, ...},
      "variants": [{"name": "cpu-fp32", "file": "cpu-fp32.onnx", "layout": "equal_length", ...}]}
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from encort.runtime.bundle.schema import to_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.output.escaping import dump_json
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_FILE = "encort.json"
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "config.json"
@@ -30,7 +30,9 @@ LAST_HIDDEN_STATE = "last_hidden_state"
 POOLER_OUTPUT = "pooler_output"
 """Name of the output of the encoder's pooler, `(batch, hidden)` float32."""
 SENTENCE_EMBEDDING = "sentence_embedding"
-"""Name of the output with sentence embeddings, `(batch, hidden)` float32, normalized if the manifest says so."""
+"""Name of the output with sentence embeddings, `(batch, size)` float32, normalized if the manifest says so."""
+PROMPT_LENGTH = "prompt_length"
+"""Name of the input with the number of leading tokens that pooling leaves out, `(batch,)` int64; 0 without a prompt."""
 
 
 class Task(StrEnum):
@@ -56,11 +58,34 @@ class Task(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Method that makes one sentence embedding of the hidden states of a text."""
+    """Method that makes one vector of the hidden states of a text, with the name that sentence-transformers uses.
+
+    `mean`, `cls`, `max`: Mean of the tokens, the first token, and the largest value of each dimension.
+    `pooler`: Output of the encoder's own pooler. sentence-transformers has no such method.
+    `mean_sqrt_len_tokens`: Sum of the tokens, divided by the square root of their number.
+    `weightedmean`: Mean of the tokens, each weighted by its position, counted from 1.
+    `lasttoken`: The last token.
+    """
 
     MEAN = "mean"
     CLS = "cls"
     POOLER = "pooler"
+    MAX = "max"
+    MEAN_SQRT_LEN = "mean_sqrt_len_tokens"
+    WEIGHTED_MEAN = "weightedmean"
+    LAST_TOKEN = "lasttoken"  # noqa: S105 - not a password
+
+
+class Similarity(StrEnum):
+    """Function that compares two sentence embeddings: the larger its value, the more similar they are.
+
+    `euclidean` and `manhattan` are negative distances.
+    """
+
+    COSINE = "cosine"
+    DOT = "dot"
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
 
 
 class Activation(StrEnum):
@@ -135,12 +160,23 @@ class Embedding:
     """Sentence embeddings of the bundle.
 
     Attributes:
-        pooling: Pooling of the hidden states.
+        pooling: Poolings of the hidden states. The vectors of several poolings are concatenated in this order.
         normalize: Whether embeddings have length 1.
+        prompts: Texts that are put before inputs, by name.
+        default_prompt: Name of the prompt that is used when a caller names none; None: no prompt.
+        include_prompt: Whether the tokens of a prompt are pooled. If not, graphs have the input `prompt_length`.
+        similarity: Function that compares two embeddings.
+        truncate_dim: Number of leading values of an embedding that callers get unless they ask for another number, as
+            of a model with Matryoshka embeddings; None: all.
     """
 
-    pooling: Pooling
+    pooling: list[Pooling]
     normalize: bool
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    include_prompt: bool = True
+    similarity: Similarity = Similarity.COSINE
+    truncate_dim: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

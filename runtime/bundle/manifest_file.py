@@ -8,8 +8,10 @@ from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     POOLER_OUTPUT,
+    PROMPT_LENGTH,
     SENTENCE_EMBEDDING,
     Activation,
+    Embedding,
     HeadInfo,
     Layout,
     Manifest,
@@ -22,6 +24,8 @@ from encort.runtime.common.errors import BundleError, BundleVersionError
 from encort.runtime.common.files import parse_json
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
+READ_VERSIONS = (3, FORMAT_VERSION)
+"""Format versions that are read. In version 3, an embedding has one pooling and no prompts."""
 _VECTORS = frozenset({POOLER_OUTPUT, SENTENCE_EMBEDDING})
 
 _LAYOUT_INPUTS: Mapping[Layout, Mapping[str, list[str]]] = {
@@ -45,13 +49,14 @@ def read_manifest(text: str) -> Manifest:
     except ValueError as error:
         raise BundleError(f"{MANIFEST_FILE} is not JSON ({error}); export the bundle again") from error
     version = plain.get("format_version") if isinstance(plain, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
+        known = " and ".join(map(str, READ_VERSIONS))
         raise BundleVersionError(
-            f"{MANIFEST_FILE} has format_version {version!r}, this encort reads {FORMAT_VERSION}; "
+            f"{MANIFEST_FILE} has format_version {version!r}, this encort reads {known}; "
             "export the bundle again, or install the encort that made it"
         )
     try:
-        manifest = from_plain(Manifest, _with_aggregations(plain))
+        manifest = from_plain(Manifest, _with_poolings(_with_aggregations(plain)))
     except SchemaError as error:
         raise BundleError(f"{MANIFEST_FILE}: {error}; export the bundle again") from error
     for problem in _problems(manifest):
@@ -69,22 +74,43 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "two variants have one name"
     for head in manifest.heads:
         yield from _head_problems(head)
+    if manifest.embedding is not None:
+        yield from _embedding_problems(manifest.embedding)
+    pools_prompts = manifest.embedding is None or manifest.embedding.include_prompt
     for variant in manifest.variants:
-        yield from _input_problems(variant)
+        yield from _input_problems(variant, pools_prompts=pools_prompts)
         for head in manifest.heads:
             if any(variant.outputs.get(name) != _logits_axes(head, variant.layout) for name in head.outputs):
                 yield f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
         for name in _VECTORS & variant.outputs.keys():
             if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
                 yield f"{name} of {variant.name} has no size"
+        yield from _dimension_problems(manifest.embedding, variant)
 
 
-def _input_problems(variant: Variant) -> Iterator[str]:
+def _embedding_problems(embedding: Embedding) -> Iterator[str]:
+    """Yield what is wrong with the settings of embeddings by themselves."""
+    if not embedding.pooling:
+        yield "embedding.pooling is empty; it names at least one pooling"
+    if embedding.default_prompt is not None and embedding.default_prompt not in embedding.prompts:
+        yield f"embedding.default_prompt {embedding.default_prompt!r} is none of the prompts"
+
+
+def _dimension_problems(embedding: Embedding | None, variant: Variant) -> Iterator[str]:
+    """Yield that `truncate_dim` does not fit the size of a variant's embeddings."""
+    limit, axes = None if embedding is None else embedding.truncate_dim, variant.outputs.get(SENTENCE_EMBEDDING)
+    if limit is not None and axes is not None and not 1 <= limit <= int(axes[1]):
+        yield f"embedding.truncate_dim is {limit}, not between 1 and the {axes[1]} values of {variant.name}"
+
+
+def _input_problems(variant: Variant, *, pools_prompts: bool) -> Iterator[str]:
     """Yield what is wrong with the inputs of a graph: unknown or missing names, or axes of another layout."""
     rows = ["tokens"] if variant.layout is Layout.PACKED else ["batch", "sequence"]
     needed = {"input_ids": rows, **_LAYOUT_INPUTS[variant.layout]}
     if "reversed_token_type_ids" in variant.inputs:
         needed["reversed_input_ids"] = rows
+    if SENTENCE_EMBEDDING in variant.outputs and not pools_prompts:
+        needed[PROMPT_LENGTH] = ["batch"]
     known = needed | dict.fromkeys(["token_type_ids", "reversed_input_ids", "reversed_token_type_ids"], rows)
     if unknown := variant.inputs.keys() - known:
         yield f"{variant.name} reads {', '.join(sorted(unknown))}, unlike a graph of layout {variant.layout}"
@@ -102,6 +128,16 @@ def _with_aggregations(plain: Any) -> Any:
         if isinstance(head, dict) and head.pop("tags_words", True) is False:
             head["aggregation"] = Aggregation.SIMPLE.value
     return plain
+
+
+def _with_poolings(plain: Any) -> Any:
+    """Return the content of a manifest in the current format: version 3 has one pooling in place of a list."""
+    if plain["format_version"] == FORMAT_VERSION or type(plain["format_version"]) is not int:
+        return plain
+    embedding = plain.get("embedding")
+    if isinstance(embedding, dict) and isinstance(embedding.get("pooling"), str):
+        plain = {**plain, "embedding": {**embedding, "pooling": [embedding["pooling"]]}}
+    return {**plain, "format_version": FORMAT_VERSION}
 
 
 def _head_problems(head: HeadInfo) -> Iterator[str]:

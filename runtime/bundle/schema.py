@@ -6,7 +6,7 @@ A field without a default must be there, an unknown field is an error, and no va
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -46,11 +46,16 @@ def to_plain(value: Any) -> Any:
     not use it.
     """
     if is_dataclass(value):
-        named = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+        named = {field.name: (getattr(value, field.name), _default(field)) for field in fields(value)}
         return {name: to_plain(item) for name, (item, default) in named.items() if item != default}
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
     return [to_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _default(field: Field[Any]) -> Any:
+    """Return the default of a field; `MISSING` if it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:  # noqa: PLR0911 - one return per kind of type

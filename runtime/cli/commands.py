@@ -204,7 +204,7 @@ def _summary(manifest: "Manifest") -> str:
     rows += [(head.name, f"{head.task}, {_shortened(head.labels)}{_settings(head)}") for head in manifest.heads]
     if manifest.embedding is not None:
         norm = "L2 normalized" if manifest.embedding.normalize else "not normalized"
-        rows.append(("embedding", f"{manifest.embedding.pooling} pooling, {norm}"))
+        rows.append(("embedding", f"{' + '.join(manifest.embedding.pooling)} pooling, {norm}"))
     rows.append(("max length", f"{manifest.max_length} tokens"))
     rows += [("source", f"{source.model} ({source.architecture})") for source in manifest.sources]
     rows.append(("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())))

@@ -52,7 +52,7 @@ def authored(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., onnxrunt
     """`authored(checkpoint, layout, pooling=, normalize=)` opens a checkpoint's graph in ONNX Runtime."""
 
     def build(folder: Path, layout: str, *, pooling: Pooling = Pooling.MEAN, normalize: bool = True) -> Any:
-        source = ExportSource.open([str(folder)], pooling=pooling, normalize=normalize)
+        source = ExportSource.open([str(folder)], pooling=[pooling], normalize=normalize)
         target = tmp_path_factory.mktemp("authored")
         model = author(source.description, layout, embedding=source.embedding)
         save_sharing_weights({"model.onnx": model}, target, "model.weights")

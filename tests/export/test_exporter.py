@@ -171,7 +171,7 @@ def test_sentence_transformers_settings_reach_the_manifest(
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
     manifest = export_bundle(folder, output).manifest
-    assert manifest.embedding == Embedding(pooling=Pooling.CLS, normalize=False)
+    assert manifest.embedding == Embedding(pooling=[Pooling.CLS], normalize=False)
     assert manifest.max_length == 12
 
 
@@ -405,7 +405,7 @@ def test_an_earlier_bundle_is_replaced_only_when_asked(
         export_bundle(encoder_checkpoint, output, pooling="cls")
     assert files(output) == before
     replaced = export_bundle(encoder_checkpoint, output, pooling="cls", overwrite=True)
-    assert replaced.manifest.embedding.pooling is Pooling.CLS
+    assert replaced.manifest.embedding.pooling == [Pooling.CLS]
     assert [path.name for path in output.parent.iterdir()] == ["new.bundle"]
 
 

@@ -12,7 +12,7 @@ from encort.runtime.bundle.manifest import Pooling
 from encort.runtime.common.errors import InputError
 
 WRONG = {
-    "pooling": ({"pooling": "max"}, "pooling must be one of mean, cls, pooler; got 'max'"),
+    "pooling": ({"pooling": "median"}, "pooling must be one of mean, cls, pooler, .*; got 'median'"),
     "variant": ({"variants": ["fp32", "fp16"]}, "variants must be some of fp32, int8, .*; got fp32, fp16"),
     "no variants": ({"variants": []}, "variants must be some of fp32, int8, .*; got none"),
     "weight bits": ({"weight_bits": 4}, "weight_bits must be 7 or 8, got 4"),
@@ -50,6 +50,6 @@ def test_variants_for_gpus_are_made_only_on_request() -> None:
     assert [kind for kind in VariantKind if wanted.is_wanted(kind)] == ["cuda-fp16"]
 
 
-def test_a_pooling_becomes_a_member_of_the_manifests_enumeration() -> None:
-    assert ExportOptions(pooling="cls").chosen_pooling is Pooling.CLS
+def test_a_pooling_becomes_a_list_of_one_member_of_the_manifests_enumeration() -> None:
+    assert ExportOptions(pooling="cls").chosen_pooling == [Pooling.CLS]
     assert ExportOptions().chosen_pooling is None

@@ -144,7 +144,7 @@ def test_sentence_transformers_loads_the_folder_and_gives_the_same_embeddings(bu
 def test_sentence_embeddings_are_pooled_as_the_bundle_says(
     folders: dict[str, Path], batch: Any, tmp_path: Path, pooling: Pooling, normalize: bool
 ) -> None:
-    source = ExportSource.open([str(folders["encoder"])], pooling=pooling, normalize=normalize)
+    source = ExportSource.open([str(folders["encoder"])], pooling=[pooling], normalize=normalize)
     variant = write_portable(source, tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / variant.file, providers=["CPUExecutionProvider"])
     (embeddings,) = session.run(["sentence_embedding"], {name: tensor.numpy() for name, tensor in batch.items()})

@@ -38,10 +38,18 @@ def described() -> Callable[[Path], Description]:
 def pooled(pooling: Pooling, outputs: Mapping[str, np.ndarray], mask: np.ndarray, *, normalize: bool) -> np.ndarray:
     """Return the sentence embeddings, computed text by text."""
     hidden = outputs["last_hidden_state"].astype(np.float64)
+    texts = [row[counts == 1] for row, counts in zip(hidden, mask, strict=True)]
+    positions = [1 + np.flatnonzero(counts) for counts in mask]
     rows = {
-        Pooling.MEAN: lambda: [row[counts == 1].mean(0) for row, counts in zip(hidden, mask, strict=True)],
-        Pooling.CLS: lambda: [row[0] for row in hidden],
+        Pooling.MEAN: lambda: [text.mean(0) for text in texts],
+        Pooling.CLS: lambda: [text[0] for text in texts],
         Pooling.POOLER: lambda: list(outputs["pooler_output"]),
+        Pooling.MAX: lambda: [text.max(0) for text in texts],
+        Pooling.MEAN_SQRT_LEN: lambda: [text.sum(0) / np.sqrt(len(text)) for text in texts],
+        Pooling.WEIGHTED_MEAN: lambda: [
+            np.average(text, axis=0, weights=weights) for text, weights in zip(texts, positions, strict=True)
+        ],
+        Pooling.LAST_TOKEN: lambda: [text[-1] for text in texts],
     }[pooling]()
     return np.array([row / np.linalg.norm(row) if normalize else row for row in rows])
 
@@ -115,7 +123,9 @@ def test_pooling_by_a_missing_pooler_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match="no pooler; pool by mean or cls"):
         author(
-            described(poolerless_checkpoint), Layout.RAGGED, embedding=Embedding(pooling=Pooling.POOLER, normalize=True)
+            described(poolerless_checkpoint),
+            Layout.RAGGED,
+            embedding=Embedding(pooling=[Pooling.POOLER], normalize=True),
         )
     refused(poolerless_checkpoint, "no pooler", pooling="pooler")
 
@@ -132,7 +142,7 @@ def test_pooling_by_a_missing_pooler_is_refused(
 def test_no_output_depends_on_the_nodes_of_another_output(
     output: str, unneeded: set[str], classifier_checkpoint: Path, described: Callable[[Path], Description]
 ) -> None:
-    embedding = Embedding(pooling=Pooling.MEAN, normalize=True)
+    embedding = Embedding(pooling=[Pooling.MEAN], normalize=True)
     model = author(described(classifier_checkpoint), Layout.RAGGED, embedding=embedding)
     assert unneeded <= {node.op_type for node in model.graph}
     (value,) = [value for value in model.graph.outputs if value.name == output]

@@ -133,7 +133,7 @@ def evaluate(model: ir.Model, inputs: Arrays) -> Arrays:
 def test_a_packed_encoder_equals_eager_text_by_text(
     lengths: Sequence[int], pooling: Pooling, classifier_checkpoint: Path, eager: Callable[..., Any]
 ) -> None:
-    source = ExportSource.open([str(classifier_checkpoint)], pooling=pooling, normalize=False)
+    source = ExportSource.open([str(classifier_checkpoint)], pooling=[pooling], normalize=False)
     model = author(source.description, Layout.PACKED, embedding=source.embedding)
     random = np.random.default_rng(sum(lengths))
     ids, types = random.integers(0, 100, sum(lengths)), random.integers(0, 2, sum(lengths))
@@ -147,6 +147,10 @@ def test_a_packed_encoder_equals_eager_text_by_text(
             Pooling.MEAN: hidden.mean(axis=0),
             Pooling.CLS: hidden[0],
             Pooling.POOLER: expected["pooler_output"][0],
+            Pooling.MAX: hidden.max(axis=0),
+            Pooling.MEAN_SQRT_LEN: hidden.sum(axis=0) / np.sqrt(len(hidden)),
+            Pooling.WEIGHTED_MEAN: np.average(hidden, axis=0, weights=1 + np.arange(len(hidden))),
+            Pooling.LAST_TOKEN: hidden[-1],
         }[pooling]
         close = {"rtol": 0, "atol": 1e-4}
         np.testing.assert_allclose(outputs["last_hidden_state"][start:end], hidden, **close)
@@ -194,7 +198,7 @@ def test_every_encoder_equals_eager_with_inputs_packed_by_the_runtime(
     close: float,
 ) -> None:
     model, description = encoder
-    embedding = Embedding(pooling=Pooling.MEAN, normalize=True)
+    embedding = Embedding(pooling=[Pooling.MEAN], normalize=True)
     graph = author(in_precision(description), Layout.PACKED, embedding=embedding)
     counts = np.arange(max(lengths)) < np.array(lengths)[:, None]
     # Some ids are padding tokens; RoBERTa's positions leave them out.

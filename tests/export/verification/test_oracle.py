@@ -42,12 +42,24 @@ def test_outputs_are_eager_float32(classifier: ExportSource, case: Case, eager: 
 def test_sentence_embeddings_count_only_unmasked_tokens(
     pooling: Pooling, normalize: bool, classifier: ExportSource, case: Case
 ) -> None:
-    outputs = replace(Oracle.of(classifier), embedding=Embedding(pooling=pooling, normalize=normalize))(case)
+    outputs = replace(Oracle.of(classifier), embedding=Embedding(pooling=[pooling], normalize=normalize))(case)
     hidden = outputs[LAST_HIDDEN_STATE]
     expected = {
         Pooling.MEAN: np.stack([hidden[0].mean(0), hidden[1, [0, 2]].mean(0), hidden[2, 0]]),
         Pooling.CLS: hidden[:, 0],
         Pooling.POOLER: outputs[POOLER_OUTPUT],
+        Pooling.MAX: np.stack([hidden[0].max(0), hidden[1, [0, 2]].max(0), hidden[2, 0]]),
+        Pooling.MEAN_SQRT_LEN: np.stack(
+            [hidden[0].sum(0) / np.sqrt(5), hidden[1, [0, 2]].sum(0) / np.sqrt(2), hidden[2, 0]]
+        ),
+        Pooling.WEIGHTED_MEAN: np.stack(
+            [
+                np.average(hidden[0], axis=0, weights=[1, 2, 3, 4, 5]),
+                np.average(hidden[1, [0, 2]], axis=0, weights=[1, 3]),
+                hidden[2, 0],
+            ]
+        ),
+        Pooling.LAST_TOKEN: np.stack([hidden[0, 4], hidden[1, 2], hidden[2, 0]]),
     }[pooling]
     if normalize:
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)

@@ -299,7 +299,7 @@ def test_a_wrong_pooling_never_becomes_a_bundle(
     asked: PoolingName, authored: Pooling, encoder_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def author(*arguments: Any, embedding: Embedding, **options: Any) -> ir.Model:
-        return right(*arguments, embedding=replace(embedding, pooling=authored), **options)
+        return right(*arguments, embedding=replace(embedding, pooling=[authored]), **options)
 
     right = variants.author
     monkeypatch.setattr(variants, "author", author)

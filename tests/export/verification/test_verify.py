@@ -43,8 +43,8 @@ AXES = {
     SENTENCE_EMBEDDING: ["batch", "2"],
     LOGITS: ["batch", "2"],
 }
-RAW = Embedding(pooling=Pooling.MEAN, normalize=False)
-UNIT = Embedding(pooling=Pooling.MEAN, normalize=True)
+RAW = Embedding(pooling=[Pooling.MEAN], normalize=False)
+UNIT = Embedding(pooling=[Pooling.MEAN], normalize=True)
 HEAD = HeadInfo(name="head", task=Task.TEXT_CLASSIFICATION, labels=["a", "b"], outputs=[LOGITS])
 
 

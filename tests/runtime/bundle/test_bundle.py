@@ -90,7 +90,7 @@ def test_a_shortened_file_is_noticed(bundle: Path, name: str) -> None:
         load(bundle)
 
 
-@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1])
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 2, FORMAT_VERSION + 1])
 def test_another_format_version_raises_its_own_error(bundle: Path, edit_manifest: EditManifest, version: int) -> None:
     edit_manifest(lambda plain: plain.update(format_version=version))
     with pytest.raises(BundleVersionError, match=f"format_version {version}"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from encort.runtime.bundle.manifest import FORMAT_VERSION, Task
+from encort.runtime.bundle.manifest import FORMAT_VERSION, Embedding, Pooling, Task
 from encort.runtime.bundle.manifest_file import read_manifest
 from encort.runtime.common.errors import BundleError, BundleVersionError
 
@@ -28,6 +28,11 @@ def head(**changes: Any) -> dict[str, Any]:
     return {"heads": [default | changes]}
 
 
+def embedding(**changes: Any) -> dict[str, Any]:
+    """Return a change of a manifest: the settings of embeddings."""
+    return {"embedding": {"pooling": ["mean"], "normalize": True} | changes}
+
+
 def test_a_written_manifest_is_read_again(text: str) -> None:
     manifest = read_manifest(text)
     assert manifest.to_json() == text
@@ -41,11 +46,47 @@ def test_labels_are_written_without_escapes(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", [FORMAT_VERSION + 1, FORMAT_VERSION - 1, 0, -1, str(FORMAT_VERSION), True, None, [FORMAT_VERSION]]
+    "version", [FORMAT_VERSION + 1, FORMAT_VERSION - 2, 0, -1, str(FORMAT_VERSION), True, None, [FORMAT_VERSION]]
 )
 def test_another_format_version_raises_its_own_error(text: str, version: Any) -> None:
-    with pytest.raises(BundleVersionError, match=r"format_version .* this encort reads 3; export the bundle again"):
+    with pytest.raises(
+        BundleVersionError, match=r"format_version .* this encort reads 3 and 4; export the bundle again"
+    ):
         read_manifest(json.dumps(json.loads(text) | {"format_version": version}))
+
+
+def test_the_one_pooling_of_format_version_3_is_read(text: str) -> None:
+    plain = json.loads(text) | {"format_version": 3, "embedding": {"pooling": "cls", "normalize": False}}
+    manifest = read_manifest(json.dumps(plain))
+    assert manifest.embedding == Embedding(pooling=[Pooling.CLS], normalize=False)
+    assert json.loads(manifest.to_json())["format_version"] == FORMAT_VERSION
+
+
+def test_settings_of_embeddings_are_kept(text: str) -> None:
+    changes = embedding(
+        pooling=["cls", "max"],
+        prompts={"query": "q: ", "passage": ""},
+        default_prompt="query",
+        similarity="dot",
+        truncate_dim=16,
+    )
+    manifest = read_manifest(json.dumps(json.loads(text) | changes))
+    assert read_manifest(manifest.to_json()) == manifest
+    assert json.loads(manifest.to_json())["embedding"] == changes["embedding"]
+
+
+def test_settings_of_embeddings_with_their_default_are_not_written(text: str) -> None:
+    manifest = read_manifest(json.dumps(json.loads(text) | embedding(prompts={}, truncate_dim=None)))
+    assert json.loads(manifest.to_json())["embedding"] == {"pooling": ["mean"], "normalize": True}
+
+
+def test_graphs_that_leave_prompts_out_of_the_pooling_read_their_lengths(text: str) -> None:
+    plain = json.loads(text) | embedding(include_prompt=False)
+    for variant in plain["variants"]:
+        variant["inputs"]["prompt_length"] = ["batch"]
+    assert not read_manifest(json.dumps(plain)).embedding.include_prompt
+    with pytest.raises(BundleError, match="cpu-fp32 reads prompt_length"):
+        read_manifest(json.dumps(plain | embedding()))
 
 
 @pytest.mark.parametrize("content", ["[]", '"text"', "null", "{}"])
@@ -68,8 +109,17 @@ def test_a_text_that_is_not_json_raises_a_bundle_error(content: str) -> None:
         (head(task="translation"), r"heads\[0\].task: expected one of 'feature-extraction', 'text-classification'"),
         (head(labels="hello"), r"heads\[0\].labels"),
         (head(labels=["a", 1]), r"heads\[0\].labels\[1\]"),
-        ({"embedding": {"pooling": "max", "normalize": True}}, "embedding.pooling"),
-        ({"embedding": {"pooling": "mean", "normalize": 1}}, "embedding.normalize"),
+        ({"format_version": 3.0}, "format_version: expected int"),
+        ({"embedding": {"pooling": "mean", "normalize": True}}, "embedding.pooling: expected list"),
+        ({"embedding": {"pooling": ["median"], "normalize": True}}, r"embedding.pooling\[0\]"),
+        ({"embedding": {"pooling": ["mean"], "normalize": 1}}, "embedding.normalize"),
+        (embedding(prompts={"query": 1}), "embedding.prompts.query: expected str"),
+        (embedding(similarity="maxsim"), "embedding.similarity: expected one of 'cosine', 'dot'"),
+        (embedding(pooling=[]), "embedding.pooling is empty"),
+        (embedding(prompts={"query": "q: "}, default_prompt="passage"), "default_prompt 'passage' is none of the"),
+        (embedding(truncate_dim=0), "truncate_dim is 0, not between 1 and the 40 values of cpu-fp32"),
+        (embedding(truncate_dim=41), "truncate_dim is 41, not between"),
+        (embedding(include_prompt=False), "cpu-fp32 does not read prompt_length"),
         ({"max_length": "64"}, "max_length"),
         ({"sources": [{}]}, r"sources\[0\] lacks architecture, model, revision"),
         ({"files": {"config.json": {"sha256": "0"}}}, "files.config.json lacks bytes"),

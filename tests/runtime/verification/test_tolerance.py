@@ -8,8 +8,8 @@ import pytest
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Embedding, Pooling, Precision
 from encort.runtime.verification.tolerance import cosines, error_limit
 
-UNIT = Embedding(pooling=Pooling.MEAN, normalize=True)
-RAW = Embedding(pooling=Pooling.MEAN, normalize=False)
+UNIT = Embedding(pooling=[Pooling.MEAN], normalize=True)
+RAW = Embedding(pooling=[Pooling.MEAN], normalize=False)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_sentence_transformers_and_the_bundle_give_the_same_embeddings(learned: 
     expected = theirs.encode(TEXTS, show_progress_bar=False)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-6)
     bundle = export_bundle(learned, tmp_path / "served.bundle", variants=["fp32"])
-    assert (bundle.manifest.embedding.pooling, bundle.manifest.embedding.normalize) == (Pooling.MEAN, True)
+    assert (bundle.manifest.embedding.pooling, bundle.manifest.embedding.normalize) == ([Pooling.MEAN], True)
     with encort.load(bundle.folder) as model:
         np.testing.assert_allclose(model.embed(TEXTS), expected, atol=1e-5)
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from encort.export.exporter import export_bundle
-from encort.export.source.embedding_settings import EmbeddingSettings
-from encort.runtime.bundle.manifest import Embedding, Pooling
+from encort.export.source.embedding.prompts import PromptSettings
+from encort.export.source.embedding.settings import EmbeddingSettings
+from encort.runtime.bundle.manifest import Embedding, Pooling, Similarity
 from encort.runtime.common.errors import CheckpointError
 
 MODULES = {
@@ -19,7 +20,7 @@ MODULES = {
 
 
 def write(folder: Path, name: str, value: Any) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
     (folder / name).write_text(json.dumps(value))
 
 
@@ -31,7 +32,9 @@ def sentence_transformers(folder: Path, *modules: str, **modes: bool) -> Path:
 
 
 def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(tmp_path: Path) -> None:
-    assert EmbeddingSettings.read(tmp_path) == EmbeddingSettings(pooling=Pooling.MEAN, normalize=True, max_length=None)
+    assert EmbeddingSettings.read(tmp_path) == EmbeddingSettings(
+        pooling=[Pooling.MEAN], normalize=True, max_length=None, prompts=PromptSettings()
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_the_files_set_pooling_and_normalization(
     mode: str, pooling: Pooling, modules: list[str], tmp_path: Path
 ) -> None:
     settings = EmbeddingSettings.read(sentence_transformers(tmp_path, *modules, **{mode: True}))
-    assert (settings.pooling, settings.normalize) == (pooling, modules == ["normalize"])
+    assert (settings.pooling, settings.normalize) == ([pooling], modules == ["normalize"])
 
 
 @pytest.mark.parametrize("length", [128, None])
@@ -51,32 +54,45 @@ def test_the_files_set_the_max_length(length: int | None, tmp_path: Path) -> Non
     assert EmbeddingSettings.read(tmp_path).max_length == length
 
 
-UNKNOWN_MODES = [
-    {"pooling_mode_max_tokens": True},
-    {"pooling_mode_mean_sqrt_len_tokens": True},
-    {"pooling_mode_weightedmean_tokens": True},
-    {"pooling_mode_lasttoken": True},
-    {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
-]
+@pytest.mark.parametrize(
+    ("settings", "poolings"),
+    [
+        ({"pooling_mode_lasttoken": True}, [Pooling.LAST_TOKEN]),
+        (
+            {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True, "pooling_mode_cls_token": True},
+            [Pooling.CLS, Pooling.MAX, Pooling.MEAN],
+        ),
+        (
+            {"pooling_mode_weightedmean_tokens": True, "pooling_mode_mean_sqrt_len_tokens": True},
+            [Pooling.MEAN_SQRT_LEN, Pooling.WEIGHTED_MEAN],
+        ),
+        ({"pooling_mode_mean_tokens": False}, [Pooling.MEAN]),
+        ({"pooling_mode": "max"}, [Pooling.MAX]),
+        ({"pooling_mode": ["mean", "cls"], "pooling_mode_max_tokens": True}, [Pooling.MEAN, Pooling.CLS]),
+    ],
+    ids=str,
+)
+def test_poolings_are_read_in_their_old_and_new_form(
+    settings: dict[str, Any], poolings: list[Pooling], tmp_path: Path
+) -> None:
+    write(tmp_path, "1_Pooling/config.json", settings)
+    assert EmbeddingSettings.read(tmp_path).pooling == poolings
 
 
-@pytest.mark.parametrize("modes", UNKNOWN_MODES, ids="+".join)
-def test_a_pooling_that_the_bundle_cannot_give_is_refused(modes: dict[str, bool], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=next(iter(modes))):
-        EmbeddingSettings.read(sentence_transformers(tmp_path, "normalize", **modes))
+@pytest.mark.parametrize("mode", ["median", [], ["mean", "median"], {"mean": True}, 1], ids=str)
+def test_an_unknown_pooling_is_refused(mode: Any, tmp_path: Path) -> None:
+    write(tmp_path, "1_Pooling/config.json", {"pooling_mode": mode})
+    with pytest.raises(CheckpointError, match=r"pooling_mode is .*choose one with --pooling"):
+        EmbeddingSettings.read(tmp_path)
 
 
-def test_a_pooling_file_without_a_pooling_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="choose one with --pooling"):
-        EmbeddingSettings.read(sentence_transformers(tmp_path))
-
-
-def test_an_explicit_pooling_replaces_one_that_a_bundle_cannot_give(
+def test_an_explicit_pooling_replaces_the_folders(
     encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], output: Path
 ) -> None:
     folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), pooling_mode_max_tokens=True)
+    write(folder, "1_Pooling/config.json", {"pooling_mode": "median"})
     manifest = export_bundle(folder, output, pooling="cls", variants=["fp32"]).manifest
-    assert manifest.embedding == Embedding(pooling=Pooling.CLS, normalize=False)
+    assert manifest.embedding == Embedding(pooling=[Pooling.CLS], normalize=False)
 
 
 def test_a_module_after_the_pooling_is_refused(tmp_path: Path) -> None:
@@ -85,10 +101,6 @@ def test_a_module_after_the_pooling_is_refused(tmp_path: Path) -> None:
 
 
 UNSUPPORTED = {
-    "default prompt": (
-        "config_sentence_transformers.json",
-        {"default_prompt_name": "query", "prompts": {"query": "q: "}},
-    ),
     "lower case": ("sentence_bert_config.json", {"max_seq_length": 128, "do_lower_case": True}),
 }
 
@@ -102,9 +114,15 @@ def test_settings_that_change_texts_before_the_tokenizer_are_refused(
         EmbeddingSettings.read(tmp_path)
 
 
-def test_optional_prompts_are_allowed(tmp_path: Path) -> None:
-    write(tmp_path, "config_sentence_transformers.json", {"default_prompt_name": None, "prompts": {"query": "q: "}})
-    assert EmbeddingSettings.read(tmp_path).pooling is Pooling.MEAN
+CONFIG = "config_sentence_transformers.json"
+
+
+def test_the_files_set_prompts_similarity_and_dimensions(tmp_path: Path) -> None:
+    settings = {"prompts": {"query": "q: ", "document": None}, "default_prompt_name": "query"}
+    write(tmp_path, CONFIG, settings | {"similarity_fn_name": "dot", "truncate_dim": 8})
+    assert EmbeddingSettings.read(tmp_path).prompts == PromptSettings(
+        prompts={"query": "q: ", "document": ""}, default_prompt="query", similarity=Similarity.DOT, truncate_dim=8
+    )
 
 
 DAMAGED = [
@@ -115,6 +133,19 @@ DAMAGED = [
     ("sentence_bert_config.json", {"max_seq_length": "many"}),
     ("sentence_bert_config.json", {"max_seq_length": -1}),
     ("sentence_bert_config.json", {"max_seq_length": True}),
+    ("1_Pooling/config.json", {"include_prompt": "no"}),
+    (CONFIG, {"prompts": ["q: "]}),
+    (CONFIG, {"prompts": {"query": 1}}),
+    (CONFIG, {"prompts": {"query": "\ud800"}}),
+    (CONFIG, {"prompts": {"query": "q: "}, "default_prompt_name": "passage"}),
+    (CONFIG, {"default_prompt_name": 1}),
+    (CONFIG, {"similarity_fn_name": "maxsim"}),
+    (CONFIG, {"truncate_dim": 0}),
+    (CONFIG, {"truncate_dim": True}),
+    ("modules.json", [{"type": "my_module.Pooling", "path": "1_Pooling"}]),
+    ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "../elsewhere"}]),
+    ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "/elsewhere"}]),
+    ("modules.json", [{"type": "sentence_transformers.models.Pooling"}]),
 ]
 
 

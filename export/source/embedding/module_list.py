@@ -1,0 +1,56 @@
+"""Read `modules.json`: the modules of a sentence-transformers folder, in the order in which they run."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from encort.runtime.common.checkpoints.files import read_json
+from encort.runtime.common.errors import CheckpointError
+
+FILE = "modules.json"
+TRANSFORMER, POOLING = "Transformer", "Pooling"
+_KINDS = (TRANSFORMER, POOLING, "Normalize")
+"""Kinds of modules that a bundle can hold: the last part of their type."""
+
+
+@dataclass(frozen=True)
+class ModuleEntry:
+    """One module.
+
+    Attributes:
+        kind: Name of its class in sentence-transformers, without the path, which changes between versions.
+        folder: Folder with its settings and weights.
+    """
+
+    kind: str
+    folder: Path
+
+
+def read_modules(folder: Path) -> list[ModuleEntry]:
+    """Return the modules of a folder.
+
+    Without `modules.json` or without a pooling, as in a cross-encoder, these are a mean and a normalization.
+
+    Raises:
+        CheckpointError: The file is damaged, or has a module that a bundle cannot hold.
+    """
+    file = folder / FILE
+    modules = [_entry(file, module) for module in read_json(file, list)] if file.exists() else []
+    if any(module.kind == POOLING for module in modules):
+        return modules
+    # Folders that lost their modules.json may still have the folder that sentence-transformers gives the pooling.
+    folders = {TRANSFORMER: folder, POOLING: folder / "1_Pooling", "Normalize": folder / "2_Normalize"}
+    return [ModuleEntry(kind, of_kind) for kind, of_kind in folders.items()]
+
+
+def _entry(file: Path, module: Any) -> ModuleEntry:
+    type_, path = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
+    package, _, kind = str(type_).rpartition(".")
+    if package.partition(".")[0] != "sentence_transformers" or kind not in _KINDS:
+        raise CheckpointError(
+            f"{file} has a module {type_!r}, which a bundle cannot hold; it may have {', '.join(_KINDS)} of "
+            "sentence-transformers"
+        )
+    if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise CheckpointError(f"{file}: path of {kind} is {path!r}, expected a folder inside of {file.parent}")
+    return ModuleEntry(kind, file.parent / path)
