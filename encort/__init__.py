@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
+    from encort.runtime.options import LoadOptions
     from encort.runtime.serving.calls import RequestOptions
     from encort.runtime.serving.service import AsyncService, Service, ServiceContext
     from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Span, TaggedWord
@@ -38,6 +39,7 @@ __all__ = [
     "Costs",
     "HeadInfo",
     "Histogram",
+    "LoadOptions",
     "Manifest",
     "Matches",
     "Model",
@@ -62,6 +64,7 @@ _MODULES = {
     "encort.runtime.engine.costs": ["Costs"],
     "encort.runtime.engine.stats": ["Histogram", "Stats"],
     "encort.runtime.model": ["Model", "load"],
+    "encort.runtime.options": ["LoadOptions"],
     "encort.runtime.serving.calls": ["RequestOptions"],
     "encort.runtime.serving.service": ["AsyncService", "Service", "ServiceContext"],
     "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Span", "TaggedWord"],

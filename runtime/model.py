@@ -124,6 +124,11 @@ class Model:
         return self._bundle
 
     @property
+    def options(self) -> LoadOptions:
+        """The options of `load`."""
+        return self._options
+
+    @property
     def manifest(self) -> Manifest:
         """The bundle's manifest: heads, labels, limits, and variants with their certificates."""
         return self._bundle.manifest

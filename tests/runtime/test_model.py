@@ -124,6 +124,7 @@ def test_a_smaller_limit_cuts_every_text_to_it(encoder_bundle: Path, encoder: en
         expected = encoder.embed([" ".join(["card"] * 5), "card"])
         np.testing.assert_allclose(short.embed([words, "card"]), expected, atol=1e-6)
         assert pickle.loads(pickle.dumps(short)).manifest.max_length == 7
+        assert short.options == encort.LoadOptions(max_length=7)
 
 
 @pytest.mark.parametrize(("limit", "error"), [(65, InputError), (0, InputError), ("8", InputTypeError)])
