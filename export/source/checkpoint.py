@@ -36,7 +36,7 @@ class Checkpoint:
         folder: Folder with its files.
         revision: Commit of a hub checkpoint; None for a local folder.
         task: Task of the checkpoint's head.
-        activation: Function of the logit of a text regression.
+        activation: Function of the logits that the checkpoint names for sentence-transformers; None: it names none.
         embedding: The folder's settings of sentence embeddings.
         model: PyTorch module in `eval()`, float32, on the CPU. It is the oracle of every variant.
         tokenizer: Fast tokenizer of the checkpoint.
@@ -46,7 +46,7 @@ class Checkpoint:
     folder: Path
     revision: str | None
     task: Task
-    activation: Activation
+    activation: Activation | None
     embedding: EmbeddingSettings
     model: Any
     tokenizer: Any

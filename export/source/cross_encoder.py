@@ -13,12 +13,17 @@ _OLD_SETTING = "sbert_ce_default_activation_function"
 _CLASSIFIERS = (Task.TEXT_CLASSIFICATION, Task.MULTI_LABEL_CLASSIFICATION, Task.TEXT_REGRESSION)
 _ACTIVATIONS = {"Identity": Activation.IDENTITY, "Sigmoid": Activation.SIGMOID, "Tanh": Activation.TANH}
 """Activations of one label, by the name of their class in torch."""
-_TASKS = {"Sigmoid": Task.MULTI_LABEL_CLASSIFICATION, "Softmax": Task.TEXT_CLASSIFICATION}
-"""Tasks of several labels whose probabilities are the activation, by the name of its class in torch."""
+_OF_SEVERAL = {
+    "Sigmoid": (Task.MULTI_LABEL_CLASSIFICATION, Activation.SIGMOID),
+    "Softmax": (Task.TEXT_CLASSIFICATION, Activation.SOFTMAX),
+}
+"""Activations of several labels, and the tasks whose probabilities they are, by the name of their class in torch."""
 
 
-def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Activation]:
-    """Return the task of a head, and the activation of its logit, so that results are those of `CrossEncoder`.
+def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Activation | None]:
+    """Return the task of a head, and the activation of its logits, so that results are those of `CrossEncoder`.
+
+    The activation is None if nothing says that the checkpoint is a `CrossEncoder`.
 
     Args:
         folder: Folder of the checkpoint.
@@ -29,21 +34,21 @@ def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Act
         CheckpointError: The activation is unknown, or cannot be used with this number of labels.
     """
     if task not in _CLASSIFIERS:
-        return task, Activation.IDENTITY
+        return task, None
     settings = read_json(folder / _FILE, dict) if (folder / _FILE).exists() else {}
     in_config = getattr(config, "sentence_transformers", None) or {}
     if not isinstance(in_config, dict):
         raise CheckpointError(f"{folder}: sentence_transformers in config.json is {in_config!r}, expected settings")
     name = _activation(folder, settings, in_config, config)
     if name is None and settings.get("model_type") != "CrossEncoder" and not in_config:
-        return task, Activation.IDENTITY
+        return task, None
     if config.num_labels == 1:
         name = name or "Sigmoid"
         _check_known(folder, name, _ACTIVATIONS)
         return Task.TEXT_REGRESSION, _ACTIVATIONS[name]
     name = name or "Identity"
-    _check_known(folder, name, {"Identity": task, **_TASKS})
-    return _TASKS.get(name, task), Activation.IDENTITY
+    _check_known(folder, name, {"Identity": task, **_OF_SEVERAL})
+    return _OF_SEVERAL.get(name, (task, Activation.IDENTITY))
 
 
 def _activation(folder: Path, settings: Mapping[str, Any], in_config: Mapping[str, Any], config: Any) -> str | None:

@@ -89,11 +89,12 @@ class Similarity(StrEnum):
 
 
 class Activation(StrEnum):
-    """Function that turns the logit of a text regression into its number."""
+    """Function of the logits of a text that a `CrossEncoder` of sentence-transformers applies."""
 
     IDENTITY = "identity"
     SIGMOID = "sigmoid"
     TANH = "tanh"
+    SOFTMAX = "softmax"
 
 
 class Device(StrEnum):
@@ -195,7 +196,8 @@ class HeadInfo:
             Training chose it on validation data.
         null_threshold: For question answering: the default of `Model.answer`, which decides that a context has no
             answer. Training chose it on validation data.
-        activation: For text regression: the function of the logit that `Model.score` returns.
+        activation: Function of the logits of a text that the checkpoint names for sentence-transformers; for text
+            regression, `Model.score` applies it. None: it names none.
     """
 
     name: str
@@ -205,7 +207,7 @@ class HeadInfo:
     aggregation: Aggregation = Aggregation.WORD
     threshold: float = 0.5
     null_threshold: float = 0.0
-    activation: Activation = Activation.IDENTITY
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

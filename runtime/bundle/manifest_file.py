@@ -1,7 +1,7 @@
 """Reading `encort.json`, and the rules that a manifest must follow."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from encort.runtime.bundle.manifest import (
@@ -26,6 +26,12 @@ from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 
 READ_VERSIONS = (3, FORMAT_VERSION)
 """Format versions that are read. In version 3, an embedding has one pooling and no prompts."""
+_ACTIVATIONS: Mapping[Task, Collection[Activation]] = {
+    Task.TEXT_REGRESSION: (Activation.IDENTITY, Activation.SIGMOID, Activation.TANH),
+    Task.TEXT_CLASSIFICATION: (Activation.IDENTITY, Activation.SOFTMAX),
+    Task.MULTI_LABEL_CLASSIFICATION: (Activation.IDENTITY, Activation.SIGMOID),
+}
+"""Activations that the head of a task may have."""
 _VECTORS = frozenset({POOLER_OUTPUT, SENTENCE_EMBEDDING})
 
 _LAYOUT_INPUTS: Mapping[Layout, Mapping[str, list[str]]] = {
@@ -150,7 +156,7 @@ def _head_problems(head: HeadInfo) -> Iterator[str]:
         yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
     if not math.isfinite(head.null_threshold):
         yield f"null_threshold of {head.name} is {head.null_threshold}, not a finite number"
-    if head.activation is not Activation.IDENTITY and head.task is not Task.TEXT_REGRESSION:
+    if head.activation is not None and head.activation not in _ACTIVATIONS.get(head.task, ()):
         yield f"head {head.name} cannot have the activation {head.activation}"
     if head.task is Task.TOKEN_CLASSIFICATION:
         try:

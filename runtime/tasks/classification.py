@@ -65,5 +65,6 @@ ACTIVATIONS: Mapping[Activation, Callable[[FloatArray], FloatArray]] = {
     Activation.IDENTITY: _identity,
     Activation.SIGMOID: sigmoid,
     Activation.TANH: np.tanh,
+    Activation.SOFTMAX: softmax,
 }
-"""Functions of the logits of a text regression."""
+"""Functions of the logits of a text."""

@@ -11,6 +11,7 @@ import numpy as np
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
+    Activation,
     HeadInfo,
     Manifest,
     Task,
@@ -149,7 +150,7 @@ class Tasks:
     def score(self, head: str | None) -> TaskSpec[FloatArray]:
         """Return the spec of `Model.score`."""
         chosen = self.head(head, Task.TEXT_REGRESSION)
-        activate = ACTIVATIONS[chosen.activation]
+        activate = ACTIVATIONS[chosen.activation or Activation.IDENTITY]
         return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: activate(arrays[0][:, 0]))
 
     def logits(self, head: str | None) -> TaskSpec[FloatArray]:

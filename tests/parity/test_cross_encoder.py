@@ -45,7 +45,7 @@ def predict(folder: Path) -> Any:
     return CrossEncoder(str(folder), device="cpu").predict(PAIRS, show_progress_bar=False)
 
 
-def head_of(folder: Path) -> tuple[Task, Activation]:
+def head_of(folder: Path) -> tuple[Task, Activation | None]:
     checkpoint = Checkpoint.open(str(folder))
     return checkpoint.task, checkpoint.activation
 
@@ -112,7 +112,7 @@ def test_one_label_is_a_score_for_every_problem_type(one_label: Path, problem: s
 
 
 def test_a_checkpoint_of_transformers_has_no_activation(make_checkpoint: MakeCheckpoint) -> None:
-    assert head_of(make_checkpoint(labels=["LABEL_0"], seed=31)) == (Task.TEXT_REGRESSION, Activation.IDENTITY)
+    assert head_of(make_checkpoint(labels=["LABEL_0"], seed=31)) == (Task.TEXT_REGRESSION, None)
 
 
 def test_several_labels_without_an_activation_are_classes(three_labels: Path) -> None:
@@ -125,6 +125,7 @@ def test_several_labels_have_the_probabilities_of_predict(three_labels: Path, tm
     edit(three_labels / FILE, activation_fn=f"torch.nn.modules.activation.{name}")
     bundle = export_bundle(three_labels, tmp_path / "bundle", variants=["fp32"]).folder
     with encort.load(bundle, threads=1) as model:
+        assert model.head().activation == name.lower()
         found = [list(result.scores.values()) for result in model.classify(PAIRS)]
     assert np.array(found) == pytest.approx(predict(three_labels), abs=1e-4)
 
@@ -164,4 +165,4 @@ def test_tanh_of_several_labels_is_refused(three_labels: Path) -> None:
 def test_a_head_of_another_kind_has_no_activation(encoder_checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(encoder_checkpoint, tmp_path / "copy")
     (folder / FILE).write_text(json.dumps({"model_type": "SentenceTransformer", "activation_fn": "torch.nn.GELU"}))
-    assert head_of(folder) == (Task.FEATURE_EXTRACTION, Activation.IDENTITY)
+    assert head_of(folder) == (Task.FEATURE_EXTRACTION, None)

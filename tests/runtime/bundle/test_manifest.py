@@ -283,6 +283,7 @@ def test_the_tags_of_words_of_older_bundles_are_an_aggregation(text: str, tags_w
     assert manifest.heads[0].aggregation == expected
 
 
-def test_only_a_regression_has_an_activation(text: str) -> None:
-    with pytest.raises(BundleError, match="head head cannot have the activation sigmoid"):
-        read_manifest(json.dumps(json.loads(text) | head(activation="sigmoid")))
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_an_activation_that_a_task_cannot_have_is_refused(text: str, activation: str) -> None:
+    with pytest.raises(BundleError, match=f"head head cannot have the activation {activation}"):
+        read_manifest(json.dumps(json.loads(text) | head(activation=activation)))
