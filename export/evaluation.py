@@ -7,7 +7,7 @@ evaluated with the same options.
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from encort.runtime.common.labelled_rows.schemas import (
     SENTENCE_PAIRS,
     TEXT_CLASSIFICATION,
     TEXT_REGRESSION,
-    are_characters,
+    find_tagging,
     token_classification,
 )
 from encort.runtime.common.tables.rows import read_column_names, read_rows
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
+from encort.runtime.common.token_lists import TokenKind
 from encort.runtime.model import Model
 from encort.runtime.tasks.spans import spans_of_tags
 from encort.runtime.text.token_batch import Text
@@ -89,7 +90,7 @@ class Evaluation:
         """
         kind, problems = _kind_of(head), Problems(use="evaluated", option="--evaluation-column")
         try:
-            examples = _read_examples(file, kind.schema, problems, asked=columns or {}, header=header)
+            examples = _read_examples(file, kind, problems, asked=columns or {}, header=header)
         except InputError as error:
             raise DatasetError(str(error)) from error
         if head is not None and head.task is Task.TOKEN_CLASSIFICATION:
@@ -139,22 +140,27 @@ class _Kind:
         schema: Rows of the file.
         label: Right answer of an example, in the form that the metric takes; None if it is unknown.
         names: Names of labels in a right answer, which the head must have.
+        finds_tokens: Whether the file decides what its lists of tokens hold, because the head does not know it.
     """
 
     metric: str
     schema: RowSchema
     label: Callable[[Example], Any] = operator.itemgetter("label")
     names: Callable[[Any], Iterable[str]] = lambda _: ()
+    finds_tokens: bool = False
 
 
 def _kind_of(head: HeadInfo | None) -> _Kind:
     if head is None:
         return _SCORED_PAIRS
     if head.task is Task.TOKEN_CLASSIFICATION:
-        schema = token_classification(characters=False)
-        if head.aggregation is Aggregation.SIMPLE:  # a tagger of characters, or of words that was trained elsewhere
-            schema = replace(schema, parse=_parse_words_or_characters)
-        return _Kind(metric="span F1", schema=schema, names=lambda spans: (span[0] for span in spans))
+        return _Kind(
+            metric="span F1",
+            schema=token_classification(head.tokens or TokenKind.WORDS),
+            names=lambda spans: (span[0] for span in spans),
+            # Such a head tags characters, or words and was trained elsewhere.
+            finds_tokens=head.tokens is None and head.aggregation is Aggregation.SIMPLE,
+        )
     if head.task is Task.NEXT_SENTENCE_PREDICTION:
         names = {FOLLOWS[label.lower()]: label for label in head.labels if label.lower() in FOLLOWS}
         if {0, 1} <= names.keys():
@@ -162,13 +168,9 @@ def _kind_of(head: HeadInfo | None) -> _Kind:
     return _KINDS[head.task]
 
 
-def _parse_words_or_characters(values: Mapping[str, Any]) -> Example:
-    return token_classification(characters=are_characters([values])).parse(values)
-
-
 def _read_examples(
     file: Path,
-    schema: RowSchema,
+    kind: _Kind,
     problems: Problems,
     *,
     asked: Mapping[str, str],
@@ -179,10 +181,14 @@ def _read_examples(
     Raises:
         InputError: The file cannot be read.
     """
+    schema = kind.schema
     check_roles(schema, asked, problems)
     names = find_columns(str(file), read_column_names(file, header=header), schema, problems, asked=asked)
     if names is None:
         return []
+    if kind.finds_tokens:
+        tagging = find_tagging(values_by_role(row, names) for row in read_rows(file, header=header))
+        schema = token_classification(tagging.tokens or TokenKind.WORDS)
     examples = []
     for number, row in enumerate(read_rows(file, header=header), start=1):
         values = values_by_role(row, names)

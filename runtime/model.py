@@ -33,7 +33,6 @@ from encort.runtime.sessions import SessionOpener
 from encort.runtime.task_runner import Inputs, TaskRunner
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.specs import Tasks
-from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
@@ -308,8 +307,9 @@ class Model:
         """Return one tag for each word of every text, for texts that are lists of words.
 
         Args:
-            words: Words of each text, or a batch of `JoinedWords`. They are read with a space between two of them;
-                lists of characters, with white space or of letters without case, are read as they are.
+            words: Words of each text, or a batch of `JoinedWords`. They are joined as in training: words with a space
+                between two of them, characters as they are. For a head that was trained elsewhere, each list is judged
+                by what it holds: white space, or single letters without case, are characters.
             aggregation: Which scores of a word's tokens decide; see `Aggregation`. None: as the head was made for.
             head: Name of the head; None: the first that tags tokens.
             overflow: See `tokenize`. Words that are cut off have no tag.
@@ -323,7 +323,7 @@ class Model:
         spec = self._tasks.tag_words(head, aggregation=aggregation)
         if isinstance(words, TokenBatch):
             return self._runner.run(spec, words, overflow, stride)
-        return self._runner.run(spec, [JoinedWords.of(text) for text in words], overflow, stride)
+        return self._runner.run(spec, [self._tasks.join_words(head, text) for text in words], overflow, stride)
 
     def answer(
         self,

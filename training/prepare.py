@@ -99,23 +99,23 @@ class Prepared:
             CheckpointError: The model cannot be trained, and nothing is wrong with the data.
         """
         sources, problems = data.find_sources(), Problems()
-        task, splits = _read_splits(data, sources, problems)
+        task, pretrained = _open_model(
+            data.task, model, settings, from_scratch=from_scratch, config_changes=config_changes
+        )
+        task, splits = _read_splits(task, data, sources, problems)
         labels = task.labels(splits, sources, problems) if "train" in splits else []
         if "validation" not in sources and not problems:
             try:
                 splits["train"], splits["validation"] = hold_back(splits["train"], VALIDATION_SHARE, settings.seed)
             except DatasetError as error:
                 problems.add(str(error))
-        try:
-            pretrained = Pretrained.open(model, settings, from_scratch=from_scratch, config_changes=config_changes)
-            task.check_model(pretrained)
-        except CheckpointError as error:
-            if not problems:
-                raise
-            problems.add(str(error))
-        else:
-            for split, rows in splits.items():
-                task.check_lengths(rows, sources.get(split, sources["train"]), pretrained, problems)
+        if isinstance(pretrained, CheckpointError):
+            if problems:
+                problems.add(str(pretrained))
+                problems.check()
+            raise pretrained
+        for split, rows in splits.items():
+            task.check_lengths(rows, sources.get(split, sources["train"]), pretrained, problems)
         problems.check()
         return cls(
             data=dataclasses.replace(data, task=task),
@@ -202,11 +202,22 @@ class Prepared:
         )
 
 
+def _open_model(
+    task: TrainingTask, model: str, settings: TrainingSettings, **options: Any
+) -> tuple[TrainingTask, Pretrained | CheckpointError]:
+    """Return the task with what the model keeps, and the encoder; or the error that says why it cannot be trained."""
+    try:
+        pretrained = Pretrained.open(model, settings, **options)
+        task.check_model(pretrained)
+        return task.for_model(pretrained), pretrained
+    except CheckpointError as error:
+        return task, error
+
+
 def _read_splits(
-    data: HeadData, sources: Mapping[str, Source], problems: Problems
+    task: TrainingTask, data: HeadData, sources: Mapping[str, Source], problems: Problems
 ) -> tuple[TrainingTask, dict[str, datasets.Dataset]]:
     """Return the task as the training data needs it, and the examples of every split that can be read."""
-    task = data.task
     check_roles(task.schema.rows, data.columns, problems)
     names = {
         split: find_source_columns(source, task.schema, problems, asked=data.columns)

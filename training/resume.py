@@ -9,14 +9,16 @@ from typing import Any
 import transformers
 
 from encort.runtime.common.errors import InputError, OutputExistsError
+from encort.runtime.common.temporary import name_in_longer
 from encort.training.saved_state import STATE_FILE, check_state
 
 _PLAN_FILE = "plan.json"
+_UNFINISHED = ".unfinished"
 
 
 def unfinished_folder(output: Path) -> Path:
     """Return the folder that holds the state of a training until its checkpoint is complete."""
-    return output.with_name(f"{output.name}.unfinished")
+    return output.with_name(name_in_longer(output, added=len(_UNFINISHED)) + _UNFINISHED)
 
 
 def prepare_run(

@@ -143,7 +143,7 @@ def describe_encoder(config: Any, weights: Mapping[str, FloatArray], *, prefix: 
         CheckpointError: The architecture is not in the table, or it has a setting that the graph does not support.
     """
     names = _architecture(config)
-    if getattr(config, "position_embedding_type", "absolute") != "absolute" or getattr(config, "is_decoder", False):
+    if getattr(config, "position_embedding_type", "absolute") != "absolute":
         raise CheckpointError(f"only {config.model_type} encoders with absolute positions can be exported")
     if f"{prefix}{names.prefix}{names.words}.weight" in weights:
         prefix += names.prefix

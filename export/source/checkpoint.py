@@ -20,11 +20,13 @@ from encort.export.source.loading import (
 )
 from encort.runtime.bundle.manifest import Activation, Pooling, Task
 from encort.runtime.common.aggregation import Aggregation
+from encort.runtime.common.checkpoints.kept_tokens import kept_tokens
 from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checks import check_vocabulary, choice
 from encort.runtime.common.errors import CheckpointError, InputError
 from encort.runtime.common.output.escaping import is_unicode
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
+from encort.runtime.common.token_lists import TokenKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,15 @@ class Checkpoint:
             return Aggregation.WORD if name == "first" else choice(Aggregation, "aggregation_strategy", name)
         except InputError as error:
             raise CheckpointError(f"config.json of {self.name}: {error}") from error
+
+    @property
+    def tokens(self) -> TokenKind | None:
+        """What lists of tokens held when this tagger was trained; None for other tasks, or if nothing is kept.
+
+        Raises:
+            CheckpointError: The setting has an unknown value.
+        """
+        return kept_tokens(self.name, self.model.config) if self.task is Task.TOKEN_CLASSIFICATION else None
 
     @property
     def threshold(self) -> float:

@@ -170,6 +170,7 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> HeadInfo:
         labels=checkpoint.labels,
         outputs=[f"{prefix}{output}" for output in outputs],
         aggregation=checkpoint.aggregation,
+        tokens=checkpoint.tokens,
         threshold=checkpoint.threshold,
         null_threshold=checkpoint.null_threshold,
         activation=checkpoint.activation,

@@ -15,6 +15,7 @@ from enum import StrEnum
 from encort.runtime.bundle.schema import to_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.output.escaping import dump_json
+from encort.runtime.common.token_lists import TokenKind
 
 FORMAT_VERSION = 4
 MANIFEST_FILE = "encort.json"
@@ -192,6 +193,8 @@ class HeadInfo:
             float32. For question answering: the logits of start and end, each `(batch, sequence)` float32.
         aggregation: For token classification: the default of `Model.tag`. `simple` for tags of characters, as for
             languages that write several words without spaces.
+        tokens: For token classification: what the lists of tokens held that it was trained on. Lists that callers give
+            are joined in the same way. None: it is not known, and each list is judged by what it holds.
         threshold: For multi-label classification: a label with at least this probability is a label of the text.
             Training chose it on validation data.
         null_threshold: For question answering: the default of `Model.answer`, which decides that a context has no
@@ -205,6 +208,7 @@ class HeadInfo:
     labels: list[str]
     outputs: list[str]
     aggregation: Aggregation = Aggregation.WORD
+    tokens: TokenKind | None = None
     threshold: float = 0.5
     null_threshold: float = 0.0
     activation: Activation | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from encort.runtime.cli.writers import Record
     from encort.runtime.common.aggregation import AggregationName
     from encort.runtime.model import Model
-    from encort.runtime.text.token_batch import TokenBatch
+    from encort.runtime.text.token_batch import Text, TokenBatch
     from encort.runtime.text.windows import Overflow
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -84,7 +84,7 @@ def embed(**options: Any) -> None:
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.cli.records import embedding_records
 
-    _run(embedding_records, lambda model: model.dimension, lambda _: "truncate", **options)
+    _run(embedding_records, lambda model: model.dimension, lambda _: "truncate", lambda _, texts: texts, **options)
 
 
 @click.command()
@@ -125,7 +125,7 @@ def predict(
     encort predict answers.bundle --input questions.jsonl --n-best 3
     encort predict topics.bundle --input messages.csv --threshold 0.3
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import PredictionOptions, default_overflow, prediction_records
+    from encort.runtime.cli.records import PredictionOptions, default_overflow, join_texts, prediction_records
 
     of_head = PredictionOptions(
         head=head,
@@ -137,7 +137,8 @@ def predict(
     )
     records = functools.partial(prediction_records, options=of_head)
     overflow = functools.partial(default_overflow, options=of_head)
-    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow, **options)
+    join = functools.partial(join_texts, options=of_head)
+    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow, join, **options)
 
 
 @click.command()
@@ -157,6 +158,7 @@ def _run(
     records: "Callable[[Model, TokenBatch], list[Record]]",
     dimension: "Callable[[Model], int]",
     default_overflow: "Callable[[Model], Overflow]",
+    join: "Callable[[Model, Sequence[Text]], Sequence[Text]]",
     *,
     bundle: Path,
     texts: tuple[str, ...],
@@ -184,7 +186,10 @@ def _run(
         dimension(model)  # refuses a bundle without embeddings, before texts are read
         default = default_overflow(model)  # also refuses options without a fitting head, before texts are read
         policy = default if overflow is None else overflow
-        tokenize = functools.partial(model.tokenize, overflow=policy, stride=stride)
+
+        def tokenize(texts: "Sequence[Text]") -> "TokenBatch":
+            return model.tokenize(join(model, texts), overflow=policy, stride=stride)
+
         tokenize([])  # refuses wrong options, which are no errors of inputs
         runner = RowRunner(tokenize=tokenize, make_records=functools.partial(records, model), on_error=on_error)
         for records_of_chunk in runner.run(progress):

@@ -1,6 +1,6 @@
 """Results as the command line writes them: one record per input, with plain values."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,10 +8,11 @@ from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.cli.writers import Record
 from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.token_lists import JoinedTokens
 from encort.runtime.model import Model
 from encort.runtime.tasks.specs import CLASSIFIERS
 from encort.runtime.text.joined_words import JoinedWords
-from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.windows import Overflow
 
 
@@ -77,6 +78,13 @@ def prediction_records(model: Model, batch: TokenBatch, options: PredictionOptio
     if chosen is None:
         return embedding_records(model, batch)
     return _with_counts(batch, _RECORDS[chosen.task](model, batch, chosen, options))
+
+
+def join_texts(model: Model, texts: Sequence[Text], options: PredictionOptions) -> list[Text]:
+    """Return the texts; those of lists of tokens are joined as the texts were that the head was trained on."""
+    chosen = _chosen_head(model, options)
+    kind = None if chosen is None else chosen.tokens
+    return [text.joined_as(kind) if isinstance(text, JoinedTokens) else text for text in texts]
 
 
 def default_overflow(model: Model, options: PredictionOptions) -> Overflow:

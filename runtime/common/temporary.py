@@ -6,6 +6,7 @@ nothing is known about other processes, and leftovers stay.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import uuid
@@ -20,6 +21,10 @@ except ImportError:  # Windows
 
 PARTIAL, REPLACED = ".partial", ".old"
 """Endings of an output that is being written, and of an earlier output that is being replaced."""
+_ADDED = len(f"..{uuid.UUID(int=0).hex}{PARTIAL}")
+"""Bytes that the name of a temporary file or folder has in addition to that of its output."""
+_LONGEST_NAME = 255
+"""Most bytes of a name that file systems allow."""
 
 
 @contextlib.contextmanager
@@ -42,6 +47,18 @@ def temporary_beside(output: Path, create: Callable[[Path], None]) -> Iterator[P
             yield temporary
         finally:
             _remove(temporary)
+
+
+def name_in_longer(output: Path, *, added: int) -> str:
+    """Return the name of an output, to be a part of a longer name; a hash of it if only that would be too long.
+
+    Args:
+        output: The output.
+        added: Bytes that the longer name has in addition.
+    """
+    encoded = os.fsencode(output.name)
+    needs_hash = _LONGEST_NAME - added < len(encoded) <= _LONGEST_NAME
+    return hashlib.sha256(encoded).hexdigest() if needs_hash else output.name
 
 
 def replace_folder(temporary: Path, output: Path) -> None:
@@ -84,13 +101,13 @@ def remove_leftovers(output: Path) -> None:
 
 
 def _named(output: Path, ending: str) -> list[Path]:
-    return list(output.parent.glob(f".{escape(output.name)}.{'[0-9a-f]' * 32}{ending}"))
+    return list(output.parent.glob(f".{escape(name_in_longer(output, added=_ADDED))}.{'[0-9a-f]' * 32}{ending}"))
 
 
 def _create_locked(output: Path, create: Callable[[Path], None], held: contextlib.ExitStack) -> Path:
     """Create a temporary file or folder; its lock is released when `held` is closed."""
     while True:
-        temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}{PARTIAL}")
+        temporary = output.with_name(f".{name_in_longer(output, added=_ADDED)}.{uuid.uuid4().hex}{PARTIAL}")
         create(temporary)
         held.enter_context(_lock(temporary, wait=True))
         # Before it was locked, another process may have taken it for a leftover and removed it.

@@ -10,12 +10,12 @@ held back; a request that holds rows back has a row that is queued or running.
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterable
 
 from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.engine.engine import Engine
 from encort.runtime.serving.requests import Outputs, Request, Row
+from encort.runtime.serving.waiting_rows import WaitingRows
 
 _RECENTLY_S = 1.0
 """Seconds since the last text of one row in which more such texts are expected."""
@@ -32,14 +32,14 @@ class RowQueue:
             max_tokens: Most tokens that wait.
         """
         self._engine, self._max_tokens = engine, max_tokens
-        self._queues: dict[tuple[Outputs, int], deque[Row]] = {}
+        self._queues: dict[tuple[Outputs, int], WaitingRows] = {}
         self._known: dict[bytes, Row] = {}
         self._tokens = 0
         self._last_single = -math.inf
 
     def __len__(self) -> int:
         """Return the number of queued rows."""
-        return sum(map(len, self._queues.values()))
+        return sum(len(queue.rows) for queue in self._queues.values())
 
     @property
     def is_empty(self) -> bool:
@@ -107,18 +107,15 @@ class RowQueue:
     def _enqueue(self, row: Row, now: float) -> None:
         """Put a row that was held back at the end of its queue."""
         row.arrived = now
-        queue = self._queues.setdefault(self._kind(row), deque())
-        queue.append(row)
+        queue = self._queues.setdefault(self._kind(row), WaitingRows())
+        queue.append(row, run_tokens=self._engine.slots.tokens)
         row.is_held = False
         for request, _ in row.requests:
             request.active += 1
-        if row.due > row.arrived and sum(queued.tokens for queued in queue) >= self._engine.slots.tokens:
-            for queued in queue:  # they fill a run: none waits any longer
-                queued.due = queued.arrived
 
     def seconds_until_due(self, now: float) -> float:
         """Return how long the next row still waits for others to share its run; 0 if it is due."""
-        return max(0.0, self._next_queue(now)[0].due - now)
+        return max(0.0, self._next_queue(now).due - now)
 
     def take(self, now: float) -> tuple[list[Row], list[Row]]:
         """Take the next micro-batch out of the queue.
@@ -131,10 +128,10 @@ class RowQueue:
         rows: list[Row] = []
         unwanted: list[Row] = []
         tokens = longest = 0
-        while queue and (not rows or self._may_share(queue[0].tokens, len(rows), tokens, longest, share)):
+        while queue.rows and (not rows or self._may_share(queue.rows[0].tokens, len(rows), tokens, longest, share)):
             row = queue.popleft()
             self._count_tokens(-row.tokens)
-            if not queue:
+            if not queue.rows:
                 del self._queues[self._kind(row)]
             if row.is_wanted(now):
                 rows.append(row)
@@ -161,7 +158,7 @@ class RowQueue:
                 else:
                     queue = self._queues[self._kind(row)]
                     queue.remove(row)
-                    if not queue:
+                    if not queue.rows:
                         del self._queues[self._kind(row)]
                     self.forget(row)
             except BaseException:
@@ -189,8 +186,10 @@ class RowQueue:
 
     def _restore(self) -> None:
         """Restore the invariant after an interrupt in the middle of a change."""
-        self._queues = {kind: queue for kind, queue in self._queues.items() if queue}
-        queued = [row for queue in self._queues.values() for row in queue]
+        self._queues = {kind: queue for kind, queue in self._queues.items() if queue.rows}
+        for queue in self._queues.values():
+            queue.count_again()
+        queued = [row for queue in self._queues.values() for row in queue.rows]
         for row in queued:
             row.is_held = False
         waiting = [*queued, *(row for row in self._known.values() if row.is_held)]
@@ -200,9 +199,9 @@ class RowQueue:
         for request in {request for row in waiting for request, _ in row.requests}:
             request.active = sum(other is request for row in (*queued, *running) for other, _ in row.requests)
 
-    def _next_queue(self, now: float) -> deque[Row]:
+    def _next_queue(self, now: float) -> WaitingRows:
         """Return the queue with the oldest row that is due; if none is due, the queue with the oldest row."""
-        return min(self._queues.values(), key=lambda queue: (queue[0].due > now, queue[0].arrived))
+        return min(self._queues.values(), key=lambda queue: (queue.due > now, queue.arrived))
 
     def _kind(self, row: Row) -> tuple[Outputs, int]:
         """Return what rows must have in common to share a run."""

@@ -16,7 +16,6 @@ from encort.runtime.serving.calls import Call, Item, RequestOptions, Tokenize, t
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.specs import Tasks, TaskSpec
-from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text
 
 _SHORT = 4096
@@ -101,7 +100,7 @@ class Service:
     ) -> Matches[TaggedWord]:
         """Return one tag for each word of a text."""
         spec = self._tasks.tag_words(head, aggregation=aggregation)
-        return self._request(spec, JoinedWords.of(words), options)
+        return self._request(spec, self._tasks.join_words(head, words), options)
 
     def answer(
         self,
@@ -177,7 +176,7 @@ class AsyncService:
     ) -> Matches[TaggedWord]:
         """Return one tag for each word of a text."""
         spec = self._tasks.tag_words(head, aggregation=aggregation)
-        return await self._request(spec, JoinedWords.of(words), options)
+        return await self._request(spec, self._tasks.join_words(head, words), options)
 
     async def answer(
         self,

@@ -186,6 +186,14 @@ class Tasks:
             check=_check_words,
         )
 
+    def join_words(self, head: str | None, words: Sequence[str]) -> JoinedWords:
+        """Return the text of some words, joined as the texts were that the head was trained on.
+
+        Raises:
+            InputTypeError: It is not a list of str.
+        """
+        return JoinedWords.of(words, self.head(head, Task.TOKEN_CLASSIFICATION).tokens)
+
     def answer(
         self, head: str | None, *, n_best: int = 1, null_threshold: float | None = None
     ) -> TaskSpec[list[Answers]]:

@@ -36,11 +36,11 @@ def word_tags(
     results = []
     for index, text in enumerate(batch.texts):
         assert isinstance(text, JoinedWords)
-        words = [TaggedWord(word=word, tag=None, score=0.0) for word in text.words]
+        words = [TaggedWord(word=word, tag=None, score=0.0) for word in text.tokens]
         for owner, groups in _parts(batch, index, text, aggregation):
             rows = np.stack([aggregate(scores[group.first : group.last + 1]) for group in groups])
             tag = _join([labels[best] for best in rows.argmax(axis=1)], scheme)
-            words[owner] = TaggedWord(word=text.words[owner], tag=tag, score=float(rows.max(axis=1).mean()))
+            words[owner] = TaggedWord(word=text.tokens[owner], tag=tag, score=float(rows.max(axis=1).mean()))
         results.append(words)
     return matches_per_text(results, batch)
 

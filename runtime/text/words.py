@@ -89,19 +89,33 @@ def word_groups(batch: TokenBatch, index: int) -> Iterator[TokenGroup]:
 
     A word ends at white space, and a punctuation mark is a word of its own, as in BERT. Where a script puts no white
     space between words, each character is a word. A token belongs to the word in which it begins, white space aside.
+    Letters at the edges of a word that the tokenizer drops belong to the word.
 
     Args:
         batch: Texts, not pairs, with the offsets of their tokens.
         index: Number of the text.
     """
-    text = _read_text(batch, index)
+    text = _read_text(batch, index) if batch.truncated[index] else str(batch.texts[index])
     graphemes = Graphemes(str(batch.texts[index]), end=len(text))
-    starts = [match.start() for match in _WORD.finditer(text.translate(_KINDS))]
-    words = graphemes.at_starts(np.array(starts, np.int64))
-    for _, group in owned_groups(batch, index, words):
-        start, end = graphemes.visible(group.start, group.end)
-        if start < end:
-            yield TokenGroup(group.first, group.last, start, end)
+    starts, ends = _word_edges(text, graphemes)
+    owned = list(owned_groups(batch, index, starts))
+    next_starts = [*(group.start for _, group in owned[1:]), len(text)]
+    before = 0  # the end of the word before, which may have a token that reaches into this word
+    for (owner, group), next_start in zip(owned, next_starts, strict=False):
+        start = min(group.start, max(before, int(starts[owner])))
+        end = max(group.end, min(next_start, int(ends[owner])))
+        before = group.end
+        visible_start, visible_end = graphemes.visible(group.start, group.end)
+        if visible_start < visible_end:
+            yield TokenGroup(group.first, group.last, *graphemes.visible(start, end))
+
+
+def _word_edges(text: str, graphemes: Graphemes) -> tuple[Int64Array, Int64Array]:
+    """Return the offsets of the first characters of all words, and those behind their last characters."""
+    edges = np.array([match.span() for match in _WORD.finditer(text.translate(_KINDS))], np.int64).reshape(-1, 2)
+    starts = graphemes.at_starts(edges[:, 0])  # a word that begins inside of a cluster belongs to the word before
+    lasts = np.append(edges[:, 0].searchsorted(starts[1:]), len(edges))[: len(starts)] - 1
+    return starts, edges[lasts, 1]
 
 
 def owned_groups(batch: TokenBatch, index: int, starts: Int64Array) -> Iterator[tuple[int, TokenGroup]]:

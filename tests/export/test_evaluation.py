@@ -15,6 +15,7 @@ from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.cli.main import group
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import DatasetError, InputError
+from encort.runtime.common.token_lists import TokenKind
 
 TAGS = ["O", "B-who", "I-who", "B-where"]
 Write = Callable[[str, Any], Path]
@@ -73,6 +74,21 @@ def test_words_for_a_tagger_of_tokens_have_spaces_between_them(write: Write) -> 
     assert evaluation.inputs[0] == "in New York"
     characters = repeated({"tokens": [*"서울 1"], "tags": ["B-where", "B-where", "O", "O"]})
     assert Evaluation.read(write("rows.jsonl", characters), CHARACTER_TAGGER).inputs[0] == "서울 1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "text"),
+    [("characters", [*"ab"], "ab"), ("words", ["ผม", " ", "รัก"], "ผม   รัก"), ("words", ["서", "울"], "서 울")],
+)
+def test_tokens_are_joined_as_in_training(write: Write, kind: str, tokens: list[str], text: str) -> None:
+    tagger = head(Task.TOKEN_CLASSIFICATION, TAGS, tokens=TokenKind(kind), aggregation=Aggregation.SIMPLE)
+    rows = repeated({"tokens": tokens, "tags": ["O"] * len(tokens)})
+    assert Evaluation.read(write("rows.jsonl", rows), tagger).inputs[0] == text
+
+
+def test_the_whole_file_tells_what_its_tokens_are_if_the_head_does_not_know(write: Write) -> None:
+    rows = repeated({"tokens": [*"an b"], "tags": ["O"] * 4}, {"tokens": [*"ab"], "tags": ["O"] * 2})
+    assert Evaluation.read(write("rows.jsonl", rows), CHARACTER_TAGGER).inputs[:2] == ("an b", "ab")
 
 
 @pytest.mark.parametrize(

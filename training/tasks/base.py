@@ -103,6 +103,17 @@ class TrainingTask(ABC):
         """Key of the cache. Tasks that make different inputs from the same rows have different keys."""
         return self.name
 
+    def for_model(self, pretrained: Pretrained) -> "TrainingTask":
+        """Return the task with what the model keeps from an earlier training.
+
+        Args:
+            pretrained: The model that the training starts from.
+
+        Raises:
+            CheckpointError: The model keeps something that makes no sense.
+        """
+        return self
+
     def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TrainingTask":
         """Return the task as the training rows need it.
 

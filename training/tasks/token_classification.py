@@ -1,9 +1,10 @@
 """Token classification: one tag per word or per character, as for named entities."""
 
 import bisect
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any, ClassVar
 
@@ -12,9 +13,11 @@ import numpy as np
 import transformers
 
 from encort.runtime.common.aggregation import Aggregation
+from encort.runtime.common.checkpoints.kept_tokens import KEPT_TOKENS, kept_tokens
 from encort.runtime.common.labelled_rows.problems import Problems
-from encort.runtime.common.labelled_rows.schemas import are_characters, token_classification
+from encort.runtime.common.labelled_rows.schemas import find_tagging, token_classification
 from encort.runtime.common.tag_schemes import OUTSIDE, TagScheme, TagSchemeError
+from encort.runtime.common.token_lists import TokenKind
 from encort.runtime.tasks.spans import spans, spans_of_tags
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.words import token_groups, word_groups
@@ -24,6 +27,8 @@ from encort.training.features import IGNORED, token_columns
 from encort.training.pretrained import Pretrained
 from encort.training.tasks.base import Scores, TrainingTask, precision_and_recall
 from encort.training.tasks.text_classification import label_settings
+
+log = logging.getLogger("encort")
 
 Bounds = tuple[int, int]
 """Start and end of a span in its text, in characters."""
@@ -38,10 +43,12 @@ class TokenClassification(TrainingTask):
 
     Attributes:
         characters: Whether the tokens are characters, white space among them, so that a span may begin or end inside
-            of what is written as one word. None finds it in the data, see `are_characters`.
+            of what is written as one word. None finds it in the data, see `find_tagging`.
+        tokens: What the lists of tokens hold, which the checkpoint keeps. None: nothing is known, or there are none.
     """
 
     characters: bool | None = None
+    tokens: TokenKind | None = None
 
     name = "token-classification"
     metric = "f1"
@@ -50,13 +57,13 @@ class TokenClassification(TrainingTask):
     @property
     def key(self) -> str:
         """Key of the cache; see `TrainingTask`."""
-        return f"{self.name} characters={self.characters}"
+        return f"{self.name} characters={self.characters} tokens={self.tokens}"
 
     @property
     def schema(self) -> Schema:
         """The examples: texts, the offsets of their tokens, and the tags."""
         return Schema(
-            rows=token_classification(characters=bool(self.characters)),
+            rows=token_classification(self.tokens or TokenKind.WORDS),
             features=datasets.Features(
                 {
                     "text": datasets.Value("string"),
@@ -67,11 +74,31 @@ class TokenClassification(TrainingTask):
             ),
         )
 
-    def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TokenClassification":
-        """Return the task with `characters` as these rows need it."""
-        if self.characters is not None:
+    def for_model(self, pretrained: Pretrained) -> "TokenClassification":
+        """Return the task with `tokens` as the model keeps them from an earlier training.
+
+        Raises:
+            CheckpointError: The model keeps something else.
+        """
+        if self.characters is not None or pretrained.from_scratch:
             return self
-        return TokenClassification(characters=are_characters(rows))
+        return replace(self, tokens=kept_tokens(pretrained.name, pretrained.config))
+
+    def for_rows(self, rows: Iterable[Mapping[str, Any]]) -> "TokenClassification":
+        """Return the task with `characters` and `tokens` as these rows need them, unless they are known already."""
+        if self.characters is not None:
+            return replace(self, tokens=TokenKind.CHARACTERS if self.characters else TokenKind.WORDS)
+        found = find_tagging(rows)
+        if found.tokens is None:  # texts with spans
+            return replace(self, characters=found.splits_words)
+        kind = self.tokens or found.tokens
+        if kind is not found.tokens:
+            log.warning(
+                "the model was trained on lists of %s, and the training data seems to hold %s. They are joined as %s; "
+                "if that is wrong, remove %s from the config.json of the model",
+                *(kind, found.tokens, kind, KEPT_TOKENS),
+            )
+        return replace(self, characters=kind is TokenKind.CHARACTERS, tokens=kind)
 
     def labels(
         self, splits: Mapping[str, datasets.Dataset], sources: Mapping[str, Source], problems: Problems
@@ -105,6 +132,7 @@ class TokenClassification(TrainingTask):
             transformers.AutoModelForTokenClassification,
             # Not a setting of transformers' models; its pipelines have it by this name, and `encort export` reads it.
             aggregation_strategy="simple" if self.characters else "first",
+            **{KEPT_TOKENS: self.tokens},
             **label_settings(examples.labels),
         )
 

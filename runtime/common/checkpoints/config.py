@@ -126,6 +126,11 @@ def _problems(settings: Mapping[str, Any], config_class: Any) -> Iterator[str]:
     names = settings.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         yield f"{_shown('architectures', names)}, expected a list of names"
+    if settings.get("is_decoder"):
+        yield (
+            f"{_shown('is_decoder', settings['is_decoder'])}: a decoder's tokens do not see the tokens after them, and "
+            "encort is for encoders. If this model was trained as an encoder, set it to false"
+        )
     if settings.get("problem_type") not in (None, *PROBLEM_TYPES):
         yield f"{_shown('problem_type', settings['problem_type'])}, expected one of {', '.join(PROBLEM_TYPES)}"
     defaults, synonyms = _defaults(config_class), config_class.attribute_map
@@ -149,7 +154,7 @@ def _expected(setting: str, value: Any, default: Any) -> str | None:
             return None if all(map(_is_number, value)) else "numbers"
         if not _is_number(value):
             return "a number"
-        return "a number that is not negative" if setting.endswith(("_eps", "_epsilon")) and value < 0 else None
+        return "a number above 0" if setting.endswith(("_eps", "_epsilon")) and value <= 0 else None
     return "a text" if isinstance(default, str) and not isinstance(value, str | None) else None
 
 

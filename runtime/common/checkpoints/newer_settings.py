@@ -28,7 +28,7 @@ _WITHOUT_EFFECT = frozenset(
         *("net_structure_type", "num_memory_blocks", "layers_to_keep", "pretraining_tp"),
         # Of sentence-transformers, transformers.js and encort, which read them themselves.
         *("sentence_transformers", "sbert_ce_default_activation_function", "transformers.js_config"),
-        *("aggregation_strategy", "threshold", "null_threshold"),
+        *("aggregation_strategy", "labelled_tokens", "threshold", "null_threshold"),
     ]
 )
 """Settings that may be unknown, since no model computes with them."""

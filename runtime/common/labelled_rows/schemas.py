@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from encort.runtime.common.labelled_rows.answers import answer_texts_cell, answers_cell
@@ -19,7 +20,7 @@ from encort.runtime.common.labelled_rows.columns import Column, Example, RowSche
 from encort.runtime.common.labelled_rows.labels import follows_cell, label_cell, labels_cell
 from encort.runtime.common.labelled_rows.spans import is_inside_word, spans_cell, tag_pieces
 from encort.runtime.common.labelled_rows.tags import tags_cell, tokens_cell
-from encort.runtime.common.tables.conll import join_tokens
+from encort.runtime.common.token_lists import TokenKind, join_tokens
 
 _TEXT = Column(role="text", names=["text"])
 _TEXT_PAIR = Column(role="text_pair", names=["text_pair"])
@@ -63,13 +64,13 @@ _MAX_STRAY_SPACES = 0.05
 """Largest share of tokens of white space by mistake, where the tokens are words."""
 
 
-def token_classification(*, characters: bool) -> RowSchema:
+def token_classification(kind: TokenKind) -> RowSchema:
     """Return the schema of tokens with a tag each, or of a text with labelled spans.
 
     An example has `text`, the offsets `starts` and `ends` of the tokens in it, and the tags in `label`.
 
     Args:
-        characters: The tokens are characters; see `join_tokens`.
+        kind: What the tokens are.
     """
     return RowSchema(
         columns=[
@@ -79,12 +80,26 @@ def token_classification(*, characters: bool) -> RowSchema:
                 role="label", names=["tags", "ner_tags", "labels", "label", "spans", "entities"], takes_remaining="one"
             ),
         ],
-        parse=functools.partial(_parse_tags_or_spans, characters=characters),
+        parse=functools.partial(_parse_tags_or_spans, kind=kind),
     )
 
 
-def are_characters(rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether tagged tokens are characters, or labelled spans often begin or end inside of words.
+@dataclass(frozen=True, kw_only=True)
+class Tagging:
+    """What is tagged in labelled rows.
+
+    Attributes:
+        tokens: What the tagged tokens are; None: all rows are texts with labelled spans.
+        splits_words: Whether spans often begin or end inside of words: the tokens are characters, or the labelled spans
+            do so.
+    """
+
+    tokens: TokenKind | None
+    splits_words: bool
+
+
+def find_tagging(rows: Iterable[Mapping[str, Any]]) -> Tagging:
+    """Return what is tagged.
 
     Args:
         rows: Values by role of rows of `token_classification`, not checked.
@@ -102,10 +117,12 @@ def are_characters(rows: Iterable[Mapping[str, Any]]) -> bool:
             for span in spans_cell(values, "label"):
                 spans += 1
                 split += is_inside_word(text, span.start) or is_inside_word(text, span.end)
-    if not tokens and spans:
-        return split > _MAX_SPLIT_WORDS * spans
+    if not tokens:
+        return Tagging(tokens=None, splits_words=split > _MAX_SPLIT_WORDS * spans)
     spaces = sum(count for token, count in tokens.items() if token.isspace())
-    return spaces > _MAX_STRAY_SPACES * tokens.total() or all(len(token) == 1 for token in tokens)
+    are_characters = spaces > _MAX_STRAY_SPACES * tokens.total() or all(len(token) == 1 for token in tokens)
+    kind = TokenKind.CHARACTERS if are_characters else TokenKind.WORDS
+    return Tagging(tokens=kind, splits_words=are_characters)
 
 
 def _has_tokens(values: Mapping[str, Any]) -> bool:
@@ -115,11 +132,11 @@ def _has_tokens(values: Mapping[str, Any]) -> bool:
     return "text" not in values or (tokens is not None and not are_objects)
 
 
-def _parse_tags_or_spans(values: Mapping[str, Any], *, characters: bool) -> Example:
+def _parse_tags_or_spans(values: Mapping[str, Any], *, kind: TokenKind) -> Example:
     if not _has_tokens(values):
         return _parse_spans(values)
     cells = read_cells(values, tokens=tokens_cell, label=tags_cell)
-    text, starts = join_tokens(cells["tokens"], characters=characters)
+    text, starts = join_tokens(cells["tokens"], kind)
     ends = [start + len(token) for start, token in zip(starts, cells["tokens"], strict=True)]
     return {"text": text, "starts": starts, "ends": ends, "label": cells["label"]}
 

@@ -1,11 +1,12 @@
 """CoNLL columns: a token and its tag in each line, and an empty line behind each sentence."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.tables.lines import Row, open_lines
+from encort.runtime.common.token_lists import JoinedTokens
 
 _COMMENT = re.compile(r"#+ ")
 
@@ -30,6 +31,7 @@ def read_conll(file: Path) -> Iterator[Row]:
                 tokens.append(token)
                 tags.append(tag)
             elif tokens and not line.strip():
+                lines.end_record()
                 yield _make_sentence(tokens, tags)
                 tokens, tags = [], []
     if tokens:
@@ -49,25 +51,4 @@ def _split_line(line: str, location: str) -> tuple[str, str]:
 
 
 def _make_sentence(tokens: list[str], tags: list[str]) -> Row:
-    text, _ = join_tokens(tokens, characters=all(len(token) == 1 for token in tokens))
-    return {"text": text, "tokens": tokens, "tags": tags}
-
-
-def join_tokens(tokens: Sequence[str], *, characters: bool) -> tuple[str, list[int]]:
-    """Return the text that the tokens come from, and the offset of each token in it.
-
-    >>> join_tokens(["New", "York", "!"], characters=False)
-    ('New York !', [0, 4, 9])
-    >>> join_tokens(["서", "울", " ", "1"], characters=True)
-    ('서울 1', [0, 1, 2, 3])
-
-    Args:
-        tokens: Words, or characters.
-        characters: The tokens are characters, white space among them. Otherwise they are words, and a space stands
-            between two of them.
-    """
-    space = "" if characters else " "
-    starts = [0]
-    for token in tokens[:-1]:
-        starts.append(starts[-1] + len(token) + len(space))
-    return space.join(tokens), starts[: len(tokens)]
+    return {"text": JoinedTokens.of(tokens), "tokens": tokens, "tags": tags}

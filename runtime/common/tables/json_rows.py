@@ -8,8 +8,13 @@ from typing import Any
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.files import parse_json
 from encort.runtime.common.tables.label_studio import is_label_studio, label_studio_rows
-from encort.runtime.common.tables.lines import Row, open_lines
+from encort.runtime.common.tables.lines import UTF16, Row, is_utf16, open_lines
 from encort.runtime.common.tables.squad import is_squad, squad_rows
+
+LARGEST_FILE = 2**30
+"""Most bytes of a .json file, which is read as a whole."""
+_BEGINNING = 2
+"""Bytes at the beginning of JSON that show its encoding."""
 
 _FORMS: Sequence[tuple[str, Callable[[Any], bool], Callable[[Any], Iterator[Row]]]] = [
     ("SQuAD", is_squad, squad_rows),
@@ -29,21 +34,19 @@ def scan_json_lines(file: Path) -> Iterator[Row | InputError]:
 def read_json(file: Path) -> Iterator[Row | InputError]:
     """Yield the rows of a JSON file; see `scan_rows`.
 
-    It holds a list of records, which may have the name `data`; or columns by name, as lists or as objects by the number
-    of the row; or questions in SQuAD's form; or tasks of Label Studio. JSON lines are read too.
+    It holds a list of records, which may have the name `data`; or one record; or columns by name, as lists or as
+    objects by the number of the row; or questions in SQuAD's form; or tasks of Label Studio. JSON lines are read too.
 
     Raises:
         InputError: The content has another form, or is not JSON.
     """
     try:
-        content = parse_json(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(_read_text(file))
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":  # a second value: JSON lines
             raise InputError(f"{file} is not JSON: {error}") from error
         yield from scan_json_lines(file)
         return
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
     for name, is_form, rows in _FORMS:
@@ -56,17 +59,38 @@ def read_json(file: Path) -> Iterator[Row | InputError]:
     yield from map(_as_row, _find_records(content, file))
 
 
+def _read_text(file: Path) -> str:
+    with file.open("rb") as stream:
+        content = stream.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise InputError(
+            f"{file} has more than {LARGEST_FILE:,} bytes, and .json is read as a whole; save it as .jsonl, with one "
+            "object per line"
+        )
+    if is_utf16(content[:_BEGINNING]):
+        raise InputError(f"{file} is not UTF-8, but {UTF16}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error}); convert it first") from error
+
+
 def _find_records(content: Any, file: Path) -> Sequence[Any]:
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
     if isinstance(content, dict):
-        content = _join_columns(content)
+        content = [content] if _is_record(content) else _join_columns(content)
     if not isinstance(content, list):
         raise InputError(
             f'{file} has no rows: expected a list of objects, such as [{{"text": ...}}, ...], which may have the name '
-            "data; or an object of columns; or SQuAD's form"
+            "data; or one such object; or an object of columns of one length; or SQuAD's form"
         )
     return content
+
+
+def _is_record(content: dict[str, Any]) -> bool:
+    """Return whether an object is one row, and not columns: some value is neither a list nor an object."""
+    return not all(isinstance(value, list | dict) for value in content.values())
 
 
 def _join_columns(columns: dict[str, Any]) -> list[dict[str, Any]] | None:

@@ -12,6 +12,8 @@ from typing import IO, Any
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.folders import shorten_path
 
+UTF16 = "UTF-16; convert it first, such as with iconv"
+"""End of a message about a file in UTF-16."""
 Row = Mapping[str, Any]
 """Column names to values."""
 
@@ -19,12 +21,17 @@ LONE_RETURN = re.compile(r"\r(?!\n)")
 """A carriage return that does not end a line."""
 
 
+LONGEST_RECORD = 2**26
+"""Most bytes of one record: of a line, or of the lines of a quoted cell or a sentence. Files without line ends, such as
+devices, would fill the memory."""
+
+
 class Lines:
     """Iterates over the lines of a binary file as texts, with their ends.
 
     Bytes that are not UTF-8 become unpaired surrogates, so that a reader still finds the end of the row.
     `error` then tells that the row cannot be used. A file that begins as UTF-16 has no usable row, and raises
-    `InputError` at once.
+    `InputError` at once. So does a record of more than `LONGEST_RECORD` bytes.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -34,24 +41,47 @@ class Lines:
             file: Open file. A byte order mark at its start is skipped.
             name: Name of the file for messages.
         """
-        self._file, self.name, self.number = iter(file), name, 0
+        self._file, self.name, self.number = file, name, 0
+        self._second = b""
+        self._record_bytes = 0
         self._undecodable: InputError | None = None
 
     def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> str:
-        line = next(self._file)
+        line = self._read_line()
+        if not line:
+            raise StopIteration
         self.number += 1
-        if self.number == 1:
-            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise InputError(f"{self.location} is not UTF-8, but UTF-16; convert it first")
-            line = line.removeprefix(codecs.BOM_UTF8)
+        self._record_bytes += len(line)
+        if self._record_bytes > LONGEST_RECORD:
+            raise InputError(
+                f"{self.location}: a record has more than {LONGEST_RECORD:,} bytes, the most that is read as one; "
+                "check that lines end and quotes are closed, or cut the text"
+            )
+        if b"\0" in line:
+            self._undecodable = InputError(
+                f"{self.location} has a byte 0, which texts do not have; remove it, or convert the file to UTF-8"
+            )
         try:
             return line.decode()
         except UnicodeDecodeError as error:
             self._undecodable = InputError(f"{self.location} is not UTF-8 ({error}); convert it first")
             return line.decode(errors="surrogateescape")
+
+    def _read_line(self) -> bytes:
+        """Return the next line; nothing at the end. The first two lines show whether the file is UTF-16."""
+        if self.number == 0:
+            first = self._file.readline(LONGEST_RECORD + 1)
+            self._second = self._file.readline(LONGEST_RECORD + 1) if first.endswith(b"\n") else b""
+            if is_utf16(first) or is_utf16(self._second):
+                raise InputError(f"{self.name}, line 1 is not UTF-8, but {UTF16}")
+            return first.removeprefix(codecs.BOM_UTF8)
+        if self.number == 1:
+            second, self._second = self._second, b""
+            return second
+        return self._file.readline(LONGEST_RECORD + 1)
 
     @property
     def location(self) -> str:
@@ -59,18 +89,34 @@ class Lines:
         return f"{self.name}, line {self.number}"
 
     def error(self) -> InputError | None:
-        """Return an error that names a line which is not UTF-8, among those read since the last call."""
+        """End a record, and return an error that names one of its lines which is not UTF-8."""
+        self.end_record()
         error, self._undecodable = self._undecodable, None
         return error
 
+    def end_record(self) -> None:
+        """Count the bytes of the next record from here."""
+        self._record_bytes = 0
+
     def check(self) -> None:
-        """Raise the error, if there is one.
+        """Refuse a line that is not UTF-8, among those of the record so far.
 
         Raises:
             InputError: See `error`.
         """
-        if error := self.error():
-            raise error
+        if self._undecodable is not None:
+            raise self._undecodable
+
+
+def is_utf16(content: bytes) -> bool:
+    """Return whether the first or second line of a file, or the beginning of JSON, is UTF-16 or UTF-32.
+
+    Such files may begin with a byte order mark. Their characters below 256 have a byte 0, the line ends among them.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    ends = content.startswith(b"\0") or content.endswith(b"\0\n")
+    return b"\0" in content and (ends or 3 * content.count(0) >= len(content))
 
 
 def without_end(line: str) -> str:

@@ -38,6 +38,7 @@ def _scan(
         except csv.Error as error:
             raise InputError(f"{file} is not CSV: {error}") from error
         lines.check()
+        lines.end_record()
         check_names(names, file)
         for number in itertools.count(1):
             try:

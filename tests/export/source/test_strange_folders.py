@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -83,6 +84,15 @@ def test_a_missing_file_of_the_index_is_named(use: Callable[[Path], None], shard
     lost = sorted(sharded.glob("model-*.safetensors"))[1]
     lost.unlink()
     with pytest.raises(CheckpointError, match=f"names '{lost.name}', which the folder lacks"):
+        use(sharded)
+
+
+@rooms
+def test_weights_that_the_index_does_not_list_are_named(use: Callable[[Path], None], sharded: Path) -> None:
+    shard = sorted(sharded.glob("model-*.safetensors"))[0]
+    weights = safetensors.torch.load_file(shard)
+    safetensors.torch.save_file(weights | {"crf.transitions": torch.ones(3)}, shard, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"{shard.name} has weights that {INDEX} does not list.*crf.transitions"):
         use(sharded)
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from encort.runtime.common.labelled_rows.cells import RowError, parse_list, score_cell
 from encort.runtime.common.labelled_rows.labels import follows_cell, label_cell, labels_cell
-from encort.runtime.common.labelled_rows.schemas import are_characters, token_classification
+from encort.runtime.common.labelled_rows.schemas import find_tagging, token_classification
 from encort.runtime.common.labelled_rows.spans import LabelledSpan, spans_cell, tag_pieces
 from encort.runtime.common.tag_schemes import TagScheme
+from encort.runtime.common.token_lists import TokenKind
 from encort.runtime.tasks.spans import spans_of_tags
 
 
@@ -197,11 +198,11 @@ def test_the_pieces_cover_all_but_white_space() -> None:
     ],
 )
 def test_spans_inside_of_words_need_a_tag_for_every_token(rows: list[Mapping[str, Any]], expected: bool) -> None:
-    assert are_characters(rows) is expected
+    assert find_tagging(rows).splits_words is expected
 
 
 def test_tokens_win_over_the_text_beside_them_and_objects_do_not() -> None:
-    schema = token_classification(characters=False)
+    schema = token_classification(TokenKind.WORDS)
     row = {"text": "my  card", "tokens": ["my", "card"], "label": ["O", "B-a"]}
     assert schema.parse(row)["text"] == "my card"
     tokens = [{"text": "my", "start": 0, "end": 2}, {"text": "card", "start": 4, "end": 8}]
@@ -210,5 +211,5 @@ def test_tokens_win_over_the_text_beside_them_and_objects_do_not() -> None:
 
 
 def test_white_space_around_a_text_with_spans_is_left_out() -> None:
-    parsed = token_classification(characters=False).parse({"text": "\n my card ", "label": [[1, 4, "a"]]})
+    parsed = token_classification(TokenKind.WORDS).parse({"text": "\n my card ", "label": [[1, 4, "a"]]})
     assert parsed == {"text": "my card", "starts": [0, 3], "ends": [2, 7], "label": ["B-a", "O"]}

@@ -27,8 +27,9 @@ from encort.runtime.common.labelled_rows.schemas import (
     TEXT_REGRESSION,
     token_classification,
 )
+from encort.runtime.common.token_lists import TokenKind
 
-WORDS, CHARACTERS = (token_classification(characters=characters) for characters in (False, True))
+WORDS, CHARACTERS = map(token_classification, TokenKind)
 
 
 # Examples.

@@ -1,5 +1,6 @@
 """Column names, joined tokens and the two formats of text that are not tables; `test_readers` reads every format."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from encort.runtime.common.errors import InputError
-from encort.runtime.common.tables.conll import join_tokens
+from encort.runtime.common.tables import json_rows, lines
 from encort.runtime.common.tables.rows import is_table, read_column_names, read_rows, scan_rows
+from encort.runtime.common.token_lists import TokenKind, join_tokens
 
 Write = Callable[[str, str], Path]
 
@@ -49,16 +51,16 @@ def test_a_header_names_the_columns_of_a_file_without_names(write: Write) -> Non
 
 
 @pytest.mark.parametrize(
-    ("tokens", "characters", "text", "starts"),
+    ("tokens", "kind", "text", "starts"),
     [
-        (["New", "York", "!"], False, "New York !", [0, 4, 9]),
-        ([*"서울 1"], True, "서울 1", [0, 1, 2, 3]),
-        (["one"], False, "one", [0]),
-        ([], False, "", []),
+        (["New", "York", "!"], "words", "New York !", [0, 4, 9]),
+        ([*"서울 1"], "characters", "서울 1", [0, 1, 2, 3]),
+        (["one"], "words", "one", [0]),
+        ([], "words", "", []),
     ],
 )
-def test_joined_tokens_are_at_their_offsets(tokens: list[str], characters: bool, text: str, starts: list[int]) -> None:
-    assert join_tokens(tokens, characters=characters) == (text, starts)
+def test_joined_tokens_are_at_their_offsets(tokens: list[str], kind: str, text: str, starts: list[int]) -> None:
+    assert join_tokens(tokens, TokenKind(kind)) == (text, starts)
     assert all(text.startswith(token, start) for token, start in zip(tokens, starts, strict=True))
 
 
@@ -68,6 +70,11 @@ def test_conll_takes_the_first_and_the_last_column(write: Write) -> None:
         {"text": "Ann Lee", "tokens": ["Ann", "Lee"], "tags": ["B-who", "I-who"]},
         {"text": "서울", "tokens": ["서", "울"], "tags": ["O", "O"]},
     ]
+
+
+def test_a_sentence_of_single_letters_is_not_glued(write: Write) -> None:
+    (row,) = read_rows(write("a.conll", "I O\n. O\n"))
+    assert row["text"] == "I ."
 
 
 def test_a_number_sign_inside_of_a_sentence_is_a_token(write: Write) -> None:
@@ -221,8 +228,14 @@ def test_json_records_may_have_different_columns(write: Write) -> None:
     assert list(read_rows(write("a.json", '["a", {"text": "b"}]'))) == [{"text": "a"}, {"text": "b"}]
 
 
+def test_a_json_object_of_one_row_is_a_row(write: Write) -> None:
+    row = {"text": "hello", "labels": ["a", "b"], "spans": {"start": 0}}
+    assert list(read_rows(write("a.json", json.dumps(row, indent=2)))) == [row]
+    assert list(read_rows(write("a.json", '{"text": null, "tags": []}'))) == [{"text": None, "tags": []}]
+
+
 @pytest.mark.parametrize(
-    "content", ["3", '"text"', '{"a": 1}', '{"text": ["a"], "label": []}', '{"a": {"0": 1}, "b": {"1": 1}}']
+    "content", ["3", '"text"', "{}", '{"text": ["a"], "label": []}', '{"a": {"0": 1}, "b": {"1": 1}}']
 )
 def test_json_of_another_form_is_refused_with_the_known_forms(write: Write, content: str) -> None:
     with pytest.raises(InputError, match="has no rows: expected a list of objects"):
@@ -231,6 +244,67 @@ def test_json_of_another_form_is_refused_with_the_known_forms(write: Write, cont
 
 def test_empty_json_lines_are_skipped(write: Write) -> None:
     assert list(read_rows(write("a.jsonl", '\n"a"\n\n \n"b"\n\n'))) == [{"text": "a"}, {"text": "b"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
+@pytest.mark.parametrize("text", ["text\nhello\nhello\n", "\nhello\nhello\n", "жди\nжди, жди\n你好\n", "text"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.conll"])
+def test_utf_16_is_refused_with_and_without_a_byte_order_mark(
+    write: Write, name: str, text: str, encoding: str
+) -> None:
+    file = write(name, "")
+    file.write_bytes((json.dumps(text, ensure_ascii=False) if name == "a.json" else text).encode(encoding))
+    with pytest.raises(InputError, match=r"is not UTF-8.*convert it first"):
+        list(read_rows(file))
+
+
+def test_a_byte_0_makes_its_row_unusable(write: Write) -> None:
+    good, bad, last = scan_rows(write("a.csv", "text,label\nhello,a\nhel\0lo,b\nbye,b\n"))
+    assert (good, last) == ({"text": "hello", "label": "a"}, {"text": "bye", "label": "b"})
+    assert "line 3 has a byte 0" in str(bad)
+
+
+class Endless(io.RawIOBase):
+    """A file without an end, which repeats some bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), len(self.content))
+        buffer[:count] = self.content[:count]
+        return count
+
+
+ENDLESS = {
+    "a line": ("a.jsonl", b"a"),
+    "a text": ("a.tsv", b"a "),
+    "a quoted cell": ("a.csv", b'"text'),
+    "lines of a quoted cell": ("a.csv", b'x\n"'),
+    "a sentence": ("a.conll", b"word O\n"),
+    "a JSON file": ("a.json", b" "),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), ENDLESS.values(), ids=ENDLESS)
+def test_a_record_without_an_end_is_an_error(
+    write: Write, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "LONGEST_RECORD", 2**20)
+    monkeypatch.setattr(json_rows, "LARGEST_FILE", 2**20)
+    file = write(name, "")
+    monkeypatch.setattr(Path, "open", lambda *_: io.BufferedReader(Endless(content * (4096 // len(content)))))
+    with pytest.raises(InputError, match="more than 1,048,576 bytes"):
+        list(scan_rows(file))
+
+
+def test_records_of_the_longest_size_are_read(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "LONGEST_RECORD", 16)
+    assert list(read_rows(write("a.csv", "text\n" + "123456789012345\n" * 3))) == [{"text": "123456789012345"}] * 3
+    assert len(list(read_rows(write("a.conll", "word O\nword O\n\n" * 3)))) == 3
 
 
 BAD_ROWS = {

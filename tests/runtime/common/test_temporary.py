@@ -1,5 +1,6 @@
 """Leftovers of processes that are gone are removed; files and folders of live processes are not."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from encort.runtime.common import temporary
+from encort.runtime.common.folders import check_writable, new_folder
 from encort.runtime.common.temporary import remove_leftovers, temporary_beside
 
 pytestmark = pytest.mark.skipif(temporary.fcntl is None, reason="this system has no flock")
@@ -48,6 +50,28 @@ def test_a_live_process_keeps_its_folder_and_a_killed_one_leaves_a_leftover(outp
     assert folder.is_dir()
     with temporary_beside(output, Path.mkdir):
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["a" * 213, "a" * 214, "b" * 255, "안" * 85])
+def test_every_name_that_the_file_system_allows_can_be_written(tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    check_writable(output)
+    with new_folder(output, marker="marker") as folder:
+        (folder / "marker").touch()
+    with new_folder(output, marker="marker", overwrite=True) as folder:
+        (folder / "marker").touch()
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_leftovers_of_outputs_with_long_names_are_told_apart(tmp_path: Path) -> None:
+    first, second = (tmp_path / (character * 255) for character in "ab")
+    with temporary_beside(first, Path.mkdir) as temporary_folder:
+        leftovers = [Path(shutil.copytree(temporary_folder, f"{str(temporary_folder)[:-10]}ab.partial"))]
+        leftovers.append(Path(shutil.copytree(temporary_folder, f"{str(temporary_folder)[:-10]}cd.partial")))
+    remove_leftovers(second)
+    assert all(folder.exists() for folder in leftovers)
+    remove_leftovers(first)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("create", [Path.mkdir, Path.touch])

@@ -92,6 +92,17 @@ def test_rows_that_fill_a_run_are_due_at_once(engine: Engine, queue: RowQueue) -
     assert take_all(queue) == [[2, 3]]
 
 
+def test_a_deep_queue_counts_the_tokens_of_each_row_a_few_times(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = RowQueue(make_engine(), max_tokens=10_000)
+    rows = [row_of(2, token, wait_s=math.inf) for token in range(2, 2002)]
+    counted = []
+    monkeypatch.setattr(Row, "tokens", property(lambda row: counted.append(row) or row.inputs["input_ids"].size))
+    add_all(queue, rows)
+    assert len(counted) < 10 * len(rows)
+
+
 @pytest.mark.parametrize(
     ("run_s", "runs"),
     [pytest.param(5.1, [[2, 3]], id="a run costs more than padding"), pytest.param(4.9, [[2], [3]], id="less")],

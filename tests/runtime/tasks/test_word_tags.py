@@ -9,6 +9,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import InputTypeError
+from encort.runtime.common.token_lists import TokenKind
 from encort.runtime.tasks.word_tags import word_tags
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.tokenizer import Tokenizer
@@ -89,10 +90,17 @@ def test_parts_of_words_with_their_white_space_are_read_as_they_are(words: list[
     assert JoinedWords.of(words) == "".join(words)
 
 
+@pytest.mark.parametrize("words", [[*"ab"], ["ผม", " ", "รัก"], [*"서울"], []])
+def test_a_kind_that_is_known_decides(words: list[str]) -> None:
+    assert JoinedWords.of(words, TokenKind.WORDS) == " ".join(words)
+    assert JoinedWords.of(words).joined_as(TokenKind.CHARACTERS) == "".join(words)
+    assert JoinedWords.of(words).joined_as(None) == JoinedWords.of(words)
+
+
 def test_joined_words_keep_their_words_when_they_are_pickled() -> None:
     words = JoinedWords.of(["a", "bc"])
     copy = pickle.loads(pickle.dumps(words))
-    assert (copy, copy.words, copy.starts) == ("a bc", ("a", "bc"), (0, 2))
+    assert (copy, copy.tokens, copy.starts) == ("a bc", ("a", "bc"), (0, 2))
 
 
 @pytest.mark.parametrize("words", ["a text", ["a", 1], 7, None])

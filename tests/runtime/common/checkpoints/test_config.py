@@ -24,13 +24,14 @@ NONSENSE = {
     "label2id": [7, ["a"]],
     "problem_type": [5, "ranking", ["regression"]],
     "model_type": [None, 5, "", ["bert"], {"bert": 1}],
-    "layer_norm_eps": ["x", None, True, [], {"a": 1}, -1.0, float("nan"), float("inf")],
+    "layer_norm_eps": ["x", None, True, [], {"a": 1}, -1.0, 0, float("nan"), float("inf")],
     "hidden_size": ["24", None, {"size": 24}, 2**40, float("inf")],
     "hidden_act": [5, ["gelu"], {"gelu": 1}],
     "num_hidden_layers": [1_000_000, -1, "2", 2.5, None],
     "num_labels": [10**9, "two"],
     "pad_token_id": ["0", {"id": 0}],
     "use_cache": ["yes", 5, {"a": 1}],
+    "is_decoder": [True, 1],
 }
 CASES = [
     pytest.param(setting, value, id=f"{setting}={value!r}"[:60])
