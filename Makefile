@@ -15,7 +15,7 @@ EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-portable soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -41,6 +41,11 @@ $(EXAMPLES): | $(VENV)/demo.installed
 
 test: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+# The portable graph in Optimum, sentence-transformers and transformers.js, each in its own environment in build/portable.
+# It needs node and npm, and downloads about half a gigabyte once. One library alone: make test-portable ONLY=transformers.js
+test-portable: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m tests.portable build/portable $(if $(ONLY),--only $(ONLY))
 
 # Threads, signals, forks, kills and damaged folders, at random. To repeat a run: make soak SOAK="--seed 1 --only signals"
 soak: | $(VENV)/dev.installed

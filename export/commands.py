@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from encort.export.options import PoolingName, VariantName, WeightBits
+from encort.export.options import PoolingName, PortableFile, VariantName, WeightBits
 from encort.runtime.common.extras import require
 from encort.runtime.common.output.terminal import echo
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from encort.runtime.verification.golden import GoldenCheck
 
 _MODULES = (
-    *("torch", "transformers", "onnx_ir", "optimum.exporters.onnx"),
+    *("torch", "transformers", "onnx_ir"),
     *("safetensors", "scipy", "matplotlib", "tqdm"),
 )
 _PATH = click.Path(path_type=Path)
@@ -66,6 +66,12 @@ _PATH = click.Path(path_type=Path)
     "--weight-bits",
     type=click.Choice(get_args(WeightBits)),
     help="Bits of int8 weights: 8 for CPUs with VNNI, 7 for others; default: the best for this CPU.",
+)
+@click.option(
+    "--portable-file",
+    type=click.Choice(get_args(PortableFile)),
+    default="model.onnx",
+    help="Path of the portable graph; transformers.js and model hubs expect onnx/model.onnx.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle.")
 def export(

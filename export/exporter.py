@@ -1,7 +1,6 @@
 """Export checkpoints as a verified bundle."""
 
 import functools
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,15 @@ from encort.export.int8.calibration import Calibration, check_calibration
 from encort.export.int8.candidates import QuantizationSearch
 from encort.export.int8.model import QuantizedModel, fit_int8
 from encort.export.int8.search import search
-from encort.export.options import CUDA_PRECISIONS, ExportOptions, PoolingName, VariantKind, VariantName, WeightBits
+from encort.export.options import (
+    CUDA_PRECISIONS,
+    ExportOptions,
+    PoolingName,
+    PortableFile,
+    VariantKind,
+    VariantName,
+    WeightBits,
+)
 from encort.export.plan import Plan
 from encort.export.portable import write_portable
 from encort.export.source.export_source import ExportSource
@@ -37,8 +44,6 @@ from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.golden import Golden
 
-log = logging.getLogger("encort")
-
 
 def export_bundle(
     checkpoint: str | Path | Sequence[str | Path],
@@ -55,6 +60,7 @@ def export_bundle(
     evaluation_header: Sequence[str] | None = None,
     max_drop: float = 0.5,
     weight_bits: WeightBits | None = None,
+    portable_file: PortableFile = "model.onnx",
     overwrite: bool = False,
     progress: bool = False,
 ) -> Bundle:
@@ -82,6 +88,8 @@ def export_bundle(
         max_drop: Points of the task's metric that int8 may lose.
         weight_bits: Bits of int8 weights: 8 for processors with VNNI, 7 for those without; None takes the best for
             this processor.
+        portable_file: Path of the portable graph. The convention of model hubs, and the default of transformers.js, is
+            `onnx/model.onnx`.
         overwrite: Replace an earlier bundle.
         progress: Show progress bars on stderr.
 
@@ -107,6 +115,7 @@ def export_bundle(
         evaluation_header=evaluation_header,
         max_drop=max_drop,
         weight_bits=weight_bits,
+        portable_file=portable_file,
         progress=progress,
     )
     if calibration is not None:
@@ -184,7 +193,8 @@ def _write_variants(source: ExportSource, folder: Path, plan: Plan) -> tuple[lis
         The variants, the first choice first, and the search that chose it; None without labelled data.
     """
     fp32 = write_fp32(source, folder) if VariantKind.FP32 in plan.kinds else []
-    others = _write_portable(source, folder, plan) if VariantKind.PORTABLE in plan.kinds else []
+    file = plan.options.portable_file
+    others = [write_portable(source, folder, file)] if VariantKind.PORTABLE in plan.kinds else []
     others += [
         write_cuda(source, folder, precision) for kind, precision in CUDA_PRECISIONS.items() if kind in plan.kinds
     ]
@@ -212,17 +222,6 @@ def _write_int8(
 ) -> list[Variant]:
     variants = write_int8(source, model, folder, weight_bits=bits)
     return [replace(variant, calibration=calibration.texts) for variant in variants]
-
-
-def _write_portable(source: ExportSource, folder: Path, plan: Plan) -> list[Variant]:
-    """Write the portable graph. If it was not asked for and other graphs exist, a failure is only a warning."""
-    try:
-        return [write_portable(source, folder)]
-    except CheckpointError as error:
-        if plan.options.variants is not None or plan.kinds == [VariantKind.PORTABLE]:
-            raise
-        log.warning("the bundle has no portable variant: %s", error)
-        return []
 
 
 def _search(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
 from encort.runtime.bundle.manifest import Pooling, Precision
@@ -25,6 +25,9 @@ VariantName = Literal["fp32", "int8", "portable", "cuda-fp16", "cuda-fp32"]
 
 WeightBits = Literal[7, 8]
 """Bits of int8 weights: 8 for processors with VNNI, 7 for those without."""
+
+PortableFile = Literal["model.onnx", "onnx/model.onnx"]
+"""Paths of the portable graph in a bundle."""
 
 
 class VariantKind(StrEnum):
@@ -56,6 +59,7 @@ class ExportOptions:
     evaluation_header: Sequence[str] | None = None
     max_drop: float = 0.5
     weight_bits: WeightBits | None = None
+    portable_file: PortableFile = "model.onnx"
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -70,6 +74,9 @@ class ExportOptions:
             raise InputError(
                 f"8-bit weights need {VNNI} to be verified, and {cpu_name()} lacks it; use --weight-bits 7"
             )
+        if self.portable_file not in get_args(PortableFile):
+            names = " or ".join(get_args(PortableFile))
+            raise InputError(f"portable_file must be {names}, got {self.portable_file}")
         if not 0 <= self.max_drop <= 100:
             raise InputError(f"max_drop must be between 0 and 100 points, got {self.max_drop}")
         if self.evaluation is None and (self.evaluation_columns or self.evaluation_header):

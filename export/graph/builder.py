@@ -1,6 +1,6 @@
 """Write ONNX graphs and functions node by node, on top of onnx-ir."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir import external_data, tape
 
-OPSETS = {"": 18, "com.microsoft": 1}
+MICROSOFT = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
+STANDARD_OPSETS = {"": 18}
+"""Operators that every ONNX runtime has."""
+OPSETS = {**STANDARD_OPSETS, MICROSOFT: 1}
+"""Operators of ONNX Runtime."""
 IR_VERSION = 10
 
 
@@ -23,16 +28,27 @@ class GraphBuilder:
         model = builder.model()
     """
 
-    def __init__(self, graph: ir.Graph | str) -> None:
-        """Start a new graph with the given name, or continue the given graph."""
-        new = ir.Graph((), (), nodes=(), opset_imports=OPSETS, name=graph) if isinstance(graph, str) else graph
-        self._graph, self._tape = new, tape.Tape(new)
+    def __init__(self, graph: ir.Graph | str, *, opsets: Mapping[str, int] = OPSETS) -> None:
+        """Start a new graph with the given name and operators, or continue the given graph with its own operators."""
+        if isinstance(graph, str):
+            graph = ir.Graph((), (), nodes=(), opset_imports=dict(opsets), name=graph)
+        self._graph, self._tape = graph, tape.Tape(graph)
         self._weights: dict[str, ir.Value] = {}
 
-    def input(self, name: str, dtype: ir.DataType, axes: Sequence[str]) -> ir.Value:
-        """Declare an input of the graph."""
+    @property
+    def is_standard(self) -> bool:
+        """Whether the graph may have standard ONNX operators only."""
+        return MICROSOFT not in self._graph.opset_imports
+
+    def input(
+        self, name: str, dtype: ir.DataType, axes: Sequence[str], *, default: NDArray[Any] | None = None
+    ) -> ir.Value:
+        """Declare an input of the graph. A caller may leave out an input with a default."""
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(axes))
         self._graph.inputs.append(value)
+        if default is not None:
+            value.const_value = ir.tensor(default, name=name)
+            self._graph.register_initializer(value)
         return value
 
     def output(self, value: ir.Value, name: str, axes: Sequence[str | int]) -> None:

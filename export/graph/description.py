@@ -84,6 +84,19 @@ class Layer:
     output_norm: LayerNorm
 
 
+@dataclass(frozen=True)
+class AttentionHeads:
+    """Attention heads of a layer.
+
+    Attributes:
+        count: Number of heads.
+        size: Values of a token's query, key or value that one head reads.
+    """
+
+    count: int
+    size: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoder:
     """A transformer encoder.

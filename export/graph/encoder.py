@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph.builder import GraphBuilder
-from encort.export.graph.description import Embeddings, Encoder, LayerNorm, Linear
-from encort.export.graph.layouts import ATTENTION_LAYOUTS, MICROSOFT, AttentionLayout
+from encort.export.graph import standard
+from encort.export.graph.builder import MICROSOFT, GraphBuilder
+from encort.export.graph.description import AttentionHeads, Embeddings, Encoder, LayerNorm, Linear
+from encort.export.graph.layouts import ATTENTION_LAYOUTS, AttentionLayout
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import CheckpointError
@@ -67,12 +68,13 @@ def last_hidden_state(
 ) -> ir.Value:
     """Write the whole encoder and return the hidden states of its last layer, `(*axes, hidden)`."""
     layout, bias = tokens.layout, None
+    heads = AttentionHeads(encoder.attention_heads, encoder.hidden // encoder.attention_heads)
     if encoder.distance_bias is not None:
         bias = _attention_bias(builder, encoder, encoder.distance_bias, layout.columns)
     hidden = _embed(builder, encoder.embeddings, tokens)
     for layer in encoder.layers:
         query, key, value = linears(builder, (layer.query, layer.key, layer.value), hidden)
-        context = layout.attend(query, key, value, heads=encoder.attention_heads, bias=bias)
+        context = layout.attend(query, key, value, heads=heads, bias=bias)
         (output,) = linears(builder, (layer.attention_output,), context)
         hidden = _add_norm(builder, layer.attention_norm, output, hidden, layout)
         (inner,) = linears(builder, (layer.intermediate,), hidden)
@@ -133,11 +135,11 @@ def _add_norm(
 
 
 def _gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
-    return builder.op("Gelu", x, domain=MICROSOFT)
+    return standard.gelu(builder, x) if builder.is_standard else builder.op("Gelu", x, domain=MICROSOFT)
 
 
 def _tanh_gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
-    return builder.op("FastGelu", x, domain=MICROSOFT)
+    return standard.tanh_gelu(builder, x) if builder.is_standard else builder.op("FastGelu", x, domain=MICROSOFT)
 
 
 ACTIVATIONS: dict[str, Callable[[GraphBuilder, ir.Value], ir.Value]] = {

@@ -16,6 +16,7 @@ from encort.export.graph.encoder import (
     linear,
     token_inputs,
 )
+from encort.export.graph.layouts import ATTENTION_LAYOUTS
 from encort.export.graph.sentence import Encoded, sentence_output
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Embedding, Layout
 from encort.runtime.common.errors import CheckpointError
@@ -39,7 +40,7 @@ def author(
         CheckpointError: The checkpoint lacks the pooler that `embedding` or a head needs, or an activation has no
             operator.
     """
-    builder = GraphBuilder(f"encort_{layout}")
+    builder = GraphBuilder(f"encort_{layout}", opsets=ATTENTION_LAYOUTS[layout].opsets)
     inputs = token_inputs(builder, model.encoders, layout)
     encoded = [
         _encode(builder, encoder, tokens, linears) for encoder, tokens in zip(model.encoders, inputs, strict=True)

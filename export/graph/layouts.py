@@ -6,18 +6,26 @@ nodes that differ: the inputs that describe the layout, positions, attention, an
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
-from encort.export.graph.builder import GraphBuilder
+from encort.export.graph import standard
+from encort.export.graph.builder import MICROSOFT, OPSETS, STANDARD_OPSETS, GraphBuilder
+from encort.export.graph.description import AttentionHeads
 from encort.runtime.bundle.manifest import Layout
 
-MICROSOFT = "com.microsoft"
 MASKED = float(np.finfo(np.float32).min)
 """Score of a masked token. The operator's default, -10000, can be above a real score."""
+SMALLEST_MASK = -30_000.0
+"""Number that masks of portable graphs add to scores: far below every score, and still finite in half precision.
+
+The smallest float32 becomes infinite in half precision. OpenVINO in bfloat16 then computes zero times infinity, and its
+result is wrong without being NaN.
+"""
 MOST_COLUMNS = 2**13
 """Length of the longest text that a bias by distance supports, in tokens."""
 
@@ -27,9 +35,11 @@ class AttentionLayout(ABC):
 
     Attributes:
         axes: Axes of the token ids, and first axes of every output with a row per token.
+        opsets: Operators that graphs of the layout may have, as the version of each domain.
     """
 
     axes: ClassVar[tuple[str, ...]] = ("batch", "sequence")
+    opsets: ClassVar[Mapping[str, int]] = OPSETS
 
     def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
         """Declare the inputs that describe the layout of the token ids."""
@@ -55,14 +65,16 @@ class AttentionLayout(ABC):
         """
 
     @abstractmethod
-    def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
+    def attend(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: AttentionHeads, bias: ir.Value | None
+    ) -> ir.Value:
         """Return the attention's result for each token, over all tokens of its text.
 
         Args:
             query: Projected queries; keys and values have the same shape.
             key: Projected keys.
             value: Projected values.
-            heads: Number of attention heads.
+            heads: Attention heads.
             bias: Added to the scores, `(1, heads, sequence, sequence)`.
         """
 
@@ -112,7 +124,9 @@ class EqualLength(AttentionLayout):
         is_counted = _is_not(self._builder, ids, padding_id)
         return self._builder.op("Mul", _cumulative_sum(self._builder, is_counted, axis=1), is_counted)
 
-    def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
+    def attend(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: AttentionHeads, bias: ir.Value | None
+    ) -> ir.Value:
         return _attention(self._builder, (query, key, value), heads, mask=None, bias=bias)
 
     @property
@@ -143,15 +157,35 @@ class EqualLength(AttentionLayout):
 
 
 class Padded(EqualLength):
-    """Padded texts, `(batch, sequence)`, with a mask, in a graph that another exporter has made."""
+    """Padded texts, `(batch, sequence)`, with a mask, in standard operators that compute the padding too."""
 
-    def __init__(self, builder: GraphBuilder, ids: ir.Value, mask: ir.Value) -> None:
+    opsets = STANDARD_OPSETS
+
+    def __init__(self, builder: GraphBuilder, ids: ir.Value, mask: ir.Value | None = None) -> None:
+        """Declare the mask as an input, or take the mask of a graph that another exporter has made."""
         super().__init__(builder, ids)
-        self._mask = mask
+        self._mask = builder.input("attention_mask", ir.DataType.INT64, self.axes) if mask is None else mask
+
+    def attend(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: AttentionHeads, bias: ir.Value | None
+    ) -> ir.Value:
+        biases = [self._mask_bias] if bias is None else [bias, self._mask_bias]
+        return standard.attention(self._builder, query, key, value, heads=heads, biases=biases)
 
     @functools.cached_property
     def mask(self) -> ir.Value:
         return self._builder.op("Cast", self._mask, to=ir.DataType.FLOAT)
+
+    @functools.cached_property
+    def _mask_bias(self) -> ir.Value:
+        """Bias of the scores that hides padding, `(batch, 1, 1, sequence)` float32."""
+        padding = self._builder.op(
+            "Cast", self._builder.op("Equal", self._mask, self._builder.integers(0)), to=ir.DataType.FLOAT
+        )
+        bias = self._builder.op(
+            "Mul", padding, self._builder.weight("masked_score", np.array(SMALLEST_MASK, np.float32))
+        )
+        return self._builder.op("Unsqueeze", bias, self._builder.integers(1, 2))
 
 
 class Ragged(Padded):
@@ -160,8 +194,10 @@ class Ragged(Padded):
     The layers compute the unmasked tokens of all texts in one row, `(tokens, hidden)`.
     """
 
+    opsets = OPSETS
+
     def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
-        super().__init__(builder, ids, builder.input("attention_mask", ir.DataType.INT64, self.axes))
+        super().__init__(builder, ids)
         # MultiHeadAttention takes its mask as int32.
         self._attention_mask = builder.op("Cast", self._mask, to=ir.DataType.INT32)
         flat_mask = builder.op("Reshape", self._mask, builder.integers(-1))
@@ -179,7 +215,9 @@ class Ragged(Padded):
     def positions(self, table: ir.Value) -> ir.Value:
         return self._builder.op("Gather", table, self._builder.op("Mod", self._unmasked, self._sequence()))
 
-    def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
+    def attend(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: AttentionHeads, bias: ir.Value | None
+    ) -> ir.Value:
         padded = (self.repad(query), self.repad(key), self.repad(value))
         context = _attention(self._builder, padded, heads, mask=self._attention_mask, bias=bias)
         return self._builder.op("Gather", self._builder.op("Flatten", context, axis=2), self._unmasked)
@@ -261,9 +299,11 @@ class Packed(AttentionLayout):
         positions = builder.op("ScatterElements", is_counted, flat_indices, flat_sums, axis=0)
         return builder.op("Mul", positions, is_counted)
 
-    def attend(self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: int, bias: ir.Value | None) -> ir.Value:
+    def attend(
+        self, query: ir.Value, key: ir.Value, value: ir.Value, *, heads: AttentionHeads, bias: ir.Value | None
+    ) -> ir.Value:
         inputs = (query, key, value, None, self._token_offset, self._cu_seqlens, bias)
-        return self._builder.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads)
+        return self._builder.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads.count)
 
     def add_norm(self, x: ir.Value, residual: ir.Value, weight: ir.Value, bias: ir.Value, epsilon: float) -> ir.Value:
         # ONNX Runtime fuses Add and LayerNormalization by itself, but only for inputs with three axes.
@@ -295,6 +335,7 @@ ATTENTION_LAYOUTS: dict[Layout, type[AttentionLayout]] = {
     Layout.EQUAL_LENGTH: EqualLength,
     Layout.RAGGED: Ragged,
     Layout.PACKED: Packed,
+    Layout.PADDED: Padded,
 }
 """Layouts of authored graphs."""
 _END = np.iinfo(np.int64).max
@@ -324,7 +365,7 @@ def _is_not(builder: GraphBuilder, ids: ir.Value, padding_id: int) -> ir.Value:
 def _attention(
     builder: GraphBuilder,
     projections: tuple[ir.Value, ir.Value, ir.Value],
-    heads: int,
+    heads: AttentionHeads,
     *,
     mask: ir.Value | None,
     bias: ir.Value | None,
@@ -337,6 +378,6 @@ def _attention(
         mask,
         bias,
         domain=MICROSOFT,
-        num_heads=heads,
+        num_heads=heads.count,
         mask_filter_value=MASKED,
     )

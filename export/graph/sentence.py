@@ -79,9 +79,10 @@ class _PooledTokens:
         mask = encoded.layout.mask
         if include_prompt:
             return cls(builder, encoded, mask, is_whole=True)
-        lengths = builder.op(
-            "Unsqueeze", builder.input(PROMPT_LENGTH, ir.DataType.INT64, ("batch",)), builder.integers(1)
-        )
+        # Libraries that know no such input leave it out, and pool the prompt.
+        default = np.zeros(1, np.int64) if builder.is_standard else None
+        lengths = builder.input(PROMPT_LENGTH, ir.DataType.INT64, ("batch",), default=default)
+        lengths = builder.op("Unsqueeze", lengths, builder.integers(1))
         is_text = builder.op("GreaterOrEqual", encoded.layout.columns, lengths)
         behind = builder.op("Cast", is_text, to=ir.DataType.FLOAT)
         return cls(builder, encoded, behind if mask is None else builder.op("Mul", mask, behind), is_whole=False)
@@ -113,9 +114,8 @@ class _PooledTokens:
         column = builder.op("Unsqueeze", weights, builder.integers(2))
         total = builder.op("ReduceSum", builder.op("Mul", self.hidden, column), axis, keepdims=0)
         count = builder.op("ReduceSum", column, axis, keepdims=0)
-        if not self.is_whole:  # a prompt may fill the whole text
-            count = builder.op("Max", count, builder.weight("smallest_count", np.array(1e-9, np.float32)))
-        return total, count
+        # A prompt may fill the whole text, and a row may be padding only.
+        return total, builder.op("Max", count, builder.weight("smallest_count", np.array(1e-9, np.float32)))
 
 
 def _mean(tokens: _PooledTokens) -> ir.Value:
@@ -139,7 +139,8 @@ def _max(tokens: _PooledTokens) -> ir.Value:
     builder, hidden = tokens.builder, tokens.hidden
     if tokens.mask is not None:
         column = builder.op("Unsqueeze", tokens.mask, builder.integers(2))
-        lowest = builder.weight("lowest", np.array(-np.inf, np.float32))
+        # As in sentence-transformers; finite for a row without tokens.
+        lowest = builder.weight("lowest", np.array(-1e9, np.float32))
         hidden = builder.op("Where", builder.op("Cast", column, to=ir.DataType.BOOL), hidden, lowest)
     return builder.op("ReduceMax", hidden, builder.integers(1), keepdims=0)
 

@@ -8,11 +8,10 @@ import numpy as np
 import onnx_ir as ir
 from tqdm import tqdm
 
-from encort.export.graph.builder import GraphBuilder
+from encort.export.graph.builder import MICROSOFT, GraphBuilder
 from encort.export.graph.description import Description, Encoder, Layer, Linear
 from encort.export.graph.encoder import emit_float_linears
 from encort.export.graph.heads import author
-from encort.export.graph.layouts import MICROSOFT
 from encort.export.int8.calibration import Calibration, cases, groups, observe, simulated
 from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.source.export_source import ExportSource

@@ -5,7 +5,7 @@ a file is checked when the file is used, so that loading one variant does not re
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from encort.runtime.bundle.cpu import cpu_name, has_instruction_set
 from encort.runtime.bundle.files import GraphFiles, check_file, read_file
@@ -183,18 +183,20 @@ def runs_here(variant: Variant) -> bool:
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
-    """Return the manifest's entry for every file of a folder, by name."""
+    """Return the manifest's entry for every file of a folder and of the folders in it, by its path in the folder."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
-        path.name: FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
-        for path in sorted(folder.iterdir())
-        if path.name != MANIFEST_FILE
+        name: FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
+        for name, path in files.items()
+        if name != MANIFEST_FILE
     }
 
 
 def _check_name(folder: Path, name: str) -> None:
-    """Refuse a name that is not a plain file name, and a link that leads out of the folder."""
+    """Refuse a name that is not a path downwards from the folder, and a link that leads out of the folder."""
     try:
-        inside = Path(name).name == name and "\\" not in name and (folder / name).resolve().parent == folder.resolve()
+        is_path = PurePosixPath(name).as_posix() == name and ".." not in name.split("/") and "\\" not in name
+        inside = is_path and folder.resolve() in (folder / name).resolve().parents
     except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or an invalid character
         inside = False
     if not inside:

@@ -56,7 +56,7 @@ class GraphFiles:
                     names = external_files(stream)
                 except ValueError as error:
                     raise BundleError(f"{self.path} is not an ONNX graph ({error}); export the bundle again") from error
-        if unchecked := names - {file.name for file in self._entries}:
+        if unchecked := {name for name in names if self.path.parent / name not in self._entries}:
             raise BundlePathError(
                 f"{self.path} reads weights from {', '.join(map(repr, sorted(unchecked)))}, which encort.json does not "
                 "name for it; do not trust it"

@@ -19,11 +19,12 @@ def require(what: str, extra: str, *modules: str) -> None:
     Raises:
         MissingExtraError: A module is not installed; the message gives the pip command.
     """
-    if not all(map(_is_installed, modules)):
+    if not all(map(is_installed, modules)):
         raise MissingExtraError(what, extra=extra)
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it; its parent packages are imported."""
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # its parent package is missing

@@ -102,7 +102,8 @@ class Session:
             self._session = _open(path, options, provider, dict(provider_options or {}))
             self._weights = graph.map_weights()
         self._inputs, self._options = tuple(variant.inputs), _run_options(_NO_GRAPH)
-        _check_axes("input", self._session.get_inputs(), variant.inputs, variant.name)
+        inputs = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        _check_axes("input", inputs, variant.inputs, variant.name)
         _check_axes("output", self._session.get_outputs(), variant.outputs, variant.name)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[FloatArray]:

@@ -28,6 +28,7 @@ EXPORT_ORDER = (
     {"source"},
     {"verification"},
     {"int8"},
+    {"traced"},
     {"portable", "variants", "metrics", "options"},
     {"evaluation"},
     {"plan"},

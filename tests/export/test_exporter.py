@@ -290,41 +290,7 @@ OTHER_ENCODERS = {
 }
 
 
-@pytest.mark.parametrize(("name", "sizes"), OTHER_ENCODERS.items(), ids=OTHER_ENCODERS)
-def test_an_unknown_architecture_becomes_a_portable_bundle_with_a_warning(
-    name: str,
-    sizes: dict[str, int],
-    other_architecture: Callable[..., Path],
-    output: Path,
-    eager: Callable[..., Any],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    checkpoint = other_architecture(name, **sizes)
-    with caplog.at_level("WARNING", logger="encort"):
-        bundle = export_bundle(checkpoint, output, variants=None)
-    assert [variant.name for variant in bundle.manifest.variants] == ["portable"]
-    assert [record.name for record in caplog.records] == ["encort"]
-    assert "the portable variant only" in caplog.text
-    with encort.load(output) as model:
-        batch = model.tokenize(["my card is lost"])
-        (hidden,) = eager(checkpoint, batch.rows(np.array([0])))["last_hidden_state"]
-        np.testing.assert_allclose(model.embed_tokens(batch)[0], hidden, rtol=0, atol=1e-4)
-
-
 # Refused exports.
-
-
-NO_ENCODERS = {
-    "GPT2": {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64},
-    "T5": {"d_model": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "d_ff": 8},
-}
-
-
-@pytest.mark.parametrize(("name", "sizes"), NO_ENCODERS.items(), ids=NO_ENCODERS)
-def test_a_model_that_is_no_encoder_is_refused(
-    name: str, sizes: dict[str, int], other_architecture: Callable[..., Path], refused: Callable[..., None]
-) -> None:
-    refused(other_architecture(name, **sizes), "encort exports encoders only")
 
 
 @pytest.mark.parametrize("variants", [["fp32"], ["int8"], ["fp32", "portable"]], ids=" ".join)

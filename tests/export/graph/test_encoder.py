@@ -41,8 +41,8 @@ def test_hidden_states_equal_eager_at_every_shape(
     limit, types = sizes.get("max_position_embeddings", 64), sizes.get("type_vocab_size", 2)
     sessions = [
         authored(folder, layout)
-        for layout in (Layout.EQUAL_LENGTH, Layout.RAGGED)
-        if layout is Layout.RAGGED or not masked
+        for layout in (Layout.EQUAL_LENGTH, Layout.RAGGED, Layout.PADDED)
+        if layout is not Layout.EQUAL_LENGTH or not masked
     ]
     for inputs in token_cases(limit, masked=masked, types=types):
         counted = inputs["attention_mask"] == 1

@@ -56,7 +56,7 @@ def pooled(pooling: Pooling, outputs: Mapping[str, np.ndarray], mask: np.ndarray
 
 @pytest.mark.parametrize("normalize", [True, False], ids=["normalized", "raw"])
 @pytest.mark.parametrize("pooling", Pooling)
-@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED])
+@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED, Layout.PADDED])
 def test_sentence_embeddings_equal_eager(
     layout: Layout,
     pooling: Pooling,
@@ -68,13 +68,13 @@ def test_sentence_embeddings_equal_eager(
     eager: Callable[..., Any],
 ) -> None:
     session = authored(encoder_checkpoint, layout, pooling=pooling, normalize=normalize)
-    for inputs in token_cases(64, masked=layout is Layout.RAGGED):
+    for inputs in token_cases(64, masked=layout is not Layout.EQUAL_LENGTH):
         expected = pooled(pooling, eager(encoder_checkpoint, inputs), inputs["attention_mask"], normalize=normalize)
         embeddings = run_graph(session, inputs)["sentence_embedding"]
         np.testing.assert_allclose(embeddings, expected, rtol=0, atol=LARGEST_ERROR)
 
 
-@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED])
+@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED, Layout.PADDED])
 def test_logits_and_pooler_output_equal_eager(
     layout: Layout,
     classifier_checkpoint: Path,
@@ -84,7 +84,7 @@ def test_logits_and_pooler_output_equal_eager(
     eager: Callable[..., Any],
 ) -> None:
     session = authored(classifier_checkpoint, layout)
-    for inputs in token_cases(64, masked=layout is Layout.RAGGED):
+    for inputs in token_cases(64, masked=layout is not Layout.EQUAL_LENGTH):
         expected, outputs = eager(classifier_checkpoint, inputs), run_graph(session, inputs)
         for name in ("logits", "pooler_output"):
             np.testing.assert_allclose(outputs[name], expected[name], rtol=0, atol=LARGEST_ERROR)

@@ -116,8 +116,11 @@ def test_a_folder_instead_of_the_manifest_raises_a_bundle_error(bundle: Path) ->
     [
         "../outside",
         "/etc/passwd",
-        "sub/file",
+        "/",
+        "sub/",
+        "sub//file",
         "./config.json",
+        "sub/./config.json",
         "sub/../config.json",
         "..\\outside",
         "C:\\file",
@@ -128,7 +131,7 @@ def test_a_folder_instead_of_the_manifest_raises_a_bundle_error(bundle: Path) ->
         "\ud800",
     ],
 )
-def test_a_name_that_is_not_a_plain_file_name_is_refused(bundle: Path, edit_manifest: EditManifest, name: str) -> None:
+def test_a_name_that_is_not_a_path_downwards_is_refused(bundle: Path, edit_manifest: EditManifest, name: str) -> None:
     (bundle.parent / "outside").write_bytes(b"x")
     edit_manifest(lambda plain: plain["files"].update({name: {"sha256": "0", "bytes": 1}}))
     with pytest.raises(BundlePathError, match="do not trust it"):
@@ -147,6 +150,29 @@ def test_a_link_that_leaves_the_folder_is_refused(bundle: Path, name: str) -> No
     (bundle / name).rename(bundle.parent / "outside")
     (bundle / name).symlink_to("../outside")
     with pytest.raises(BundlePathError):
+        load(bundle)
+
+
+def test_a_folder_that_is_a_link_out_of_the_bundle_is_refused(bundle: Path, edit_manifest: EditManifest) -> None:
+    shutil.copytree(bundle, bundle.parent / "outside")
+    (bundle / "onnx").symlink_to("../outside", target_is_directory=True)
+    edit_manifest(lambda plain: plain["files"].update({f"onnx/{GRAPH}": plain["files"][GRAPH]}))
+    with pytest.raises(BundlePathError):
+        load(bundle)
+
+
+def test_a_graph_in_a_folder_reads_weights_beside_it_only(bundle: Path, edit_manifest: EditManifest) -> None:
+    """The weights at the top have the right name and a hash, but ONNX Runtime would read others."""
+    (bundle / "onnx").mkdir()
+    (bundle / GRAPH).rename(bundle / "onnx" / GRAPH)
+    shutil.copy(bundle / WEIGHTS, bundle / "onnx")
+
+    def move(plain: PlainManifest) -> None:
+        plain["files"][f"onnx/{GRAPH}"] = plain["files"].pop(GRAPH)
+        plain["variants"][0]["file"] = f"onnx/{GRAPH}"
+
+    edit_manifest(move)
+    with pytest.raises(BundlePathError, match=f"reads weights from '{WEIGHTS}'"):
         load(bundle)
 
 
