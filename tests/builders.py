@@ -1,7 +1,9 @@
 """Tiny seeded encoders and tokenizers, made in code. Nothing is downloaded."""
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ENVIRONMENT = {
@@ -49,12 +51,19 @@ def vocabulary() -> list[str]:
     return list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *continued, *WORDS]))
 
 
-def save_tokenizer(folder: Path) -> None:
-    """Save a WordPiece tokenizer with the vocabulary of the tiny encoders."""
+def bert_tokenizer(words: Sequence[str], **settings: Any) -> Any:
+    """Return the tokenizer of transformers for BERT with this vocabulary; its constructor differs between versions."""
     from transformers import BertTokenizerFast
 
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        return BertTokenizerFast.from_pretrained(folder, **settings)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Save a WordPiece tokenizer with the vocabulary of the tiny encoders."""
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    bert_tokenizer(vocabulary(), model_max_length=64).save_pretrained(folder)
 
 
 def save_checkpoint(folder: Path, *, labels: list[str] | None = None, seed: int = 0, **settings: Any) -> Path:

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from encort.runtime.common.checkpoints.majors import warmup
+from encort.runtime.common.checkpoints.tokenizer import save_tokenizer
 from encort.training.features import Collator
 from encort.training.prepare import Prepared
 from encort.training.saved_state import seal
@@ -143,7 +145,7 @@ class Head:
     def write_checkpoint(self, folder: Path) -> None:
         """Write weights, settings and tokenizer, in Hugging Face layout."""
         self.prepared.task.save(self.network, folder)
-        self.prepared.pretrained.saved_tokenizer.save_pretrained(folder)
+        save_tokenizer(self.prepared.pretrained.saved_tokenizer, folder)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -181,7 +183,7 @@ def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path)
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type=settings.schedule,
-        warmup_ratio=settings.warmup_ratio,
+        **warmup(transformers, settings.warmup_ratio),
         bf16=(has_gpu and torch.cuda.is_bf16_supported()) if settings.bf16 is None else settings.bf16,
         seed=settings.seed,
         remove_unused_columns=False,

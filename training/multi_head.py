@@ -113,8 +113,8 @@ class _MultiHeadRun(TrainingRun):
         evaluators = {name: head.make_trainer(arguments) for name, head in heads.items()}
         trainer: _MultiHeadTrainer = make_trainer(
             MultiHeadModel({name: head.network for name, head in heads.items()}),
-            # safetensors refuses shared weights. A batch leaves the other heads without gradients.
-            arguments=dataclasses.replace(arguments, save_safetensors=False, ddp_find_unused_parameters=True),
+            # A batch leaves the other heads without gradients.
+            arguments=dataclasses.replace(arguments, ddp_find_unused_parameters=True),
             collator=_MultiHeadCollator(next(iter(heads.values())).collator),
             train=MultiHeadRows({name: head.inputs["train"] for name, head in heads.items()}),
             validation=MultiHeadRows({name: head.inputs["validation"] for name, head in heads.items()}),
@@ -151,6 +151,9 @@ class MultiHeadModel(torch.nn.Module):
         """Take the networks by the names of their heads; see `share_encoder`."""
         super().__init__()
         self.networks = torch.nn.ModuleDict(dict(networks))
+        # safetensors refuses shared weights, so each of them is saved under one name.
+        self.register_state_dict_post_hook(_drop_other_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forget_other_names)  # type: ignore[no-untyped-call]
 
     def forward(self, head: str, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the loss of a batch, a scalar.
@@ -160,6 +163,22 @@ class MultiHeadModel(torch.nn.Module):
             inputs: Inputs of its network, with `labels` or positions.
         """
         return {"loss": self.networks[head](**inputs).loss}
+
+
+def _drop_other_names(model: torch.nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Leave shared weights in a state under their first name only."""
+    for name in set(state) - {f"{prefix}{name}" for name in _first_names(model)}:
+        del state[name]
+
+
+def _forget_other_names(model: torch.nn.Module, result: Any) -> None:
+    """Do not report the other names of shared weights as missing."""
+    result.missing_keys[:] = [name for name in result.missing_keys if name in _first_names(model)]
+
+
+def _first_names(model: torch.nn.Module) -> set[str]:
+    """Return the names of all weights; a shared weight has the first of its names."""
+    return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
 
 
 class MultiHeadRows(Dataset[dict[str, Any]]):

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
-from encort.runtime.common.checkpoints.config import make_config, read_settings
+from encort.runtime.common.checkpoints.config import CONFIG_FILE, make_config, read_settings
+from encort.runtime.common.checkpoints.hub import locate
 from encort.runtime.common.checkpoints.positions import count_positions
+from encort.runtime.common.checkpoints.quiet import quiet
 from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.checks import check_vocabulary
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.folders import is_missing_folder, sha256
+from encort.runtime.common.folders import sha256
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.training.dual_encoder import encoder_configs
@@ -32,6 +35,8 @@ class Pretrained:
 
     Attributes:
         name: Folder or hub id, as the user gave it.
+        folder: Folder with its files.
+        commit: Commit of a hub id; None for a local folder.
         config: Settings, of transformers.
         saved_tokenizer: Tokenizer of transformers, which is saved with the trained weights.
         tokenizer: Tokenizer of the runtime, so that training reads texts exactly as serving does.
@@ -40,6 +45,8 @@ class Pretrained:
     """
 
     name: str
+    folder: Path
+    commit: str | None
     config: Any
     saved_tokenizer: Any
     tokenizer: Tokenizer
@@ -66,7 +73,8 @@ class Pretrained:
         Raises:
             CheckpointError: They cannot be loaded, or do not belong together.
         """
-        config, saved_tokenizer = _load(name, from_scratch=from_scratch)
+        folder, commit = locate(name)
+        config, saved_tokenizer = _load(folder, from_scratch=from_scratch)
         encoders = encoder_configs(config)
         for encoder in encoders:
             _change(name, encoder, config_changes or {}, from_scratch=from_scratch)
@@ -81,6 +89,8 @@ class Pretrained:
             _check_token_types(name, encoder, saved_tokenizer, tokenizer)
         return cls(
             name=name,
+            folder=folder,
+            commit=commit,
             config=config,
             saved_tokenizer=saved_tokenizer,
             tokenizer=tokenizer,
@@ -106,10 +116,9 @@ class Pretrained:
 
     @property
     def _content(self) -> Any:
-        """Hashes of a folder's settings and weights; of a hub id the commit, if it is known."""
-        folder = Path(self.name)
-        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-        return {file.name: sha256(file) for file in files} or self.config._commit_hash
+        """Hashes of a folder's settings and weights; of a hub id the commit."""
+        files = [self.folder / CONFIG_FILE, *sorted(self.folder.glob("*.safetensors"))]
+        return self.commit or {file.name: sha256(file) for file in files}
 
     @property
     def has_token_types(self) -> bool:
@@ -133,54 +142,45 @@ class Pretrained:
         """
         self.config.update(config)
         if not self.from_scratch:
-            check_outline(self.name, self.config, auto_class)
+            check_outline(self.folder, self.config, auto_class)
         try:
             if self.from_scratch:
-                return auto_class.from_config(self.config, trust_remote_code=False)
-            network, info = auto_class.from_pretrained(
-                self.name,
-                config=self.config,
-                ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one
-                output_loading_info=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
+                return auto_class.from_config(self.config, dtype=torch.float32, trust_remote_code=False)
+            with quiet(transformers):
+                network, info = auto_class.from_pretrained(
+                    self.folder,
+                    config=self.config,
+                    dtype=torch.float32,  # transformers 5 would take that of the checkpoint
+                    ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one
+                    local_files_only=True,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                )
         except Exception as error:  # whatever transformers and its libraries raise
             raise CheckpointError(f"{self.name} cannot be trained: {first_line(error)}") from error
         check_loaded(self.name, network, info)
         return network
 
 
-def _load(name: str, *, from_scratch: bool) -> tuple[Any, Any]:
+def _load(folder: Path, *, from_scratch: bool) -> tuple[Any, Any]:
     """Return the settings and the tokenizer of transformers."""
-    if is_missing_folder(name):
-        raise CheckpointError(f"there is no checkpoint folder {name}")
-    config = _load_config(name)
-    tokenizer = open_tokenizer(name, transformers)
-    if not from_scratch and Path(name).is_dir() and not weight_files(Path(name)):
+    config = _load_config(folder)
+    tokenizer = open_tokenizer(folder, transformers)
+    if not from_scratch and not weight_files(folder):
         raise CheckpointError(
-            f"{name} has no model.safetensors: save its weights in that format (safe_serialization=True), or start "
+            f"{folder} has no model.safetensors: save its weights in that format (safe_serialization=True), or start "
             "with new weights (--from-scratch)"
         )
     return config, tokenizer
 
 
-def _load_config(name: str) -> Any:
+def _load_config(folder: Path) -> Any:
     """Return the settings of transformers, without code of the checkpoint's own."""
-    try:
-        settings = read_settings(Path(name)) if Path(name).is_dir() else _download_settings(name)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever transformers and its libraries raise
-        raise CheckpointError(f"{name} cannot be loaded as a pretrained encoder: {first_line(error)}") from error
+    settings = read_settings(folder)
     # The trained weights belong to a class of transformers, so that their checkpoint must not name other code.
     settings.pop("auto_map", None)
-    return make_config(name, settings, classes=transformers.CONFIG_MAPPING, installed=transformers.__version__)
-
-
-def _download_settings(name: str) -> dict[str, Any]:
-    settings: dict[str, Any] = transformers.PretrainedConfig.get_config_dict(name)[0]
-    return settings
+    return make_config(str(folder), settings, classes=transformers.CONFIG_MAPPING, installed=transformers.__version__)
 
 
 def _change(name: str, config: Any, changes: Mapping[str, Any], *, from_scratch: bool) -> None:

@@ -10,8 +10,7 @@ from encort.runtime.common.folders import sha256
 STATE_FILE = "trainer_state.json"
 """File that transformers writes last, so that a state with it is complete."""
 _SEAL_FILE = "sha256.json"
-_NEEDED = ("optimizer.pt", "scheduler.pt")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt")
 _OF_ONE_PROCESS = re.compile(r"rng_state_\d+\.pth")
 """Files that other processes may still be writing when the first one seals the state."""
 
@@ -34,8 +33,6 @@ def check_state(folder: Path, *, processes: int) -> None:
     """
     random = ["rng_state.pth"] if processes == 1 else [f"rng_state_{number}.pth" for number in range(processes)]
     missing = [name for name in (*_NEEDED, *random) if not (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in _WEIGHTS):
-        missing.append(_WEIGHTS[0])
     if missing:
         raise _damaged(folder, f"it lacks {', '.join(missing)}")
     if not (folder / _SEAL_FILE).exists():

@@ -7,33 +7,31 @@ from typing import Any
 import torch
 
 from encort.runtime.common.checkpoints.config import check_parameters
+from encort.runtime.common.checkpoints.majors import mismatched_names
 from encort.runtime.common.checkpoints.weights import is_buffer, shortened, weight_files
 from encort.runtime.common.errors import CheckpointError
 
 
-def check_outline(name: str, config: Any, auto_class: Any) -> None:
+def check_outline(folder: Path, config: Any, auto_class: Any) -> None:
     """Refuse settings of an encoder that is far larger than its weights, before memory is taken for it.
 
     Args:
-        name: Folder or hub id; only folders are checked.
+        folder: Folder with the weights.
         config: Settings, of transformers.
         auto_class: Class of transformers that makes the network.
 
     Raises:
         CheckpointError: The settings describe no network, or its weights are far larger than those of the folder.
     """
-    files = weight_files(Path(name)) if Path(name).is_dir() else []
-    if not files:
-        return
     try:
         with torch.device("meta"):
             encoder = auto_class.from_config(config, trust_remote_code=False).base_model
     except Exception as error:  # whatever transformers and torch raise
-        raise CheckpointError(f"{name} cannot be trained: {first_line(error)}") from error
+        raise CheckpointError(f"{folder} cannot be trained: {first_line(error)}") from error
     check_parameters(
-        name,
+        str(folder),
         parameters=sum(weight.numel() for weight in encoder.parameters()),
-        stored_bytes=sum(file.stat().st_size for file in files),
+        stored_bytes=sum(file.stat().st_size for file in weight_files(folder)),
     )
 
 
@@ -49,8 +47,7 @@ def check_loaded(name: str, network: Any, info: Mapping[str, Any]) -> None:
         CheckpointError: There are such weights.
     """
     prefix = f"{network.base_model_prefix}."
-    # transformers 5 gives mismatched names together with their shapes.
-    mismatched = [weight if isinstance(weight, str) else weight[0] for weight in info["mismatched_keys"]]
+    mismatched = mismatched_names(info["mismatched_keys"])
     missing = {weight.removeprefix(prefix) for weight in info["missing_keys"]}
     encoder = set(network.base_model.state_dict())
     pooler = {weight for weight in encoder if weight.startswith("pooler.")}

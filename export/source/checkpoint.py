@@ -14,12 +14,12 @@ from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding.settings import EmbeddingSettings
 from encort.export.source.loading import (
     load_model,
-    locate,
     read_config,
     task_and_loader,
 )
 from encort.runtime.bundle.manifest import Activation, Pooling, Task
 from encort.runtime.common.aggregation import Aggregation
+from encort.runtime.common.checkpoints.hub import locate
 from encort.runtime.common.checkpoints.kept_tokens import kept_tokens
 from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
 from encort.runtime.common.checks import check_vocabulary, choice
@@ -73,7 +73,7 @@ class Checkpoint:
         task, activation = cross_encoder_head(folder, config, task)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         model = load_model(folder, config, task, loader)
-        tokenizer = open_tokenizer(str(folder), transformers)
+        tokenizer = open_tokenizer(folder, transformers)
         checkpoint = cls(name, folder, revision, task, activation, embedding, model, tokenizer)
         checkpoint._check_weights()
         checkpoint._check_labels()

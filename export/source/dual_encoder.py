@@ -41,8 +41,9 @@ class DualEncoderModule(torch.nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.encoder1 = transformers.AutoModel.from_config(config.encoder1, attn_implementation="eager")
-        self.encoder2 = transformers.AutoModel.from_config(config.encoder2, attn_implementation="eager")
+        options = {"attn_implementation": "eager", "dtype": torch.float32}
+        self.encoder1 = transformers.AutoModel.from_config(config.encoder1, **options)
+        self.encoder2 = transformers.AutoModel.from_config(config.encoder2, **options)
         width = config.encoder1.hidden_size + config.encoder2.hidden_size
         self.classifier = torch.nn.Linear(width, len(config.id2label))
 

@@ -26,12 +26,12 @@ class LoadedWeights:
 
     Attributes:
         missing: Weights of the model that the folder lacks.
-        mismatched: Weights that have another shape in the folder, each as transformers describes it.
+        mismatched: Weights that have another shape in the folder.
         unexpected: Weights of the folder that the model does not have.
     """
 
     missing: Sequence[str]
-    mismatched: Sequence[Any]
+    mismatched: Sequence[str]
     unexpected: Sequence[str]
 
     def check(self, folder: Path, model: Any, task: Task) -> None:
@@ -44,7 +44,7 @@ class LoadedWeights:
         """
         missing = [name for name in self.missing if not is_buffer(name)]
         lacks_pooler = task is Task.FEATURE_EXTRACTION and set(missing) == _pooler_weights(model)
-        lacking = [*([] if lacks_pooler else missing), *map(str, self.mismatched)]
+        lacking = [*([] if lacks_pooler else missing), *self.mismatched]
         if lacking:
             others = [name for name in self.unexpected if not is_buffer(name)]
             found = f"; it has others in their place: {shortened(others)}; rename these, or" if others else ";"

@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 
 from encort.export.source.dual_encoder import MODEL_TYPE, DualEncoderModule, dual_encoder_config, load_dual_encoder
 from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.checkpoints.config import check_parameters, make_config, read_settings
+from encort.runtime.common.checkpoints.majors import mismatched_names
+from encort.runtime.common.checkpoints.quiet import quiet
 from encort.runtime.common.checkpoints.weights import weight_files
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.folders import is_missing_folder
 
 _HEADS: Mapping[str, tuple[Task, Any]] = {
     "ForSequenceClassification": (Task.TEXT_CLASSIFICATION, transformers.AutoModelForSequenceClassification),
@@ -29,30 +31,6 @@ _PROBLEMS = {
     "regression": Task.TEXT_REGRESSION,
 }
 """Task of a text classifier, by its `problem_type`."""
-
-
-def locate(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """Return the folder of a checkpoint, downloaded if need be, and the commit of a hub id.
-
-    Raises:
-        CheckpointError: There is no such folder or hub id, or a folder has a revision.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        if revision is not None:
-            raise CheckpointError(f"{name} is a folder, which has no revision {revision!r}; leave --revision out")
-        return folder, None
-    if is_missing_folder(name):
-        raise CheckpointError(f"there is no checkpoint folder {name}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
-        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise CheckpointError(f"{name} is neither a folder nor a model that the hub gives ({error})") from error
-    # The hub's cache names the folder of a snapshot after its commit.
-    return snapshot, snapshot.name
 
 
 def read_config(folder: Path) -> Any:
@@ -122,7 +100,7 @@ def load_model(folder: Path, config: Any, task: Task, loader: Any) -> Any:
         if loader is None:
             model, weights = load_dual_encoder(files, config)
         else:
-            model, weights = _load_pretrained(folder, config, loader)
+            model, weights = _load_pretrained(folder, config, loader, files)
     except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     weights.check(folder, model, task)
@@ -160,21 +138,31 @@ def _check_outline(folder: Path, config: Any, loader: Any, files: Sequence[Path]
     )
 
 
-def _load_pretrained(folder: Path, config: Any, loader: Any) -> tuple[Any, LoadedWeights]:
+def _load_pretrained(folder: Path, config: Any, loader: Any, files: Sequence[Path]) -> tuple[Any, LoadedWeights]:
     """Load a transformers model."""
-    model, info = loader.from_pretrained(
-        folder,
-        config=config,
-        attn_implementation="eager",
-        dtype=torch.float32,
-        local_files_only=True,
-        output_loading_info=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    with quiet(transformers):
+        model, info = loader.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
     weights = LoadedWeights(
         missing=sorted(info["missing_keys"]),
-        mismatched=list(info["mismatched_keys"]),
-        unexpected=sorted(info["unexpected_keys"]),
+        mismatched=mismatched_names(info["mismatched_keys"]),
+        unexpected=sorted({*info["unexpected_keys"], *_doubled(files, f"{model.base_model_prefix}.")}),
     )
     return model, weights
+
+
+def _doubled(files: Sequence[Path], prefix: str) -> set[str]:
+    """Return the weights that are there with and without the prefix; transformers 5 takes one of each two."""
+    names: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            names.update(weights.keys())
+    return {name for name in names if f"{prefix}{name}" in names}

@@ -51,7 +51,8 @@ ORDERS = {"runtime": RUNTIME_ORDER, "export": EXPORT_ORDER, "training": TRAINING
 MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
-        *("pyarrow", "prometheus_client", "opentelemetry"),  # in functions, or in files that no other file imports
+        # In functions, or in files that no other file imports.
+        *("huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
     },
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
     "integrations": {"encort.runtime", "encort.integrations", "numpy"},

@@ -21,6 +21,8 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from tests.builders import bert_tokenizer
+
 SIZES = {
     "hidden_size": 40,
     "num_hidden_layers": 2,
@@ -70,11 +72,7 @@ def save_tokenizer(vocabulary: list[str]) -> Callable[..., None]:
     def save(folder: Path, *, padding: int = 0, limit: int = 64, **settings: Any) -> None:
         words = list(vocabulary)
         words[0], words[padding] = words[padding], words[0]
-        (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-        tokenizer = transformers.BertTokenizerFast(
-            vocab_file=str(folder / "vocab.txt"), model_max_length=limit, **settings
-        )
-        tokenizer.save_pretrained(folder)
+        bert_tokenizer(words, model_max_length=limit, **settings).save_pretrained(folder)
 
     return save
 

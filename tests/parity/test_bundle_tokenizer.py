@@ -44,18 +44,18 @@ def with_added_tokens(tokenizer: Any) -> Any:
 
 
 KINDS: dict[str, tuple[str, Any]] = {
-    "bert cased": ("bert", lambda v, f: bert(v, f, lowercase=False)),
-    "bert lower-cased": ("bert", lambda v, f: bert(v, f, lowercase=True)),
-    "bert keeps accents": ("bert", lambda v, f: bert(v, f, lowercase=True, strip_accents=False)),
-    "bert joins chinese": ("bert", lambda v, f: bert(v, f, lowercase=False, tokenize_chinese_chars=False)),
-    "bert with added tokens": ("bert", lambda v, f: with_added_tokens(bert(v, f, lowercase=True))),
+    "bert cased": ("bert", lambda v, _: bert(v, lowercase=False)),
+    "bert lower-cased": ("bert", lambda v, _: bert(v, lowercase=True)),
+    "bert keeps accents": ("bert", lambda v, _: bert(v, lowercase=True, strip_accents=False)),
+    "bert joins chinese": ("bert", lambda v, _: bert(v, lowercase=False, tokenize_chinese_chars=False)),
+    "bert with added tokens": ("bert", lambda v, _: with_added_tokens(bert(v, lowercase=True))),
     "bert under other names": (
         "electra",
-        lambda v, f: bert([*v, "<c>", "<s>"], f, lowercase=False, cls_token="<c>", sep_token="<s>"),
+        lambda v, _: bert([*v, "<c>", "<s>"], lowercase=False, cls_token="<c>", sep_token="<s>"),
     ),
     "bert without token types": (
         "distilbert",
-        lambda v, f: bert(v, f, lowercase=False, model_input_names=["input_ids", "attention_mask"]),
+        lambda v, _: bert(v, lowercase=False, model_input_names=["input_ids", "attention_mask"]),
     ),
     "bert with other normalizers": ("bert", lambda v, _: generic(v)),
     "bert with another template": (
@@ -144,7 +144,7 @@ def test_transformers_and_the_portable_graph_give_the_embeddings_of_encort_for_a
     from encort import load
 
     checkpoint = shutil.copytree(make_checkpoint(seed=5, vocab_size=500), tmp_path / "cased")
-    bert(vocabulary, checkpoint, lowercase=False).save_pretrained(checkpoint)
+    bert(vocabulary, lowercase=False).save_pretrained(checkpoint)
     bundle = export_bundle(checkpoint, tmp_path / "b", variants=["fp32", "portable"], max_length=9).folder
     texts = ["my Card is lost", "my card is lost", "Hello " * 20]
     tokenizer = transformers.AutoTokenizer.from_pretrained(bundle)

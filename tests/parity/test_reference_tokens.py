@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pytest
-from transformers import BertTokenizerFast
 
 from encort.runtime.text.tokenizer import Tokenizer
+from tests.builders import bert_tokenizer
 
 KCBERT = Path(__file__).parents[2] / "examples/kcbert/vocab.txt"
 
 
-def tokenizer_of(vocabulary: Path, folder: Path, *, lowercase: bool, max_length: int) -> Tokenizer:
-    BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=lowercase).save_pretrained(folder)
+def tokenizer_of(words: list[str], folder: Path, *, lowercase: bool, max_length: int) -> Tokenizer:
+    bert_tokenizer(words, do_lower_case=lowercase).save_pretrained(folder)
     return Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=max_length)
 
 
@@ -32,7 +32,7 @@ def tokenizer_of(vocabulary: Path, folder: Path, *, lowercase: bool, max_length:
     ],
 )
 def test_korean_texts_have_the_ids_of_kcbert(text: str, ids: list[int], tmp_path: Path) -> None:
-    tokenizer = tokenizer_of(KCBERT, tmp_path, lowercase=False, max_length=10)
+    tokenizer = tokenizer_of(KCBERT.read_text(encoding="utf-8").splitlines(), tmp_path, lowercase=False, max_length=10)
     batch = tokenizer([text])
     assert batch.ids.tolist() == ids
     assert batch.type_ids.tolist() == [0] * len(ids)
@@ -42,7 +42,6 @@ def test_an_english_text_has_the_ids_of_bert_base_uncased(tmp_path: Path) -> Non
     # The ids of bert-base-uncased for these words. The other rows of its vocabulary do not matter here.
     known = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
     known |= {1012: ".", 1037: "a", 1045: "i", 2572: "am", 2879: "boy"}
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(known.get(row, f"[unused{row}]") for row in range(3000)), encoding="utf-8")
-    tokenizer = tokenizer_of(vocabulary, tmp_path, lowercase=True, max_length=512)
+    words = [known.get(row, f"[unused{row}]") for row in range(3000)]
+    tokenizer = tokenizer_of(words, tmp_path, lowercase=True, max_length=512)
     assert tokenizer(["I am a boy."]).ids.tolist() == [101, 1045, 2572, 1037, 2879, 1012, 102]

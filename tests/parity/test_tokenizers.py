@@ -30,8 +30,8 @@ def kind(
     """The tokenizer of transformers, `fast`, and of encort, `tokenize(limit)`, from the same folder."""
     folder = tmp_path_factory.mktemp("tokenizer")
     original = {
-        "bert cased": lambda: bert(vocabulary, folder, lowercase=False),
-        "bert lower-cased": lambda: bert(vocabulary, folder, lowercase=True),
+        "bert cased": lambda: bert(vocabulary, lowercase=False),
+        "bert lower-cased": lambda: bert(vocabulary, lowercase=True),
         "roberta": lambda: roberta(folder),
         "xlm-roberta": xlm_roberta,
     }[request.param]()

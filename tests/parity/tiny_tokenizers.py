@@ -8,6 +8,8 @@ import tokenizers
 import transformers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from tests.builders import bert_tokenizer
+
 DIFFICULT = [
     "",
     " ",
@@ -50,21 +52,20 @@ PAIRS = [
 CORPUS = ["hello my card is lost", "안녕하세요 하이", "the card changed, playing played", "é 😀 中文", *DIFFICULT[4:16]]
 
 
-def bert(vocabulary: list[str], folder: Path, *, lowercase: bool, **settings: Any) -> Any:
+def bert(vocabulary: list[str], *, lowercase: bool, **settings: Any) -> Any:
     characters = "".join(DIFFICULT)
     letters = sorted({*characters, *characters.lower(), *unicodedata.normalize("NFD", characters)} - {*" \n\t\r\0"})
     letters = [letter for letter in letters if letter.isprintable()]
     rows = dict.fromkeys([*vocabulary, "Hello", "MY", "##ß", *letters, *(f"##{letter}" for letter in letters)])
-    (folder / "vocab.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return transformers.BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), do_lower_case=lowercase, **settings)
+    return bert_tokenizer(list(rows), do_lower_case=lowercase, **settings)
 
 
 def roberta(folder: Path, **settings: Any) -> Any:
     trained = tokenizers.ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trained.train_from_iterator(CORPUS, vocab_size=340, min_frequency=1, special_tokens=special)
-    vocabulary, merges = trained.save_model(str(folder))
-    return transformers.RobertaTokenizerFast(vocab_file=vocabulary, merges_file=merges, **settings)
+    trained.save_model(str(folder))
+    return transformers.RobertaTokenizerFast.from_pretrained(folder, **settings)
 
 
 def xlm_roberta() -> Any:

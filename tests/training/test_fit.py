@@ -28,7 +28,7 @@ def test_a_training_does_not_inherit_the_precision_of_another(
 ) -> None:
     arguments(bf16=True)
     arguments(bf16=False)
-    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"
+    assert os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "no"
 
 
 NAMES = {
@@ -38,7 +38,6 @@ NAMES = {
     "learning_rate": ("learning_rate", 0.004),
     "weight_decay": ("weight_decay", 0.3),
     "schedule": ("lr_scheduler_type", "cosine"),
-    "warmup_ratio": ("warmup_ratio", 0.4),
     "save_steps": ("save_steps", 11),
     "seed": ("seed", 99),
 }
@@ -49,6 +48,13 @@ def test_every_setting_reaches_transformers(
     setting: str, name: str, value: Any, arguments: Callable[..., transformers.TrainingArguments]
 ) -> None:
     assert getattr(arguments(**{setting: value}), name) == value != getattr(arguments(), name)
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(0.0, 0), (0.25, 50), (1.0, 200)])
+def test_the_learning_rate_rises_in_a_share_of_the_steps(
+    ratio: float, steps: int, arguments: Callable[..., transformers.TrainingArguments]
+) -> None:
+    assert arguments(warmup_ratio=ratio).get_warmup_steps(200) == steps
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from encort.runtime.common.errors import CheckpointError
 from encort.training.pretrained import Pretrained
 from encort.training.settings import TrainingSettings
+from tests.builders import bert_tokenizer
 
 SIZES = {
     "hidden_size": 24,
@@ -60,8 +60,7 @@ def of_architecture(bare: Path) -> Callable[..., Path]:
         words.insert(config.pad_token_id, words.pop(words.index("[PAD]")))
         (bare / "vocab.txt").write_text("\n".join(words) + "\n")
         inputs = ["input_ids", "attention_mask"]
-        tokenizer = transformers.BertTokenizerFast(vocab_file=str(bare / "vocab.txt"), model_input_names=inputs)
-        tokenizer.save_pretrained(bare)
+        bert_tokenizer(words, model_input_names=inputs).save_pretrained(bare)
         config.save_pretrained(bare)
         return bare
 
@@ -105,12 +104,19 @@ def test_the_version_differs_where_texts_become_other_inputs(tiny_encoder: Path,
     assert opened(tiny_encoder, max_length=9).version != versions[0]
 
 
-def test_the_plan_has_the_hashes_of_a_folder_or_the_commit_of_a_hub_id(tiny_encoder: Path) -> None:
+def test_the_plan_has_the_hashes_of_a_folder(tiny_encoder: Path) -> None:
     pretrained = opened(tiny_encoder)
     assert pretrained.plan["model"] == str(tiny_encoder)
     assert pretrained.plan["model_content"].keys() == {"config.json", "model.safetensors"}
-    pretrained.config._commit_hash = "abc"
-    assert dataclasses.replace(pretrained, name="someone/model").plan["model_content"] == "abc"
+
+
+def test_a_hub_id_is_downloaded_and_the_plan_has_its_commit(
+    tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda _, **__: str(tiny_encoder))
+    pretrained = Pretrained.open("someone/model", TrainingSettings())
+    assert (pretrained.plan["model"], pretrained.plan["model_content"]) == ("someone/model", tiny_encoder.name)
+    assert pretrained.network(transformers.AutoModel).config.hidden_size == 24
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert", "mpnet"])
@@ -265,7 +271,7 @@ def without_tokenizer(folder: Path) -> None:
 def without_padding(folder: Path) -> None:
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     for file in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        (folder / file).unlink()
+        (folder / file).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)
 
 

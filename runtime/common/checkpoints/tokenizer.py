@@ -1,49 +1,49 @@
-"""Open the tokenizer of a checkpoint, also if a newer transformers has saved it."""
+"""Open the tokenizer of a checkpoint, also if a newer transformers has saved it, and save it for both versions."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from encort.runtime.common.checkpoints.files import read_json
+from encort.runtime.common.checkpoints.majors import (
+    shared_tokenizer_settings,
+    tokenizer_changes,
+    tokenizer_loader,
+)
 from encort.runtime.common.errors import CheckpointError, EncortError
 from encort.runtime.common.extras import require
+from encort.runtime.common.output.escaping import dump_json
 
 _FILE = "tokenizer.json"
 _CONFIG_FILE = "tokenizer_config.json"
 _VOCABULARIES = (_FILE, "vocab.txt", "vocab.json")
 """Files from which a fast tokenizer is made without SentencePiece."""
-_GENERIC_CLASS = "TokenizersBackend"
-"""Class under which transformers 5 saves some tokenizers. Their `tokenizer.json` has the format of all others."""
 
 
-def open_tokenizer(name: str, library: Any) -> Any:
+def open_tokenizer(folder: Path, library: Any) -> Any:
     """Open a fast tokenizer of transformers.
 
     Args:
-        name: Folder or hub id.
+        folder: Folder of the checkpoint.
         library: The module `transformers`.
 
     Raises:
         CheckpointError: There is no tokenizer, it cannot be used, or it is a slow one.
         MissingExtraError: There is only a SentencePiece model, and the package that reads it is not installed.
     """
-    folder = Path(name)
     try:
-        settings = _read_settings(folder) if folder.is_dir() else _download_settings(name, library)
-        _check_limit(name, settings.get("model_max_length"))
-        _require_sentencepiece(folder)
-        is_older = not hasattr(library, _GENERIC_CLASS)
-        is_generic = is_older and settings.get("tokenizer_class") == _GENERIC_CLASS
-        loader = library.PreTrainedTokenizerFast if is_generic else library.AutoTokenizer
-        changes = _older_settings(settings) if is_older else {}
-        tokenizer = loader.from_pretrained(name, trust_remote_code=False, **changes)
+        settings = _read_settings(folder)
+        _check_limit(folder, settings.get("model_max_length"))
+        _check_vocabulary(folder)
+        loader, changes = tokenizer_loader(library, settings), tokenizer_changes(library, settings)
+        tokenizer = loader.from_pretrained(str(folder), trust_remote_code=False, **changes)
     except EncortError:
         raise
     except Exception as error:  # transformers raises errors of several libraries
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{name} has no usable tokenizer: {reason}") from error
+        raise CheckpointError(f"{folder} has no usable tokenizer: {reason}") from error
     if not tokenizer.is_fast:
-        raise CheckpointError(f"{name} has only a slow tokenizer; encort needs a {_FILE}")
+        raise CheckpointError(f"{folder} has only a slow tokenizer; encort needs a {_FILE}")
     return tokenizer
 
 
@@ -53,35 +53,37 @@ def _read_settings(folder: Path) -> Mapping[str, Any]:
     return settings
 
 
-def _download_settings(name: str, library: Any) -> Mapping[str, Any]:
-    settings: dict[str, Any] = library.models.auto.tokenization_auto.get_tokenizer_config(name)
-    return settings
-
-
-def _check_limit(name: str, limit: Any) -> None:
+def _check_limit(folder: Path, limit: Any) -> None:
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1):
-        raise CheckpointError(f"{name}: {_CONFIG_FILE} has model_max_length {limit!r}, expected a number above 0")
+        raise CheckpointError(f"{folder}: {_CONFIG_FILE} has model_max_length {limit!r}, expected a number above 0")
 
 
-def _require_sentencepiece(folder: Path) -> None:
-    """Check that the package is installed if the folder's vocabulary is only in a SentencePiece model."""
+def _check_vocabulary(folder: Path) -> None:
+    """Check that there is a vocabulary, and if it is only a SentencePiece model, the package that reads it.
+
+    transformers 5 makes a tokenizer with a handful of tokens of a folder without a vocabulary.
+    """
+    if any((folder / name).exists() for name in _VOCABULARIES):
+        return
     models = sorted(file.name for file in folder.glob("*.model"))
-    if models and not any((folder / name).exists() for name in _VOCABULARIES):
-        require(
-            f"to read {models[0]} of {folder}, which has no {_FILE}, encort",
-            "sentencepiece",
-            "sentencepiece",
-            "google.protobuf",
-        )
+    if not models:
+        raise CheckpointError(f"{folder} has no usable tokenizer: there is no {_FILE}, and no other vocabulary")
+    require(
+        f"to read {models[0]} of {folder}, which has no {_FILE}, encort",
+        "sentencepiece",
+        "sentencepiece",
+        "google.protobuf",
+    )
 
 
-def _older_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of transformers 5 that older versions have under another name, or with another default."""
-    changes: dict[str, Any] = {}
-    extra = settings.get("extra_special_tokens")
-    if isinstance(extra, list):
-        tokens = [token["content"] if isinstance(token, dict) else token for token in extra]
-        changes |= {"extra_special_tokens": {}, "additional_special_tokens": tokens}
-    if settings.get("tokenizer_class") == _GENERIC_CLASS and "model_input_names" not in settings:
-        changes["model_input_names"] = ["input_ids", "attention_mask"]
-    return changes
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the files of a tokenizer of transformers, so that transformers 4 and 5 both read them.
+
+    Args:
+        tokenizer: Tokenizer of transformers.
+        folder: Folder of the checkpoint.
+    """
+    tokenizer.save_pretrained(folder)
+    file = folder / _CONFIG_FILE
+    settings = shared_tokenizer_settings(read_json(file, dict))
+    file.write_text(dump_json(settings, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from encort.runtime.common.errors import InputError, InputTooLongError, InputTyp
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
+from tests.builders import bert_tokenizer
 
 Truncated = Callable[[Text], list[int]]
 
@@ -134,8 +134,7 @@ def test_tokens_of_texts_are_accepted_as_token_ids(tokenize: Tokenizer, texts: l
 
 def test_token_ids_of_a_vocabulary_with_a_duplicate_word_are_accepted(tmp_path: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "a", "c"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    transformers.BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    bert_tokenizer(words).save_pretrained(tmp_path)
     tokenize = Tokenizer((tmp_path / "tokenizer.json").read_bytes(), max_length=LIMIT)
     ids = tokenize(["a b c"]).ids
     assert tokenize([ids]).ids.tolist() == ids.tolist() == [CLS, 7, 6, 8, SEP]

@@ -55,7 +55,6 @@ SENSE = {
     "a list of token ids": {"eos_token_id": [1, 2]},
     "no padding": {"pad_token_id": None},
     "a whole number for a float": {"hidden_dropout_prob": 0},
-    "0 for false": {"use_cache": 0},
     "an unknown setting": {"notes": {"deep": [1, {"a": None}]}},
     "layers by a number each": {"model_type": "longformer", "attention_window": [4, 8], "num_hidden_layers": 2},
 }
@@ -78,7 +77,7 @@ def test_the_settings_of_an_inner_encoder_are_checked_too() -> None:
 
 def test_an_error_of_the_class_is_translated() -> None:
     with pytest.raises(CheckpointError, match=r"config\.json cannot be used \("):
-        made(pruned_heads={"a": "b"})
+        made(dtype="float99")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_rotary_positions_of_an_architecture_without_them_are_refused() -> None:
         made({**BERT, "rope_parameters": {"rope_theta": 9.0}})
 
 
+@needs_older_names
 @pytest.mark.parametrize("theta", [10_000.0, 500.0])
 def test_the_base_with_which_older_versions_compute_is_accepted(theta: float) -> None:
     settings = {"model_type": "esm", "transformers_version": "5.24.0", "rope_theta": theta}

@@ -26,8 +26,7 @@ def roberta(tmp_path: Path) -> Path:
     byte_level = ByteLevelBPETokenizer()
     byte_level.train_from_iterator(["my card is lost"], vocab_size=270, special_tokens=special, show_progress=False)
     byte_level.save_model(str(tmp_path))
-    files = {"vocab_file": str(tmp_path / "vocab.json"), "merges_file": str(tmp_path / "merges.txt")}
-    tokenizer = transformers.RobertaTokenizerFast(**files, additional_special_tokens=EXTRA)
+    tokenizer = transformers.RobertaTokenizerFast.from_pretrained(tmp_path, additional_special_tokens=EXTRA)
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
     return tmp_path
@@ -36,15 +35,15 @@ def roberta(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("as_objects", [False, True])
 @pytest.mark.parametrize("name", ["RobertaTokenizer", "TokenizersBackend"])
 def test_a_list_of_extra_tokens_of_transformers_5_is_read(name: str, as_objects: bool, roberta: Path) -> None:
-    expected = open_tokenizer(str(roberta), transformers)("my <e1>card</e1>")["input_ids"]
+    expected = open_tokenizer(roberta, transformers)("my <e1>card</e1>")["input_ids"]
     settings = json.loads((roberta / "tokenizer_config.json").read_text())
     for older in ("additional_special_tokens", "added_tokens_decoder"):
         settings.pop(older, None)
     extra = [{"__type": "AddedToken", "content": token} for token in EXTRA] if as_objects else EXTRA
     newer = {"backend": "tokenizers", "extra_special_tokens": extra, "tokenizer_class": name}
     (roberta / "tokenizer_config.json").write_text(json.dumps({**settings, **newer}))
-    (roberta / "special_tokens_map.json").unlink()
-    tokenizer = open_tokenizer(str(roberta), transformers)
+    (roberta / "special_tokens_map.json").unlink(missing_ok=True)
+    tokenizer = open_tokenizer(roberta, transformers)
     assert tokenizer("my <e1>card</e1>")["input_ids"] == expected
     assert set(EXTRA) <= set(tokenizer.all_special_tokens)
 
@@ -57,7 +56,7 @@ def test_a_generic_tokenizer_of_transformers_5_gives_no_token_types_unless_it_sa
     (roberta / "tokenizer_config.json").write_text(
         json.dumps(settings if names is None else {**settings, "model_input_names": names})
     )
-    tokenizer = open_tokenizer(str(roberta), transformers)
+    tokenizer = open_tokenizer(roberta, transformers)
     assert tokenizer.model_input_names == (names or ["input_ids", "attention_mask"])
 
 
@@ -69,7 +68,7 @@ def test_a_sentencepiece_model_alone_needs_its_package(
     (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
     (tmp_path / file).touch()
     with pytest.raises(MissingExtraError, match=rf"{file} of .*no tokenizer\.json.*encort\[sentencepiece\]"):
-        open_tokenizer(str(tmp_path), transformers)
+        open_tokenizer(tmp_path, transformers)
 
 
 def test_a_sentencepiece_model_beside_a_tokenizer_json_needs_nothing(
@@ -77,21 +76,21 @@ def test_a_sentencepiece_model_beside_a_tokenizer_json_needs_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     (roberta / "sentencepiece.bpe.model").touch()
-    assert open_tokenizer(str(roberta), transformers).is_fast
+    assert open_tokenizer(roberta, transformers).is_fast
 
 
 @pytest.mark.parametrize("limit", ["512", 0, -1, True, [64], float("nan")])
 def test_a_limit_that_is_no_number_of_tokens_is_refused(limit: Any, roberta: Path) -> None:
     edit(roberta / "tokenizer_config.json", model_max_length=limit)
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json has model_max_length"):
-        open_tokenizer(str(roberta), transformers)
+        open_tokenizer(roberta, transformers)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
 def test_damaged_settings_are_refused_by_their_file(content: str, roberta: Path) -> None:
     (roberta / "tokenizer_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json"):
-        open_tokenizer(str(roberta), transformers)
+        open_tokenizer(roberta, transformers)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +100,10 @@ def test_damaged_settings_are_refused_by_their_file(content: str, roberta: Path)
 def test_nonsense_is_one_error(changes: dict[str, Any], roberta: Path) -> None:
     edit(roberta / "tokenizer_config.json", **changes)
     with pytest.raises(CheckpointError, match="has no usable tokenizer: "):
-        open_tokenizer(str(roberta), transformers)
+        open_tokenizer(roberta, transformers)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match="has no usable tokenizer"):
-        open_tokenizer(str(tmp_path), transformers)
+        open_tokenizer(tmp_path, transformers)

@@ -1,0 +1,25 @@
+"""Silence what transformers writes on stderr while it loads weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quiet(library: Any) -> Iterator[None]:
+    """Silence warnings about weights, which encort checks itself, and bars of progress that last a second.
+
+    Args:
+        library: The module `transformers`.
+    """
+    logging = library.utils.logging
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if has_bars:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
