@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from encort.runtime.engine.stats import Histogram, Stats
     from encort.runtime.model import Model, load
     from encort.runtime.options import LoadOptions
+    from encort.runtime.serving.async_service import AsyncService
     from encort.runtime.serving.calls import RequestOptions
-    from encort.runtime.serving.service import AsyncService, Service, ServiceContext
-    from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Span, TaggedWord
+    from encort.runtime.serving.service import Service, ServiceContext
+    from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Ranked, Span, TaggedWord
+    from encort.runtime.text.prompts import Prompt
     from encort.runtime.text.token_batch import TokenBatch
 
 __version__ = "0.1.0"
@@ -44,6 +46,8 @@ __all__ = [
     "Matches",
     "Model",
     "Precision",
+    "Prompt",
+    "Ranked",
     "RequestOptions",
     "Service",
     "ServiceContext",
@@ -66,8 +70,10 @@ _MODULES = {
     "encort.runtime.model": ["Model", "load"],
     "encort.runtime.options": ["LoadOptions"],
     "encort.runtime.serving.calls": ["RequestOptions"],
-    "encort.runtime.serving.service": ["AsyncService", "Service", "ServiceContext"],
-    "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Span", "TaggedWord"],
+    "encort.runtime.serving.async_service": ["AsyncService"],
+    "encort.runtime.serving.service": ["Service", "ServiceContext"],
+    "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Ranked", "Span", "TaggedWord"],
+    "encort.runtime.text.prompts": ["Prompt"],
     "encort.runtime.text.token_batch": ["TokenBatch"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

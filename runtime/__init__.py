@@ -11,6 +11,7 @@ Reading order. Each folder imports only from those before it, and a test enforce
 4. `engine`: from token ids to arrays, by micro-batches.
 5. `tasks`: from arrays to results. `cuda`: packed graphs on GPUs.
 6. `serving`: concurrent callers. `monitoring`: stats for other systems. `verification`: golden vectors.
-7. `options`, `sessions`, `task_runner`, `model`: `load` and `Model`, which hold all of it together.
+7. `options`, `sessions`, `task_runner`: what `load` and the tasks use. `text_methods`, `task_methods`, `model`: the
+   methods of `Model` without the graph, those of its tasks, and `load` and `Model`, which hold all of it together.
 8. `cli`: the command line.
 """

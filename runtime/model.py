@@ -1,12 +1,15 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import (
+    GOLDEN_FILE,
+    PROMPT_LENGTH,
     SENTENCE_EMBEDDING,
     TOKENIZER_FILE,
     HeadInfo,
@@ -15,7 +18,6 @@ from encort.runtime.bundle.manifest import (
     Task,
     Variant,
 )
-from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_number
 from encort.runtime.common.errors import InputError
@@ -25,17 +27,17 @@ from encort.runtime.engine.costs import Costs, costs_file, read_costs, save_cost
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.session import CPU_PROVIDER
 from encort.runtime.engine.stats import Stats
-from encort.runtime.engine.tokenizer_pool import CHUNK, TokenizerPool
+from encort.runtime.engine.tokenizer_pool import TokenizerPool
 from encort.runtime.options import DeviceName, LoadOptions, PrecisionName
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.serving.service import ServiceContext
 from encort.runtime.sessions import SessionOpener
-from encort.runtime.task_runner import Inputs, TaskRunner
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
+from encort.runtime.task_methods import TaskMethods
+from encort.runtime.task_runner import TaskRunner
+from encort.runtime.tasks.quantization import typical_ranges
 from encort.runtime.tasks.specs import Tasks
-from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.text.windows import Overflow
+from encort.runtime.verification.golden import Golden
 
 
 def load(
@@ -84,7 +86,7 @@ def load(
     return Model(Bundle.open(bundle), options)
 
 
-class Model:
+class Model(TaskMethods):
     """A loaded bundle, for any number of threads.
 
     Use it as a context manager, or call `close`. A pickled model is loaded again where it is unpickled.
@@ -98,7 +100,6 @@ class Model:
         self._bundle, self._options = bundle, options
         self._variant = self._sessions.variant
         tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-        self._tasks = Tasks(bundle.folder, bundle.manifest, self._variant, tokenizer.subword_marks)
         cores, gpus = available_cores(), options.gpu_numbers
         self._engine = Engine(
             self._variant,
@@ -108,14 +109,26 @@ class Model:
             has_all_cores_session=options.execution_provider == CPU_PROVIDER,
             slots=cuda.slots(gpus) if gpus else None,
         )
-        self._tokenizer = TokenizerPool(
+        pool = TokenizerPool(
             tokenizer,
             self._engine,
             return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
+            return_prompt_length=PROMPT_LENGTH in self._variant.inputs,
             reverse=self._variant.reads_reversed,
             all_cores=options.threads in (None, cores),
         )
-        self._runner = TaskRunner(self._tokenizer, self._engine)
+        super().__init__(
+            pool,
+            tokenizer.vocabulary,
+            TaskRunner(pool, self._engine),
+            Tasks(
+                bundle.folder,
+                bundle.manifest,
+                self._variant,
+                tokenizer.subword_marks,
+                embedding_ranges=lambda: self.embedding_ranges,
+            ),
+        )
 
     @property
     def bundle(self) -> Bundle:
@@ -139,12 +152,26 @@ class Model:
 
     @property
     def dimension(self) -> int:
-        """Size of a sentence embedding.
+        """Number of values of a sentence embedding, unless callers of `embed` ask for another number.
 
         Raises:
             WrongTaskError: The bundle has no sentence embeddings.
         """
-        return int(self._variant.outputs[self._tasks.embedding_output(SENTENCE_EMBEDDING)][-1])
+        return self._tasks.dimensions()
+
+    @cached_property
+    def embedding_ranges(self) -> FloatArray:
+        """Smallest and largest value of each dimension that int8 embeddings tell apart, `(2, dim)` float32.
+
+        They are the mean plus and minus four standard deviations of the embeddings of the export's sample texts, in
+        full precision, which every bundle has.
+
+        Raises:
+            WrongTaskError: The bundle has no sentence embeddings.
+            BundleError: The file of the sample texts is missing or damaged.
+        """
+        output = self._tasks.embedding_output(SENTENCE_EMBEDDING)
+        return typical_ranges(Golden.load(self._bundle.read(GOLDEN_FILE)).outputs[output])
 
     def head(self, name: str | None = None, *tasks: Task) -> HeadInfo:
         """Return the head with this name; without a name the first head, for one of the tasks if any are given.
@@ -153,215 +180,6 @@ class Model:
             WrongTaskError: The bundle has no such head.
         """
         return self._tasks.head(name, *tasks)
-
-    def tokenize(
-        self,
-        texts: Sequence[Text] | Sequence[TokenIds],
-        *,
-        overflow: Overflow = "truncate",
-        stride: int | None = None,
-        first: int = 0,
-    ) -> TokenBatch:
-        """Return the token ids of texts or pairs. Every task takes the result in place of texts.
-
-        The batch says how many tokens of each text were read (`tokens_per_text`) and which texts were cut
-        (`truncated_texts`).
-
-        Args:
-            texts: Each a str, or a tuple of two str for a pair. Or token ids for all of them: a list or an array for
-                each single text, special tokens included; their token types are 0.
-            overflow: `"truncate"` cuts inputs at the limit, `"error"` refuses them, `"window"` reads them whole in
-                overlapping windows.
-            stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
-            first: Number of the first text, for error messages about a part of many.
-
-        Raises:
-            InputTypeError: Not a list of str or pairs of str.
-            InputError: A text is not Unicode, or an id is not in the vocabulary.
-            InputTooLongError: A text is longer than the limit, with `overflow="error"`.
-        """
-        return self._tokenizer(texts, overflow=overflow, stride=stride, first=first)
-
-    def tokenize_stream(
-        self, texts: Iterable[Text], *, overflow: Overflow = "truncate", stride: int | None = None, chunk: int = CHUNK
-    ) -> Iterator[TokenBatch]:
-        """Yield token batches of any number of texts. The next batch is tokenized while the caller runs this one.
-
-        Args:
-            texts: Read one chunk ahead.
-            overflow: See `tokenize`.
-            stride: See `tokenize`.
-            chunk: Texts per batch.
-
-        Raises:
-            InputError: See `tokenize`.
-        """
-        return self._tokenizer.stream(texts, overflow=overflow, stride=stride, chunk=chunk)
-
-    def embed(self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None) -> FloatArray:
-        """Return sentence embeddings, `(n, dim)` float32, pooled and normalized as the manifest says.
-
-        Args:
-            texts: See `tokenize`.
-            overflow: See `tokenize`. The embedding of several windows is their mean, weighted by their tokens.
-            stride: See `tokenize`.
-
-        Raises:
-            WrongTaskError: The bundle has no sentence embeddings.
-            InputError: See `tokenize`.
-        """
-        return self._runner.run(self._tasks.embed(), texts, overflow, stride)
-
-    def embed_tokens(
-        self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
-    ) -> list[FloatArray]:
-        """Return the last hidden state of every text, `(tokens, dim)` float32, special tokens included.
-
-        Raises:
-            WrongTaskError: The bundle gives no hidden states.
-            InputError: See `tokenize`.
-        """
-        return self._runner.run(self._tasks.embed_tokens(), texts, overflow, stride)
-
-    def classify(
-        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
-    ) -> list[Classification]:
-        """Return the class of every text or pair.
-
-        Args:
-            texts: See `tokenize`.
-            head: Name of the head; None: the first that classifies.
-            overflow: See `tokenize`. The logits of several windows are averaged, weighted by their tokens.
-            stride: See `tokenize`.
-
-        Raises:
-            WrongTaskError: The bundle has no such head.
-            InputError: See `tokenize`.
-        """
-        return self._runner.run(self._tasks.classify(head), texts, overflow, stride)
-
-    def score(
-        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
-    ) -> FloatArray:
-        """Return one number per text or pair, `(n,)` float32, from a regression head.
-
-        For a cross-encoder, these are the numbers of `CrossEncoder.predict`, with its activation function.
-
-        Raises:
-            WrongTaskError: The bundle has no such head.
-            InputError: See `tokenize`.
-        """
-        return self._runner.run(self._tasks.score(head), texts, overflow, stride)
-
-    def logits(
-        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
-    ) -> FloatArray:
-        """Return the logits of every text or pair, `(n, labels)` float32, from a head that classifies or scores.
-
-        Args:
-            texts: See `tokenize`.
-            head: Name of the head; None: the first of these heads.
-            overflow: See `tokenize`. The logits of several windows are averaged, weighted by their tokens.
-            stride: See `tokenize`.
-
-        Raises:
-            WrongTaskError: The bundle has no such head.
-            InputError: See `tokenize`.
-        """
-        return self._runner.run(self._tasks.logits(head), texts, overflow, stride)
-
-    def tag(
-        self,
-        texts: Inputs,
-        *,
-        aggregation: AggregationName | Aggregation | None = None,
-        head: str | None = None,
-        overflow: Overflow | None = None,
-        stride: int | None = None,
-    ) -> list[Matches[Span]]:
-        """Return the tagged spans of every text in reading order, with character offsets into the given text.
-
-        Args:
-            texts: See `tokenize`.
-            aggregation: How spans are made of the tags of tokens; see `Aggregation`. None: as the head was made for.
-            head: Name of the head; None: the first that tags tokens.
-            overflow: See `tokenize`.
-            stride: See `tokenize`.
-
-        Raises:
-            WrongTaskError: The bundle has no such head.
-            InputTypeError: An input is a pair.
-            InputError: See `tokenize`; or there is no such aggregation.
-        """
-        return self._runner.run(self._tasks.tag(head, aggregation=aggregation), texts, overflow, stride)
-
-    def tag_words(
-        self,
-        words: Sequence[Sequence[str]] | TokenBatch,
-        *,
-        aggregation: AggregationName | Aggregation | None = None,
-        head: str | None = None,
-        overflow: Overflow | None = None,
-        stride: int | None = None,
-    ) -> list[Matches[TaggedWord]]:
-        """Return one tag for each word of every text, for texts that are lists of words.
-
-        Args:
-            words: Words of each text, or a batch of `JoinedWords`. They are joined as in training: words with a space
-                between two of them, characters as they are. For a head that was trained elsewhere, each list is judged
-                by what it holds: white space, or single letters without case, are characters.
-            aggregation: Which scores of a word's tokens decide; see `Aggregation`. None: as the head was made for.
-            head: Name of the head; None: the first that tags tokens.
-            overflow: See `tokenize`. Words that are cut off have no tag.
-            stride: See `tokenize`.
-
-        Raises:
-            WrongTaskError: The bundle has no such head.
-            InputTypeError: An input is not a list of str.
-            InputError: See `tokenize`; or there is no such aggregation.
-        """
-        spec = self._tasks.tag_words(head, aggregation=aggregation)
-        if isinstance(words, TokenBatch):
-            return self._runner.run(spec, words, overflow, stride)
-        return self._runner.run(spec, [self._tasks.join_words(head, text) for text in words], overflow, stride)
-
-    def answer(
-        self,
-        questions: Inputs,
-        *,
-        n_best: int = 1,
-        null_threshold: float | None = None,
-        head: str | None = None,
-        overflow: Overflow | None = None,
-        stride: int | None = None,
-    ) -> list[Answers]:
-        """Return answers to questions from their contexts, the most probable first; none where the context has none.
-
-        Args:
-            questions: Pairs of question and context.
-            n_best: Most answers per question.
-            null_threshold: A question has no answer (`Answers.no_answer`) if the logarithm of its null score is larger
-                than that of the best answer's score by more than this. None: the threshold of the bundle, which
-                training chose on validation data; 0 if there is none. `math.inf` always answers.
-            head: Name of the head; None: the first that answers questions.
-            overflow: See `tokenize`; None reads long contexts in windows.
-            stride: See `tokenize`.
-
-        Raises:
-            WrongTaskError: The bundle has no such head.
-            InputTypeError: An input is not a pair, or an option is not a number.
-            InputError: See `tokenize`; or `n_best` is below 1, or `null_threshold` is NaN.
-        """
-        spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
-        return self._runner.run(spec, questions, overflow, stride)
-
-    def predict(
-        self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
-    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]:
-        """Return what the bundle is for: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
-        results: FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]
-        results = self._runner.run(self._tasks.predict(), texts, overflow, stride)
-        return results
 
     def serving(self, *, max_wait_ms: float = 0, queue_tokens: int = 65536) -> ServiceContext:
         """Serve concurrent callers, each with one text per call: `with model.serving() as service`, or `async with`.

@@ -12,7 +12,7 @@ from encort.runtime.common.errors import InputError, InputTooLongError, InputTyp
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.pending import Pending, prefetch
 from encort.runtime.engine.tokenizer_pool import CHUNK, TokenizerPool
-from encort.runtime.tasks.specs import Results, TaskSpec
+from encort.runtime.tasks.task_spec import Results, TaskSpec
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.validation import is_token_ids
 from encort.runtime.text.windows import Overflow
@@ -47,14 +47,14 @@ class TaskRunner:
         elif isinstance(texts, Sequence) and len(texts) > CHUNK and not is_token_ids(texts):
             return self._run_chunks(spec, cast("Sequence[Text]", texts), policy, stride)
         else:
-            batch = self._tokenizer(texts, overflow=policy, stride=stride)
+            batch = self._tokenizer(texts, overflow=policy, stride=stride, prompt=spec.prompt)
         self._check(spec, batch)
         return spec.finish(batch, self._engine.run(batch, spec.outputs))
 
     def _run_chunks(
         self, spec: TaskSpec[Results], texts: Sequence[Text], overflow: Overflow, stride: int | None
     ) -> Results:
-        batches = self._tokenizer.stream(texts, overflow=overflow, stride=stride, chunk=CHUNK)
+        batches = self._tokenizer.stream(texts, overflow=overflow, stride=stride, chunk=CHUNK, prompt=spec.prompt)
         return _concatenate(list(prefetch(lambda batch: self._start(spec, batch), batches)))
 
     def _start(self, spec: TaskSpec[Results], batch: TokenBatch) -> Pending[Results]:

@@ -13,7 +13,7 @@ import numpy as np
 from encort.benchmarks.bundle.report import LoadTest
 from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.model import Model
-from encort.runtime.serving.service import AsyncService
+from encort.runtime.serving.async_service import AsyncService
 from encort.runtime.text.token_batch import Text
 
 

@@ -16,6 +16,7 @@ from encort.runtime.bundle.schema import to_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.token_lists import TokenKind
+from encort.runtime.text.prompts import Prompts
 
 FORMAT_VERSION = 4
 MANIFEST_FILE = "encort.json"
@@ -353,3 +354,8 @@ class Manifest:
     def task(self) -> Task:
         """Task of `Model.predict`: the task of the first head, or feature extraction without heads."""
         return self.heads[0].task if self.heads else Task.FEATURE_EXTRACTION
+
+    @property
+    def prompts(self) -> Prompts:
+        """Prompts of the sentence embeddings; none without embeddings."""
+        return Prompts() if self.embedding is None else Prompts(self.embedding.prompts, self.embedding.default_prompt)

@@ -4,8 +4,9 @@ Reading order:
 
 1. `main`: the lazy group of all commands, and the exit codes.
 2. `streams`: standard input, output and error, also closed ones.
-3. `commands`: `embed`, `predict` and `inspect`.
-4. `readers`: texts from arguments, files or standard input.
-5. `records`: one record per input.
-6. `writers`: JSON lines, numpy or Parquet.
+3. `options`: arguments and options that commands share.
+4. `commands`: `embed`, `predict` and `rank`. `inspect` and `tokenize` run no graph.
+5. `readers`: texts from arguments, files or standard input.
+6. `records`: one record per input.
+7. `writers`: JSON lines, numpy or Parquet.
 """

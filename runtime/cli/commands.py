@@ -1,94 +1,50 @@
-"""The commands `encort embed`, `encort predict` and `encort inspect`, over `encort.load`."""
+"""The commands `encort embed`, `encort predict` and `encort rank`, over `encort.load`."""
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from encort.runtime.common.output.escaping import printable
+from encort.runtime.cli.options import BATCH_OPTIONS, BUNDLE, COLUMN, INPUT, LOAD_OPTIONS, OUTPUT, PROMPT, add_options
 from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
-    from encort.runtime.bundle.manifest import Fidelity, HeadInfo, Manifest
     from encort.runtime.cli.readers import Input
+    from encort.runtime.cli.records import Records
     from encort.runtime.cli.row_errors import OnError
-    from encort.runtime.cli.writers import Record
     from encort.runtime.common.aggregation import AggregationName
-    from encort.runtime.model import Model
-    from encort.runtime.text.token_batch import Text, TokenBatch
+    from encort.runtime.tasks.quantization import EmbeddingPrecision
     from encort.runtime.text.windows import Overflow
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-_FOLDER = click.Path(path_type=Path)
-_BATCH_OPTIONS = [
-    click.argument("bundle", type=_FOLDER),
-    click.argument("texts", nargs=-1),
-    click.option(
-        "--input",
-        "-i",
-        "file",
-        type=_FOLDER,
-        help="Read texts from a .csv, .tsv, .jsonl or .parquet file, or one text per line.",
-    ),
-    click.option("--column", help="Column of the texts; default: text and text_pair, tokens, or question and context."),
-    click.option(
-        "--output", "-o", type=_FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
-    ),
-    click.option("--device", default="auto", help="auto, cpu, cuda, or GPUs as cuda:1 or cuda:0,1."),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "fp16", "int8"]),
-        default="auto",
-        help="Precision of the graph; default: auto, the exporter's first choice. fp16 is for GPUs.",
-    ),
-    click.option("--threads", type=int, help="Cores to use; default: all that this process may use."),
-    click.option(
-        "--overflow",
-        type=click.Choice(["truncate", "error", "window"]),
-        help="What to do with texts over the limit; default: window for questions, else truncate.",
-    ),
-    click.option(
-        "--stride",
-        type=int,
-        help="Tokens that neighbouring windows share; default: a quarter of a window, at most 128.",
-    ),
-    click.option(
-        "--on-error",
-        type=click.Choice(["fail", "skip", "column"]),
-        default="fail",
-        help="For an input that cannot be used: stop, leave it out, or write its error into the field error.",
-    ),
-]
-
-
-def batch_options(command: Command) -> Command:
-    """Add the arguments and options of a command that runs texts through a bundle."""
-    for option in reversed(_BATCH_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.command()
-@batch_options
-def embed(**options: Any) -> None:
+@add_options(*BATCH_OPTIONS, PROMPT)
+@click.option("--dimensions", type=int, help="Number of leading values of each embedding; default: as the bundle says.")
+@click.option(
+    "--output-precision",
+    type=click.Choice(["float32", "int8", "uint8", "binary", "ubinary"]),
+    default="float32",
+    help="Precision of the embeddings: one byte per value, or for binary and ubinary one bit; default: float32.",
+)
+def embed(prompt: str | None, dimensions: int | None, output_precision: "EmbeddingPrecision", **options: Any) -> None:
     """Write sentence embeddings of TEXTS, one record per text.
 
     \b
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
+    encort embed search.bundle --prompt document --dimensions 256 --output-precision int8 -i texts.csv -o texts.npy
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import embedding_records
+    from encort.runtime.cli.records import EmbeddingRecords
 
-    _run(embedding_records, lambda model: model.dimension, lambda _: "truncate", lambda _, texts: texts, **options)
+    _run(EmbeddingRecords(prompt=prompt, dimensions=dimensions, precision=output_precision), **options)
 
 
 @click.command()
-@batch_options
+@add_options(*BATCH_OPTIONS)
 @click.option("--head", help="Name of the head; default: the first one that fits the options.")
 @click.option("--all-scores", is_flag=True, help="Write the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), help="Most answers per question; default: 1.")
@@ -125,9 +81,9 @@ def predict(
     encort predict answers.bundle --input questions.jsonl --n-best 3
     encort predict topics.bundle --input messages.csv --threshold 0.3
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import PredictionOptions, default_overflow, join_texts, prediction_records
+    from encort.runtime.cli.records import PredictionRecords
 
-    of_head = PredictionOptions(
+    records = PredictionRecords(
         head=head,
         all_scores=all_scores,
         n_best=n_best,
@@ -135,30 +91,46 @@ def predict(
         null_threshold=null_threshold,
         aggregation=aggregation,
     )
-    records = functools.partial(prediction_records, options=of_head)
-    overflow = functools.partial(default_overflow, options=of_head)
-    join = functools.partial(join_texts, options=of_head)
-    _run(records, lambda model: 0 if model.manifest.heads else model.dimension, overflow, join, **options)
+    _run(records, **options)
 
 
 @click.command()
-@click.argument("bundle", type=_FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
-    """Show heads, limits and certificates of BUNDLE."""
-    from encort.runtime.bundle.bundle import Bundle
-    from encort.runtime.cli.streams import check_stdout
+@add_options(BUNDLE)
+@click.argument("query")
+@click.argument("documents", nargs=-1)
+@add_options(INPUT, COLUMN, OUTPUT, *LOAD_OPTIONS)
+@click.option("--top-k", type=click.IntRange(min=1), help="Most documents to write; default: all.")
+def rank(
+    query: str,
+    documents: tuple[str, ...],
+    bundle: Path,
+    file: Path | None,
+    column: str | None,
+    output: Path | None,
+    top_k: int | None,
+    **options: Any,
+) -> None:
+    """Write DOCUMENTS in the order of their scores for QUERY, one record per document, the best first.
 
-    check_stdout()
-    manifest = Bundle.open(bundle).manifest
-    echo(manifest.to_json().rstrip() if as_json else _summary(manifest))
+    The score is that of a cross-encoder, or else the similarity of the embeddings of query and document.
+
+    \b
+    encort rank reranker.bundle "lost card" "My card is gone" "How do I change my PIN?"
+    encort rank search.bundle "lost card" --input answers.csv --top-k 10
+    """  # noqa: D301 - click's mark for examples is the character itself
+    from encort.runtime.cli.readers import read_texts
+    from encort.runtime.cli.records import rank_records
+    from encort.runtime.cli.streams import decode_argument
+    from encort.runtime.cli.writers import open_writer
+    from encort.runtime.model import load
+
+    texts = read_texts(documents, file, column)
+    with open_writer(output) as writer, load(bundle, **options) as model:
+        writer.write(rank_records(model, decode_argument(query), list(texts), top_k=top_k))
 
 
 def _run(
-    records: "Callable[[Model, TokenBatch], list[Record]]",
-    dimension: "Callable[[Model], int]",
-    default_overflow: "Callable[[Model], Overflow]",
-    join: "Callable[[Model, Sequence[Text]], Sequence[Text]]",
+    records: "Records",
     *,
     bundle: Path,
     texts: tuple[str, ...],
@@ -179,19 +151,19 @@ def _run(
     if on_error == "column":
         check_writes_errors(output)
     with (
-        open_writer(output, dimension=lambda: dimension(model)) as writer,
+        open_writer(output, no_embeddings=lambda: none) as writer,
         load(bundle, **options) as model,
         _progress(inputs) as progress,
     ):
-        dimension(model)  # refuses a bundle without embeddings, before texts are read
-        default = default_overflow(model)  # also refuses options without a fitting head, before texts are read
-        policy = default if overflow is None else overflow
-
-        def tokenize(texts: "Sequence[Text]") -> "TokenBatch":
-            return model.tokenize(join(model, texts), overflow=policy, stride=stride)
-
-        tokenize([])  # refuses wrong options, which are no errors of inputs
-        runner = RowRunner(tokenize=tokenize, make_records=functools.partial(records, model), on_error=on_error)
+        none = records.no_embeddings(model)  # refuses a bundle without embeddings, before texts are read
+        settings = records.tokenization(model)  # also refuses options without a fitting head
+        settings |= {"stride": stride} if overflow is None else {"stride": stride, "overflow": overflow}
+        model.tokenize([], **settings)  # refuses wrong options, which are no errors of inputs
+        runner = RowRunner(
+            tokenize=lambda texts: model.tokenize(records.join(model, texts), **settings),
+            make_records=functools.partial(records.make, model),
+            on_error=on_error,
+        )
         for records_of_chunk in runner.run(progress):
             writer.write(records_of_chunk)
     if runner.errors:
@@ -202,42 +174,3 @@ def _run(
 def _progress(inputs: "Iterator[Input]") -> "AbstractContextManager[Iterable[Input]]":
     """Show a counter of texts on stderr, if stderr is a terminal."""
     return click.progressbar(inputs, label="texts", show_pos=True, file=sys.stderr, hidden=not sys.stderr.isatty())
-
-
-def _summary(manifest: "Manifest") -> str:
-    rows: list[tuple[str, object]] = [("task", manifest.task)]
-    rows += [(head.name, f"{head.task}, {_shortened(head.labels)}{_settings(head)}") for head in manifest.heads]
-    if manifest.embedding is not None:
-        norm = "L2 normalized" if manifest.embedding.normalize else "not normalized"
-        rows.append(("embedding", f"{' + '.join(manifest.embedding.pooling)} pooling, {norm}"))
-    rows.append(("max length", f"{manifest.max_length} tokens"))
-    rows += [("source", f"{source.model} ({source.architecture})") for source in manifest.sources]
-    rows.append(("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())))
-    for variant in manifest.variants:
-        rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
-        if variant.fidelity is not None:
-            rows += [("", line) for line in _fidelity_lines(variant.fidelity)]
-    lines = [(printable(name), printable(value)) for name, value in rows]
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
-
-
-def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":
-    errors = ", ".join(f"{name} {error:.1e}" for name, error in fidelity.max_abs_error.items())
-    yield f"largest difference to eager PyTorch over {fidelity.cases} batches: {errors}"
-    flips = "" if fidelity.label_flips is None else f", {fidelity.label_flips} label flips"
-    yield f"cosine over {fidelity.texts} texts: mean {fidelity.mean_cosine:.5f}, min {fidelity.min_cosine:.5f}{flips}"
-    yield f"largest change of a text with its neighbours: {fidelity.batch_difference:.1e}"
-    if fidelity.metric is not None:
-        metric = fidelity.metric
-        yield f"{metric.name} {metric.before:.2f} before, {metric.after:.2f} after ({metric.examples} examples)"
-
-
-def _settings(head: "HeadInfo") -> str:
-    threshold = "" if head.threshold == 0.5 else f", threshold {head.threshold:.3f}"
-    return f"{threshold}, aggregation {head.aggregation}" if head.task == "token-classification" else threshold
-
-
-def _shortened(labels: Sequence[str]) -> str:
-    shown = ", ".join(labels[:4])
-    return f"{len(labels)} labels: {shown}{', …' if len(labels) > 4 else ''}" if labels else "no labels"

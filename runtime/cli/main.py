@@ -15,10 +15,12 @@ COMMANDS = {
     "train": ("encort.training.commands:train", "Fine-tune an encoder on labelled data."),
     "export": ("encort.export.commands:export", "Turn a checkpoint into a verified bundle."),
     "verify": ("encort.export.commands:verify", "Check a bundle's results on this machine."),
-    "inspect": ("encort.runtime.cli.commands:inspect", "Show heads, limits and certificates of a bundle."),
+    "inspect": ("encort.runtime.cli.inspect:inspect", "Show heads, limits and certificates of a bundle."),
     "bench": ("encort.benchmarks.commands:bench", "Measure speed and memory of a bundle on this machine."),
     "embed": ("encort.runtime.cli.commands:embed", "Write sentence embeddings of texts."),
     "predict": ("encort.runtime.cli.commands:predict", "Write predictions for texts, from a head of the bundle."),
+    "rank": ("encort.runtime.cli.commands:rank", "Write documents in the order of their scores for a query."),
+    "tokenize": ("encort.runtime.cli.tokenize:tokenize", "Show the tokens of texts, and what is cut of them."),
 }
 """Module and help line of each command. They are strings, so that a command does not import what another one needs."""
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import HeadInfo, Task
 from encort.runtime.cli.writers import Record
@@ -10,20 +13,76 @@ from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.token_lists import JoinedTokens
 from encort.runtime.model import Model
+from encort.runtime.tasks.quantization import EmbeddingPrecision
 from encort.runtime.tasks.specs import CLASSIFIERS
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text, TokenBatch
-from encort.runtime.text.windows import Overflow
 
 
-def embedding_records(model: Model, batch: TokenBatch) -> list[Record]:
-    """Return one record with the sentence embedding per text."""
-    return _with_counts(batch, ({"embedding": embedding} for embedding in model.embed(batch)))
+class Records(Protocol):
+    """Makes the records of a command."""
+
+    def tokenization(self, model: Model) -> dict[str, Any]:
+        """Return the options of `Model.tokenize`, for what the user leaves open."""
+
+    def join(self, model: Model, texts: Sequence[Text]) -> Sequence[Text]:
+        """Return the texts; those of lists of tokens are joined as the head reads them."""
+
+    def no_embeddings(self, model: Model) -> NDArray[Any]:
+        """Return an array of no embeddings, which an .npy file without records holds."""
+
+    def make(self, model: Model, batch: TokenBatch) -> list[Record]:
+        """Return one record per text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionOptions:
-    """Options of `encort predict` about the head; `OPTION_TASKS` has the tasks that each is for.
+class EmbeddingRecords:
+    """Records of `encort embed`, each with a sentence embedding.
+
+    Attributes:
+        prompt: See `Model.tokenize`.
+        dimensions: See `Model.embed`.
+        precision: See `Model.embed`.
+    """
+
+    prompt: str | None = None
+    dimensions: int | None = None
+    precision: EmbeddingPrecision = "float32"
+
+    def tokenization(self, model: Model) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+        """Return the options of `Model.tokenize`, for what the user leaves open."""
+        return {"overflow": "truncate", "prompt": self.prompt}
+
+    def join(self, model: Model, texts: Sequence[Text]) -> Sequence[Text]:  # noqa: ARG002 - of the protocol
+        """Return the texts as they are."""
+        return texts
+
+    def no_embeddings(self, model: Model) -> NDArray[Any]:
+        """Return an array of no embeddings.
+
+        Raises:
+            WrongTaskError: The bundle has no sentence embeddings.
+            InputError: See `Model.embed`.
+        """
+        return model.embed([], prompt=self.prompt, dimensions=self.dimensions, precision=self.precision)
+
+    def make(self, model: Model, batch: TokenBatch) -> list[Record]:
+        """Return one record per text."""
+        embeddings = model.embed(batch, dimensions=self.dimensions, precision=self.precision)
+        return _with_counts(batch, ({"embedding": embedding} for embedding in embeddings))
+
+
+def rank_records(model: Model, query: str, documents: Sequence[Any], *, top_k: int | None) -> list[Record]:
+    """Return one record per document, the best first; see `Model.rank`."""
+    ranked = model.rank(query, documents, top_k=top_k)
+    return [{**asdict(document), "text": documents[document.index]} for document in ranked]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRecords:
+    """Records of `encort predict`: of the named head, of the first head that fits the options, or embeddings.
+
+    `OPTION_TASKS` has the tasks that each option is for.
 
     Attributes:
         head: Name of the head; None: the first one that fits the other options.
@@ -56,6 +115,44 @@ class PredictionOptions:
             raise InputError(f"{names} are for different tasks; give one of them")
         return tasks if given else ()
 
+    def tokenization(self, model: Model) -> dict[str, Any]:
+        """Return the options of `Model.tokenize`: contexts of questions are read in windows, and heads get no prompt.
+
+        Raises:
+            InputError: The options are for different tasks.
+            WrongTaskError: The bundle has no such head.
+        """
+        head = self._head(model)
+        if head is None:
+            return EmbeddingRecords().tokenization(model)
+        return {"overflow": "window" if head.task is Task.QUESTION_ANSWERING else "truncate", "prompt": ""}
+
+    def join(self, model: Model, texts: Sequence[Text]) -> Sequence[Text]:
+        """Return the texts; those of lists of tokens are joined as the texts were that the head was trained on."""
+        head = self._head(model)
+        kind = None if head is None else head.tokens
+        return [text.joined_as(kind) if isinstance(text, JoinedTokens) else text for text in texts]
+
+    def no_embeddings(self, model: Model) -> NDArray[Any]:
+        """Return an array of no embeddings."""
+        return EmbeddingRecords().no_embeddings(model) if self._head(model) is None else np.empty((0, 0), np.float32)
+
+    def make(self, model: Model, batch: TokenBatch) -> list[Record]:
+        """Return one record per text.
+
+        Raises:
+            InputError: The options are for different tasks.
+            WrongTaskError: The bundle has no such head.
+        """
+        head = self._head(model)
+        if head is None:
+            return EmbeddingRecords().make(model, batch)
+        return _with_counts(batch, _RECORDS[head.task](model, batch, head, self))
+
+    def _head(self, model: Model) -> HeadInfo | None:
+        tasks = self.tasks
+        return model.head(self.head, *tasks) if self.head is not None or tasks or model.manifest.heads else None
+
 
 OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
     "all_scores": CLASSIFIERS,
@@ -64,43 +161,7 @@ OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
     "null_threshold": (Task.QUESTION_ANSWERING,),
     "aggregation": (Task.TOKEN_CLASSIFICATION,),
 }
-"""Tasks that an option of `PredictionOptions` is for."""
-
-
-def prediction_records(model: Model, batch: TokenBatch, options: PredictionOptions) -> list[Record]:
-    """Return one record per text: of the named head, of the first head that fits the options, or embeddings.
-
-    Raises:
-        InputError: The options are for different tasks.
-        WrongTaskError: The bundle has no such head.
-    """
-    chosen = _chosen_head(model, options)
-    if chosen is None:
-        return embedding_records(model, batch)
-    return _with_counts(batch, _RECORDS[chosen.task](model, batch, chosen, options))
-
-
-def join_texts(model: Model, texts: Sequence[Text], options: PredictionOptions) -> list[Text]:
-    """Return the texts; those of lists of tokens are joined as the texts were that the head was trained on."""
-    chosen = _chosen_head(model, options)
-    kind = None if chosen is None else chosen.tokens
-    return [text.joined_as(kind) if isinstance(text, JoinedTokens) else text for text in texts]
-
-
-def default_overflow(model: Model, options: PredictionOptions) -> Overflow:
-    """Return the policy for inputs over the limit, if the user gives none: contexts of questions are read in windows.
-
-    Raises:
-        InputError: See `prediction_records`.
-        WrongTaskError: See `prediction_records`.
-    """
-    chosen = _chosen_head(model, options)
-    return "window" if chosen is not None and chosen.task is Task.QUESTION_ANSWERING else "truncate"
-
-
-def _chosen_head(model: Model, options: PredictionOptions) -> HeadInfo | None:
-    tasks = options.tasks
-    return model.head(options.head, *tasks) if options.head is not None or tasks or model.manifest.heads else None
+"""Tasks that an option of `PredictionRecords` is for."""
 
 
 def _with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
@@ -111,7 +172,7 @@ def _with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> lis
     ]
 
 
-def _classes(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
+def _classes(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionRecords) -> Iterable[Record]:
     for result in model.classify(batch, head=head.name):
         record: dict[str, Any] = {"label": result.label, "score": result.score}
         if head.task is Task.MULTI_LABEL_CLASSIFICATION:
@@ -119,11 +180,11 @@ def _classes(model: Model, batch: TokenBatch, head: HeadInfo, options: Predictio
         yield record | {"scores": result.scores} if options.all_scores else record
 
 
-def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionOptions) -> Iterable[Record]:
+def _scores(model: Model, batch: TokenBatch, head: HeadInfo, _: PredictionRecords) -> Iterable[Record]:
     return ({"score": score} for score in model.score(batch, head=head.name).tolist())
 
 
-def _spans(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
+def _spans(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionRecords) -> Iterable[Record]:
     have_words = [isinstance(text, JoinedWords) for text in batch.texts]
     if any(have_words) and not all(have_words):
         raise InputError("some inputs have words and others have a text: give all of them as `tokens`, or none")
@@ -134,7 +195,7 @@ def _spans(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionO
     return ({"spans": [asdict(span) for span in spans]} for spans in tagged)
 
 
-def _answers(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionOptions) -> Iterable[Record]:
+def _answers(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionRecords) -> Iterable[Record]:
     for answers in model.answer(
         batch, n_best=options.n_best or 1, null_threshold=options.null_threshold, head=head.name
     ):
@@ -145,7 +206,7 @@ def _answers(model: Model, batch: TokenBatch, head: HeadInfo, options: Predictio
         }
 
 
-_RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, PredictionOptions], Iterable[Record]]] = {
+_RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, PredictionRecords], Iterable[Record]]] = {
     Task.TEXT_CLASSIFICATION: _classes,
     Task.MULTI_LABEL_CLASSIFICATION: _classes,
     Task.NEXT_SENTENCE_PREDICTION: _classes,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encort.runtime.cli.streams import check_stdout
 from encort.runtime.common.errors import InputError, MissingExtraError
@@ -15,6 +16,8 @@ from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.temporary import temporary_beside
 
 Record = Mapping[str, Any]
+NoEmbeddings = Callable[[], NDArray[Any]]
+_NONE = np.empty((0, 0), np.float32)
 
 
 class Writer(Protocol):
@@ -25,14 +28,15 @@ class Writer(Protocol):
 
 
 @contextmanager
-def open_writer(output: Path | None, *, dimension: Callable[[], int]) -> Iterator[Writer]:
+def open_writer(output: Path | None, *, no_embeddings: NoEmbeddings = lambda: _NONE) -> Iterator[Writer]:
     """Open a writer by the ending of `output`: .jsonl, .npy or .parquet. None or `-` writes JSON lines to stdout.
 
     A file is written under a temporary name, and is complete when it appears.
 
     Args:
         output: File to write.
-        dimension: Returns the size of an embedding, which .npy needs even without records. It is called at the end.
+        no_embeddings: Returns an array of no embeddings, whose width and dtype an .npy file has even without records.
+            It is called at the end.
 
     Raises:
         InputError: The ending is unknown, or the file cannot be made there; or standard output is closed.
@@ -55,7 +59,7 @@ def open_writer(output: Path | None, *, dimension: Callable[[], int]) -> Iterato
                 raise InputError(f"{output} is a pipe or a device; leave --output out and redirect standard output")
             temporary = held.enter_context(temporary_beside(output, Path.touch))
             opened = held.enter_context(ExitStack())
-            writer = opened.enter_context(_WRITERS[ending](temporary, dimension))
+            writer = opened.enter_context(_WRITERS[ending](temporary, no_embeddings))
         yield _Translating(writer, output)
         with _writing(output):
             opened.close()
@@ -139,12 +143,12 @@ def _json_lines(file: Path) -> Iterator[Writer]:
 
 
 @contextmanager
-def _npy(file: Path, dimension: Callable[[], int]) -> Iterator[Writer]:
+def _npy(file: Path, no_embeddings: NoEmbeddings) -> Iterator[Writer]:
     collector = EmbeddingCollector()
     yield collector
-    rows = [record["embedding"] for record in collector.records]
+    rows, none = [record["embedding"] for record in collector.records], no_embeddings()
     with file.open("wb") as target:
-        np.save(target, np.array(rows, np.float32).reshape(len(rows), dimension()))
+        np.save(target, np.array(rows, none.dtype).reshape(len(rows), none.shape[1]))
 
 
 @contextmanager
@@ -161,9 +165,9 @@ def _parquet(file: Path) -> Iterator[Writer]:
     parquet.write_table(pyarrow.table(columns), file)
 
 
-_WRITERS: dict[str, Callable[[Path, Callable[[], int]], AbstractContextManager[Writer]]] = {
+_WRITERS: dict[str, Callable[[Path, NoEmbeddings], AbstractContextManager[Writer]]] = {
     ".jsonl": lambda file, _: _json_lines(file),
     ".npy": _npy,
     ".parquet": lambda file, _: _parquet(file),
 }
-"""Writers by file ending; each takes the file and the size of an embedding."""
+"""Writers by file ending; each takes the file, and what returns an array of no embeddings."""

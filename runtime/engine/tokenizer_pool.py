@@ -1,8 +1,9 @@
 """Tokenization in the engine's threads, while the model runs the texts that were tokenized before."""
 
+import functools
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 from encort.runtime.common.checks import check_whole
@@ -26,7 +27,14 @@ class TokenizerPool:
     """A tokenizer that uses the threads and cores of an engine. Any number of threads may call it."""
 
     def __init__(
-        self, tokenizer: Tokenizer, engine: Engine, *, return_offsets: bool, reverse: bool, all_cores: bool
+        self,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        *,
+        return_offsets: bool,
+        reverse: bool,
+        all_cores: bool,
+        return_prompt_length: bool = False,
     ) -> None:
         """Share the engine's threads.
 
@@ -36,9 +44,11 @@ class TokenizerPool:
             return_offsets: See `Tokenizer`.
             reverse: See `Tokenizer`.
             all_cores: The engine uses every core of the process, so the tokenizers library may do so too.
+            return_prompt_length: See `Tokenizer`.
         """
         self._tokenizer, self._engine = tokenizer, engine
-        self._return_offsets, self._reverse, self._all_cores = return_offsets, reverse, all_cores
+        self._return_offsets, self._return_prompt_length = return_offsets, return_prompt_length
+        self._reverse, self._all_cores = reverse, all_cores
 
     def __call__(
         self,
@@ -46,17 +56,26 @@ class TokenizerPool:
         *,
         overflow: Overflow = "truncate",
         stride: int | None = None,
+        prompt: str = "",
         first: int = 0,
+        return_offsets: bool = False,
         check: Check = check_nothing,
     ) -> TokenBatch:
         """Tokenize texts; see `Model.tokenize`, and `Tokenizer` for `check`, which is for few texts."""
         self._engine.check_open()
+        tokenize = functools.partial(
+            self._tokenize,
+            overflow=overflow,
+            stride=stride,
+            prompt=prompt,
+            return_offsets=return_offsets or self._return_offsets,
+        )
         if not isinstance(texts, Sequence) or len(texts) <= _SLICE or is_token_ids(texts):
-            return self._tokenize(texts, overflow, stride, first, all_cores=False, check=check)
-        return self._start(cast("Sequence[Text]", texts), overflow, stride, first).result()
+            return tokenize(texts, first=first, all_cores=False, check=check)
+        return self._start(tokenize, cast("Sequence[Text]", texts), first).result()
 
     def stream(
-        self, texts: Iterable[Text], *, overflow: Overflow, stride: int | None, chunk: int
+        self, texts: Iterable[Text], *, overflow: Overflow, stride: int | None, chunk: int, prompt: str = ""
     ) -> Iterator[TokenBatch]:
         """Tokenize any number of texts, one chunk ahead of the caller; see `Model.tokenize_stream`."""
         if isinstance(texts, str | bytes):
@@ -64,32 +83,41 @@ class TokenizerPool:
         check_whole("chunk", chunk, least=1)
         remaining = iter(texts)
         chunks = iter(lambda: list(itertools.islice(remaining, chunk)), [])
+        tokenize = functools.partial(
+            self._tokenize, overflow=overflow, stride=stride, prompt=prompt, return_offsets=self._return_offsets
+        )
         return prefetch(
-            lambda numbered: self._start(numbered[1], overflow, stride, numbered[0] * chunk), enumerate(chunks)
+            lambda numbered: self._start(tokenize, numbered[1], first=numbered[0] * chunk), enumerate(chunks)
         )
 
-    def _start(self, texts: Sequence[Text], overflow: Overflow, stride: int | None, first: int) -> "_PendingBatch":
-        """Start tokenizing a list of texts in the engine's threads."""
+    def _start(self, tokenize: Callable[..., TokenBatch], texts: Sequence[Text], first: int) -> "_PendingBatch":
+        """Start tokenizing a list of texts in the engine's threads.
+
+        Args:
+            tokenize: `_tokenize` with the options of the call.
+            texts: The texts.
+            first: See `Tokenizer`.
+        """
         texts = tuple(texts)  # the caller may change the list meanwhile
         has_ids = bool(is_token_ids(texts))
         size = len(texts) if self._all_cores or has_ids else _SLICE
         if not has_ids:
             check_texts(texts, first=first)
         futures = [
-            self._engine.submit(
-                self._tokenize, texts[start : start + size], overflow, stride, first + start, all_cores=self._all_cores
-            )
+            self._engine.submit(tokenize, texts[start : start + size], first=first + start, all_cores=self._all_cores)
             for start in range(0, len(texts), size)
         ]
-        return _PendingBatch(futures, texts)
+        return _PendingBatch(futures)
 
     def _tokenize(
         self,
         texts: Sequence[Text] | Sequence[TokenIds],
+        *,
         overflow: Overflow,
         stride: int | None,
+        prompt: str,
+        return_offsets: bool,
         first: int,
-        *,
         all_cores: bool,
         check: Check = check_nothing,
     ) -> TokenBatch:
@@ -100,8 +128,10 @@ class TokenizerPool:
                 texts,
                 overflow=overflow,
                 stride=stride,
+                prompt=prompt,
+                return_offsets=return_offsets,
+                return_prompt_length=self._return_prompt_length,
                 first=first,
-                return_offsets=self._return_offsets,
                 reverse=self._reverse,
                 all_cores=all_cores,
                 check=check,
@@ -117,12 +147,12 @@ class TokenizerPool:
 class _PendingBatch:
     """Texts that are tokenized in the engine's threads; see `Pending`."""
 
-    def __init__(self, futures: Sequence[Future[TokenBatch]], texts: Sequence[Text]) -> None:
-        self._futures, self._texts = futures, texts
+    def __init__(self, futures: Sequence[Future[TokenBatch]]) -> None:
+        self._futures = futures
 
     def result(self) -> TokenBatch:
         """Wait for all parts and return them as one batch."""
-        return concatenate_batches([future.result() for future in self._futures], self._texts)
+        return concatenate_batches([future.result() for future in self._futures])
 
     def cancel(self) -> None:
         """Tokenize no more parts."""

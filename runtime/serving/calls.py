@@ -4,14 +4,17 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, cast
+
+from numpy.typing import NDArray
 
 from encort.runtime.common.checks import check_number
 from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
-from encort.runtime.tasks.specs import TaskSpec
+from encort.runtime.tasks.task_spec import TaskSpec
+from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.windows import Overflow
 
@@ -31,6 +34,13 @@ class RequestOptions(TypedDict, total=False):
     timeout_s: float | None
     overflow: Overflow | None
     stride: int | None
+
+
+class EmbedRequestOptions(RequestOptions, total=False):
+    """Options of `Service.embed`, except for the precision; see `Model.embed`."""
+
+    prompt: str | Prompt | None
+    dimensions: int | None
 
 
 class Call(Generic[Item]):
@@ -78,7 +88,11 @@ class Call(Generic[Item]):
         overflow = self._options.get("overflow")
         policy = self._spec.overflow if overflow is None else overflow
         self._batch = self._tokenize(
-            [self._text], overflow=policy, stride=self._options.get("stride"), check=self._check
+            [self._text],
+            overflow=policy,
+            stride=self._options.get("stride"),
+            prompt=self._spec.prompt,
+            check=self._check,
         )
         self._spec.check(self._batch)
         self._future = self._scheduler.submit(self._batch, self._spec.outputs, deadline=self._deadline)
@@ -100,6 +114,14 @@ class Call(Generic[Item]):
     def _check(self) -> None:
         if self._is_given_up or time.monotonic() >= self._deadline:
             raise too_late()
+
+
+MakeCall = Callable[[TaskSpec[Any], Text, RequestOptions], Call[Any]]
+
+
+def rows_as_list(spec: TaskSpec[NDArray[Any]]) -> TaskSpec[list[NDArray[Any]]]:
+    """Tell the type checker that an array is a list of its rows."""
+    return cast("TaskSpec[list[NDArray[Any]]]", spec)
 
 
 def too_late() -> DeadlineError:

@@ -38,6 +38,19 @@ class Classification:
         return [label for label, score in self.scores.items() if score >= least]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A document in the order of `Model.rank`.
+
+    Attributes:
+        index: Number of the document in the caller's list, from 0.
+        score: Score of the document for the query; the higher, the better.
+    """
+
+    index: int
+    score: float
+
+
 class Matches(list[Item]):
     """Spans of one text, or answers to one question: a list, and how much of the text the model read.
 

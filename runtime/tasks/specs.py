@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
@@ -20,60 +22,27 @@ from encort.runtime.bundle.manifest import (
 from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_number, check_whole, choice
-from encort.runtime.common.errors import InputError, InputTypeError, WrongTaskError
+from encort.runtime.common.errors import InputError, WrongTaskError
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.classification import ACTIVATIONS, classifications, sigmoid, softmax
+from encort.runtime.tasks.quantization import RANGED, EmbeddingPrecision, check_precision, quantize_embeddings
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.spans import spans
+from encort.runtime.tasks.task_spec import (
+    TaskSpec,
+    check_nothing,
+    check_pairs,
+    check_prompt,
+    check_singles,
+    check_words,
+)
 from encort.runtime.tasks.word_tags import word_tags
 from encort.runtime.text.joined_words import JoinedWords
-from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.text.windows import Overflow, merge_windows
+from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.words import SubwordMarks
-
-Results = TypeVar("Results", bound=Sequence[Any] | FloatArray)
 
 CLASSIFIERS = tuple(task for task in Task if task.is_classification)
 """Tasks of heads that `classify` can use."""
-
-
-def _check_nothing(_: TokenBatch) -> None:
-    """Accept every input."""
-
-
-@dataclass(frozen=True)
-class TaskSpec(Generic[Results]):
-    """One task with its options.
-
-    Attributes:
-        outputs: Names of the outputs of the graph that the task needs.
-        postprocess: Makes one result per text of these outputs, in the order of the texts.
-        tokenwise: Whether the outputs have one row per token.
-        normalize: Whether the outputs have length 1.
-        check: Refuses inputs that the task cannot use.
-        overflow: Policy for inputs over the limit, if the caller gives none.
-        merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
-    """
-
-    outputs: Sequence[str]
-    postprocess: Callable[[TokenBatch, list[FloatArray]], Results]
-    tokenwise: bool = False
-    normalize: bool = False
-    check: Callable[[TokenBatch], None] = _check_nothing
-    overflow: Overflow = "truncate"
-    merge: bool = True
-
-    def finish(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
-        """Return one result per text.
-
-        Args:
-            batch: The batch that was run.
-            arrays: `outputs`, as `Engine.run` returns them.
-        """
-        if not self.merge:
-            return self.postprocess(batch, list(arrays))
-        whole, merged = merge_windows(batch, arrays, tokenwise=self.tokenwise, normalize=self.normalize)
-        return self.postprocess(whole, merged)
 
 
 @dataclass(frozen=True)
@@ -85,12 +54,14 @@ class Tasks:
         manifest: Manifest of the bundle.
         variant: The variant that is served.
         subword_marks: Signs by which some aggregations find words.
+        embedding_ranges: Returns the range of each dimension of an embedding, `(2, dim)` float32.
     """
 
     folder: Path
     manifest: Manifest
     variant: Variant
     subword_marks: SubwordMarks
+    embedding_ranges: Callable[[], FloatArray]
 
     def head(self, name: str | None, *tasks: Task) -> HeadInfo:
         """Return the head with this name; without a name the first head, for one of the tasks if any are given.
@@ -119,13 +90,43 @@ class Tasks:
             )
         return output
 
-    def embed(self) -> TaskSpec[FloatArray]:
-        """Return the spec of `Model.embed`."""
+    def dimensions(self, wanted: int | None = None) -> int:
+        """Return the number of values that callers get of an embedding.
+
+        Args:
+            wanted: Number of leading values; None: as many as the bundle says.
+
+        Raises:
+            WrongTaskError: The bundle has no sentence embeddings.
+            InputTypeError: The number is not a whole number.
+            InputError: The number is below 1 or above the size of an embedding.
+        """
+        size = int(self.variant.outputs[self.embedding_output(SENTENCE_EMBEDDING)][-1])
+        if wanted is not None:
+            return check_whole("dimensions", wanted, least=1, most=size)
         embedding = self.manifest.embedding
+        return size if embedding is None or embedding.truncate_dim is None else embedding.truncate_dim
+
+    def embed(
+        self,
+        *,
+        prompt: str | Prompt | None = None,
+        dimensions: int | None = None,
+        precision: EmbeddingPrecision = "float32",
+    ) -> TaskSpec[NDArray[Any]]:
+        """Return the spec of `Model.embed`."""
+        embedding, size = self.manifest.embedding, self.dimensions(dimensions)
+        check_precision(precision)
+        ranges = self.embedding_ranges()[:, :size] if precision in RANGED else None
+        text = self.manifest.prompts.resolve(prompt)
         return TaskSpec(
             outputs=[self.embedding_output(SENTENCE_EMBEDDING)],
-            postprocess=lambda _, arrays: arrays[0],
+            postprocess=lambda _, arrays: quantize_embeddings(
+                np.ascontiguousarray(arrays[0][:, :size]), precision, ranges
+            ),
             normalize=embedding is not None and embedding.normalize,
+            check=check_nothing if prompt is None else partial(check_prompt, text),
+            prompt=text,
         )
 
     def embed_tokens(self) -> TaskSpec[list[FloatArray]]:
@@ -170,7 +171,7 @@ class Tasks:
                 arrays[0], chosen.labels, batch, aggregation=way, marks=self.subword_marks
             ),
             tokenwise=True,
-            check=_check_singles,
+            check=check_singles,
         )
 
     def tag_words(
@@ -183,7 +184,7 @@ class Tasks:
             outputs=chosen.outputs,
             postprocess=lambda batch, arrays: word_tags(arrays[0], chosen.labels, batch, aggregation=way),
             tokenwise=True,
-            check=_check_words,
+            check=check_words,
         )
 
     def join_words(self, head: str | None, words: Sequence[str]) -> JoinedWords:
@@ -209,7 +210,7 @@ class Tasks:
             postprocess=lambda batch, arrays: answers(
                 arrays[0], arrays[1], batch, n_best=n_best, null_threshold=threshold
             ),
-            check=_check_pairs,
+            check=check_pairs,
             overflow="window",
             merge=False,
         )
@@ -226,29 +227,3 @@ class Tasks:
         if task is Task.QUESTION_ANSWERING:
             return self.answer(None)
         return self.embed()
-
-
-def _check_singles(batch: TokenBatch) -> None:
-    _check_offsets(batch)
-    if any(isinstance(text, tuple) for text in batch.texts):
-        raise InputTypeError("pairs cannot be tagged; give single texts")
-
-
-def _check_words(batch: TokenBatch) -> None:
-    _check_offsets(batch)
-    if not all(isinstance(text, JoinedWords) for text in batch.texts):
-        raise InputTypeError("the batch lacks the words of its texts; give the words of each text, a list of str")
-
-
-def _check_pairs(batch: TokenBatch) -> None:
-    _check_offsets(batch)
-    if any(isinstance(text, str) for text in batch.texts):
-        raise InputTypeError(
-            "each input must be a pair of question and context: (question, context) in Python, two columns in a file"
-        )
-
-
-def _check_offsets(batch: TokenBatch) -> None:
-    """Refuse a batch that lacks the offsets of its tokens."""
-    if batch.offsets is None or len(batch.texts) != len(batch.truncated_texts):
-        raise InputTypeError("the batch lacks the offsets of its tokens; tokenize texts with this model")

@@ -52,6 +52,7 @@ def cut_rows(
     stride: int | None,
     cuts_beginning: bool,
     number: int,
+    prompt_length: int,
 ) -> Iterator[Row]:
     """Yield the rows that the model reads of one input: one row, or several windows.
 
@@ -63,6 +64,7 @@ def cut_rows(
         stride: See `Tokenizer`.
         cuts_beginning: See `cut_longest`.
         number: Number of the input for messages.
+        prompt_length: See `cut_windows`.
 
     Raises:
         InputTooLongError: See `Tokenizer`.
@@ -80,7 +82,7 @@ def cut_rows(
         yield Row(index, arrays, kept, is_truncated=True)
         return
     try:
-        windows = cut_windows(arrays.sequences, limit=limit, stride=stride)
+        windows = cut_windows(arrays.sequences, limit=limit, stride=stride, prompt_length=prompt_length)
     except InputTooLongError as error:
         raise InputTooLongError(f"text {number}: {error}") from None
     for window, own in windows:

@@ -30,6 +30,9 @@ class TokenBatch:
         offsets: Offsets of the tokens in their texts, if they were asked for.
         windows: Texts of the rows, if some rows are windows; None if every row is a text.
         reversed: The same pairs with their texts swapped, for a dual encoder.
+        prompt: The prompt that was put before each text. `texts` have it at their beginning.
+        prompt_length: Number of tokens at the beginning of every row that are special or of the prompt, 0 without a
+            prompt; None for models that pool the prompt like any other token.
     """
 
     ids: Int64Array
@@ -40,6 +43,8 @@ class TokenBatch:
     offsets: "TokenOffsets | None" = None
     windows: "Windows | None" = None
     reversed: "TokenBatch | None" = None
+    prompt: str = ""
+    prompt_length: int | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -80,23 +85,23 @@ class TokenBatch:
         return starts[:, None] + np.where(is_token, columns, 0), is_token
 
     def rows(self, indices: Int64Array) -> dict[str, Int64Array]:
-        """Return inputs of a graph for some rows, each `(len(indices), longest)` int64, with `attention_mask`."""
+        """Return inputs of a graph for some rows, each `(len(indices), longest)` int64, with `attention_mask`.
+
+        With `prompt_length`, it is an input too, `(len(indices),)` int64.
+        """
         positions, is_token = self.tokens(indices)
         rows = {"input_ids": self.ids[positions], "token_type_ids": self.type_ids[positions]}
         rows["attention_mask"] = is_token.astype(np.int64)
         if self.reversed is not None:
             swapped = self.reversed.rows(indices)
             rows |= {f"reversed_{name}": swapped[name] for name in ("input_ids", "token_type_ids")}
+        if self.prompt_length is not None:
+            rows["prompt_length"] = np.full(len(indices), self.prompt_length, np.int64)
         return rows
 
 
-def concatenate_batches(batches: Sequence[TokenBatch], texts: Sequence[Text]) -> TokenBatch:
-    """Return several batches as one. Either all of them have `offsets`, or none has.
-
-    Args:
-        batches: At least one batch.
-        texts: The texts of all batches.
-    """
+def concatenate_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """Return several batches, at least one, as one. All have the same prompt; all of them have `offsets`, or none."""
     offsets = [batch.offsets for batch in batches if batch.offsets is not None]
     reverse = [batch.reversed for batch in batches if batch.reversed is not None]
     return TokenBatch(
@@ -104,10 +109,12 @@ def concatenate_batches(batches: Sequence[TokenBatch], texts: Sequence[Text]) ->
         type_ids=np.concatenate([batch.type_ids for batch in batches]),
         cu_seqlens=np.cumsum([0, *np.concatenate([batch.lengths for batch in batches])], dtype=np.int64),
         truncated=np.concatenate([batch.truncated for batch in batches]),
-        texts=texts,
+        texts=tuple(text for batch in batches for text in batch.texts),
         offsets=TokenOffsets.concatenate(offsets) if offsets else None,
         windows=_concatenate_windows(batches) if any(batch.windows for batch in batches) else None,
-        reversed=concatenate_batches(reverse, [text for batch in reverse for text in batch.texts]) if reverse else None,
+        reversed=concatenate_batches(reverse) if reverse else None,
+        prompt=batches[0].prompt,
+        prompt_length=batches[0].prompt_length,
     )
 
 
@@ -123,11 +130,15 @@ def pad_rows(rows: Sequence[Mapping[str, Int64Array]]) -> dict[str, Int64Array]:
     """Stack inputs of a graph, and pad each with zeros to the longest. `attention_mask` is padded too."""
     if len(rows) == 1:
         return dict(rows[0])
-    longest = max(row["input_ids"].shape[1] for row in rows)
-    return {
-        name: np.concatenate([np.pad(row[name], ((0, 0), (0, longest - row[name].shape[1]))) for row in rows])
-        for name in rows[0]
-    }
+    return {name: _stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _stack(arrays: Sequence[Int64Array]) -> Int64Array:
+    """Concatenate arrays of several texts: one value per text, or one per token."""
+    if arrays[0].ndim == 1:
+        return np.concatenate(arrays)
+    longest = max(array.shape[1] for array in arrays)
+    return np.concatenate([np.pad(array, ((0, 0), (0, longest - array.shape[1]))) for array in arrays])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,6 +16,7 @@ from encort.runtime.text.long_inputs import LongInput, read_inputs
 from encort.runtime.text.rows import Row, cut_rows, join_rows
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.validation import check_texts, checked_token_ids, is_token_ids
+from encort.runtime.text.vocabulary import Vocabulary
 from encort.runtime.text.windows import Overflow
 from encort.runtime.text.words import SubwordMarks
 
@@ -31,7 +32,11 @@ _LONG_TEXTS = 64
 
 
 class Tokenizer:
-    """The tokenizer of a bundle. Any number of threads may call it."""
+    """The tokenizer of a bundle. Any number of threads may call it.
+
+    Attributes:
+        vocabulary: Its tokens and their ids.
+    """
 
     def __init__(self, content: bytes, *, max_length: int) -> None:
         """Read a tokenizer.
@@ -48,6 +53,7 @@ class Tokenizer:
         if not special < max_length < LIMIT:
             raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
         self._max_length = max_length
+        self.vocabulary = Vocabulary(self._backend)
         self._piece = min(_CHARACTERS * max_length, _LONGEST_PIECE)
 
     @property
@@ -61,8 +67,10 @@ class Tokenizer:
         *,
         overflow: Overflow = "truncate",
         stride: int | None = None,
+        prompt: str = "",
         first: int = 0,
         return_offsets: bool = False,
+        return_prompt_length: bool = False,
         reverse: bool = False,
         all_cores: bool = False,
         check: Check = check_nothing,
@@ -75,8 +83,10 @@ class Tokenizer:
                 and sets `truncated`. Of a pair, it cuts the longer text first. `"error"` refuses the text. `"window"`
                 makes overlapping windows over a text, or over the second text of a pair.
             stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
+            prompt: Text that is put before each text, or before the first text of each pair. It is in every window.
             first: Number of the first text, for messages about a part of many.
             return_offsets: Whether to return the offsets of the tokens in their texts.
+            return_prompt_length: Whether to return the number of the prompt's tokens, for models that pool the others.
             reverse: Whether to tokenize every pair with its texts swapped, too.
             all_cores: Whether the tokenizers library may use all cores of the process, which it does for many texts at
                 a time. Otherwise it gets one text at a time.
@@ -88,13 +98,15 @@ class Tokenizer:
         Raises:
             InputTypeError: `texts` is not a sequence of str or pairs of str, or of pairs with `reverse`.
             InputError: A text holds an unpaired surrogate, so it is not Unicode; an id is not in the vocabulary;
-                or the tokenizer fails on a text, for example because it lacks an unknown token.
+                token ids are given with a prompt; or the tokenizer fails on a text, for example because it lacks an
+                unknown token.
             InputTooLongError: A text is longer than the limit, with `overflow="error"`.
         """
         if is_token_ids(texts) and reverse:
             raise InputTypeError("this model reads pairs in either order; give pairs of texts, not token ids")
         if is_token_ids(texts):
-            return self._from_token_ids(texts, first)
+            batch = self._from_token_ids(texts, first, prompt)
+            return replace(batch, prompt_length=0) if return_prompt_length else batch
         texts = cast("Sequence[Text]", texts)
         check_texts(texts, first=first)
         check_choice("overflow", overflow, get_args(Overflow))
@@ -102,6 +114,9 @@ class Tokenizer:
             raise InputError('this model reads pairs in either order, so it cannot cut windows; use "truncate"')
         if stride is not None:
             check_whole("stride", stride, least=0)
+        texts = _put_before(prompt, texts)
+        needs_length = return_prompt_length or overflow == "window"
+        prompt_length = self._prompt_length(prompt, first) if needs_length else 0
         tokens = self._read(texts, overflow, first, return_offsets=return_offsets, all_cores=all_cores, check=check)
         rows: list[Row] = []
         for index, of_text in enumerate(tokens):
@@ -114,9 +129,11 @@ class Tokenizer:
                 stride=stride,
                 cuts_beginning=self._backend.cuts_beginning,
                 number=first + index,
+                prompt_length=prompt_length,
             )
         check()
         batch = join_rows(rows, texts, return_offsets=return_offsets)
+        batch = replace(batch, prompt=prompt, prompt_length=prompt_length if return_prompt_length else None)
         if not reverse:
             return batch
         return replace(batch, reversed=self(_swapped(texts, first), first=first, all_cores=all_cores, check=check))
@@ -156,7 +173,29 @@ class Tokenizer:
     def _is_long(self, text: Text) -> bool:
         return max(map(len, (text,) if isinstance(text, str) else text)) > self._piece
 
-    def _from_token_ids(self, texts: Sequence[TokenIds], first: int) -> TokenBatch:
+    def _prompt_length(self, prompt: str, first: int) -> int:
+        """Return the number of tokens of a prompt alone, without the special tokens behind it.
+
+        This is how sentence-transformers counts them. A token across the end of the prompt, which the prompt alone does
+        not have, makes no difference.
+        """
+        if not prompt:
+            return 0
+        (encoding,) = self._backend.encode(
+            [prompt],
+            numbers=[first],
+            add_special_tokens=True,
+            with_offsets=False,
+            all_cores=False,
+            check=check_nothing,
+        )
+        return len(encoding) - int(encoding.special_tokens_mask[-1])
+
+    def _from_token_ids(self, texts: Sequence[TokenIds], first: int, prompt: str) -> TokenBatch:
+        if prompt:
+            raise InputError(
+                f'the prompt {prompt!r} cannot be put before token ids; give texts, or prompt="" for ids that have it'
+            )
         rows = checked_token_ids(texts, size=self._backend.vocabulary_size, limit=self._max_length, first=first)
         ids = np.fromiter(chain.from_iterable(rows), np.int64)
         return TokenBatch(
@@ -165,6 +204,13 @@ class Tokenizer:
             cu_seqlens=np.cumsum([0, *map(len, rows)], dtype=np.int64),
             truncated=np.zeros(len(rows), np.bool_),
         )
+
+
+def _put_before(prompt: str, texts: Sequence[Text]) -> Sequence[Text]:
+    """Return texts with a prompt before each, and pairs with the prompt before their first text."""
+    if not prompt:
+        return texts
+    return [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
 
 
 def _swapped(texts: Sequence[Text], first: int) -> list[Text]:

@@ -38,7 +38,7 @@ def is_token_ids(texts: object) -> TypeGuard[Sequence[TokenIds]]:
     """Return whether inputs are token ids: the first item is a list or an array of integers."""
     if not isinstance(texts, Sequence) or isinstance(texts, str | bytes) or not texts:
         return False
-    return _integers(texts[0]) is not None
+    return integers(texts[0]) is not None
 
 
 def checked_token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first: int = 0) -> list[list[int]]:
@@ -57,7 +57,7 @@ def checked_token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first
     """
     rows = []
     for index, item in enumerate(texts, start=first):
-        row = _integers(item)
+        row = integers(item)
         if row is None:
             raise InputTypeError(f"text {index}: expected token ids like the first, got {_describe(item)}")
         if not row:
@@ -70,7 +70,8 @@ def checked_token_ids(texts: Sequence[TokenIds], *, size: int, limit: int, first
     return rows
 
 
-def _integers(item: Any) -> list[int] | None:
+def integers(item: Any) -> list[int] | None:
+    """Return a list or an array of integers as a list; None for any other value."""
     if isinstance(item, np.ndarray):
         return item.tolist() if item.ndim == 1 and np.issubdtype(item.dtype, np.integer) else None
     if not isinstance(item, list) or any(type(value) is not int for value in item):

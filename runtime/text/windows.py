@@ -35,13 +35,16 @@ def cut_longest(sequences: Int64Array, *, limit: int, cuts_beginning: bool = Fal
     return np.sort(np.concatenate([*parts, np.flatnonzero(sequences == -1)]))
 
 
-def cut_windows(sequences: Int64Array, *, limit: int, stride: int | None) -> list[tuple[Int64Array, BoolArray]]:
+def cut_windows(
+    sequences: Int64Array, *, limit: int, stride: int | None, prompt_length: int = 0
+) -> list[tuple[Int64Array, BoolArray]]:
     """Return windows over a text, or over the second text of a pair. All other tokens are in every window.
 
     Args:
         sequences: See `cut_longest`.
         limit: Most tokens of a window.
         stride: Tokens that neighbouring windows share; None: a quarter of the windowed part, at most 128.
+        prompt_length: Number of tokens at the beginning that are special or of a prompt, which every window has.
 
     Returns:
         For every window, the positions of its tokens, and which of them count in it. Of the shared tokens, the first
@@ -51,12 +54,13 @@ def cut_windows(sequences: Int64Array, *, limit: int, stride: int | None) -> lis
         InputTooLongError: The other tokens leave no room for such windows.
     """
     body = np.flatnonzero(sequences == sequences.max())
+    body = body[body >= prompt_length]
     room = max(0, limit - len(sequences) + len(body))
     shared = min(128, room // 4) if stride is None else stride
     if room <= shared:
         raise InputTooLongError(
             f"{room} of {limit} tokens are left for the part that is read in windows, which is too little if they "
-            f"share {shared}: shorten the first text of the pair, or lower stride"
+            f"share {shared}: shorten the first text of the pair or the prompt, or lower stride"
         )
     before, after = np.arange(body[0]), np.arange(body[-1] + 1, len(sequences))
     starts = range(0, max(1, len(body) - shared), room - shared)

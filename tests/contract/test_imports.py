@@ -18,7 +18,8 @@ RUNTIME_ORDER = (
     {"tasks", "cuda"},
     {"serving", "monitoring", "verification"},
     {"options"},
-    {"sessions", "task_runner"},
+    {"sessions", "task_runner", "text_methods"},
+    {"task_methods"},
     {"model"},
     {"server", "cli"},
 )

@@ -14,7 +14,10 @@ from encort.runtime.bundle.manifest import Device, Pooling, Precision
 from encort.runtime.options import DeviceName, PrecisionName
 
 GOOD = """
+from typing import Any
+
 import encort
+from numpy import float32, signedinteger, unsignedinteger
 
 with encort.load("banking.bundle", device="cpu", precision="int8", threads=2) as model:
     same = encort.load("banking.bundle", device=["cuda:0", "cuda:1"], precision=model.variant.precision)
@@ -22,6 +25,11 @@ with encort.load("banking.bundle", device="cpu", precision="int8", threads=2) as
     label: str = model.classify(["a text", ("a", "pair")])[0].label
     start: int = model.tag(["a text"])[0][0].start
     score: float = model.answer([("question", "context")], n_best=3)[0][0].score
+    codes = model.embed(["a text"], prompt="query", dimensions=8, precision="int8")
+    first: signedinteger[Any] = codes[0, 0]
+    bits: unsignedinteger[Any] = model.embed(["a text"], prompt=encort.Prompt("q: "), precision="ubinary")[0, 0]
+    best: int = model.rank("a query", ["a document"], top_k=1)[0].index
+    text: str = model.decode(model.tokenize(["a text"], return_offsets=True).ids)
     try:
         model.embed(["a text"])
     except encort.errors.OverloadedError as error:
@@ -30,6 +38,7 @@ with encort.load("banking.bundle", device="cpu", precision="int8", threads=2) as
 
 async def serve(model: encort.Model) -> str:
     async with model.serving(max_wait_ms=2) as service:
+        value: float32 = (await service.embed("a text", prompt="", dimensions=8, timeout_s=1))[0]
         return (await service.classify("a text", timeout_s=1, overflow="error")).label
 """
 
@@ -40,6 +49,12 @@ BAD = [
     'encort.load("banking.bundle", thread=2)',
     'model.embed(["a text"], overflow="cut")',
     'model.tokenize(["a text"], overflow=None)',
+    'model.embed(["a text"], precision="int4")',
+    'text: str = model.embed(["a text"], precision="int8")',
+    'model.embed(["a text"], dimensions="8")',
+    'model.embed(["a text"], prompt=3)',
+    'model.rank(["a query"], ["a document"])',
+    'model.serving().__enter__().embed("a text", precision="fp32")',
     'model.answer(["a question"], n_best="3")',
     'model.serving().__enter__().classify("a text", timeout=1)',
     'model.serving().__enter__().classify("a text", overflow="cut")',

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import encort
 from encort.runtime.cli.main import group
-from encort.runtime.cli.records import PredictionOptions, embedding_records, prediction_records
+from encort.runtime.cli.records import EmbeddingRecords, PredictionRecords
 from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError, WrongTaskError
 from encort.runtime.text.windows import Overflow
@@ -55,7 +55,7 @@ def records(model: encort.Model) -> MakeRecords:
 
     def make(texts: Texts, *, overflow: Overflow = "truncate", **options: Any) -> list[dict[str, Any]]:
         batch = model.tokenize(texts, overflow=overflow)
-        made = prediction_records(model, batch, PredictionOptions(**options))
+        made = PredictionRecords(**options).make(model, batch)
         assert json.loads(json.dumps(made)) == made
         return made
 
@@ -184,7 +184,7 @@ def test_the_null_threshold_decides_whether_a_record_has_answers(predict: Predic
 
 
 def test_embedding_records_are_the_embeddings(model: encort.Model) -> None:
-    made = embedding_records(model, model.tokenize(TEXTS))
+    made = EmbeddingRecords().make(model, model.tokenize(TEXTS))
     assert [list(record) for record in made] == [["embedding", "tokens", "truncated"]] * len(TEXTS)
     np.testing.assert_array_equal([record["embedding"] for record in made], model.embed(TEXTS))
 
@@ -193,7 +193,7 @@ def test_the_error_for_an_unknown_head_lists_all_heads(records: MakeRecords, enc
     with pytest.raises(WrongTaskError, match=r"'mood'.*topics.*moods.*stars.*follows.*tags.*answers"):
         records(TEXTS, head="mood")
     with pytest.raises(WrongTaskError, match="none"):
-        prediction_records(encoder, encoder.tokenize(TEXTS), PredictionOptions(head="topics"))
+        PredictionRecords(head="topics").make(encoder, encoder.tokenize(TEXTS))
 
 
 @pytest.mark.parametrize("head", ["topics", "moods", "stars", "tags"])

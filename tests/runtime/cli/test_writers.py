@@ -21,17 +21,18 @@ EMBEDDINGS = [
     {"embedding": [4.5, 5.5], "tokens": 4, "truncated": False},
 ]
 LABELS = [{"label": "안녕 \u2028", "score": 0.75, "tokens": 3, "truncated": False}]
+NONE = np.empty((0, 2), np.float32)
 ENDINGS = [".jsonl", ".npy", ".parquet"]
 
 
 def write(output: Path | None, *chunks: list[Any]) -> None:
-    with open_writer(output, dimension=lambda: 2) as writer:
+    with open_writer(output, no_embeddings=lambda: NONE) as writer:
         for chunk in chunks:
             writer.write(chunk)
 
 
 def write_and_fail(output: Path, error: BaseException | type[BaseException]) -> None:
-    with open_writer(output, dimension=lambda: 2) as writer:
+    with open_writer(output, no_embeddings=lambda: NONE) as writer:
         writer.write(EMBEDDINGS)
         raise error
 
@@ -103,7 +104,7 @@ def test_an_error_leaves_no_new_file_and_keeps_an_old_one(
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_file_appears_only_at_the_end(tmp_path: Path, ending: str) -> None:
     output = tmp_path / f"x{ending}"
-    with open_writer(output, dimension=lambda: 2) as writer:
+    with open_writer(output, no_embeddings=lambda: NONE) as writer:
         writer.write(EMBEDDINGS)
         assert not output.exists()
     assert output.exists()
@@ -148,7 +149,7 @@ def test_an_error_of_the_writer_names_the_output(tmp_path: Path, monkeypatch: py
                 raise OSError("the disk is full")
 
     @contextmanager
-    def opened(_file: Path, _dimension: int) -> Iterator[Any]:
+    def opened(_file: Path, _no_embeddings: object) -> Iterator[Any]:
         yield FullDisk()
         raise OSError("the disk is full")
 
@@ -172,7 +173,7 @@ def test_a_plain_name_is_a_file_in_the_current_folder(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_folder_instead_of_the_file_is_an_error_before_the_work(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"x{ending}").mkdir()
-    with pytest.raises(EncortError), open_writer(tmp_path / f"x{ending}", dimension=lambda: 2):
+    with pytest.raises(EncortError), open_writer(tmp_path / f"x{ending}", no_embeddings=lambda: NONE):
         pytest.fail("the work started")
 
 
@@ -188,7 +189,7 @@ def test_parquet_without_pyarrow_gives_the_command_to_install_it(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with (
         pytest.raises(MissingExtraError, match=r'pip install "encort\[parquet\]"'),
-        open_writer(tmp_path / "x.parquet", dimension=lambda: 2),
+        open_writer(tmp_path / "x.parquet", no_embeddings=lambda: NONE),
     ):
         pytest.fail("the work started")
     assert list(tmp_path.iterdir()) == []
@@ -202,7 +203,7 @@ def test_the_partial_file_of_a_killed_process_goes_with_the_next_output(tmp_path
 
 def test_json_lines_have_no_character_that_ends_a_line_or_steers_a_terminal(tmp_path: Path) -> None:
     label = "a\u2028b\u2029c\x85d\x9be\x7ff\x0cg\rh\x1b\ud800"
-    with open_writer(tmp_path / "out.jsonl", dimension=lambda: 1) as writer:
+    with open_writer(tmp_path / "out.jsonl") as writer:
         writer.write([{"label": label}])
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert line.isprintable()
@@ -210,7 +211,7 @@ def test_json_lines_have_no_character_that_ends_a_line_or_steers_a_terminal(tmp_
 
 
 def test_parquet_has_the_columns_of_all_records(tmp_path: Path) -> None:
-    with open_writer(tmp_path / "out.parquet", dimension=lambda: 1) as writer:
+    with open_writer(tmp_path / "out.parquet") as writer:
         writer.write([{"label": "a"}, {"label": "b", "error": "c"}])
     assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [
         {"label": "a", "error": None},

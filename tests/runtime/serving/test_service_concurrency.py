@@ -14,7 +14,8 @@ import encort
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import DeadlineError, OverloadedError
 from encort.runtime.engine.stats import Stats
-from encort.runtime.serving.service import AsyncService, Service
+from encort.runtime.serving.async_service import AsyncService
+from encort.runtime.serving.service import Service
 from encort.runtime.tasks.results import Classification
 from tests.runtime.serving.helpers import assert_same, different_texts
 

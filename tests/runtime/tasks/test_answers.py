@@ -259,9 +259,11 @@ def windows(*, own: list[list[int]]) -> TokenBatch:
     second.offsets.starts[3:7] += 4
     second.offsets.ends[3:7] += 4
     counts = [[1, 1, 1, *own[0], 0], [0, 0, 0, *own[1], 1]]
-    together = concatenate_batches([first, second], [("q", "a b c d e f")])
+    own_tokens = np.concatenate(counts).astype(np.bool_)
     return dataclasses.replace(
-        together, windows=Windows(texts=np.zeros(2, np.int64), own=np.concatenate(counts).astype(np.bool_))
+        concatenate_batches([first, second]),
+        texts=[("q", "a b c d e f")],
+        windows=Windows(texts=np.zeros(2, np.int64), own=own_tokens),
     )
 
 

@@ -71,18 +71,18 @@ def offsets_of(batch: TokenBatch) -> TokenOffsets:
 
 def test_concatenated_batches_follow_each_other(batch: TokenBatch) -> None:
     other = dataclasses.replace(batch, ids=batch.ids + 10, truncated=~batch.truncated)
-    together = concatenate_batches([batch, other], ["a", "b", "c"] * 2)
+    together = concatenate_batches([batch, other])
     assert together.cu_seqlens.tolist() == [0, 3, 5, 8, 11, 13, 16]
     for name in ("ids", "type_ids", "truncated"):
         assert getattr(together, name).tolist() == getattr(batch, name).tolist() + getattr(other, name).tolist()
-    assert together.texts == ["a", "b", "c"] * 2
+    assert together.texts == (*batch.texts, *other.texts)
     assert (together.offsets, together.windows, together.reversed) == (None, None, None)
 
 
 def test_concatenated_batches_keep_offsets_and_swapped_pairs(batch: TokenBatch) -> None:
     swapped = dataclasses.replace(batch, ids=batch.ids + 10, texts=("x", "y", "z"))
     full = dataclasses.replace(batch, offsets=offsets_of(batch), reversed=swapped)
-    together = concatenate_batches([full, full], ["a", "b", "c"] * 2)
+    together = concatenate_batches([full, full])
     assert together.offsets is not None
     assert together.reversed is not None
     for name, values in vars(full.offsets).items():
@@ -94,7 +94,7 @@ def test_concatenated_batches_keep_offsets_and_swapped_pairs(batch: TokenBatch) 
 def test_concatenated_windows_number_the_texts_of_all_batches(batch: TokenBatch) -> None:
     own = np.array([True, True, False, False, True, True, True, True])
     windows = dataclasses.replace(batch, windows=Windows(texts=np.array([0, 0, 1]), own=own))
-    together = concatenate_batches([windows, batch, windows], list("abcdefg"))
+    together = concatenate_batches([windows, batch, windows])
     assert together.windows is not None
     assert together.windows.texts.tolist() == [0, 0, 1, 2, 3, 4, 5, 5, 6]
     assert together.windows.own.tolist() == [*own.tolist(), *[True] * 8, *own.tolist()]

@@ -1,0 +1,77 @@
+"""Arguments and options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
+
+FOLDER = click.Path(path_type=Path)
+BUNDLE = click.argument("bundle", type=FOLDER)
+INPUT = click.option(
+    "--input",
+    "-i",
+    "file",
+    type=FOLDER,
+    help="Read texts from a .csv, .tsv, .jsonl or .parquet file, or one text per line.",
+)
+COLUMN = click.option(
+    "--column", help="Column of the texts; default: text and text_pair, tokens, or question and context."
+)
+OUTPUT = click.option(
+    "--output", "-o", type=FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
+)
+PROMPT = click.option(
+    "--prompt",
+    help="Name of the bundle's prompt that is put before each text, or '' for none; default: the bundle's default "
+    "prompt. encort inspect lists them.",
+)
+LOAD_OPTIONS = [
+    click.option("--device", default="auto", help="auto, cpu, cuda, or GPUs as cuda:1 or cuda:0,1."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+        default="auto",
+        help="Precision of the graph; default: auto, the exporter's first choice. fp16 is for GPUs.",
+    ),
+    click.option("--threads", type=int, help="Cores to use; default: all that this process may use."),
+]
+BATCH_OPTIONS = [
+    BUNDLE,
+    click.argument("texts", nargs=-1),
+    INPUT,
+    COLUMN,
+    OUTPUT,
+    *LOAD_OPTIONS,
+    click.option(
+        "--overflow",
+        type=click.Choice(["truncate", "error", "window"]),
+        help="What to do with texts over the limit; default: window for questions, else truncate.",
+    ),
+    click.option(
+        "--stride",
+        type=int,
+        help="Tokens that neighbouring windows share; default: a quarter of a window, at most 128.",
+    ),
+    click.option(
+        "--on-error",
+        type=click.Choice(["fail", "skip", "column"]),
+        default="fail",
+        help="For an input that cannot be used: stop, leave it out, or write its error into the field error.",
+    ),
+]
+"""Arguments and options of a command that runs texts through a bundle."""
+
+
+def add_options(*options: Option) -> Callable[[Command], Command]:
+    """Return a decorator that adds arguments and options to a command, in this order of the help."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

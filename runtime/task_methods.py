@@ -1,0 +1,284 @@
+"""`TaskMethods`: the methods of `Model` that run texts through the graph, one for each task."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+from numpy.typing import NDArray
+
+from encort.runtime.bundle.manifest import Similarity, Task
+from encort.runtime.common.aggregation import Aggregation, AggregationName
+from encort.runtime.common.arrays import FloatArray, Int8Array, UInt8Array
+from encort.runtime.common.errors import InputTypeError
+from encort.runtime.engine.tokenizer_pool import TokenizerPool
+from encort.runtime.task_runner import Inputs, TaskRunner
+from encort.runtime.tasks.quantization import EmbeddingPrecision
+from encort.runtime.tasks.results import Answers, Classification, Matches, Ranked, Span, TaggedWord
+from encort.runtime.tasks.similarity import best_first, similarities
+from encort.runtime.tasks.specs import Tasks
+from encort.runtime.text.prompts import DOCUMENT_NAMES, QUERY_NAMES, Prompt
+from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.validation import check_texts
+from encort.runtime.text.vocabulary import Vocabulary
+from encort.runtime.text.windows import Overflow
+from encort.runtime.text_methods import TextMethods
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Options of `TaskMethods.embed`, except for the precision, which decides the type of the result."""
+
+    prompt: str | Prompt | None
+    dimensions: int | None
+    overflow: Overflow | None
+    stride: int | None
+
+
+class TaskMethods(TextMethods):
+    """Results of texts, in the caller's order."""
+
+    def __init__(self, tokenizer: TokenizerPool, vocabulary: Vocabulary, runner: TaskRunner, tasks: Tasks) -> None:
+        """Run the tasks of a bundle."""
+        super().__init__(tokenizer, vocabulary, tasks.manifest.prompts)
+        self._runner, self._tasks = runner, tasks
+
+    @overload
+    def embed(
+        self, texts: Inputs, *, precision: Literal["float32"] = "float32", **options: Unpack[EmbedOptions]
+    ) -> FloatArray: ...
+
+    @overload
+    def embed(
+        self, texts: Inputs, *, precision: Literal["int8", "binary"], **options: Unpack[EmbedOptions]
+    ) -> Int8Array: ...
+
+    @overload
+    def embed(
+        self, texts: Inputs, *, precision: Literal["uint8", "ubinary"], **options: Unpack[EmbedOptions]
+    ) -> UInt8Array: ...
+
+    def embed(
+        self,
+        texts: Inputs,
+        *,
+        prompt: str | Prompt | None = None,
+        dimensions: int | None = None,
+        precision: EmbeddingPrecision = "float32",
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> NDArray[Any]:
+        """Return sentence embeddings, `(n, dimensions)` float32, pooled and normalized as the manifest says.
+
+        Args:
+            texts: See `tokenize`.
+            prompt: See `tokenize`. A batch has its prompt already.
+            dimensions: Number of leading values of each embedding, for models that were trained for it (Matryoshka);
+                None: as many as the bundle says, mostly all. As in sentence-transformers, values are cut after
+                normalization, and their length is then below 1: compare them with `similarity`.
+            precision: `"int8"` and `"uint8"` give each value one of 256 steps in `embedding_ranges`, so that a result
+                does not depend on the other texts. `"binary"` and `"ubinary"` give the sign of each value as a bit, in
+                an array `(n, ceil(dimensions / 8))` of int8 or uint8.
+            overflow: See `tokenize`. The embedding of several windows is their mean, weighted by their tokens.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no sentence embeddings.
+            InputError: See `tokenize`; or an option has no such value.
+        """
+        spec = self._tasks.embed(prompt=prompt, dimensions=dimensions, precision=precision)
+        return self._runner.run(spec, texts, overflow, stride)
+
+    def embed_tokens(
+        self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
+    ) -> list[FloatArray]:
+        """Return the last hidden state of every text, `(tokens, dim)` float32, special tokens included.
+
+        Texts get no prompt; for one, give a batch of `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle gives no hidden states.
+            InputError: See `tokenize`.
+        """
+        return self._runner.run(self._tasks.embed_tokens(), texts, overflow, stride)
+
+    def classify(
+        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
+    ) -> list[Classification]:
+        """Return the class of every text or pair.
+
+        Args:
+            texts: See `tokenize`.
+            head: Name of the head; None: the first that classifies.
+            overflow: See `tokenize`. The logits of several windows are averaged, weighted by their tokens.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`.
+        """
+        return self._runner.run(self._tasks.classify(head), texts, overflow, stride)
+
+    def score(
+        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
+    ) -> FloatArray:
+        """Return one number per text or pair, `(n,)` float32, from a regression head.
+
+        For a cross-encoder, these are the numbers of `CrossEncoder.predict`, with its activation function.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`.
+        """
+        return self._runner.run(self._tasks.score(head), texts, overflow, stride)
+
+    def logits(
+        self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
+    ) -> FloatArray:
+        """Return the logits of every text or pair, `(n, labels)` float32, from a head that classifies or scores.
+
+        Args:
+            texts: See `tokenize`.
+            head: Name of the head; None: the first of these heads.
+            overflow: See `tokenize`. The logits of several windows are averaged, weighted by their tokens.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`.
+        """
+        return self._runner.run(self._tasks.logits(head), texts, overflow, stride)
+
+    def tag(
+        self,
+        texts: Inputs,
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[Matches[Span]]:
+        """Return the tagged spans of every text in reading order, with character offsets into the given text.
+
+        Args:
+            texts: See `tokenize`.
+            aggregation: How spans are made of the tags of tokens; see `Aggregation`. None: as the head was made for.
+            head: Name of the head; None: the first that tags tokens.
+            overflow: See `tokenize`.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputTypeError: An input is a pair.
+            InputError: See `tokenize`; or there is no such aggregation.
+        """
+        return self._runner.run(self._tasks.tag(head, aggregation=aggregation), texts, overflow, stride)
+
+    def tag_words(
+        self,
+        words: Sequence[Sequence[str]] | TokenBatch,
+        *,
+        aggregation: AggregationName | Aggregation | None = None,
+        head: str | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[Matches[TaggedWord]]:
+        """Return one tag for each word of every text, for texts that are lists of words.
+
+        Args:
+            words: Words of each text, or a batch of `JoinedWords`. They are joined as in training: words with a space
+                between two of them, characters as they are. For a head that was trained elsewhere, each list is judged
+                by what it holds: white space, or single letters without case, are characters.
+            aggregation: Which scores of a word's tokens decide; see `Aggregation`. None: as the head was made for.
+            head: Name of the head; None: the first that tags tokens.
+            overflow: See `tokenize`. Words that are cut off have no tag.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputTypeError: An input is not a list of str.
+            InputError: See `tokenize`; or there is no such aggregation.
+        """
+        spec = self._tasks.tag_words(head, aggregation=aggregation)
+        if isinstance(words, TokenBatch):
+            return self._runner.run(spec, words, overflow, stride)
+        return self._runner.run(spec, [self._tasks.join_words(head, text) for text in words], overflow, stride)
+
+    def answer(
+        self,
+        questions: Inputs,
+        *,
+        n_best: int = 1,
+        null_threshold: float | None = None,
+        head: str | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[Answers]:
+        """Return answers to questions from their contexts, the most probable first; none where the context has none.
+
+        Args:
+            questions: Pairs of question and context.
+            n_best: Most answers per question.
+            null_threshold: A question has no answer (`Answers.no_answer`) if the logarithm of its null score is larger
+                than that of the best answer's score by more than this. None: the threshold of the bundle, which
+                training chose on validation data; 0 if there is none. `math.inf` always answers.
+            head: Name of the head; None: the first that answers questions.
+            overflow: See `tokenize`; None reads long contexts in windows.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputTypeError: An input is not a pair, or an option is not a number.
+            InputError: See `tokenize`; or `n_best` is below 1, or `null_threshold` is NaN.
+        """
+        spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
+        return self._runner.run(spec, questions, overflow, stride)
+
+    def rank(self, query: str, documents: Sequence[str], *, top_k: int | None = None) -> list[Ranked]:
+        """Return documents in the order of their scores for a query, the best first.
+
+        A bundle with a regression head, such as a cross-encoder, scores each pair of query and document: see `score`.
+        Other bundles compare embeddings with `similarity`. The query gets the prompt named `query`, and documents get
+        `document`, `passage` or `corpus`, if the bundle has them.
+
+        Args:
+            query: The query.
+            documents: The documents. Documents with equal scores keep their order.
+            top_k: Most documents to return; None: all.
+
+        Raises:
+            WrongTaskError: The bundle has neither a regression head nor sentence embeddings.
+            InputTypeError: The query is not a str, or the documents are not a list of str.
+            InputError: See `tokenize`; or `top_k` is below 1.
+        """
+        check_texts(documents)
+        if not all(isinstance(text, str) for text in (query, *documents)):
+            raise InputTypeError("rank compares one query with documents: give one str, and a list of str")
+        if any(head.task is Task.TEXT_REGRESSION for head in self._tasks.manifest.heads):
+            scores = self.score([(query, document) for document in documents])
+        else:
+            prompts = self._tasks.manifest.prompts
+            query_embedding = self.embed([query], prompt=prompts.choose(QUERY_NAMES))
+            embeddings = self.embed(documents, prompt=prompts.choose(DOCUMENT_NAMES))
+            scores = self.similarity(query_embedding, embeddings)[0]
+        return best_first(scores, top_k=top_k)
+
+    def similarity(self, first: FloatArray, second: FloatArray) -> FloatArray:
+        """Return the similarity of every embedding to every other one, `(n, m)` float32.
+
+        The function is the bundle's: cosine, dot product, or the negative Euclidean or Manhattan distance.
+
+        Args:
+            first: `(n, dimensions)` float32.
+            second: `(m, dimensions)` float32.
+
+        Raises:
+            InputError: The embeddings are not two tables of the same width.
+        """
+        embedding = self._tasks.manifest.embedding
+        return similarities(first, second, Similarity.COSINE if embedding is None else embedding.similarity)
+
+    def predict(
+        self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
+    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]:
+        """Return what the bundle is for: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
+        results: FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]
+        results = self._runner.run(self._tasks.predict(), texts, overflow, stride)
+        return results

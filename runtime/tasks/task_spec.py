@@ -1,0 +1,93 @@
+"""`TaskSpec`: what a task needs of the graph, and the checks of its inputs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from numpy.typing import NDArray
+
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.errors import InputError, InputTypeError
+from encort.runtime.text.joined_words import JoinedWords
+from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.windows import Overflow, merge_windows
+
+Results = TypeVar("Results", bound=Sequence[Any] | NDArray[Any])
+
+
+def check_nothing(_: TokenBatch) -> None:
+    """Accept every input."""
+
+
+@dataclass(frozen=True)
+class TaskSpec(Generic[Results]):
+    """One task with its options.
+
+    Attributes:
+        outputs: Names of the outputs of the graph that the task needs.
+        postprocess: Makes one result per text of these outputs, in the order of the texts.
+        tokenwise: Whether the outputs have one row per token.
+        normalize: Whether the outputs have length 1.
+        check: Refuses inputs that the task cannot use.
+        prompt: Text that is put before every text.
+        overflow: Policy for inputs over the limit, if the caller gives none.
+        merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
+    """
+
+    outputs: Sequence[str]
+    postprocess: Callable[[TokenBatch, list[FloatArray]], Results]
+    tokenwise: bool = False
+    normalize: bool = False
+    check: Callable[[TokenBatch], None] = check_nothing
+    prompt: str = ""
+    overflow: Overflow = "truncate"
+    merge: bool = True
+
+    def finish(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
+        """Return one result per text.
+
+        Args:
+            batch: The batch that was run.
+            arrays: `outputs`, as `Engine.run` returns them.
+        """
+        if not self.merge:
+            return self.postprocess(batch, list(arrays))
+        whole, merged = merge_windows(batch, arrays, tokenwise=self.tokenwise, normalize=self.normalize)
+        return self.postprocess(whole, merged)
+
+
+def check_prompt(prompt: str, batch: TokenBatch) -> None:
+    """Refuse a batch that was tokenized with another prompt."""
+    if batch.prompt != prompt:
+        raise InputError(
+            f"the batch was tokenized with the prompt {batch.prompt!r}, not {prompt!r}; give the prompt to tokenize"
+        )
+
+
+def check_singles(batch: TokenBatch) -> None:
+    """Refuse pairs."""
+    _check_offsets(batch)
+    if any(isinstance(text, tuple) for text in batch.texts):
+        raise InputTypeError("pairs cannot be tagged; give single texts")
+
+
+def check_words(batch: TokenBatch) -> None:
+    """Refuse texts that were not given as lists of words."""
+    _check_offsets(batch)
+    if not all(isinstance(text, JoinedWords) for text in batch.texts):
+        raise InputTypeError("the batch lacks the words of its texts; give the words of each text, a list of str")
+
+
+def check_pairs(batch: TokenBatch) -> None:
+    """Refuse single texts."""
+    _check_offsets(batch)
+    if any(isinstance(text, str) for text in batch.texts):
+        raise InputTypeError(
+            "each input must be a pair of question and context: (question, context) in Python, two columns in a file"
+        )
+
+
+def _check_offsets(batch: TokenBatch) -> None:
+    """Refuse a batch that lacks the offsets of its tokens."""
+    if batch.offsets is None or len(batch.texts) != len(batch.truncated_texts):
+        raise InputTypeError("the batch lacks the offsets of its tokens; tokenize texts with this model")
