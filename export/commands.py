@@ -150,6 +150,8 @@ def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
             f"{bundle}: this machine can run no variant, so no results were checked; verify it where it will be "
             "served, or compare it with its checkpoint (--checkpoint)"
         )
+    checked = {check.variant for check in checks} | {variant.name for variant, _ in measured}
+    echo(f"verified: {bundle}, {len(checked)} of {len(opened.manifest.variants)} variants")
 
 
 def _compare(bundle: "Bundle", checkpoints: tuple[str, ...]) -> "list[tuple[Variant, Fidelity]]":
@@ -165,7 +167,10 @@ def _certificate(variant: "Variant", fidelity: "Fidelity") -> str:
     texts = variant.calibration
     if texts is None:
         return line
-    return f"{line}; calibrated on {texts.seen + texts.judged:,} of {texts.given:,} texts, {texts.judged:,} held back"
+    line += f"; calibrated on {texts.seen + texts.judged:,} of {texts.given:,} texts, {texts.judged:,} held back"
+    if texts.mean_cosine is None or texts.min_cosine is None:
+        return line
+    return f"{line} (cosine mean {texts.mean_cosine:.5f}, min {texts.min_cosine:.5f})"
 
 
 def _line(variant: str, measured: "Fidelity | GoldenCheck", reference: str) -> str:

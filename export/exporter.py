@@ -10,7 +10,7 @@ import numpy as np
 from encort.export.evaluation import Evaluation
 from encort.export.int8.calibration import Calibration, check_calibration
 from encort.export.int8.candidates import QuantizationSearch
-from encort.export.int8.model import QuantizedModel, fit_int8
+from encort.export.int8.model import QuantizedModel, fit_int8, judge
 from encort.export.int8.search import search
 from encort.export.options import (
     CUDA_PRECISIONS,
@@ -221,7 +221,9 @@ def _write_int8(
     source: ExportSource, model: QuantizedModel, folder: Path, calibration: Calibration, bits: int
 ) -> list[Variant]:
     variants = write_int8(source, model, folder, weight_bits=bits)
-    return [replace(variant, calibration=calibration.texts) for variant in variants]
+    similarities = judge(model, Oracle.of(source), calibration.judged)
+    texts = replace(calibration.texts, mean_cosine=float(similarities.mean()), min_cosine=float(similarities.min()))
+    return [replace(variant, calibration=texts) for variant in variants]
 
 
 def _search(

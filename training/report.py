@@ -131,7 +131,7 @@ def _page(report: TrainingReport) -> list[str]:
         lines += ["", "## Training examples of each label", ""]
         counts = sorted(report.label_counts.items(), key=lambda item: -item[1])
         lines += table(["label", "examples"], counts)
-    settings = [[name, value] for name, value in asdict(report.settings).items()]
+    settings = [[name, "default" if value is None else value] for name, value in asdict(report.settings).items()]
     return [*lines, "", "## Settings", "", *table(["setting", "value"], settings)]
 
 

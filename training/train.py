@@ -6,6 +6,7 @@
 import dataclasses
 import functools
 import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -208,6 +209,7 @@ class TrainingRun(ABC):
                 head.write_checkpoint(self.head_folder(folder, name))
                 write_report(reports[name], self.head_folder(folder, name))
             self.write_summary(reports, folder)
+            _equalize_modes(folder)
         shutil.rmtree(self.state_folder)
 
     @property
@@ -264,6 +266,14 @@ class TrainingRun(ABC):
         if not all(bool(torch.isfinite(weights).all()) for weights in network.parameters()):
             shutil.rmtree(self.state_folder, ignore_errors=True)
             raise DatasetError("the training diverged: weights are not numbers; start anew with a lower learning rate")
+
+
+def _equalize_modes(folder: Path) -> None:
+    """Give all files of checkpoints the permissions of the report. safetensors writes files for their owner alone."""
+    for report in folder.rglob(REPORT_FILE):
+        for file in report.parent.glob("*"):
+            if file.is_file():
+                file.chmod(stat.S_IMODE(report.stat().st_mode))
 
 
 class _SingleHeadRun(TrainingRun):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from encort.export.graph.builder import MICROSOFT, GraphBuilder
@@ -107,7 +108,9 @@ def within_budget(
     expected = _vectors(oracle, judged)
     sensitive: list[str] = []
     excluded = 0
-    while excluded < len(model.groups) and not _is_near(model.without(sensitive[:excluded]), oracle, judged, expected):
+    while excluded < len(model.groups) and not _is_near(
+        _compare(model.without(sensitive[:excluded]), oracle, judged, expected)
+    ):
         if not sensitive:
             sensitive = by_sensitivity(model, oracle, texts, progress=progress)
         excluded += 1
@@ -116,9 +119,20 @@ def within_budget(
     return model.without(sensitive[:excluded])
 
 
-def _is_near(model: QuantizedModel, oracle: Oracle, judged: Sequence[Case], expected: FloatArray) -> bool:
+def judge(model: QuantizedModel, oracle: Oracle, texts: TokenBatch) -> NDArray[np.float64]:
+    """Return the cosine between the int8 vector and the float32 vector of each text, or of each token."""
+    judged = _probes(texts, len(texts))
+    return _compare(model, oracle, judged, _vectors(oracle, judged))
+
+
+def _compare(
+    model: QuantizedModel, oracle: Oracle, judged: Sequence[Case], expected: FloatArray
+) -> NDArray[np.float64]:
     with simulated(oracle, model.groups):
-        similarities = cosines(_vectors(oracle, judged), expected)
+        return cosines(_vectors(oracle, judged), expected)
+
+
+def _is_near(similarities: NDArray[np.float64]) -> bool:
     return bool(similarities.mean() >= MEAN_COSINE and similarities.min() >= MIN_COSINE)
 
 

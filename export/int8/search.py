@@ -1,5 +1,6 @@
 """Search for the fastest int8 encoder that loses little on labelled data."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from encort.export.verification.oracle import Oracle
 from encort.runtime.bundle.manifest import Precision
 from encort.runtime.model import Model
 from encort.runtime.text.token_batch import Text
+
+log = logging.getLogger("encort")
 
 _SMOOTHINGS = {"chosen per tensor": STRENGTHS, "0.75": (0.75,), "0.5": (0.5,)}
 _EXCLUDED = (1, 2, 4, 8, 16)
@@ -70,6 +73,7 @@ def search(
         weight_bits: 8, or 7 for processors without an exact product of bytes.
         progress: Show a progress bar on stderr.
     """
+    _warn_small_drop(max_drop, examples)
     measured: list[tuple[Candidate, QuantizedModel | None]] = []
     with open_model(None) as full:
         judge = _Judge(full, examples)
@@ -90,6 +94,17 @@ def search(
         candidates=[replace(candidate, chosen=candidate is best) for candidate, _ in measured],
         model=next(model for candidate, model in measured if candidate is best),
     )
+
+
+def _warn_small_drop(max_drop: float, examples: LabelledExamples) -> None:
+    """Log a warning if one more wrong example costs more than a candidate may lose."""
+    step = 100 / len(examples.inputs)
+    if max_drop < step and "Spearman" not in examples.metric:  # a correlation has no steps
+        log.warning(
+            "one more wrong example of %d costs %.2g points, and --max-drop allows %g: give more labelled examples, or "
+            "allow more",
+            *(len(examples.inputs), step, max_drop),
+        )
 
 
 def _excluding(

@@ -262,19 +262,23 @@ class Fidelity:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationTexts:
-    """Numbers of texts that an int8 variant was calibrated on.
+    """Texts that an int8 variant was calibrated on, and its quality on those that were held back.
 
     Attributes:
         given: Different texts that the user gave, or built-in texts if there were none.
         seen: Drawn texts on which the ranges were chosen.
         judged: Drawn texts on which the result was judged.
         seed: Seed of the draw.
+        mean_cosine: Mean cosine between int8 and float32 vectors of the judged texts; None: it was not kept.
+        min_cosine: Smallest of these cosines.
     """
 
     given: int
     seen: int
     judged: int
     seed: int
+    mean_cosine: float | None = None
+    min_cosine: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

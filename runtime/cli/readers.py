@@ -115,7 +115,9 @@ def _joined_words(words: list[Any], location: str) -> Text:
 def _cell(row: Row, column: str, location: str) -> str:
     if column not in row:
         have = ", ".join(str(name) for name in row)
-        raise InputError(f"{location} has no column {column!r}; it has: {have}; name one with --column")
+        _, _, name = column.partition("=")
+        hint = f"did you mean --column {name}?" if name in row else "name one with --column"
+        raise InputError(f"{location} has no column {column!r}; it has: {have}; {hint}")
     value = row[column]
     if not isinstance(value, str):
         raise InputError(f"{location}: column {column!r} holds {reprlib.repr(value)}, expected a text")

@@ -24,6 +24,8 @@ _SILENT = 4096
 more than 100 characters as unknown, whatever follows."""
 _DROPPED = 64
 """Characters at the end of a word that its offsets may leave out, because the tokenizer drops them."""
+_SEAMS = (1024, 256, 64, 16, 4, 2, 1)
+"""Numbers of equal characters before the two sides of a cut, the best one first."""
 _SEARCH = 2**20
 """Characters that are searched at a time, so that other threads get their turn."""
 
@@ -137,11 +139,13 @@ class LongText:
         if not (last_end <= begin or (last_end > end - _DROPPED and not re.search(r"\s", silent))):
             return False
         # The last ones are read: the word ends at the last character that the tokenizer does not drop.
-        skipped = max(0, _count_like(silent, self._text, end) - _SILENT)
-        if skipped:
-            self._text = self._text[:end] + self._text[end + skipped :]
-            self._skipped.append((end, self._skipped[-1][1] + skipped))
-        return skipped > 0
+        most = _count_like(silent, self._text, end) - _SILENT
+        if most < _SILENT:
+            return False
+        skipped = _find_seam(self._text, end, end + most) - end
+        self._text = self._text[:end] + self._text[end + skipped :]
+        self._skipped.append((end, self._skipped[-1][1] + skipped))
+        return True
 
 
 def _count_like(sample: str, text: str, start: int) -> int:
@@ -153,6 +157,19 @@ def _count_like(sample: str, text: str, start: int) -> int:
         found = like.match(text, end, limit)
         end = found.end() if found else end
     return end - start
+
+
+def _find_seam(text: str, start: int, stop: int) -> int:
+    """Return where the text can go on if it is cut at `start`: at or before `stop`.
+
+    The characters before both places are equal, as many as possible, so that the cut makes no neighbours that give
+    tokens. In a text that repeats itself, such as `abab`, a cut anywhere could make the neighbours `bb`.
+    """
+    for count in _SEAMS:
+        place = text.rfind(text[start - count : start], max(start, stop - _SILENT), stop)
+        if place >= 0:
+            return place + count
+    return stop
 
 
 def _first_from(tokens: Tokens, position: int) -> int:

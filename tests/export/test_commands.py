@@ -83,14 +83,15 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str) -> None:
 
 def test_verify_compares_with_the_golden_vectors(classifier_bundle: Path) -> None:
     lines = encort("verify", classifier_bundle).stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-ragged"]
-    assert all("golden vectors, 50 texts" in line and "logits" in line for line in lines)
+    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-ragged", "verified"]
+    assert all("golden vectors, 50 texts" in line and "logits" in line for line in lines[:2])
+    assert lines[2] == f"verified: {classifier_bundle}, 2 of 2 variants"
 
 
 def test_verify_compares_with_a_checkpoint(classifier_bundle: Path, classifier_checkpoint: Path) -> None:
     lines = encort("verify", classifier_bundle, "--checkpoint", classifier_checkpoint).stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["cpu-fp32", "cpu-fp32-ragged"] * 2
-    assert all("eager PyTorch" in line for line in lines[2:])
+    assert [line.split(":")[0] for line in lines] == [*["cpu-fp32", "cpu-fp32-ragged"] * 2, "verified"]
+    assert all("eager PyTorch" in line for line in lines[2:4])
 
 
 def test_verify_refuses_another_checkpoint(
@@ -126,7 +127,7 @@ def test_errors_are_one_line_on_stderr_and_an_exit_code(output: Path) -> None:
 
 def test_verify_runs_from_a_shell(encoder_bundle: Path) -> None:
     verified = run_encort("verify", encoder_bundle)
-    assert (verified.returncode, len(verified.stdout.splitlines()), verified.stderr) == (0, 2, "")
+    assert (verified.returncode, len(verified.stdout.splitlines()), verified.stderr) == (0, 3, "")
 
 
 def test_verify_of_a_changed_bundle_exits_with_its_code(encoder_bundle: Path, output: Path) -> None:

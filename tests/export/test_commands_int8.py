@@ -63,6 +63,11 @@ def test_export_calibrates_on_the_texts_of_a_file(
     assert (variant.name, variant.instruction_set) == ("cpu-int8", None)
     assert stdout.startswith(f"cpu-int8: cosine mean {variant.fidelity.mean_cosine:.5f}")
     assert "built-in texts" not in caplog.text
+    texts = variant.calibration
+    held_back = f"2 held back (cosine mean {texts.mean_cosine:.5f}, min {texts.min_cosine:.5f})"
+    assert stdout.splitlines()[0].endswith(held_back)
+    assert 0.998 <= texts.mean_cosine <= 1 + 1e-6
+    assert 0.985 <= texts.min_cosine <= texts.mean_cosine + 1e-6
 
 
 @pytest.mark.parametrize(

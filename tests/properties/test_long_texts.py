@@ -153,3 +153,16 @@ def test_exactly_the_texts_over_the_limit_are_refused(both: tuple[Any, Tokenizer
             tokenize([text], overflow="error")
     else:
         assert tokenize([text], overflow="error").ids.tolist() == library.encode(text).ids
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("piece", ["bb", "aa", "abb", "baa"])
+@pytest.mark.parametrize("text", ["ab" * 18_000 + "a", "ab" * 40_001 + "c", "abaab" * 9_001, "xyz" * 9_000 + " ab"])
+def test_the_skipped_part_of_a_text_makes_no_neighbours_that_give_tokens(text: str, piece: str, split: bool) -> None:
+    library = tokenizers.Tokenizer(models.Unigram([("<unk>", -9.0), ("▁", -1.0), (piece, -1.0)], unk_id=0))
+    library.pre_tokenizer = pre_tokenizers.Metaspace(split=split)
+    whole = library.encode(text)
+    batch = Tokenizer(library.to_str().encode(), max_length=2**16)([text], return_offsets=True)
+    assert batch.ids.tolist() == whole.ids
+    assert batch.offsets is not None
+    assert list(zip(batch.offsets.starts, batch.offsets.ends, strict=True)) == whole.offsets

@@ -49,6 +49,14 @@ def test_the_folder_holds_a_checkpoint_and_nothing_else(trained: Any) -> None:
     assert [path.name for path in trained.folder.parent.iterdir()] == [trained.folder.name]
 
 
+def test_all_files_have_the_permissions_that_the_process_gives(trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    expected = (tmp_path / "file").stat().st_mode
+    assert {
+        path.name: path.stat().st_mode for path in trained.folder.iterdir() if path.stat().st_mode != expected
+    } == {}
+
+
 def test_label_names_are_in_the_config(trained: Any) -> None:
     assert trained.config["id2label"] == {"0": "card_lost", "1": "change_pin", "2": "greeting"}
     assert trained.config["label2id"] == {"card_lost": 0, "change_pin": 1, "greeting": 2}
@@ -69,6 +77,7 @@ def test_the_report_is_in_the_checkpoint_folder(trained: Any, tiny_encoder: Path
 def test_the_page_and_its_pictures_are_in_the_checkpoint_folder(trained: Any) -> None:
     page = (trained.folder / "training.md").read_text()
     assert "| validation | 12 | 100.00 % | 100.00 % |" in page
+    assert "| patience | default |" in page
     for name in ("loss.svg", "confusion.svg"):
         assert f"]({name})" in page
         assert ElementTree.parse(trained.folder / name).getroot().tag.endswith("svg")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.runtime.common.tables.lines import Row
+from encort.runtime.common.tables.rows import SEPARATED
 
 ColumnNames = dict[str, str | tuple[str, ...]]
 """Name of a column by role, or names of several columns, one per label."""
@@ -109,7 +110,10 @@ def find_columns(
         and (column.role in asked or not (column.is_optional or (column.or_role or "") in names))
     ]
     if missing:
-        problems.add(f"{name} has no column {', nor '.join(missing)}; it has: {', '.join(available)}")
+        is_separated = name.lower().endswith(tuple(SEPARATED))
+        option = problems.option.replace("column", "header")
+        hint = f"; if its first line is no header, name the columns with {option}" if is_separated else ""
+        problems.add(f"{name} has no column {', nor '.join(missing)}; it has: {', '.join(available)}{hint}")
     return None if missing else names
 
 

@@ -10,10 +10,11 @@ from encort.runtime.common.tables.lines import Row, check_readable
 from encort.runtime.common.tables.parquet import read_parquet
 from encort.runtime.common.tables.separated import scan_csv, scan_tsv
 
-_SEPARATED: Mapping[str, Callable[[Path, Sequence[str] | None], Iterator[Row | InputError]]] = {
+SEPARATED: Mapping[str, Callable[[Path, Sequence[str] | None], Iterator[Row | InputError]]] = {
     ".csv": scan_csv,
     ".tsv": scan_tsv,
 }
+"""Readers of the files that may lack the names of their columns, by their ending."""
 
 READERS: Mapping[str, Callable[[Path], Iterator[Row | InputError]]] = {
     ".csv": scan_csv,
@@ -52,10 +53,10 @@ def scan_rows(file: Path, *, header: Sequence[str] | None = None) -> Iterator[Ro
     if not is_table(file):
         raise InputError(f"{file} has an unknown ending; use one of {', '.join(READERS)}")
     ending = file.suffix.lower()
-    if header is not None and ending not in _SEPARATED:
-        raise InputError(f"{file}: only {' and '.join(_SEPARATED)} files lack the names of their columns")
+    if header is not None and ending not in SEPARATED:
+        raise InputError(f"{file}: only {' and '.join(SEPARATED)} files lack the names of their columns")
     try:
-        yield from READERS[ending](file) if header is None else _SEPARATED[ending](file, header)
+        yield from READERS[ending](file) if header is None else SEPARATED[ending](file, header)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
 

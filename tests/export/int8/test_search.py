@@ -74,6 +74,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return patch
 
 
+def test_a_drop_that_is_less_than_one_example_is_told(
+    export: Callable[..., Bundle], fake: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake(scores=[90.0])
+    export(max_drop=8.3)
+    assert "one more wrong example of 12 costs 8.3 points, and --max-drop allows 8.3" in caplog.text
+    caplog.clear()
+    fake(scores=[90.0])
+    export(max_drop=8.4, overwrite=True)
+    assert "one more wrong" not in caplog.text
+
+
 def candidates_of(bundle: Bundle) -> list[dict[str, Any]]:
     return json.loads((bundle.folder / "search.json").read_text())["candidates"]
 

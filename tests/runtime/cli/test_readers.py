@@ -134,6 +134,8 @@ def test_a_column_is_chosen_by_name_and_the_error_for_a_missing_one_lists_the_ot
         read(name, content)
     with pytest.raises(InputError, match="has no column 'title'"):
         read(name, content, column="title")
+    with pytest.raises(InputError, match=r"no column 'text=message'.*did you mean --column message\?"):
+        read(name, content, column="text=message")
 
 
 @pytest.mark.parametrize(

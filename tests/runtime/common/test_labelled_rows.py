@@ -263,7 +263,8 @@ def test_columns_are_found_by_convention_or_by_the_name_that_was_asked_for(
 def test_a_missing_column_is_reported_with_the_existing_columns(find: Callable[..., Any]) -> None:
     message = (
         r"^this cannot be trained on:\n  rows\.csv has no column 'text' \(--column text=NAME\), nor 'label_text' or "
-        r"'label' \(--column label=NAME\); it has: a, b, c$"
+        r"'label' \(--column label=NAME\); it has: a, b, c; if its first line is no header, name the columns with "
+        r"--header$"
     )
     with pytest.raises(DatasetError, match=message):
         find(TEXT_CLASSIFICATION, ["a", "b", "c"])
