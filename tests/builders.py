@@ -9,6 +9,7 @@ from typing import Any
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
     # The threads of torch and of ONNX Runtime spin while they wait. On two busy cores an export of a tiny encoder takes
     # 17 to 60 seconds with two threads of torch, and 2 seconds with one.
     "OMP_NUM_THREADS": "1",

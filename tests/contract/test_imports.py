@@ -56,7 +56,10 @@ MAY_IMPORT = {
         *("huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
     },
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
-    "integrations": {"encort.runtime", "encort.integrations", "numpy"},
+    "integrations": {
+        *("encort.runtime", "encort.integrations", "numpy"),
+        *("chromadb", "haystack", "langchain_core", "llama_index"),
+    },
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.
         *("encort.export", "encort.runtime", "click", "huggingface_hub", "matplotlib", "numpy", "onnx_ir", "optimum"),

@@ -1,0 +1,194 @@
+"""The model behind an adapter: it opens at its first use and has one queue for the texts of all callers."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from types import TracebackType
+from typing import Any, Self, TypedDict
+
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import Manifest, Precision
+from encort.runtime.common.errors import InputError, InputTypeError
+from encort.runtime.common.forks import new_lock
+from encort.runtime.model import Model
+from encort.runtime.options import DeviceName, LoadOptions, PrecisionName
+from encort.runtime.serving.async_service import AsyncService
+from encort.runtime.serving.service import Service, ServiceContext
+from encort.runtime.tasks.results import Ranked
+
+BundleOrModel = str | os.PathLike[str] | Model
+"""What adapters take: the folder of a bundle, or a loaded model."""
+
+_QUEUE_TOKENS = 2**62
+"""The queue has no limit: the frameworks have no word for a full queue, and they hold all texts in memory anyway."""
+
+_PLANNED = "encort plans the runs of all callers by itself; leave it out"
+_PROMPTS = 'name one of the bundle\'s prompts with query_prompt= or document_prompt=, or give encort.Prompt("query: ")'
+_LOCAL = "a bundle is a folder without code and without downloads; leave it out"
+_NORMALIZED = "the bundle says so; make another with: encort export --normalize or --no-normalize"
+_INSTEAD = {
+    **dict.fromkeys(("model", "model_name", "model_name_or_path"), "give the folder of a bundle as the first argument"),
+    **dict.fromkeys(("batch_size", "show_progress", "progress_bar", "multi_process"), _PLANNED),
+    **dict.fromkeys(("prefix", "suffix", "query_instruction", "text_instruction", "query_encode_kwargs"), _PROMPTS),
+    **dict.fromkeys(("cache_folder", "token", "revision", "trust_remote_code"), _LOCAL),
+    **dict.fromkeys(("normalize", "normalize_embeddings"), _NORMALIZED),
+    "encode_kwargs": "the bundle says how texts are pooled and normalized, and encort plans the runs; leave it out",
+    "model_kwargs": "give device=, precision= and threads= themselves",
+    "truncate_dim": "give dimensions=",
+}
+"""What to do in place of options that other adapters of the frameworks have."""
+
+
+class LoadKeywords(TypedDict, total=False):
+    """Options of `encort.load`, which every adapter takes; see there."""
+
+    device: DeviceName | Sequence[DeviceName]
+    precision: PrecisionName | Precision
+    threads: int | None
+    max_length: int | None
+    spinning: bool
+    provider: str | None
+    provider_options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An open model with its queue."""
+
+    model: Model
+    context: ServiceContext
+    service: Service
+
+
+class LazyModel:
+    """A model that is opened at its first use, for any number of threads and event loops.
+
+    `close` releases it, and a later use opens it again. Pickling keeps the folder and the options.
+
+    Attributes:
+        folder: Folder of the bundle, as it was given.
+    """
+
+    def __init__(self, bundle: BundleOrModel, options: Mapping[str, Any]) -> None:
+        """Check the options; nothing is opened yet.
+
+        Args:
+            bundle: Folder of a bundle, or a loaded model, which stays open when this is closed.
+            options: Options of `encort.load`.
+
+        Raises:
+            InputTypeError: There is no such option, or the bundle is neither a path nor a model.
+            InputError: An option has no such value, or comes with a loaded model.
+        """
+        self._given = bundle if isinstance(bundle, Model) else None
+        if isinstance(bundle, Model):
+            if options:
+                raise InputError(
+                    f"give {', '.join(options)} to encort.load, or the folder of the bundle in place of a model"
+                )
+            self.folder, self._options = str(bundle.bundle.folder), bundle.options
+        elif isinstance(bundle, str | os.PathLike):
+            self.folder, self._options = os.fspath(bundle), _checked(options)
+        else:
+            raise InputTypeError(f"expected the folder of a bundle or a model of encort.load, got {bundle!r}")
+        self._lock = new_lock()
+        self._opened: _Opened | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `encort.load` that differ from the defaults, as JSON holds them."""
+        defaults = asdict(LoadOptions())
+        given = {name: value for name, value in asdict(self._options).items() if value != defaults[name]}
+        plain: dict[str, Any] = json.loads(json.dumps(given))
+        return plain
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle, which is read without opening the model."""
+        opened = self._opened
+        model = self._given if opened is None else opened.model
+        return Bundle.open(self.folder).manifest if model is None else model.manifest
+
+    def open(self) -> Model:
+        """Return the open model.
+
+        Raises:
+            BundleError: The folder is not a usable bundle.
+            DeviceError: The device is not available.
+        """
+        return self._open().model
+
+    async def open_async(self) -> Model:
+        """Return the open model. It is opened in a thread, so that the event loop goes on."""
+        return (await self._open_async()).model
+
+    def service(self) -> Service:
+        """Return the service for threads: single texts of concurrent callers share runs."""
+        return self._open().service
+
+    async def service_async(self) -> AsyncService:
+        """Return the service for asyncio. It has the queue of `service`, in whichever event loop it is used."""
+        opened = await self._open_async()
+        return await opened.context.__aenter__()  # makes an AsyncService, and nothing that has to be left
+
+    async def rank_async(self, query: str, documents: Sequence[str], *, top_k: int | None) -> Sequence[Ranked]:
+        """Return what `Model.rank` returns, computed in a thread."""
+        model = await self.open_async()
+        return await asyncio.to_thread(model.rank, query, documents, top_k=top_k)
+
+    def close(self) -> None:
+        """Finish the texts in progress and release the model, unless the caller loaded it. Closing twice is fine."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.context.__exit__(None, None, None)
+            if opened.model is not self._given:
+                opened.model.close()
+
+    def _open(self) -> _Opened:
+        with self._lock:
+            if self._opened is None:
+                model = self._given or Model(Bundle.open(self.folder), self._options)
+                context = model.serving(queue_tokens=_QUEUE_TOKENS)
+                self._opened = _Opened(model, context, context.__enter__())
+            return self._opened
+
+    async def _open_async(self) -> _Opened:
+        opened = self._opened
+        return await asyncio.to_thread(self._open) if opened is None else opened
+
+    def __reduce__(self) -> tuple[Callable[..., "LazyModel"], tuple[str, dict[str, Any]]]:
+        return LazyModel, (self.folder, self.options)
+
+
+class ModelOwner:
+    """An adapter that owns a `LazyModel`: `close` it, or use it as a context manager."""
+
+    _model: LazyModel
+
+    def close(self) -> None:
+        """Finish the texts in progress and release the model; a later use opens it again.
+
+        A model that was loaded with `encort.load` stays open.
+        """
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _checked(options: Mapping[str, Any]) -> LoadOptions:
+    """Return options of `encort.load`, or refuse an option that it does not have."""
+    names = [field.name for field in fields(LoadOptions)]
+    for name in options:
+        if name not in names:
+            instead = _INSTEAD.get(name, f"it passes these on to encort.load: {', '.join(names)}")
+            raise InputTypeError(f"there is no option {name}: {instead}")
+    return LoadOptions(**options)
