@@ -19,6 +19,7 @@ from encort.export.graph.builder import STANDARD_OPSETS, GraphBuilder, axes
 from encort.export.graph.layouts import SMALLEST_MASK, Padded
 from encort.export.graph.sentence import Encoded, sentence_output
 from encort.export.source.checkpoint import Checkpoint
+from encort.export.source.embedding.torch_modules import describe_modules
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import TokenRange
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Task
@@ -163,7 +164,8 @@ def _append_sentence_embedding(graph: ir.Graph, source: ExportSource) -> None:
     builder = GraphBuilder(graph)
     layout = Padded(builder, values["input_ids"], values["attention_mask"])
     encoded = Encoded(hidden, values.get(POOLER_OUTPUT), layout)
-    sentence_output(builder, encoded, source.embedding, int(axes([hidden])[LAST_HIDDEN_STATE][-1]))
+    modules = describe_modules(source.checkpoints[0].embedding.modules)
+    sentence_output(builder, encoded, source.embedding, modules, int(axes([hidden])[LAST_HIDDEN_STATE][-1]))
 
 
 @contextlib.contextmanager

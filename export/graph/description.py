@@ -153,13 +153,40 @@ class HeadWeights:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Dense:
+    """A layer on the pooled vector, `activation(linear(x))`.
+
+    Attributes:
+        linear: Linear layer.
+        activation: Name of the activation's class in `torch.nn`.
+        adds_input: Whether the input is added to the result.
+        projection: Projection of the input that is added, from `in` to `out`; None if they are equal.
+    """
+
+    linear: Linear
+    activation: str
+    adds_input: bool = False
+    projection: Linear | None = None
+
+
+class UnitNorm:
+    """Scaling of the pooled vector to length 1."""
+
+
+SentenceModule = Dense | LayerNorm | UnitNorm
+"""Module between the pooling and the normalization of a sentence embedding."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Description:
     """A whole model.
 
     Attributes:
         encoders: One encoder, or two: the first reads pairs as (first, second), the second as (second, first).
         heads: Heads on the encoders; empty for an encoder alone.
+        modules: Modules between the pooling and the normalization of a sentence embedding, in their order.
     """
 
     encoders: tuple[Encoder, ...]
     heads: tuple[HeadWeights, ...]
+    modules: tuple[SentenceModule, ...] = ()

@@ -46,7 +46,7 @@ def author(
         _encode(builder, encoder, tokens, linears) for encoder, tokens in zip(model.encoders, inputs, strict=True)
     ]
     if embedding is not None:
-        _encoder_outputs(builder, model.encoders[0], encoded[0], embedding)
+        _encoder_outputs(builder, model, encoded[0], embedding)
     for head in model.heads:
         _head_outputs(builder, head, encoded)
     return builder.model()
@@ -67,11 +67,12 @@ def pooler_output(builder: GraphBuilder, pooler: Linear, first: ir.Value) -> ir.
     return builder.op("Tanh", linear(builder, pooler, first))
 
 
-def _encoder_outputs(builder: GraphBuilder, encoder: Encoder, encoded: Encoded, embedding: Embedding) -> None:
-    builder.output(encoded.hidden, LAST_HIDDEN_STATE, (*encoded.layout.axes, encoder.hidden))
+def _encoder_outputs(builder: GraphBuilder, model: Description, encoded: Encoded, embedding: Embedding) -> None:
+    hidden = model.encoders[0].hidden
+    builder.output(encoded.hidden, LAST_HIDDEN_STATE, (*encoded.layout.axes, hidden))
     if encoded.pooled is not None:
-        builder.output(encoded.pooled, POOLER_OUTPUT, ("batch", encoder.hidden))
-    sentence_output(builder, encoded, embedding, encoder.hidden)
+        builder.output(encoded.pooled, POOLER_OUTPUT, ("batch", hidden))
+    sentence_output(builder, encoded, embedding, model.modules, hidden)
 
 
 def _head_outputs(builder: GraphBuilder, head: HeadWeights, encoded: Sequence[Encoded]) -> None:

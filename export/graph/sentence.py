@@ -1,15 +1,18 @@
-"""Write the sentence embedding: poolings of the hidden states, then a normalization.
+"""Write the sentence embedding: poolings of the hidden states, modules on the pooled vector, and a normalization.
 
 The formulas are those of sentence-transformers, for texts without padding in front of them.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph.builder import GraphBuilder
+from encort.export.graph.description import Dense, LayerNorm, SentenceModule
+from encort.export.graph.encoder import linear
 from encort.export.graph.layouts import AttentionLayout
 from encort.runtime.bundle.manifest import PROMPT_LENGTH, SENTENCE_EMBEDDING, Embedding, Pooling
 from encort.runtime.common.errors import CheckpointError
@@ -30,13 +33,16 @@ class Encoded:
     layout: AttentionLayout
 
 
-def sentence_output(builder: GraphBuilder, encoded: Encoded, embedding: Embedding, hidden: int) -> None:
+def sentence_output(
+    builder: GraphBuilder, encoded: Encoded, embedding: Embedding, modules: Sequence[SentenceModule], hidden: int
+) -> None:
     """Declare the sentence embedding, `(batch, size)`, as an output of the graph.
 
     Args:
         builder: Builder of the graph.
         encoded: Results of the encoder.
         embedding: Poolings and normalization.
+        modules: Modules between them.
         hidden: Width of the hidden states.
 
     Raises:
@@ -45,11 +51,28 @@ def sentence_output(builder: GraphBuilder, encoded: Encoded, embedding: Embeddin
     tokens = _PooledTokens.of(builder, encoded, include_prompt=embedding.include_prompt)
     vectors = [_POOLINGS[pooling](tokens) for pooling in embedding.pooling]
     sentence = builder.op("Concat", *vectors, axis=-1) if len(vectors) > 1 else vectors[0]
-    sentence = normalized(builder, sentence) if embedding.normalize else sentence
-    builder.output(sentence, SENTENCE_EMBEDDING, ("batch", hidden * len(vectors)))
+    for module in modules:
+        sentence = _apply(builder, module, sentence)
+    sentence = _normalized(builder, sentence) if embedding.normalize else sentence
+    sizes = [module.linear.bias.size for module in modules if isinstance(module, Dense)]
+    builder.output(sentence, SENTENCE_EMBEDDING, ("batch", [hidden * len(vectors), *sizes][-1]))
 
 
-def normalized(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+def _apply(builder: GraphBuilder, module: SentenceModule, x: ir.Value) -> ir.Value:
+    """Write a module on vectors `(batch, size)`."""
+    if isinstance(module, LayerNorm):
+        weight = builder.weight(f"{module.name}.weight", module.weight)
+        bias = builder.weight(f"{module.name}.bias", module.bias)
+        return builder.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=module.epsilon)
+    if not isinstance(module, Dense):
+        return _normalized(builder, x)
+    result = ACTIVATIONS[module.activation](builder, linear(builder, module.linear, x))
+    if not module.adds_input:
+        return result
+    return builder.op("Add", result, x if module.projection is None else linear(builder, module.projection, x))
+
+
+def _normalized(builder: GraphBuilder, x: ir.Value) -> ir.Value:
     """Write `x / max(|x|, 1e-12)`, as in `torch.nn.functional.normalize`."""
     # CUDA has no kernel for LpNormalization.
     norm = builder.op("ReduceL2", x, builder.integers(-1), keepdims=1)
@@ -184,3 +207,25 @@ _POOLINGS: dict[Pooling, Callable[[_PooledTokens], ir.Value]] = {
     Pooling.WEIGHTED_MEAN: _weighted_mean,
     Pooling.LAST_TOKEN: _last_token,
 }
+
+
+def _gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+    """Write `x * (1 + erf(x / sqrt(2))) / 2`, in standard operators."""
+    scale = builder.weight("inverse_sqrt_2", np.array(math.sqrt(0.5), np.float32))
+    erf = builder.op("Erf", builder.op("Mul", x, scale))
+    weights = builder.op("Add", erf, builder.weight("one", np.array(1, np.float32)))
+    return builder.op("Mul", builder.op("Mul", x, weights), builder.weight("half", np.array(0.5, np.float32)))
+
+
+ACTIVATIONS: dict[str, Callable[[GraphBuilder, ir.Value], ir.Value]] = {
+    "Identity": lambda _, x: x,
+    "Tanh": lambda builder, x: builder.op("Tanh", x),
+    "ReLU": lambda builder, x: builder.op("Relu", x),
+    "GELU": _gelu,
+    "Sigmoid": lambda builder, x: builder.op("Sigmoid", x),
+    "SiLU": lambda builder, x: builder.op("Mul", x, builder.op("Sigmoid", x)),
+    "LeakyReLU": lambda builder, x: builder.op("LeakyRelu", x, alpha=0.01),
+    "ELU": lambda builder, x: builder.op("Elu", x),
+    "Softplus": lambda builder, x: builder.op("Softplus", x),
+}
+"""Activations of `Dense`, by the names of their classes in `torch.nn`."""

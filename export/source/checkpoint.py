@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from encort.export.source.cross_encoder import cross_encoder_head
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding.settings import EmbeddingSettings
+from encort.export.source.embedding.transformer_settings import lower_case
 from encort.export.source.loading import (
     load_model,
     read_config,
@@ -35,7 +36,7 @@ class Checkpoint:
 
     Attributes:
         name: Folder or hub id, as the user gave it.
-        folder: Folder with its files.
+        folder: Folder with the files of its encoder and its tokenizer.
         revision: Commit of a hub checkpoint; None for a local folder.
         task: Task of the checkpoint's head.
         activation: Function of the logits that the checkpoint names for sentence-transformers; None: it names none.
@@ -68,12 +69,15 @@ class Checkpoint:
             MissingExtraError: Its tokenizer needs the extra `sentencepiece`.
         """
         folder, revision = locate(name, revision)
+        embedding = EmbeddingSettings.read(folder, pooling=pooling)
+        root, folder = folder, embedding.encoder_folder
         config = read_config(folder)
         task, loader = task_and_loader(folder, config)
-        task, activation = cross_encoder_head(folder, config, task)
-        embedding = EmbeddingSettings.read(folder, pooling=pooling)
+        task, activation = cross_encoder_head(root, config, task)
         model = load_model(folder, config, task, loader)
         tokenizer = open_tokenizer(folder, transformers)
+        if embedding.transformer.lower_case:
+            lower_case(tokenizer.backend_tokenizer)
         checkpoint = cls(name, folder, revision, task, activation, embedding, model, tokenizer)
         checkpoint._check_weights()
         checkpoint._check_labels()
@@ -164,9 +168,9 @@ class Checkpoint:
 
     @property
     def max_length(self) -> int | None:
-        """Smallest limit of tokens in the tokenizer's and sentence-transformers' files; None if there is no limit."""
-        limits = [self.tokenizer.model_max_length, self.embedding.max_length]
-        return min((int(limit) for limit in limits if limit), default=None)
+        """Limit of tokens in the sentence-transformers files, or else that of the tokenizer; None if there is none."""
+        limit = self.embedding.transformer.max_length or self.tokenizer.model_max_length
+        return int(limit) if limit else None
 
     def _check_weights(self) -> None:
         broken = [name for name, array in self.weights.items() if not np.isfinite(array).all()]

@@ -17,6 +17,7 @@ from encort.export.graph.architectures import (
 from encort.export.graph.description import Description
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
+from encort.export.source.embedding.torch_modules import describe_modules, output_size
 from encort.export.source.tokenizer_files import tokenizer_json
 from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
@@ -129,13 +130,22 @@ def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | No
     if checkpoint.architecture == MODEL_TYPE:
         return None
     settings = checkpoint.embedding
-    if Pooling.POOLER in settings.pooling and getattr(checkpoint.model.base_model, "pooler", None) is None:
+    poolings = settings.poolings.methods
+    if not settings.poolings.include_prompt:
+        raise CheckpointError(f"{checkpoint.name} leaves prompts out of the pooling, which a bundle cannot do yet")
+    if Pooling.POOLER in poolings and getattr(checkpoint.model.base_model, "pooler", None) is None:
         raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
+    size = output_size(settings.modules, checkpoint.model.config.hidden_size * len(poolings))
+    if settings.prompts.truncate_dim is not None and settings.prompts.truncate_dim > size:
+        raise CheckpointError(
+            f"{checkpoint.name}: truncate_dim is {settings.prompts.truncate_dim}, and its embeddings have {size} values"
+        )
     return Embedding(
-        pooling=settings.pooling,
+        pooling=poolings,
         normalize=settings.normalize if normalize is None else normalize,
         prompts=settings.prompts.prompts,
         default_prompt=settings.prompts.default_prompt,
+        include_prompt=settings.poolings.include_prompt,
         similarity=settings.prompts.similarity,
         truncate_dim=settings.prompts.truncate_dim,
     )
@@ -187,6 +197,7 @@ def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[HeadInfo]) -> D
         return Description(encoders=encoders, heads=(describe_dual_encoder_head(weights),))
     return Description(
         encoders=encoders,
+        modules=describe_modules(first.embedding.modules),
         heads=tuple(
             describe_head(
                 checkpoint.model.config,

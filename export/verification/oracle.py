@@ -14,6 +14,7 @@ from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     POOLER_OUTPUT,
+    PROMPT_LENGTH,
     SENTENCE_EMBEDDING,
     Embedding,
     HeadInfo,
@@ -55,8 +56,8 @@ class Case:
 
     Attributes:
         name: Description for messages.
-        inputs: Every input that a padded graph may have, each `(batch, sequence)` int64. The first token of every row
-            is unmasked.
+        inputs: Every input that a padded graph may have, each `(batch, sequence)` int64. For models that leave prompts
+            out of the pooling also `prompt_length`, `(batch,)` int64. The first token of every row is unmasked.
         is_sample: Whether the batch is one sample text.
     """
 
@@ -121,7 +122,7 @@ class Oracle:
         for index, checkpoint in enumerate(self.checkpoints):
             result, encoded = _run(checkpoint.model, tensors)
             if index == 0 and self.embedding is not None:
-                outputs |= _encoder_outputs(encoded, tensors["attention_mask"], self.embedding)
+                outputs |= _encoder_outputs(encoded, tensors, self.embedding, checkpoint.embedding.modules)
             if self.heads:
                 outputs |= zip(self.heads[index].outputs, _logits(result), strict=True)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
@@ -149,10 +150,16 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
     return result, encoder_results[0]
 
 
-def _encoder_outputs(encoded: Any, mask: torch.Tensor, embedding: Embedding) -> dict[str, torch.Tensor]:
+def _encoder_outputs(
+    encoded: Any, tensors: Mapping[str, torch.Tensor], embedding: Embedding, modules: Sequence[torch.nn.Module]
+) -> dict[str, torch.Tensor]:
     hidden, pooled = encoded.last_hidden_state, getattr(encoded, "pooler_output", None)
     outputs = {LAST_HIDDEN_STATE: hidden} if pooled is None else {LAST_HIDDEN_STATE: hidden, POOLER_OUTPUT: pooled}
+    mask = tensors["attention_mask"]
+    if not embedding.include_prompt:
+        mask = mask * (torch.arange(mask.shape[1]) >= tensors[PROMPT_LENGTH][:, None])
     sentence = torch.cat([_pool(pooling, hidden, pooled, mask) for pooling in embedding.pooling], dim=1)
+    sentence = torch.nn.Sequential(*modules)(sentence)
     outputs[SENTENCE_EMBEDDING] = torch.nn.functional.normalize(sentence, dim=1) if embedding.normalize else sentence
     return outputs
 

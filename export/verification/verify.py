@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from encort.export.verification.oracle import Case, Oracle, TokenRange, padded_case
 from encort.runtime.bundle.cpu import cpu_name
-from encort.runtime.bundle.manifest import PORTABLE, Fidelity, HeadInfo, Layout, Task, Variant
+from encort.runtime.bundle.manifest import PORTABLE, PROMPT_LENGTH, Fidelity, HeadInfo, Layout, Task, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import FidelityError
 from encort.runtime.engine.cores import available_cores
@@ -84,25 +84,36 @@ def _random_cases(tokens: TokenRange, inputs: Sequence[str]) -> Iterator[Case]:
         for shape in shapes:
             if not masked or min(shape) > 1:
                 name = f"{shape[0]} x {shape[1]} random ids, {'random' if masked else 'no'} mask"
-                yield Case(name, _random(random, shape, tokens, inputs, masked=masked))
+                mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
+                # The first token is never masked, because no encoder defines a result for a text without tokens.
+                mask[:, 0] = 1
+                yield Case(name, _random(random, mask, tokens, inputs))
     for shape in [(3, limit), shapes[-1]]:
-        rows = _random(random, shape, tokens, inputs, masked=False)
         ends = random.integers(1, shape[1] + 1, (shape[0], 1))
         ends[-1] = shape[1]
         mask = (np.arange(shape[1]) < ends).astype(np.int64)
-        yield Case(f"{shape[0]} texts of 1 to {shape[1]} random ids", {**rows, "attention_mask": mask})
+        yield Case(f"{shape[0]} texts of 1 to {shape[1]} random ids", _random(random, mask, tokens, inputs))
 
 
 def _random(
-    random: np.random.Generator, shape: tuple[int, int], tokens: TokenRange, inputs: Sequence[str], *, masked: bool
+    random: np.random.Generator, mask: Int64Array, tokens: TokenRange, inputs: Sequence[str]
 ) -> dict[str, Int64Array]:
-    mask = random.integers(0, 2, shape) if masked else np.ones(shape, np.int64)
-    # The first token is never masked, because no encoder defines a result for a text without tokens.
-    mask[:, 0] = 1
+    """Return random ids, and random lengths of prompts if they are an input, for a mask `(batch, sequence)`."""
     rows = {
-        name: random.integers(0, tokens.types if name.endswith("type_ids") else tokens.ids, shape) for name in inputs
+        name: random.integers(0, tokens.types if name.endswith("type_ids") else tokens.ids, mask.shape)
+        for name in inputs
     }
-    return rows | {"attention_mask": mask}
+    rows["attention_mask"] = mask
+    if PROMPT_LENGTH in inputs:
+        rows[PROMPT_LENGTH] = _prompt_lengths(random, mask)
+    return rows
+
+
+def _prompt_lengths(random: np.random.Generator, mask: Int64Array) -> Int64Array:
+    """Return a random number of leading tokens for each row, which leaves at least the last token, `(batch,)`."""
+    last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+    lengths: Int64Array = random.integers(0, last + 1)
+    return lengths
 
 
 @dataclass
@@ -210,7 +221,7 @@ class _Measurement:
             length = rows["input_ids"].shape[1]
             if self.variant.layout is not Layout.EQUAL_LENGTH:
                 length = min(2 * length, tokens.length)
-            neighbours = _random(random, (NEIGHBOURS, length), tokens, list(rows), masked=False)
+            neighbours = _random(random, np.ones((NEIGHBOURS, length), np.int64), tokens, list(rows))
             alone = self._first_vector(rows)
             # Where the vector has a row per token, it is as long as the longest neighbour.
             together = self._first_vector(pad_rows([rows, neighbours]))[: len(alone)]

@@ -70,14 +70,17 @@ class Packing:
         """Return the inputs of a packed graph.
 
         Args:
-            rows: Inputs of padded rows by name, each `(batch, sequence)` int64.
+            rows: Inputs of padded rows by name, each `(batch, sequence)` int64, or `(batch,)` for one value per row.
 
         Returns:
-            Inputs without padding, each `(tokens,)` int64; `position_ids` `(tokens,)` int64; `token_offset` (see
-            there); `cu_seqlens` `(batch + 1,)` int32, where each text begins, and at last the number of tokens.
+            Inputs without padding, each `(tokens,)` or `(batch,)` int64; `position_ids` `(tokens,)` int64;
+            `token_offset` (see there); `cu_seqlens` `(batch + 1,)` int32, where each text begins, and at last the
+            number of tokens.
         """
         packed: dict[str, NDArray[Any]] = {
-            name: array[self.mask] for name, array in rows.items() if name != "attention_mask"
+            name: array[self.mask] if array.ndim > 1 else array
+            for name, array in rows.items()
+            if name != "attention_mask"
         }
         return packed | {
             "position_ids": np.nonzero(self.mask)[1],

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.files import GraphFiles
-from encort.runtime.bundle.manifest import Variant
+from encort.runtime.bundle.manifest import PROMPT_LENGTH, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
 from encort.runtime.common.forks import new_lock
@@ -203,7 +203,8 @@ class GpuWorker:
             (longest_text, list(self._variant.outputs)),
             (_mask_of_largest_run(max_length), [self._variant.vector]),
         ):
-            self.run(outputs, dict.fromkeys(self._variant.inputs, 0 * mask) | {"attention_mask": mask})
+            zeros = {PROMPT_LENGTH: 0 * mask[:, 0], "attention_mask": mask}
+            self.run(outputs, dict.fromkeys(self._variant.inputs, 0 * mask) | zeros)
 
     def close(self) -> None:
         """End the thread, and release the session and its memory."""

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.
         *("encort.export", "encort.runtime", "click", "huggingface_hub", "matplotlib", "numpy", "onnx_ir", "optimum"),
-        *("safetensors", "scipy", "torch", "tqdm", "transformers"),
+        *("safetensors", "scipy", "tokenizers", "torch", "tqdm", "transformers"),
     },
     "training": {
         # Training reads texts, and finds spans and answers, with the code that serves them.

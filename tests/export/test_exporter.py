@@ -153,7 +153,7 @@ def test_pooling_and_normalization_follow_the_options(
     pooling: PoolingName, normalize: bool, encoder_checkpoint: Path, output: Path, eager: Callable[..., Any]
 ) -> None:
     manifest = export_bundle(encoder_checkpoint, output, pooling=pooling, normalize=normalize).manifest
-    assert manifest.embedding == Embedding(pooling=Pooling(pooling), normalize=normalize)
+    assert manifest.embedding == Embedding(pooling=[Pooling(pooling)], normalize=normalize)
     with encort.load(output) as model:
         batch = model.tokenize(["my card is lost"])
         outputs = eager(encoder_checkpoint, batch.rows(np.array([0])))
@@ -162,11 +162,17 @@ def test_pooling_and_normalization_follow_the_options(
         np.testing.assert_allclose(model.embed(batch), expected / scale, rtol=0, atol=1e-5)
 
 
+MODULES = [
+    {"type": "sentence_transformers.models.Transformer", "path": ""},
+    {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+]
+
+
 def test_sentence_transformers_settings_reach_the_manifest(
     encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], output: Path
 ) -> None:
     folder = checkpoint_copy(encoder_checkpoint)
-    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer"}]')
+    (folder / "modules.json").write_text(json.dumps(MODULES))
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
@@ -179,7 +185,7 @@ def test_options_replace_sentence_transformers_settings(
     encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], output: Path
 ) -> None:
     folder = checkpoint_copy(encoder_checkpoint)
-    (folder / "modules.json").write_text("[]")
+    (folder / "modules.json").write_text(json.dumps(MODULES))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
     manifest = export_bundle(folder, output, normalize=True, max_length=20).manifest
     assert (manifest.embedding.normalize, manifest.max_length) == (True, 20)

@@ -8,8 +8,8 @@ from encort.runtime.common.checkpoints.files import read_json
 from encort.runtime.common.errors import CheckpointError
 
 FILE = "modules.json"
-TRANSFORMER, POOLING = "Transformer", "Pooling"
-_KINDS = (TRANSFORMER, POOLING, "Normalize")
+TRANSFORMER, POOLING, NORMALIZE, DROPOUT = "Transformer", "Pooling", "Normalize", "Dropout"
+_KINDS = (TRANSFORMER, POOLING, "Dense", "LayerNorm", NORMALIZE, DROPOUT)
 """Kinds of modules that a bundle can hold: the last part of their type."""
 
 
@@ -27,20 +27,29 @@ class ModuleEntry:
 
 
 def read_modules(folder: Path) -> list[ModuleEntry]:
-    """Return the modules of a folder.
+    """Return the modules of a folder: an encoder, a pooling, and any number of others.
 
-    Without `modules.json` or without a pooling, as in a cross-encoder, these are a mean and a normalization.
+    Without `modules.json`, or with an encoder alone as in a cross-encoder, the others are a normalization.
 
     Raises:
         CheckpointError: The file is damaged, or has a module that a bundle cannot hold.
     """
     file = folder / FILE
     modules = [_entry(file, module) for module in read_json(file, list)] if file.exists() else []
-    if any(module.kind == POOLING for module in modules):
+    kinds = [module.kind for module in modules]
+    if kinds[:2] == [TRANSFORMER, POOLING] and not {TRANSFORMER, POOLING} & {*kinds[2:]}:
         return modules
+    if kinds not in ([], [TRANSFORMER]):
+        raise CheckpointError(
+            f"{file} runs {', '.join(kinds)}; a bundle can hold one {TRANSFORMER}, then one {POOLING}, then others"
+        )
+    encoder = modules[0].folder if modules else folder
     # Folders that lost their modules.json may still have the folder that sentence-transformers gives the pooling.
-    folders = {TRANSFORMER: folder, POOLING: folder / "1_Pooling", "Normalize": folder / "2_Normalize"}
-    return [ModuleEntry(kind, of_kind) for kind, of_kind in folders.items()]
+    return [
+        ModuleEntry(TRANSFORMER, encoder),
+        ModuleEntry(POOLING, folder / "1_Pooling"),
+        ModuleEntry(NORMALIZE, folder / "2_Normalize"),
+    ]
 
 
 def _entry(file: Path, module: Any) -> ModuleEntry:

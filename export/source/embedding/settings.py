@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from encort.export.source.embedding.module_list import POOLING, read_modules
+import torch
+
+from encort.export.source.embedding.module_list import DROPOUT, read_modules
 from encort.export.source.embedding.poolings import Poolings
 from encort.export.source.embedding.prompts import PromptSettings
+from encort.export.source.embedding.torch_modules import NormalizeModule, read_module
+from encort.export.source.embedding.transformer_settings import TransformerSettings
 from encort.runtime.bundle.manifest import Pooling
-from encort.runtime.common.checkpoints.files import read_json
-from encort.runtime.common.errors import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +18,19 @@ class EmbeddingSettings:
     """Settings of sentence embeddings.
 
     Attributes:
-        pooling: Poolings; a mean if the folder has no setting.
+        encoder_folder: Folder of the encoder and the tokenizer; the checkpoint's own folder, or one inside of it.
+        transformer: What is done around the encoder.
+        poolings: Poolings; a mean if the folder has no setting.
+        modules: Modules between the pooling and the normalization, in their order.
         normalize: Whether embeddings have length 1; true if the folder has no `modules.json`.
-        max_length: Largest number of tokens of one input; None if the folder has no limit.
         prompts: Prompts, similarity and number of dimensions.
     """
 
-    pooling: list[Pooling]
+    encoder_folder: Path
+    transformer: TransformerSettings
+    poolings: Poolings
+    modules: tuple[torch.nn.Module, ...]
     normalize: bool
-    max_length: int | None
     prompts: PromptSettings
 
     @classmethod
@@ -38,25 +44,14 @@ class EmbeddingSettings:
         Raises:
             CheckpointError: A file is damaged, or asks for something that a bundle cannot do.
         """
-        modules = read_modules(folder)
-        pooling_folder = next(module.folder for module in modules if module.kind == POOLING)
-        poolings = Poolings.read(pooling_folder, methods=pooling)
-        if not poolings.include_prompt:
-            raise CheckpointError(f"{pooling_folder} leaves prompts out of the pooling, which a bundle cannot do yet")
+        encoder, pooled, *others = read_modules(folder)
+        modules = [read_module(entry) for entry in others if entry.kind != DROPOUT]
+        normalize = bool(modules) and isinstance(modules[-1], NormalizeModule)
         return cls(
-            pooling=poolings.methods,
-            normalize="Normalize" in [module.kind for module in modules],
-            max_length=_max_length(folder),
+            encoder_folder=encoder.folder,
+            transformer=TransformerSettings.read(encoder.folder),
+            poolings=Poolings.read(pooled.folder, methods=pooling),
+            modules=tuple(modules[:-1] if normalize else modules),
+            normalize=normalize,
             prompts=PromptSettings.read(folder),
         )
-
-
-def _max_length(folder: Path) -> int | None:
-    file = folder / "sentence_bert_config.json"
-    settings = read_json(file, dict) if file.exists() else {}
-    if settings.get("do_lower_case"):
-        raise CheckpointError(f"{file} lowers the case of texts outside of the tokenizer, which a bundle cannot do")
-    limit = settings.get("max_seq_length")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise CheckpointError(f"{file}: max_seq_length is {limit!r}, expected a whole number above 0")
-    return limit

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from encort.export.exporter import export_bundle
+from encort.export.source.embedding.poolings import Poolings
 from encort.export.source.embedding.prompts import PromptSettings
 from encort.export.source.embedding.settings import EmbeddingSettings
+from encort.export.source.embedding.transformer_settings import TransformerSettings
 from encort.runtime.bundle.manifest import Embedding, Pooling, Similarity
 from encort.runtime.common.errors import CheckpointError
 
@@ -33,7 +35,12 @@ def sentence_transformers(folder: Path, *modules: str, **modes: bool) -> Path:
 
 def test_a_plain_checkpoint_is_pooled_by_mean_and_normalized(tmp_path: Path) -> None:
     assert EmbeddingSettings.read(tmp_path) == EmbeddingSettings(
-        pooling=[Pooling.MEAN], normalize=True, max_length=None, prompts=PromptSettings()
+        encoder_folder=tmp_path,
+        transformer=TransformerSettings(),
+        poolings=Poolings([Pooling.MEAN]),
+        modules=(),
+        normalize=True,
+        prompts=PromptSettings(),
     )
 
 
@@ -45,13 +52,13 @@ def test_the_files_set_pooling_and_normalization(
     mode: str, pooling: Pooling, modules: list[str], tmp_path: Path
 ) -> None:
     settings = EmbeddingSettings.read(sentence_transformers(tmp_path, *modules, **{mode: True}))
-    assert (settings.pooling, settings.normalize) == ([pooling], modules == ["normalize"])
+    assert (settings.poolings.methods, settings.normalize) == ([pooling], modules == ["normalize"])
 
 
 @pytest.mark.parametrize("length", [128, None])
 def test_the_files_set_the_max_length(length: int | None, tmp_path: Path) -> None:
     write(tmp_path, "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
-    assert EmbeddingSettings.read(tmp_path).max_length == length
+    assert EmbeddingSettings.read(tmp_path).transformer.max_length == length
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,7 @@ def test_poolings_are_read_in_their_old_and_new_form(
     settings: dict[str, Any], poolings: list[Pooling], tmp_path: Path
 ) -> None:
     write(tmp_path, "1_Pooling/config.json", settings)
-    assert EmbeddingSettings.read(tmp_path).pooling == poolings
+    assert EmbeddingSettings.read(tmp_path).poolings.methods == poolings
 
 
 @pytest.mark.parametrize("mode", ["median", [], ["mean", "median"], {"mean": True}, 1], ids=str)
@@ -95,25 +102,6 @@ def test_an_explicit_pooling_replaces_the_folders(
     assert manifest.embedding == Embedding(pooling=[Pooling.CLS], normalize=False)
 
 
-def test_a_module_after_the_pooling_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="Dense"):
-        EmbeddingSettings.read(sentence_transformers(tmp_path, "dense", pooling_mode_mean_tokens=True))
-
-
-UNSUPPORTED = {
-    "lower case": ("sentence_bert_config.json", {"max_seq_length": 128, "do_lower_case": True}),
-}
-
-
-@pytest.mark.parametrize(("name", "settings"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_settings_that_change_texts_before_the_tokenizer_are_refused(
-    name: str, settings: dict[str, Any], tmp_path: Path
-) -> None:
-    write(tmp_path, name, settings)
-    with pytest.raises(CheckpointError, match=name):
-        EmbeddingSettings.read(tmp_path)
-
-
 CONFIG = "config_sentence_transformers.json"
 
 
@@ -125,6 +113,7 @@ def test_the_files_set_prompts_similarity_and_dimensions(tmp_path: Path) -> None
     )
 
 
+TYPES = {"idx": 0, "name": "0", "path": ""}
 DAMAGED = [
     ("modules.json", {"not": "a list"}),
     ("modules.json", [{}]),
@@ -133,6 +122,12 @@ DAMAGED = [
     ("sentence_bert_config.json", {"max_seq_length": "many"}),
     ("sentence_bert_config.json", {"max_seq_length": -1}),
     ("sentence_bert_config.json", {"max_seq_length": True}),
+    ("sentence_bert_config.json", {"do_lower_case": 1}),
+    ("sentence_bert_config.json", {"transformer_task": "fill-mask"}),
+    ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 8}}}),
+    ("sentence_bert_config.json", {"modality_config": {"text": {"method_output_name": "pooler_output"}}}),
+    ("sentence_bert_config.json", {"modality_config": {"image": {"method_output_name": "last_hidden_state"}}}),
+    ("sentence_roberta_config.json", {"max_seq_length": 0}),
     ("1_Pooling/config.json", {"include_prompt": "no"}),
     (CONFIG, {"prompts": ["q: "]}),
     (CONFIG, {"prompts": {"query": 1}}),
@@ -146,6 +141,16 @@ DAMAGED = [
     ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "../elsewhere"}]),
     ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": "/elsewhere"}]),
     ("modules.json", [{"type": "sentence_transformers.models.Pooling"}]),
+]
+DAMAGED += [
+    ("modules.json", [TYPES | {"type": f"sentence_transformers.models.{kind}"} for kind in kinds])
+    for kinds in (
+        ["Transformer", "Normalize"],
+        ["Pooling", "Transformer"],
+        ["Transformer", "Pooling", "Pooling"],
+        ["Transformer", "CNN", "Pooling"],
+        ["StaticEmbedding"],
+    )
 ]
 
 
@@ -168,4 +173,4 @@ def test_an_export_with_refused_settings_leaves_nothing_behind(
     encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], refused: Callable[..., None]
 ) -> None:
     folder = sentence_transformers(checkpoint_copy(encoder_checkpoint), "dense", pooling_mode_mean_tokens=True)
-    refused(folder, "Dense")
+    refused(folder, "2_Dense/config.json describes no linear layer")
