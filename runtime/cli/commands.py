@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from encort.runtime.cli.options import BATCH_OPTIONS, BUNDLE, COLUMN, INPUT, LOAD_OPTIONS, OUTPUT, PROMPT, add_options
+from encort.runtime.cli.options import (
+    BATCH_OPTIONS,
+    BUNDLE,
+    COLUMN,
+    HEADER,
+    INPUT,
+    LOAD_OPTIONS,
+    OUTPUT,
+    PROMPT,
+    add_options,
+)
 from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
@@ -98,7 +108,7 @@ def predict(
 @add_options(BUNDLE)
 @click.argument("query")
 @click.argument("documents", nargs=-1)
-@add_options(INPUT, COLUMN, OUTPUT, *LOAD_OPTIONS)
+@add_options(INPUT, COLUMN, HEADER, OUTPUT, *LOAD_OPTIONS)
 @click.option("--top-k", type=click.IntRange(min=1), help="Most documents to write; default: all.")
 def rank(
     query: str,
@@ -106,6 +116,7 @@ def rank(
     bundle: Path,
     file: Path | None,
     column: str | None,
+    header: str | None,
     output: Path | None,
     top_k: int | None,
     **options: Any,
@@ -124,7 +135,7 @@ def rank(
     from encort.runtime.cli.writers import open_writer
     from encort.runtime.model import load
 
-    texts = read_texts(documents, file, column)
+    texts = read_texts(documents, file, column, header)
     with open_writer(output) as writer, load(bundle, **options) as model:
         writer.write(rank_records(model, decode_argument(query), list(texts), top_k=top_k))
 
@@ -136,6 +147,7 @@ def _run(
     texts: tuple[str, ...],
     file: Path | None,
     column: str | None,
+    header: str | None,
     output: Path | None,
     overflow: "Overflow | None",
     stride: int | None,
@@ -147,7 +159,7 @@ def _run(
     from encort.runtime.cli.writers import check_writes_errors, open_writer
     from encort.runtime.model import load
 
-    inputs = read_inputs(texts, file, column)
+    inputs = read_inputs(texts, file, column, header)
     if on_error == "column":
         check_writes_errors(output)
     with (

@@ -39,6 +39,10 @@ def _summary(manifest: "Manifest") -> str:
         rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
         if variant.fidelity is not None:
             rows += [("", line) for line in _fidelity_lines(variant.fidelity)]
+        texts = variant.calibration
+        if texts is not None and texts.mean_cosine is not None:
+            cosine = f"mean {texts.mean_cosine:.5f}, min {texts.min_cosine:.5f}"
+            rows.append(("", f"cosine to fp32 over {texts.judged} calibration texts that were held back: {cosine}"))
     lines = [(printable(name), printable(value)) for name, value in rows]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)

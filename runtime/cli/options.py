@@ -16,13 +16,20 @@ INPUT = click.option(
     "-i",
     "file",
     type=FOLDER,
-    help="Read texts from a .csv, .tsv, .jsonl or .parquet file, or one text per line.",
+    help="Read texts from a .csv, .tsv, .jsonl, .json, .conll or .parquet file, or one text per line.",
 )
 COLUMN = click.option(
     "--column", help="Column of the texts; default: text and text_pair, tokens, or question and context."
 )
+HEADER = click.option(
+    "--header", help="Names of the columns, separated by commas, for a .csv or .tsv file without them."
+)
 OUTPUT = click.option(
-    "--output", "-o", type=FOLDER, help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout."
+    "--output",
+    "-o",
+    type=FOLDER,
+    help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout. An existing file is replaced when the "
+    "new one is complete.",
 )
 PROMPT = click.option(
     "--prompt",
@@ -44,6 +51,7 @@ BATCH_OPTIONS = [
     click.argument("texts", nargs=-1),
     INPUT,
     COLUMN,
+    HEADER,
     OUTPUT,
     *LOAD_OPTIONS,
     click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from encort.runtime.cli.options import BUNDLE, COLUMN, INPUT, OUTPUT, PROMPT, add_options
+from encort.runtime.cli.options import BUNDLE, COLUMN, HEADER, INPUT, OUTPUT, PROMPT, add_options
 
 if TYPE_CHECKING:
     from encort.runtime.cli.readers import Input
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 @click.command()
 @add_options(BUNDLE)
 @click.argument("texts", nargs=-1)
-@add_options(INPUT, COLUMN, OUTPUT, PROMPT)
+@add_options(INPUT, COLUMN, HEADER, OUTPUT, PROMPT)
 @click.option("--decode", is_flag=True, help="Each text is token ids, such as '101 1045 102': write their text.")
 def tokenize(
     bundle: Path,
     texts: tuple[str, ...],
     file: Path | None,
     column: str | None,
+    header: str | None,
     output: Path | None,
     prompt: str | None,
     decode: bool,
@@ -46,7 +47,7 @@ def tokenize(
     from encort.runtime.cli.writers import open_writer
     from encort.runtime.text.tokenizer import Tokenizer
 
-    inputs = read_inputs(texts, file, column)
+    inputs = read_inputs(texts, file, column, header)
     opened = Bundle.open(bundle)
     tokenizer = Tokenizer(opened.read(TOKENIZER_FILE), max_length=opened.manifest.max_length)
     text = opened.manifest.prompts.resolve(prompt)

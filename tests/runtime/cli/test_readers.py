@@ -160,6 +160,16 @@ def test_the_error_for_a_wrong_cell_names_its_row(read: Read, name: str, content
         read(name, content)
 
 
+def test_a_table_without_a_header_is_read_with_the_names_of_its_columns(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("1,hello\n2,bye\n")
+    assert list(read_texts((), file, None, "id, text")) == ["hello", "bye"]
+    with pytest.raises(InputError, match=r"row 1 has no column 'text'; it has: 1, hello; .*with --header if the first"):
+        list(read_texts((), file, None))
+    with pytest.raises(InputError, match=r"--header is for tables"):
+        read_texts((), tmp_path / "x.txt", None, "text")
+
+
 @pytest.mark.parametrize("name", ["x.txt", "x.csv", "x.tsv", "x.jsonl"])
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_the_error_for_another_encoding_says_so(read: Read, name: str, encoding: str) -> None:
