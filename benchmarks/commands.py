@@ -15,7 +15,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("bundle", type=_FILE)
+@click.argument("bundle")
 @click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1.")
 @click.option(
     "--precision",
@@ -41,7 +41,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--html", "page", type=_FILE, help="Write a page with plots.")
 @click.option("--calibrate", is_flag=True, help="Only measure the costs of runs, and store them for later loads.")
 def bench(
-    bundle: Path,
+    bundle: str,
     device: "DeviceName",
     precision: "PrecisionName",
     threads: int | None,
@@ -76,9 +76,10 @@ def bench(
     from encort.benchmarks.bundle.bench import measure_bundle
     from encort.benchmarks.bundle.page import render_html, render_text
     from encort.benchmarks.results import save
+    from encort.runtime.hub.download import open_bundle
 
     report = measure_bundle(
-        bundle,
+        open_bundle(bundle).folder,
         device=device,
         precision=precision,
         threads=threads,
@@ -98,7 +99,7 @@ def bench(
     echo(render_text(report))
 
 
-def _calibrate(bundle: Path, device: "DeviceName", precision: "PrecisionName", threads: int | None) -> None:
+def _calibrate(bundle: str, device: "DeviceName", precision: "PrecisionName", threads: int | None) -> None:
     from encort.runtime.model import load
 
     with load(bundle, device=device, precision=precision, threads=threads) as model:

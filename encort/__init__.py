@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from encort.runtime.common.aggregation import Aggregation
     from encort.runtime.engine.costs import Costs
     from encort.runtime.engine.stats import Histogram, Stats
+    from encort.runtime.hub.push import push
     from encort.runtime.model import Model, load
     from encort.runtime.options import LoadOptions
     from encort.runtime.serving.async_service import AsyncService
@@ -59,6 +60,7 @@ __all__ = [
     "Variant",
     "errors",
     "load",
+    "push",
 ]
 
 _MODULES = {
@@ -67,6 +69,7 @@ _MODULES = {
     "encort.runtime.bundle.manifest": ["HeadInfo", "Manifest", "Precision", "Task", "Variant"],
     "encort.runtime.engine.costs": ["Costs"],
     "encort.runtime.engine.stats": ["Histogram", "Stats"],
+    "encort.runtime.hub.push": ["push"],
     "encort.runtime.model": ["Model", "load"],
     "encort.runtime.options": ["LoadOptions"],
     "encort.runtime.serving.calls": ["RequestOptions"],

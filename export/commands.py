@@ -120,22 +120,22 @@ def export(
 
 
 @click.command()
-@click.argument("bundle", type=_PATH)
+@click.argument("bundle")
 @click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
     help="Also compare with this checkpoint in eager PyTorch; repeat the option for each checkpoint of the bundle.",
 )
-def verify(bundle: Path, checkpoints: tuple[str, ...]) -> None:
+def verify(bundle: str, checkpoints: tuple[str, ...]) -> None:
     """Check every file of BUNDLE, and the results of every variant on this machine."""
-    from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.cli.streams import check_stdout
     from encort.runtime.common.errors import NotVerifiedError
+    from encort.runtime.hub.download import open_bundle
     from encort.runtime.verification.golden import verify_bundle
 
     check_stdout()
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     checks = verify_bundle(opened)
     for check in checks:
         changed = "" if check.changed_texts is None else f"; {check.changed_texts} texts with other spans"

@@ -1,7 +1,7 @@
 """`load` and `Model`: texts in, results out, in the caller's order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,10 +28,11 @@ from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.session import CPU_PROVIDER
 from encort.runtime.engine.stats import Stats
 from encort.runtime.engine.tokenizer_pool import TokenizerPool
+from encort.runtime.hub.download import open_bundle
 from encort.runtime.options import DeviceName, LoadOptions, PrecisionName
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.serving.service import ServiceContext
-from encort.runtime.sessions import SessionOpener
+from encort.runtime.sessions import SessionOpener, files_to_load
 from encort.runtime.task_methods import TaskMethods
 from encort.runtime.task_runner import TaskRunner
 from encort.runtime.tasks.quantization import typical_ranges
@@ -57,7 +58,8 @@ def load(
     ...     model.embed(["a text", "another text"])
 
     Args:
-        bundle: Folder that `encort export` made.
+        bundle: Folder that `encort export` made; or `"hf://org/name@revision"`, a bundle of the hub, of which the files
+            for this device and precision are downloaded. Only the latter needs the network and `encort[hub]`.
         device: `"auto"` (the CPU), `"cpu"`, `"cuda"` (the first GPU), `"cuda:1"`, or several as
             `["cuda:0", "cuda:1"]`.
         precision: `"auto"` (the exporter's first choice), `"fp32"`, `"int8"`, or on GPUs `"fp16"`.
@@ -71,6 +73,7 @@ def load(
 
     Raises:
         BundleError: The folder is not a usable bundle; see `encort.errors` for the cases.
+        HubError: The hub cannot be reached, or does not give the bundle.
         DeviceError: The device or the provider is not available.
         InputError: An option has no such value.
     """
@@ -83,7 +86,7 @@ def load(
         provider=provider,
         provider_options=dict(provider_options or {}),
     )
-    return Model(Bundle.open(bundle), options)
+    return Model(open_bundle(bundle, files=partial(files_to_load, options=options)), options)
 
 
 class Model(TaskMethods):

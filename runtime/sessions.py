@@ -3,10 +3,33 @@
 from collections.abc import Sequence
 
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Variant
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import Runner, Session, check_provider
 from encort.runtime.options import LoadOptions
 from encort.runtime.verification.golden import check_results
+
+
+def choose_variant(bundle: Bundle, options: LoadOptions) -> Variant:
+    """Return the variant that the options ask for.
+
+    Raises:
+        BundleError: The bundle has no such variant.
+        DeviceError: This processor cannot run it.
+    """
+    return bundle.portable() if options.is_portable else bundle.variant(options.device_kind, options.wanted_precision)
+
+
+def files_to_load(bundle: Bundle, options: LoadOptions) -> list[str]:
+    """Return the names of the files that a model with these options reads.
+
+    Raises:
+        BundleError: See `choose_variant`.
+    """
+    variant = choose_variant(bundle, options)
+    weights = [] if variant.weights_file is None else [variant.weights_file]
+    golden = [GOLDEN_FILE] if GOLDEN_FILE in bundle.manifest.files else []
+    return [TOKENIZER_FILE, *golden, variant.file, *weights]
 
 
 class SessionOpener:
@@ -25,10 +48,7 @@ class SessionOpener:
         """
         check_provider(options.execution_provider)
         self._bundle, self._options = bundle, options
-        if options.is_portable:
-            self.variant = bundle.portable()
-        else:
-            self.variant = bundle.variant(options.device_kind, options.wanted_precision)
+        self.variant = choose_variant(bundle, options)
         self._graph = bundle.graph(self.variant)
         self._gpus: cuda.GpuWorkers | None = None
 

@@ -8,5 +8,6 @@ In reading order:
 5. `loading`: a checkpoint's folder, configuration, module and tokenizer.
 6. `checkpoint`: one checkpoint, made of these parts.
 7. `tokenizer_files`: the tokenizer files of a bundle.
-8. `export_source`: all checkpoints of a bundle, with heads, limits and description.
+8. `model_card`: licence and origin of a checkpoint.
+9. `export_source`: all checkpoints of a bundle, with heads, limits and description.
 """

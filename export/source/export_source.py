@@ -4,6 +4,7 @@ import itertools
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from encort.export.graph.description import Description
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding.torch_modules import describe_modules, output_size
+from encort.export.source.model_card import ModelCard
 from encort.export.source.tokenizer_files import tokenizer_json
 from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
@@ -112,18 +114,25 @@ class ExportSource:
             heads=list(self.heads),
             embedding=self.embedding if any(SENTENCE_EMBEDDING in variant.outputs for variant in variants) else None,
             max_length=self.max_length,
-            sources=[
-                Source(
-                    model=as_unicode(checkpoint.name),
-                    architecture=checkpoint.architecture,
-                    revision=checkpoint.revision,
-                )
-                for checkpoint in self.checkpoints
-            ],
+            sources=self._sources,
             tools={"python": platform.python_version(), **installed_versions(TOOLS)},
             files=file_entries(folder),
             variants=list(variants),
         )
+
+    @cached_property
+    def _sources(self) -> list[Source]:
+        cards = [ModelCard.read(checkpoint.folder) for checkpoint in self.checkpoints]
+        return [
+            Source(
+                model=as_unicode(checkpoint.name),
+                architecture=checkpoint.architecture,
+                revision=checkpoint.revision,
+                license=card.license,
+                base_model=card.base_model if checkpoint.revision is None else checkpoint.name,
+            )
+            for checkpoint, card in zip(self.checkpoints, cards, strict=True)
+        ]
 
 
 def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | None:

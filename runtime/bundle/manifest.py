@@ -151,11 +151,16 @@ class Source:
         model: Folder or hub id of the checkpoint.
         architecture: Architecture of the checkpoint.
         revision: Commit of a hub checkpoint; None for a local folder.
+        license: Licence, as the checkpoint's model card says; None: it does not say.
+        base_model: Hub id of the checkpoint, or of the model that it was trained from, as its model card says; None: it
+            is not known.
     """
 
     model: str
     architecture: str
     revision: str | None
+    license: str | None = None
+    base_model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,7 @@ def predict(
 def rank(
     query: str,
     documents: tuple[str, ...],
-    bundle: Path,
+    bundle: str,
     file: Path | None,
     column: str | None,
     header: str | None,
@@ -143,7 +143,7 @@ def rank(
 def _run(
     records: "Records",
     *,
-    bundle: Path,
+    bundle: str,
     texts: tuple[str, ...],
     file: Path | None,
     column: str | None,

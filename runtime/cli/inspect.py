@@ -1,7 +1,6 @@
 """The command `encort inspect`: what a bundle is, without running it."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 @click.command()
 @add_options(BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
+def inspect(bundle: str, as_json: bool) -> None:
     """Show heads, limits and certificates of BUNDLE."""
-    from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.cli.streams import check_stdout
+    from encort.runtime.hub.download import open_bundle
 
     check_stdout()
-    manifest = Bundle.open(bundle).manifest
+    manifest = open_bundle(bundle, files=lambda _: ()).manifest
     echo(manifest.to_json().rstrip() if as_json else _summary(manifest))
 
 

@@ -10,7 +10,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
 
 FOLDER = click.Path(path_type=Path)
-BUNDLE = click.argument("bundle", type=FOLDER)
+BUNDLE = click.argument("bundle")
+"""A folder, or a name of the hub: `open_bundle` tells them apart."""
 INPUT = click.option(
     "--input",
     "-i",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @add_options(INPUT, COLUMN, HEADER, OUTPUT, PROMPT)
 @click.option("--decode", is_flag=True, help="Each text is token ids, such as '101 1045 102': write their text.")
 def tokenize(
-    bundle: Path,
+    bundle: str,
     texts: tuple[str, ...],
     file: Path | None,
     column: str | None,
@@ -40,15 +40,15 @@ def tokenize(
     encort tokenize banking.bundle "Where is my card?"
     encort tokenize banking.bundle --decode "101 1045 2572 1037 2879 1012 102"
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.bundle.bundle import Bundle
     from encort.runtime.bundle.manifest import TOKENIZER_FILE
     from encort.runtime.cli.readers import read_inputs
     from encort.runtime.cli.row_errors import RowRunner
     from encort.runtime.cli.writers import open_writer
+    from encort.runtime.hub.download import open_bundle
     from encort.runtime.text.tokenizer import Tokenizer
 
     inputs = read_inputs(texts, file, column, header)
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle, files=lambda _: [TOKENIZER_FILE])
     tokenizer = Tokenizer(opened.read(TOKENIZER_FILE), max_length=opened.manifest.max_length)
     text = opened.manifest.prompts.resolve(prompt)
     runner = RowRunner(

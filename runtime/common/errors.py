@@ -12,6 +12,7 @@
     │   └── VariantNotFoundError (LookupError)  15   no variant for this device and precision
     ├── WrongTaskError (TypeError)              16   the bundle has no head for this call
     ├── NotVerifiedError (RuntimeError)         17   nothing of the bundle can be verified on this machine
+    ├── HubError (OSError)                      18   the hub does not give or take a bundle
     ├── DeviceError (RuntimeError)              20   the device or its library is not available
     ├── ModelClosedError (RuntimeError)         21
     ├── OverloadedError (RuntimeError)          22   the queue of a service is full
@@ -39,6 +40,7 @@ __all__ = [
     "DeviceError",
     "EncortError",
     "FidelityError",
+    "HubError",
     "InputError",
     "InputTooLongError",
     "InputTypeError",
@@ -137,6 +139,12 @@ class NotVerifiedError(EncortError, RuntimeError):
     """No variant of the bundle was verified, because this machine can run none of them."""
 
     exit_code = 17
+
+
+class HubError(EncortError, OSError):
+    """The hub cannot be reached, or does not give or take a bundle; or a download cannot be written."""
+
+    exit_code = 18
 
 
 class DeviceError(EncortError, RuntimeError):

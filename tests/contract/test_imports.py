@@ -14,7 +14,7 @@ RUNTIME_ORDER = (
     {"common"},
     {"text"},
     {"bundle"},
-    {"engine"},
+    {"engine", "hub"},
     {"tasks", "cuda"},
     {"serving", "monitoring", "verification"},
     {"options"},

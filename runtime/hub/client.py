@@ -1,0 +1,82 @@
+"""The errors of huggingface_hub, and of the libraries that it uses, as errors of encort."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from encort.runtime.common.errors import EncortError, HubError
+from encort.runtime.common.extras import require
+from encort.runtime.common.folders import shorten_path
+from encort.runtime.common.output.escaping import printable
+from encort.runtime.hub.names import HubName
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+_LONGEST = 300
+"""Characters of a message of the hub or of its client."""
+
+
+def require_hub(what: str) -> None:
+    """Check that huggingface_hub is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    require(what, "hub", "huggingface_hub")
+
+
+@contextmanager
+def translated(name: HubName) -> Iterator[None]:
+    """Translate the errors of a block that calls huggingface_hub.
+
+    Raises:
+        HubError: The hub cannot be reached, or does not give or take what it was asked for; or the disk is full.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The parents of the hub's error are those of its network library, which differs between its major versions.
+    failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
+    try:
+        yield
+    except EncortError:
+        raise
+    except failures as error:
+        raise HubError(_describe(name, error)) from error
+
+
+def _describe(name: HubName, error: Exception) -> str:
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        why = (
+            "HF_HUB_OFFLINE is set"
+            if constants.HF_HUB_OFFLINE
+            else f"the hub cannot be reached at {constants.ENDPOINT}"
+        )
+        return f"{name} is not in the hub's cache on this machine, and {why}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{name.repo} has no revision {name.revision or 'main'!r}; name a commit, a branch or a tag"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"the hub shows no {name.repo}: it does not exist, or it is private or gated and your token may not read "
+            f"it; check the name, and {_LOG_IN}"
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refusal(name, error)
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:  # a full disk, a missing permission
+        where = "the hub's cache" if error.filename is None else shorten_path(error.filename)
+        return f"{name}: {where} cannot be written: {error.strerror}"
+    return f"{name}: {_shortened(error)}"
+
+
+def _refusal(name: HubName, error: "HfHubHTTPError") -> str:
+    status = None if error.response is None else error.response.status_code
+    said = f"{name}: the hub answers {status} ({_shortened(error.server_message or error)})"
+    return f"{said}; {_LOG_IN} with a token that may do this" if status in (401, 403) else said
+
+
+def _shortened(message: object) -> str:
+    text = printable(" ".join(str(message).split()))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
