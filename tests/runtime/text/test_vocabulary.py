@@ -1,6 +1,6 @@
 """Tokens and ids, there and back, with the values of the reference encoders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.text.tokenizer import Tokenizer
+from tests.builders import bert_tokenizer
 
 ROOT = Path(__file__).parents[3]
 UNCASED = {
@@ -29,33 +30,24 @@ KOREAN = [
 ]
 
 
-def tokenizer_of(vocabulary: Path, *, lower_case: bool, max_length: int, folder: Path) -> Tokenizer:
-    from transformers import BertTokenizerFast
-
-    BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=lower_case).save_pretrained(folder)
-    return Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=max_length)
+def tokenizer_of(words: Sequence[str], *, lower_case: bool, max_length: int) -> Tokenizer:
+    library = bert_tokenizer(words, do_lower_case=lower_case).backend_tokenizer
+    return Tokenizer(library.to_str().encode(), max_length=max_length)
 
 
 @pytest.fixture(scope="module")
-def uncased(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+def uncased() -> Tokenizer:
     """A tokenizer with some of the ids of `bert-base-uncased`."""
-    folder = tmp_path_factory.mktemp("uncased")
     names = {number: token for token, number in UNCASED.items()}
-    lines = [names.get(number, f"[unused{number}]") for number in range(3000)]
-    (folder / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return tokenizer_of(folder / "vocab.txt", lower_case=True, max_length=512, folder=folder)
+    words = [names.get(number, f"[unused{number}]") for number in range(3000)]
+    return tokenizer_of(words, lower_case=True, max_length=512)
 
 
 @pytest.fixture(scope="module")
-def kcbert(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Tokenizer]:
+def kcbert() -> Callable[[int], Tokenizer]:
     """`kcbert(10)` returns the tokenizer of KcBERT, which cuts at 10 tokens."""
-    file = ROOT / "examples" / "kcbert" / "vocab.txt"
-
-    def make(max_length: int) -> Tokenizer:
-        folder = tmp_path_factory.mktemp("kcbert")
-        return tokenizer_of(file, lower_case=False, max_length=max_length, folder=folder)
-
-    return make
+    words = (ROOT / "examples" / "kcbert" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    return lambda max_length: tokenizer_of(words, lower_case=False, max_length=max_length)
 
 
 def test_a_text_becomes_ids_and_a_text_again(uncased: Tokenizer) -> None:
