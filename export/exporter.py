@@ -164,7 +164,7 @@ def _write_tokenizer(source: ExportSource, folder: Path) -> TokenBatch:
     write_tokenizer_files(checkpoint, folder, max_length=source.max_length)
     checkpoint.model.config.to_json_file(folder / CONFIG_FILE)
     tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_bytes(), max_length=source.max_length)
-    samples = tokenizer(texts, reverse=source.is_pairwise)
+    samples = source.tokenize(tokenizer, texts)
     pairs = [(text, None) if isinstance(text, str) else text for text in texts]
     limits = {"truncation": True, "max_length": source.max_length}
     expected = [checkpoint.tokenizer(first, second, **limits)["input_ids"] for first, second in pairs]

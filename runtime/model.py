@@ -9,7 +9,6 @@ from typing import Self
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import (
     GOLDEN_FILE,
-    PROMPT_LENGTH,
     SENTENCE_EMBEDDING,
     TOKENIZER_FILE,
     HeadInfo,
@@ -116,7 +115,7 @@ class Model(TaskMethods):
             tokenizer,
             self._engine,
             return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
-            return_prompt_length=PROMPT_LENGTH in self._variant.inputs,
+            return_prompt_length=self._variant.reads_prompt_length,
             reverse=self._variant.reads_reversed,
             all_cores=options.threads in (None, cores),
         )

@@ -75,8 +75,8 @@ class Calibration:
             )
         kept = [text for index, text in enumerate(drawn) if index % 5]
         return cls(
-            seen=tokenizer(kept if texts is None else [*kept, *samples], reverse=source.is_pairwise),
-            judged=tokenizer(drawn[::5], reverse=source.is_pairwise),
+            seen=source.tokenize(tokenizer, kept if texts is None else [*kept, *samples]),
+            judged=source.tokenize(tokenizer, drawn[::5]),
             texts=CalibrationTexts(given=len(distinct), seen=len(kept), judged=len(drawn[::5]), seed=SEED),
         )
 

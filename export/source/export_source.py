@@ -38,7 +38,8 @@ from encort.runtime.common.checkpoints.positions import count_positions
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.extras import installed_versions
 from encort.runtime.common.output.escaping import as_unicode
-from encort.runtime.text.tokenizer import LIMIT
+from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.text.tokenizer import LIMIT, Tokenizer
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions of ONNX Runtime; one of them is installed."""
@@ -107,6 +108,11 @@ class ExportSource:
         """Names of the outputs that hold a row per token instead of a row per text."""
         return {output for head in self.heads if head.task.is_tokenwise for output in head.outputs}
 
+    def tokenize(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> TokenBatch:
+        """Return a batch of texts or pairs with every input that the graphs read. No text has a prompt."""
+        pools_prompts = self.embedding is None or self.embedding.include_prompt
+        return tokenizer(texts, reverse=self.is_pairwise, return_prompt_length=not pools_prompts)
+
     def manifest(self, folder: Path, variants: Sequence[Variant]) -> Manifest:
         """Return the manifest of a bundle that consists of the files of `folder`."""
         return Manifest(
@@ -140,8 +146,6 @@ def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | No
         return None
     settings = checkpoint.embedding
     poolings = settings.poolings.methods
-    if not settings.poolings.include_prompt:
-        raise CheckpointError(f"{checkpoint.name} leaves prompts out of the pooling, which a bundle cannot do yet")
     if Pooling.POOLER in poolings and getattr(checkpoint.model.base_model, "pooler", None) is None:
         raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
     size = output_size(settings.modules, checkpoint.model.config.hidden_size * len(poolings))

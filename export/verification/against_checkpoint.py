@@ -54,7 +54,7 @@ def verify_against_checkpoint(
     )
     _check_same(bundle, source)
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=manifest.max_length)
-    samples = tokenizer(texts_for(source), reverse=source.is_pairwise)
+    samples = source.tokenize(tokenizer, texts_for(source))
     variants = [variant for variant in manifest.variants if runs_here(variant)]
     fidelities = verify_variants(bundle, variants, source, samples, open_session=open_session, progress=progress)
     return list(zip(variants, fidelities, strict=True))

@@ -330,6 +330,11 @@ class Variant:
         """Whether the graph also reads every pair with its texts swapped."""
         return "reversed_input_ids" in self.inputs
 
+    @property
+    def reads_prompt_length(self) -> bool:
+        """Whether the graph leaves prompts out of the pooling."""
+        return PROMPT_LENGTH in self.inputs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

@@ -189,7 +189,8 @@ class Tokenizer:
             all_cores=False,
             check=check_nothing,
         )
-        return len(encoding) - int(encoding.special_tokens_mask[-1])
+        # As of a text, the end of a prompt over the limit is cut.
+        return min(len(encoding), self._max_length) - int(encoding.special_tokens_mask[-1])
 
     def _from_token_ids(self, texts: Sequence[TokenIds], first: int, prompt: str) -> TokenBatch:
         if prompt:

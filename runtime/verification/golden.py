@@ -120,6 +120,7 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
         golden.texts,
         return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
         reverse=any(variant.reads_reversed for variant in bundle.manifest.variants),
+        return_prompt_length=any(variant.reads_prompt_length for variant in bundle.manifest.variants),
     )
     if not np.array_equal(batch.ids, golden.ids):
         raise BundleFileChangedError(
@@ -151,7 +152,7 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
     """
     golden = Golden.load(bundle.read(GOLDEN_FILE))
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    batch = tokenizer(golden.texts, reverse=variant.reads_reversed)
+    batch = tokenizer(golden.texts, reverse=variant.reads_reversed, return_prompt_length=variant.reads_prompt_length)
     expected = list(_split_by_text(golden.outputs[variant.vector], batch))
     alone = [session.run([variant.vector], batch.rows(np.array([index])))[0][0] for index in range(len(batch))]
     (rows,) = session.run([variant.vector], batch.rows(np.arange(len(batch))))

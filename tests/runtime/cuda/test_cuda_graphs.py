@@ -31,7 +31,8 @@ def packed(lengths: Sequence[int]) -> Inputs:
     """Return packed inputs of texts of these lengths."""
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     ids = np.random.default_rng(sum(lengths)).integers(5, 90, mask.shape)
-    return Packing(mask).pack({"input_ids": ids, "token_type_ids": ids % 2, "attention_mask": mask * 1})
+    rows = {"input_ids": ids, "token_type_ids": ids % 2, "attention_mask": mask * 1}
+    return Packing(mask).pack(rows | {"prompt_length": np.arange(len(lengths))})
 
 
 @pytest.mark.parametrize("max_length", [1, 24, 128, 512, 8192])
@@ -55,6 +56,7 @@ def test_dummy_texts_have_a_token_each_and_leave_the_texts_as_they_are(lengths: 
         assert full[name].shape == (shape.tokens,)
         assert full[name][: sum(lengths)].tolist() == inputs[name].tolist()
         assert full[name].dtype == np.int64
+    assert full["prompt_length"].tolist() == [*range(len(lengths)), *[0] * (shape.rows - len(lengths))]
     offsets = full["token_offset"]
     assert offsets.shape == (shape.rows, shape.tokens)
     assert sorted(offsets.ravel().tolist()) == list(range(offsets.size))
