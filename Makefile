@@ -17,9 +17,11 @@ LOWEST_TESTS = tests/parity tests/training/test_end_to_end.py
 
 EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
+ECOSYSTEM = tests/integrations/sentence_transformers/ecosystem/requirements.txt
+
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-lowest test-portable soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable ecosystem soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -55,6 +57,10 @@ test-portable: | $(VENV)/dev.installed
 test-lowest: | $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadfile $(LOWEST_TESTS)
 
+# MTEB, BERTopic and SetFit on a bundle, beside sentence-transformers. They have an environment of their own.
+ecosystem: | $(VENV)-ecosystem/installed
+	$(VENV)-ecosystem/bin/python -m pytest tests/integrations/sentence_transformers
+
 # Threads, signals, forks, kills and damaged folders, at random. To repeat a run: make soak SOAK="--seed 1 --only signals"
 soak: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES) $(SOAK)
@@ -83,6 +89,12 @@ $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt $(TORCH)
 	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt --editable ".[export,train]" pytest pytest-xdist sentence-transformers
+	touch $@
+
+$(VENV)-ecosystem/installed: pyproject.toml constraints.txt $(ECOSYSTEM)
+	test -x $(VENV)-ecosystem/bin/python || $(PYTHON) -m venv $(VENV)-ecosystem
+	$(VENV)-ecosystem/bin/python $(INSTALL) constraints.txt $(TORCH)
+	$(VENV)-ecosystem/bin/python $(INSTALL) constraints.txt --editable ".[export]" --requirement $(ECOSYSTEM)
 	touch $@
 
 # The race against other systems, each in its own environment in build/race. On two cores it takes a little more than an hour

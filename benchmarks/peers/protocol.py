@@ -8,7 +8,8 @@ The first line comes when the system has embedded a first text: `{"versions": {.
 included, and times each call. It answers `{"seconds": [...], "peak_mib": ...}`, and writes the embeddings of all calls
 to FILE, `(texts, dim)` float32. A failure is `{"error": "..."}`.
 
-The scripts in this folder, except encort_runtime.py, import nothing from encort: it is not in their environments.
+The scripts in this folder import nothing from encort, except encort_runtime.py and drop_in.py: it is not in the
+environments of the others.
 """
 
 import json

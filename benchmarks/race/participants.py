@@ -107,14 +107,14 @@ class SystemFiles:
     def make(self, system: System) -> tuple[Path, Path]:
         """Return the Python of a system, and the folder with what it serves; make them if they are missing."""
         python = self._python(system.peer)
-        if system.peer == OURS:  # its environment cannot export, and one bundle has all of its variants
+        if system.peer in OURS:  # their environments cannot export, and one bundle has all variants
             return python, self._bundle()
         folder = self._prepared / system.key.replace(":", "-")
         prepare(system, python, checkpoint=self.checkpoint, folder=folder, texts=_calibration_texts())
         return python, folder
 
     def _export(self) -> Path:
-        folder = self._prepared / OURS
+        folder = self._prepared / OURS[0]
         texts = _calibration_texts()
         export_bundle(self.checkpoint, folder / "bundle", variants=["fp32", "int8"], calibration=texts, overwrite=True)
         return folder

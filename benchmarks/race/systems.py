@@ -15,7 +15,8 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
-OURS = "encort_runtime"
+OURS = ("encort_runtime", "drop_in")
+"""Peers that import encort: its own interface, and its drop-in for sentence-transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,10 @@ SYSTEMS = (
     System(name="OpenVINO", peer="open_vino", variant="fp32", precision="fp32"),
     System(name="OpenVINO", peer="open_vino", variant="bf16", precision="bf16"),
     System(name="OpenVINO (NNCF)", peer="open_vino", variant="int8", precision="int8"),
-    System(name="encort", peer=OURS, variant="fp32", precision="fp32"),
-    System(name="encort", peer=OURS, variant="int8", precision="int8"),
+    System(name="encort as SentenceTransformer", peer="drop_in", variant="fp32", precision="fp32"),
+    System(name="encort as SentenceTransformer", peer="drop_in", variant="int8", precision="int8"),
+    System(name="encort", peer="encort_runtime", variant="fp32", precision="fp32"),
+    System(name="encort", peer="encort_runtime", variant="int8", precision="int8"),
 )
 LIMITS = (
     System(name="matrix product", peer="limits", variant="fp32", precision="fp32"),
@@ -109,7 +112,7 @@ def environment(peer: str, folder: Path) -> Path:
             _run(*install, *torch)
         _run(*install, "--requirement", str(pins))
         made.write_text(version, encoding="utf-8")
-    if peer == OURS:
+    if peer in OURS:
         _run(*install, "--no-deps", "--force-reinstall", str(ROOT))
     return python
 

@@ -58,7 +58,7 @@ MAY_IMPORT = {
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
     "integrations": {
         *("encort.runtime", "encort.integrations", "numpy"),
-        *("chromadb", "haystack", "langchain_core", "llama_index"),
+        *("chromadb", "haystack", "langchain_core", "llama_index", "torch"),
     },
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.

@@ -107,18 +107,21 @@ def test_a_limit_that_fails_is_reported(small: Path) -> None:
 
 
 def test_encort_is_exported_once_and_runs_in_its_own_environment(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(participants, "OURS", "ours")
+    monkeypatch.setattr(participants, "OURS", ("ours", "drop_in"))
     variants = [System(name="encort", peer="ours", variant=name, precision=name) for name in ("fp32", "int8")]
+    variants.append(System(name="encort as another", peer="drop_in", variant="fp32", precision="fp32"))
     monkeypatch.setattr(racing, "SYSTEMS", variants)
-    peer = Path(__file__).parents[3] / "benchmarks" / "peers" / "encort_runtime.py"
-    shutil.copy(peer, small / "peers" / "ours.py")
+    peers = Path(__file__).parents[3] / "benchmarks" / "peers"
+    shutil.copy(peers / "encort_runtime.py", small / "peers" / "ours.py")
+    shutil.copy(peers / "drop_in.py", small / "peers" / "drop_in.py")
     environments: list[str] = []
     monkeypatch.setattr(participants, "environment", lambda name, _: environments.append(name) or sys.executable)
     _, race = run(small, "--texts", "5")
-    assert [outcome.error for outcome in race.outcomes] == [None, None]
+    assert [outcome.error for outcome in race.outcomes] == [None, None, None]
+    assert race.outcomes[2].cosine_mean > 0.9999
     assert race.outcomes[0].versions["encort"]
     assert race.outcomes[1].cosine_mean > 0.98
-    assert sorted(environments) == ["limits", "ours"]
+    assert sorted(environments) == ["drop_in", "limits", "ours"]
 
 
 def test_systems_are_chosen_by_name(small: Path) -> None:

@@ -1,0 +1,65 @@
+"""`TransformersParts`: tokenizer, settings and model card, where scripts and other libraries look for them."""
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from encort.integrations.sentence_transformers.inputs import as_texts, without_arrays
+from encort.integrations.sentence_transformers.opened_bundle import OpenedBundle
+from encort.integrations.sentence_transformers.tensors import EXTRA, torch_for
+from encort.runtime.common.extras import require
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TransformersParts(OpenedBundle):
+    """Parts of a model that transformers and sentence-transformers make of the files of a bundle."""
+
+    _STANDS_FOR: ClassVar[str]
+
+    @cached_property
+    def _tokenizers(self) -> dict[int, Any]:
+        return {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of transformers that reads texts as the model does."""
+        require("the tokenizer of transformers", EXTRA, "transformers")
+        limit = self.max_seq_length
+        if limit not in self._tokenizers:
+            folder = str(self.encort_model.bundle.folder)
+            tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(folder, model_max_length=limit)
+            self._tokenizers[limit] = tokenizer
+        return self._tokenizers[limit]
+
+    def preprocess(self, inputs: Iterable[Any], prompt: str | None = None) -> dict[str, "torch.Tensor"]:
+        """Return token ids and masks of texts or pairs, padded to the longest, as tensors."""
+        torch_for("the result of preprocess")
+        texts = as_texts(without_arrays(inputs), prompt or "")
+        return dict(self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt"))
+
+    tokenize = preprocess
+
+    @property
+    def config(self) -> Any:
+        """Settings of the encoder, as transformers reads them."""
+        require("the config of transformers", EXTRA, "transformers")
+        return import_module("transformers").AutoConfig.from_pretrained(str(self.encort_model.bundle.folder))
+
+    @property
+    def transformers_model(self) -> Any:
+        """Name and settings of the encoder, where other libraries look for them. It has no weights."""
+        return SimpleNamespace(name_or_path=str(self.encort_model.bundle.folder), config=self.config)
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]:
+        """Yield nothing: a bundle has no modules of PyTorch."""
+        return iter(())
+
+    @cached_property
+    def model_card_data(self) -> Any:
+        """Model card of sentence-transformers, where its evaluators put their metrics."""
+        library = import_module("sentence_transformers")
+        return getattr(library, f"{self._STANDS_FOR}ModelCardData")(local_files_only=True)

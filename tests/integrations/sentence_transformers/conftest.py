@@ -1,0 +1,85 @@
+"""Models of sentence-transformers and the bundles that are exported from them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeCheckpoint
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "prompts": {
+        "prompts": {"query": "the pin ", "passage": "my card is ", "": ""},
+        "default_prompt_name": "passage",
+        "similarity_fn_name": "dot",
+    },
+    "matryoshka": {"truncate_dim": 24, "normalize": True},
+}
+"""Settings of the saved models, by name."""
+
+Both = SimpleNamespace
+"""The folder of a saved model (`folder`), the bundle (`bundle`), and the model that opens each (`theirs`, `ours`)."""
+
+
+@pytest.fixture(scope="package")
+def make_encoder(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`make_encoder(normalize=True, prompts={...})` saves a tiny model as sentence-transformers does."""
+
+    def make(*, normalize: bool = False, **settings: Any) -> Path:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer import modules as models
+
+        transformer = models.Transformer(str(make_checkpoint(seed=5)))
+        modules = [transformer, models.Pooling(transformer.get_embedding_dimension())]
+        model = SentenceTransformer(modules=[*modules, *([models.Normalize()] if normalize else [])], **settings)
+        folder = tmp_path_factory.mktemp("encoder")
+        model.save_pretrained(str(folder))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="package", params=SETTINGS)
+def both(
+    request: pytest.FixtureRequest, make_encoder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Both]:
+    """A saved encoder and its bundle, each opened by its library; one for each of `SETTINGS`."""
+    import sentence_transformers
+
+    from encort.export.exporter import export_bundle
+    from encort.integrations.sentence_transformers import SentenceTransformer
+
+    folder = make_encoder(**SETTINGS[request.param])
+    bundle = export_bundle(folder, tmp_path_factory.mktemp("bundles") / "b", variants=["fp32"]).folder
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    ours = SentenceTransformer(str(bundle), device="cpu")
+    yield Both(folder=folder, bundle=bundle, theirs=theirs, ours=ours)
+    ours.encort_model.close()
+
+
+@pytest.fixture(scope="package", params=["one_label", "raw_label", "classes", "softmax"])
+def both_cross(
+    request: pytest.FixtureRequest, make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Both]:
+    """A saved cross-encoder and its bundle, each opened by its library; one for each kind of head."""
+    import sentence_transformers
+    import torch
+
+    from encort.export.exporter import export_bundle
+    from encort.integrations.sentence_transformers import CrossEncoder
+
+    labels = ["no", "maybe", "yes"] if request.param in ("classes", "softmax") else ["LABEL_0"]
+    activation = {"raw_label": torch.nn.Identity(), "softmax": torch.nn.Softmax(dim=-1)}.get(request.param)
+    parent = tmp_path_factory.mktemp("cross")
+    plain = make_checkpoint(labels=labels, seed=6)
+    sentence_transformers.CrossEncoder(str(plain), device="cpu", activation_fn=activation).save_pretrained(
+        str(parent / "saved")
+    )
+    bundle = export_bundle(parent / "saved", parent / "bundle", variants=["fp32"]).folder
+    theirs = sentence_transformers.CrossEncoder(str(parent / "saved"), device="cpu")
+    ours = CrossEncoder(str(bundle), device="cpu")
+    yield Both(folder=parent / "saved", bundle=bundle, theirs=theirs, ours=ours)
+    ours.encort_model.close()

@@ -1,0 +1,190 @@
+"""What differs from sentence-transformers: torch is not needed, and what a bundle cannot do is an error that helps."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import encort
+from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer
+from encort.runtime.common.errors import BundleFileMissingError, InputError, MissingExtraError, WrongTaskError
+
+TEXTS = ["my card is lost", "hello"]
+Call = Callable[[Any], Any]
+
+
+@pytest.fixture
+def encoder(encoder_bundle: Path) -> Iterator[SentenceTransformer]:
+    model = SentenceTransformer(encoder_bundle)
+    yield model
+    model.encort_model.close()
+
+
+@pytest.fixture
+def reranker(classifier_bundle: Path) -> Iterator[CrossEncoder]:
+    model = CrossEncoder(classifier_bundle)
+    yield model
+    model.encort_model.close()
+
+
+def test_torch_is_imported_for_tensors_alone(encoder_bundle: Path, classifier_bundle: Path) -> None:
+    code = """
+import sys
+from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer
+model, reranker = SentenceTransformer(sys.argv[1]), CrossEncoder(sys.argv[2])
+model.encode(["a", "b"], normalize_embeddings=True, precision="binary", truncate_dim=8)
+model.encode_query("a"), model.encode_document(["b"])
+reranker.predict([("a", "b")], apply_softmax=True)
+print([name for name in ("torch", "transformers", "tqdm", "sentence_transformers") if name in sys.modules])
+model.encode("a", convert_to_tensor=True)
+print("torch" in sys.modules, "sentence_transformers" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(encoder_bundle), str(classifier_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True False"]
+
+
+NEEDS: dict[str, tuple[str, Call]] = {
+    "a tensor": ("torch", lambda m: m.encode(TEXTS, convert_to_tensor=True)),
+    "tensors": ("torch", lambda m: m.encode(TEXTS, convert_to_numpy=False)),
+    "tokens": ("torch", lambda m: m.encode(TEXTS, output_value="token_embeddings")),
+    "a similarity": ("torch", lambda m: m.similarity(m.encode(TEXTS), m.encode(TEXTS))),
+    "a device": ("torch", lambda m: m.device),
+    "token ids": ("torch", lambda m: m.preprocess(TEXTS)),
+    "a tokenizer": ("transformers", lambda m: m.tokenizer),
+    "a progress bar": ("tqdm", lambda m: m.encode(TEXTS, show_progress_bar=True)),
+}
+
+
+@pytest.mark.parametrize(("package", "call"), NEEDS.values(), ids=NEEDS)
+def test_a_missing_package_is_named(
+    encoder: SentenceTransformer, package: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"encort\[sentence-transformers\]"):
+        call(encoder)
+
+
+@pytest.mark.parametrize("kind", [SentenceTransformer, CrossEncoder])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("all-MiniLM-L6-v2", r"encort export (sentence-transformers|cross-encoder)/all-MiniLM-L6-v2 --output all-M"),
+        ("org/model", "is not the folder of a bundle.* encort export org/model --output model.bundle"),
+        ("a folder", "is a checkpoint.* encort export 'a folder' --output 'a folder.bundle'"),
+    ],
+)
+def test_other_models_are_told_how_to_become_a_bundle(
+    kind: type, name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleFileMissingError, match=command):
+        kind(name)
+
+
+def test_a_model_without_a_name_is_refused() -> None:
+    with pytest.raises(InputError, match="encort export MODEL"):
+        SentenceTransformer()
+
+
+@pytest.mark.parametrize("kind", [SentenceTransformer, CrossEncoder])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modules": [object()]}, "modules has no effect on a bundle"),
+        ({"revision": "main"}, "a bundle has one revision"),
+        ({"model_kwargs": {"torch_dtype": "float16"}}, r"open the bundle with encort\.load"),
+        ({"processor_kwargs": {"padding_side": "left"}}, "set max_seq_length"),
+        ({"tokenizer_kwargs": {"padding_side": "left"}}, "set max_seq_length"),
+        ({"config_kwargs": {"hidden_act": "relu"}}, "settings of the model that was exported"),
+        ({"default_prompt_name": "no such"}, "there is no prompt 'no such'"),
+        ({"device": "tpu"}, "device must be one of"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_that_a_bundle_cannot_follow_are_refused(
+    kind: type, options: dict[str, Any], message: str, classifier_bundle: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        kind(classifier_bundle, **options)
+
+
+def test_options_for_downloads_have_no_effect(encoder_bundle: Path) -> None:
+    options: dict[str, Any] = {
+        "cache_folder": "somewhere",
+        "trust_remote_code": True,
+        "local_files_only": True,
+        "token": "secret",
+        "backend": "onnx",
+        "model_kwargs": {},
+    }
+    model = SentenceTransformer(str(encoder_bundle), **options)
+    assert model.encode(TEXTS).shape == (2, 40)
+    model.encort_model.close()
+
+
+def test_an_open_model_gives_all_options_of_encort(encoder_bundle: Path) -> None:
+    with encort.load(encoder_bundle, threads=1, precision="fp32") as opened:
+        model = SentenceTransformer(opened, truncate_dim=8)
+        assert model.encort_model is opened
+        np.testing.assert_array_equal(model.encode(TEXTS), opened.embed(TEXTS)[:, :8])
+        assert model.to("cpu") is model
+        for change in (lambda: model.to("cuda"), lambda: setattr(model, "max_seq_length", 8)):
+            with pytest.raises(InputError, match=r"give it to encort\.load"):
+                change()
+        with pytest.raises(InputError, match=r"give them to encort\.load"):
+            SentenceTransformer(opened, device="cpu")
+
+
+WITHOUT: dict[str, tuple[str, Call]] = {
+    "training": ("encort train", lambda m: m.fit()),
+    "modules": ("no modules of PyTorch", lambda m: m.parameters()),
+    "saving": ("copy its folder", lambda m: m.save_pretrained("folder")),
+    "a precision": ("chosen at export", lambda m: m.half()),
+    "anything else": ("docs/sentence-transformers.md", lambda m: m.no_such_name),
+}
+
+
+@pytest.mark.parametrize(("message", "call"), WITHOUT.values(), ids=WITHOUT)
+def test_what_is_not_there_says_what_to_do(encoder: SentenceTransformer, message: str, call: Call) -> None:
+    with pytest.raises(AttributeError, match=message):
+        call(encoder)
+
+
+@pytest.mark.parametrize("name", ["torch.float16", "torch.bfloat16"])
+def test_a_model_cannot_be_cast(encoder: SentenceTransformer, name: str) -> None:
+    for call in (lambda: encoder.to(name), lambda: encoder.to("cpu", name)):
+        with pytest.raises(InputError, match="chosen at export"):
+            call()
+
+
+def test_a_limit_above_the_one_of_the_bundle_is_refused(encoder: SentenceTransformer) -> None:
+    limit = encoder.max_seq_length
+    with pytest.raises(InputError, match="max_length must be at most 64"):
+        encoder.max_seq_length = limit + 1
+    assert encoder.max_seq_length == limit
+    assert encoder.encode(TEXTS).shape == (2, 40)
+
+
+def test_a_cross_encoder_needs_a_head(encoder_bundle: Path) -> None:
+    with pytest.raises(WrongTaskError, match="no head"):
+        CrossEncoder(encoder_bundle)
+
+
+def test_another_number_of_labels_is_refused(classifier_bundle: Path) -> None:
+    assert CrossEncoder(classifier_bundle, num_labels=3).num_labels == 3
+    with pytest.raises(InputError, match="num_labels 3, not 1"):
+        CrossEncoder(classifier_bundle, num_labels=1)
+
+
+def test_a_classifier_gives_its_logits(reranker: CrossEncoder) -> None:
+    pairs = [("my card", "hello"), ("hello", "")]
+    probabilities = reranker.predict(pairs, apply_softmax=True)
+    expected = [list(result.scores.values()) for result in reranker.encort_model.classify(pairs)]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    assert not np.allclose(reranker.predict(pairs).sum(axis=1), 1)
