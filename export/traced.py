@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
+import transformers
 
 from encort.export.graph.builder import STANDARD_OPSETS, GraphBuilder, axes
 from encort.export.graph.layouts import SMALLEST_MASK, Padded
@@ -23,8 +25,9 @@ from encort.export.source.embedding.torch_modules import describe_modules
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import TokenRange
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Task
+from encort.runtime.common.checkpoints.majors import is_older
 from encort.runtime.common.errors import CheckpointError
-from encort.runtime.common.extras import is_installed, require
+from encort.runtime.common.extras import require
 
 Exporter = Callable[[Checkpoint, Mapping[str, torch.Tensor]], ir.Model]
 """Traces a copy of the checkpoint's model with sample inputs."""
@@ -51,12 +54,12 @@ def trace(source: ExportSource) -> ir.Model:
         raise CheckpointError("encort has no graph for several heads on this architecture; export each one alone")
     checkpoint = source.checkpoints[0]
     name = f"{checkpoint.name} ({checkpoint.architecture})"
-    exporter = _installed_exporter(name)
-    if checkpoint.model.config.is_encoder_decoder:
+    exporter, samples = _installed_exporter(name), _samples(source)
+    if _has_decoder(checkpoint.model, samples):
         raise CheckpointError(f"{name} has a decoder; encort exports encoders only")
     try:
         with _quiet():
-            model = exporter(checkpoint, _samples(source))
+            model = exporter(checkpoint, samples)
     except Exception as error:  # exporters raise errors of several libraries
         raise CheckpointError(f"{name} cannot be traced: {error}") from error
     _check_names(model, source, name)
@@ -69,13 +72,22 @@ def trace(source: ExportSource) -> ir.Model:
     return model
 
 
+@torch.inference_mode()
+def _has_decoder(model: Any, samples: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether the model is made to generate texts: it decodes, or gives keys and values for the next token."""
+    if model.config.is_encoder_decoder:
+        return True
+    result = model(**{name: tensor[:, :1] for name, tensor in samples.items()})
+    return getattr(result, "past_key_values", None) is not None
+
+
 def _installed_exporter(name: str) -> Exporter:
     what = f"encort has no graph for {name}, and tracing it"
-    if is_installed("transformers.exporters.exporter_onnx"):
-        require(what, "trace", "onnxscript")
-        return _trace_with_transformers
-    require(what, "optimum", "optimum.exporters.onnx")
-    return _trace_with_optimum
+    if is_older(transformers):
+        require(what, "optimum", "optimum.exporters.onnx")
+        return _trace_with_optimum
+    require(what, "trace", "transformers.exporters.exporter_onnx", "onnxscript")
+    return _trace_with_transformers
 
 
 def _trace_with_transformers(checkpoint: Checkpoint, samples: Mapping[str, torch.Tensor]) -> ir.Model:
@@ -104,7 +116,7 @@ def _trace_with_optimum(checkpoint: Checkpoint, _: Mapping[str, torch.Tensor]) -
 
 
 def _samples(source: ExportSource) -> dict[str, torch.Tensor]:
-    """Return inputs to trace, `(2, 7)` int64: sizes that no other axis has, so that they stay variable."""
+    """Return inputs to trace, `(2, 7)` int64: neither size is 1, which a trace would keep."""
     accepted = set(inspect.signature(source.checkpoints[0].model.forward).parameters)
     if TokenRange.of(source).types == 1:
         accepted.discard("token_type_ids")
@@ -114,11 +126,9 @@ def _samples(source: ExportSource) -> dict[str, torch.Tensor]:
 
 def _check_names(model: ir.Model, source: ExportSource, name: str) -> None:
     names = {str(value.name) for value in model.graph.inputs}
-    outputs = {str(value.name) for value in model.graph.outputs}
-    past = {output for output in outputs if output.startswith("past_key_values")}
-    if unknown := (names - set(_INPUTS)) | past:
+    if unknown := names - set(_INPUTS):
         raise CheckpointError(
-            f"{name} has {', '.join(sorted(unknown))}, which no encoder has; encort exports encoders only"
+            f"{name} reads {', '.join(sorted(unknown))}, which no encoder does; encort exports encoders only"
         )
     needed = {"input_ids", "attention_mask", *(["token_type_ids"] if TokenRange.of(source).types > 1 else [])}
     if missing := needed - names:

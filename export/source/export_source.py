@@ -43,7 +43,7 @@ from encort.runtime.text.tokenizer import LIMIT, Tokenizer
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions of ONNX Runtime; one of them is installed."""
-TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "optimum-onnx", *RUNTIMES, "numpy")
+TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "onnxscript", "optimum-onnx", *RUNTIMES, "numpy")
 """Distributions that the manifest records, with their versions."""
 
 

@@ -57,7 +57,7 @@ def open_bundle(bundle: str | Path, *, files: ChooseFiles = all_files) -> Bundle
     folder = manifest.parents[2] / _FOLDER / commit
     with translated(name):
         _link(manifest, folder / MANIFEST_FILE)
-    opened = Bundle.open(folder)  # refuses names in the manifest that are paths
+    opened = Bundle.open(folder)  # refuses names in the manifest that lead out of the folder
     for file in files(opened):
         path = _download(name.at(commit), file)
         with translated(name):

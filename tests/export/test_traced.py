@@ -71,8 +71,8 @@ def test_another_architecture_gets_the_portable_graph_with_a_warning(
     with caplog.at_level(logging.WARNING):
         bundle = export_bundle(checkpoint, output)
         logging.getLogger("another").warning("still heard")
-    assert [record.name for record in caplog.records] == ["encort", "another"]
     assert "has the portable variant only" in caplog.text
+    assert "still heard" in caplog.text
     assert [variant.name for variant in bundle.manifest.variants] == ["portable"]
     check_embeddings(checkpoint, output)
     check_graph(bundle)
@@ -120,7 +120,8 @@ def check_graph(bundle: Bundle) -> None:
 def test_a_traced_head_gives_its_logits(
     loader: str, outputs: dict[str, list[str]], other_folder: Callable[..., Path], output: Path
 ) -> None:
-    folder = other_folder("albert", loader=loader, id2label={0: "O", 1: "B-x", 2: "B-y"}, **OTHERS["albert"])
+    labels = {} if "QuestionAnswering" in loader else {"id2label": {0: "O", 1: "B-x", 2: "B-y"}}
+    folder = other_folder("albert", loader=loader, **labels, **OTHERS["albert"])
     bundle = export_bundle(folder, output)
     (variant,) = bundle.manifest.variants
     assert variant.outputs == outputs
@@ -167,11 +168,11 @@ def test_an_error_of_an_exporter_becomes_one_message(
     refused(albert, "cannot be traced: an operator is missing")
 
 
-@pytest.mark.parametrize(("has_transformers", "extra"), [(True, "trace"), (False, "optimum")])
+@pytest.mark.parametrize(("is_older", "extra"), [(False, "trace"), (True, "optimum")])
 def test_a_missing_exporter_names_the_extra_for_the_installed_transformers(
-    albert: Path, output: Path, monkeypatch: pytest.MonkeyPatch, *, has_transformers: bool, extra: str
+    albert: Path, output: Path, monkeypatch: pytest.MonkeyPatch, *, is_older: bool, extra: str
 ) -> None:
-    monkeypatch.setattr(traced, "is_installed", lambda _: has_transformers)
+    monkeypatch.setattr(traced, "is_older", lambda _: is_older)
     monkeypatch.setattr("encort.runtime.common.extras.is_installed", lambda _: False)
     with pytest.raises(MissingExtraError, match=rf'pip install "encort\[{extra}\]"'):
         export_bundle(albert, output)

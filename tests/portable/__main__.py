@@ -53,7 +53,8 @@ def _node_script(folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         shutil.copy(pins, folder)
-        _run("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", folder)
+        # Without scripts: that of onnxruntime-node would download its libraries for CUDA.
+        _run("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", folder)
         _mark(folder, pins)
     return Path(shutil.copy(HERE / "check_transformers_js.mjs", folder))
 

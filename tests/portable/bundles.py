@@ -11,14 +11,15 @@ import transformers
 
 from tests.builders import ENVIRONMENT, save_checkpoint, save_heads
 
-TEXTS = ["my card is lost", "hello", "안녕하세요 하이", "play the card, change my pin " * 3, "a"]
+TEXTS = ["my card is lost", "hello", "the PIN: changed!", "play the card, change my pin " * 3, "a"]
 PAIRS = [
     ("my card?", "hello the card is lost, change my pin"),
     ("pin?", "play the card"),
-    ("안녕", "하이 hello 안녕하세요 my pin is lost"),
+    ("who?", "hello, my pin is lost"),
     ("is the card lost", "the pin is lost, the card is my card"),
     ("a", "hello"),
 ]
+"""Texts without unknown tokens, which the pipelines of transformers.js leave out."""
 TASKS = {
     "topics": "text-classification",
     "moods": "text-classification",
@@ -96,13 +97,24 @@ def _results(task: str, model: Any, tokenizer: Any, texts: list[Any]) -> list[An
                 inputs.pop("token_type_ids", None)
             vectors.append(model(**inputs).last_hidden_state.mean(1))
         return torch.nn.functional.normalize(torch.cat(vectors), dim=1).tolist()
-    pipeline = transformers.pipeline(task, model=model, tokenizer=tokenizer)
     if task == "question-answering":
-        options = {"max_answer_len": 1000, "handle_impossible_answer": False}
-        return [pipeline(question=question, context=context, **options)["answer"] for question, context in texts]
+        return [_answer(model, tokenizer, *pair) for pair in texts]
+    pipeline = transformers.pipeline(task, model=model, tokenizer=tokenizer)
     if task == "token-classification":
         return [[_plain(token) for token in pipeline(text, ignore_labels=[])] for text in texts]
     return [[_plain(label) for label in pipeline(text, top_k=None)] for text in texts]
+
+
+def _answer(model: Any, tokenizer: Any, question: str, context: str) -> dict[str, Any]:
+    """Return the best answer: its probabilities are those among the context's tokens and the first token."""
+    tokens = tokenizer(question, context, return_tensors="pt")
+    result = model(**tokens)
+    kept = [0, *(index for index, part in enumerate(tokens.sequence_ids(0)) if part == 1)]
+    start, end = (logits[0, kept].softmax(0)[1:] for logits in (result.start_logits, result.end_logits))
+    scores = torch.triu(start[:, None] * end)
+    first, last = divmod(int(scores.argmax()), len(end))
+    ids = tokens["input_ids"][0, kept[first + 1] : kept[last + 1] + 1]
+    return {"answer": tokenizer.decode(ids), "score": float(scores.max())}
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
