@@ -9,7 +9,7 @@ from typing import Any
 from encort.runtime.cli.streams import decode_argument, open_stdin
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.common.labelled_rows.columns import parse_header
-from encort.runtime.common.tables.lines import Lines, Row, check_readable, open_lines, without_end
+from encort.runtime.common.tables.lines import Lines, Row, check_readable, list_names, open_lines, without_end
 from encort.runtime.common.tables.rows import READERS, SEPARATED, is_table, scan_rows
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text
@@ -107,7 +107,7 @@ def _text(row: Row, column: str | None, location: str) -> Text:
         return _joined_words(row[words], f"{location}, column {words!r}")
     if column is None and "text" not in row and "question" in row:
         return _cell(row, "question", location), _cell(row, "context", location)
-    text = _cell(row, column or "text", location)
+    text = _cell(row, "text" if column is None else column, location)
     if column is None and "text_pair" in row:
         return text, _cell(row, "text_pair", location)
     return text
@@ -122,7 +122,7 @@ def _joined_words(words: list[Any], location: str) -> Text:
 
 def _cell(row: Row, column: str, location: str) -> str:
     if column not in row:
-        have = ", ".join(str(name) for name in row)
+        have = list_names(row)
         _, _, name = column.partition("=")
         hint = f"did you mean --column {name}?" if name in row else "name one with --column"
         if name not in row and location.rpartition(", row ")[0].lower().endswith(tuple(SEPARATED)):

@@ -57,13 +57,14 @@ def open_writer(output: Path | None, *, no_embeddings: NoEmbeddings = lambda: _N
                 raise InputError(f"{output} is a folder; name a file")
             if output.exists() and not output.is_file():
                 raise InputError(f"{output} is a pipe or a device; leave --output out and redirect standard output")
-            temporary = held.enter_context(temporary_beside(output, Path.touch))
+            target = output.resolve()  # a link stays, and what it leads to is replaced
+            temporary = held.enter_context(temporary_beside(target, Path.touch))
             opened = held.enter_context(ExitStack())
             writer = opened.enter_context(_WRITERS[ending](temporary, no_embeddings))
         yield _Translating(writer, output)
         with _writing(output):
             opened.close()
-            temporary.replace(output)
+            temporary.replace(target)
 
 
 def check_writes_errors(output: Path | None) -> None:

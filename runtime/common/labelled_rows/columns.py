@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.labelled_rows.problems import Problems
-from encort.runtime.common.tables.lines import Row
+from encort.runtime.common.tables.lines import Row, list_names
 from encort.runtime.common.tables.rows import SEPARATED
 
 ColumnNames = dict[str, str | tuple[str, ...]]
@@ -113,7 +113,7 @@ def find_columns(
         is_separated = name.lower().endswith(tuple(SEPARATED))
         option = problems.option.replace("column", "header")
         hint = f"; if its first line is no header, name the columns with {option}" if is_separated else ""
-        problems.add(f"{name} has no column {', nor '.join(missing)}; it has: {', '.join(available)}{hint}")
+        problems.add(f"{name} has no column {', nor '.join(missing)}; it has: {list_names(available)}{hint}")
     return None if missing else names
 
 

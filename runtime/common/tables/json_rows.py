@@ -8,7 +8,7 @@ from typing import Any
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.files import parse_json
 from encort.runtime.common.tables.label_studio import is_label_studio, label_studio_rows
-from encort.runtime.common.tables.lines import UTF16, Row, is_utf16, open_lines
+from encort.runtime.common.tables.lines import UTF16, Row, check_text, is_utf16, open_lines
 from encort.runtime.common.tables.squad import is_squad, squad_rows
 
 LARGEST_FILE = 2**30
@@ -40,8 +40,9 @@ def read_json(file: Path) -> Iterator[Row | InputError]:
     Raises:
         InputError: The content has another form, or is not JSON.
     """
+    text = _read_text(file)
     try:
-        content = parse_json(_read_text(file))
+        content = parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":  # a second value: JSON lines
             raise InputError(f"{file} is not JSON: {error}") from error
@@ -67,6 +68,7 @@ def _read_text(file: Path) -> str:
             f"{file} has more than {LARGEST_FILE:,} bytes, and .json is read as a whole; save it as .jsonl, with one "
             "object per line"
         )
+    check_text(content, str(file))
     if is_utf16(content[:_BEGINNING]):
         raise InputError(f"{file} is not UTF-8, but {UTF16}")
     try:

@@ -1,10 +1,11 @@
 r"""The lines of a file: each ends with `\n` or `\r\n`. All other characters are content, a lone `\r` among them."""
 
 import codecs
+import itertools
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +15,17 @@ from encort.runtime.common.folders import shorten_path
 
 UTF16 = "UTF-16; convert it first, such as with iconv"
 """End of a message about a file in UTF-16."""
+_PACKED: Mapping[bytes, str] = {
+    b"\x1f\x8b": "gzip; unpack it first",
+    b"\x28\xb5\x2f\xfd": "zstd; unpack it first",
+    b"BZh": "bzip2; unpack it first",
+    b"\xfd7zXZ\0": "xz; unpack it first",
+    b"PK\x03\x04": "a zip archive; unpack it first, or save a spreadsheet as .csv",
+    b"PAR1": "Parquet; give it the ending .parquet",
+}
+"""Kinds of files that users take for texts, by their first bytes."""
+_MOST_NAMES, _LONGEST_NAME = 40, 80
+
 Row = Mapping[str, Any]
 """Column names to values."""
 
@@ -75,6 +87,7 @@ class Lines:
         if self.number == 0:
             first = self._file.readline(LONGEST_RECORD + 1)
             self._second = self._file.readline(LONGEST_RECORD + 1) if first.endswith(b"\n") else b""
+            check_text(first, self.name)
             if is_utf16(first) or is_utf16(self._second):
                 raise InputError(f"{self.name}, line 1 is not UTF-8, but {UTF16}")
             return first.removeprefix(codecs.BOM_UTF8)
@@ -119,6 +132,24 @@ def is_utf16(content: bytes) -> bool:
     return b"\0" in content and (ends or 3 * content.count(0) >= len(content))
 
 
+def check_text(beginning: bytes, name: str) -> None:
+    """Refuse a packed file.
+
+    Raises:
+        InputError: With the kind of the file.
+    """
+    kind = next((kind for start, kind in _PACKED.items() if beginning.startswith(start)), None)
+    if kind is not None:
+        raise InputError(f"{name} is no text, but {kind}")
+
+
+def list_names(names: Iterable[object]) -> str:
+    """Return the names of columns for a message; of very many, or very long ones, only the beginning."""
+    shown = [str(name) for name in itertools.islice(names, _MOST_NAMES + 1)]
+    parts = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in shown[:_MOST_NAMES]]
+    return ", ".join([*parts, *(["…"] if len(shown) > _MOST_NAMES else [])])
+
+
 def without_end(line: str) -> str:
     r"""Return the line without its `\n` or `\r\n`."""
     return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
@@ -154,7 +185,7 @@ def check_names(names: list[str], file: Path) -> None:
         InputError: With these names.
     """
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:
-        raise InputError(f"{file} has several columns named {', '.join(map(repr, twice))}; rename them")
+        raise InputError(f"{file} has several columns named {list_names(map(repr, twice))}; rename them")
     if any(map(LONE_RETURN.search, names)):
         raise InputError(
             f"{file} has carriage returns alone in its first line, as old Macs end lines; save it again with the line "

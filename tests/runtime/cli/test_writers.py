@@ -81,6 +81,19 @@ def test_npy_without_records_has_the_dimension(tmp_path: Path) -> None:
     assert (array.shape, array.dtype) == ((0, 2), np.float32)
 
 
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_link_leads_to_the_results_and_stays(tmp_path: Path, earlier: bool) -> None:
+    (tmp_path / "results").mkdir()
+    target = tmp_path / "results" / "x.jsonl"
+    if earlier:
+        target.write_text("earlier")
+    (tmp_path / "link.jsonl").symlink_to(target)
+    write(tmp_path / "link.jsonl", LABELS)
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert json.loads(target.read_text(encoding="utf-8")) == LABELS[0]
+    assert len(list(target.parent.iterdir())) == 1
+
+
 def test_npy_accepts_only_embeddings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.npy holds embeddings alone"):
         write(tmp_path / "x.npy", LABELS)

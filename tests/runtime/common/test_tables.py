@@ -1,7 +1,11 @@
 """Column names, joined tokens and the two formats of text that are not tables; `test_readers` reads every format."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from pyarrow import parquet
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.tables import json_rows, lines
+from encort.runtime.common.tables.lines import list_names
 from encort.runtime.common.tables.rows import is_table, read_column_names, read_rows, scan_rows
 from encort.runtime.common.token_lists import TokenKind, join_tokens
 
@@ -353,3 +358,42 @@ def test_names_are_compared_in_linear_time(write: Write) -> None:
     assert len(list(read_rows(write("a.json", json.dumps(columns))))) == 100_000
     names = ",".join(f"n{number}" for number in range(20_000))
     assert len(read_column_names(write("a.csv", f"{names}\n{names}\n"))) == 20_000
+
+
+def test_a_row_of_parquet_that_python_cannot_hold_is_an_error_of_its_own(write: Write) -> None:
+    file = write("a.parquet", "")
+    days = pyarrow.array([0, 2**62], pyarrow.date64())
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "day": days}), file)
+    first, second = scan_rows(file)
+    assert isinstance(first, dict)
+    assert first["text"] == "a"
+    assert "row 2 cannot be read: days=" in str(second)
+
+
+def test_parquet_is_not_read_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"pipe or a device.*save it as a file first"):
+        list(scan_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.conll"])
+@pytest.mark.parametrize(
+    ("pack", "kind"), [(gzip.compress, "gzip; unpack"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
+)
+def test_a_packed_file_is_named_by_its_kind(write: Write, name: str, pack: Callable[[bytes], bytes], kind: str) -> None:
+    file = write(name, "")
+    file.write_bytes(pack(b'{"text": "a"}'))
+    with pytest.raises(InputError, match=rf"{name} is no text, but {kind}"):
+        list(scan_rows(file))
+
+
+def test_a_file_in_another_encoding_is_not_called_bad_json(write: Write) -> None:
+    file = write("a.json", "")
+    file.write_bytes('[{"text": "caf\u00e9"}]'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.json is not UTF-8 \("):
+        list(scan_rows(file))
+
+
+def test_very_many_and_very_long_names_are_cut_in_messages() -> None:
+    assert list_names(["a", "b"]) == "a, b"
+    assert len(list_names(f"{number} {'x' * 1000}" for number in range(10**5))) < 4000
