@@ -16,6 +16,10 @@ CONFIG_FILE = "config.json"
 _ADAPTER_FILE = "adapter_config.json"
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 """Kinds of text classifiers that transformers knows."""
+_OF_CALLERS = frozenset(
+    ["return_dict", "torchscript", "output_hidden_states", "output_attentions", "chunk_size_feed_forward"]
+)
+"""Settings that change the form of a call's outputs, or its memory, and no result: encort calls with the defaults."""
 _LARGEST_NUMBER = 2**31
 _LARGEST = {"num_hidden_layers": 1_000, "num_labels": 1_000_000}
 """Largest values of settings that decide how much is built before any weight is seen."""
@@ -65,7 +69,7 @@ def make_config(name: str, settings: Mapping[str, Any], *, classes: Mapping[str,
         if isinstance(value, dict) and "model_type" in value:  # one encoder of several
             make_config(f"{name} ({setting})", value, classes=classes, installed=installed)
     try:
-        return config_class.from_dict(settings)
+        return config_class.from_dict({name: value for name, value in settings.items() if name not in _OF_CALLERS})
     except Exception as error:  # the classes raise errors of many kinds
         raise CheckpointError(f"{name}: {CONFIG_FILE} cannot be used ({error})") from error
 
@@ -126,11 +130,12 @@ def _problems(settings: Mapping[str, Any], config_class: Any) -> Iterator[str]:
     names = settings.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         yield f"{_shown('architectures', names)}, expected a list of names"
-    if settings.get("is_decoder"):
-        yield (
-            f"{_shown('is_decoder', settings['is_decoder'])}: a decoder's tokens do not see the tokens after them, and "
-            "encort is for encoders. If this model was trained as an encoder, set it to false"
-        )
+    for setting in ("is_decoder", "add_cross_attention"):
+        if settings.get(setting):
+            yield (
+                f"{_shown(setting, settings[setting])}, as decoders have it: their tokens do not see the tokens after "
+                "them, and encort is for encoders. If this model was trained as an encoder, set it to false"
+            )
     if settings.get("problem_type") not in (None, *PROBLEM_TYPES):
         yield f"{_shown('problem_type', settings['problem_type'])}, expected one of {', '.join(PROBLEM_TYPES)}"
     defaults, synonyms = _defaults(config_class), config_class.attribute_map

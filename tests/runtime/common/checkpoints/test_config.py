@@ -32,6 +32,7 @@ NONSENSE = {
     "pad_token_id": ["0", {"id": 0}],
     "use_cache": ["yes", 5, {"a": 1}],
     "is_decoder": [True, 1],
+    "add_cross_attention": [True],
 }
 CASES = [
     pytest.param(setting, value, id=f"{setting}={value!r}"[:60])
@@ -63,6 +64,12 @@ SENSE = {
 @pytest.mark.parametrize("changes", SENSE.values(), ids=SENSE)
 def test_what_transformers_accepts_is_accepted(changes: dict[str, Any]) -> None:
     assert made(**changes).hidden_size == 24
+
+
+def test_settings_for_the_form_of_outputs_are_left_out() -> None:
+    settings = {"return_dict": False, "output_attentions": True, "torchscript": True, "chunk_size_feed_forward": 3}
+    config, default = made(**settings).to_dict(), made().to_dict()
+    assert {name: config.get(name) for name in settings} == {name: default.get(name) for name in settings}
 
 
 def test_an_unknown_architecture_is_named() -> None:
