@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Ranked, Span, TaggedWord
     from encort.runtime.text.prompts import Prompt
     from encort.runtime.text.token_batch import TokenBatch
+    from encort.runtime.verification.compat import Compatibility, compat
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncService",
     "Bundle",
     "Classification",
+    "Compatibility",
     "Costs",
     "HeadInfo",
     "Histogram",
@@ -58,6 +60,7 @@ __all__ = [
     "Task",
     "TokenBatch",
     "Variant",
+    "compat",
     "errors",
     "load",
     "push",
@@ -78,6 +81,7 @@ _MODULES = {
     "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Ranked", "Span", "TaggedWord"],
     "encort.runtime.text.prompts": ["Prompt"],
     "encort.runtime.text.token_batch": ["TokenBatch"],
+    "encort.runtime.verification.compat": ["Compatibility", "compat"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -43,6 +43,7 @@ from encort.runtime.common.folders import check_replaceable, check_writable, new
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.golden import Golden
+from encort.runtime.verification.space import with_space
 
 
 def export_bundle(
@@ -243,6 +244,7 @@ def _search(
 
 
 def _write_manifest(source: ExportSource, folder: Path, variants: Sequence[Variant]) -> Bundle:
-    manifest = source.manifest(folder, variants)
+    golden = Golden.load((folder / GOLDEN_FILE).read_bytes())
+    manifest = with_space(source.manifest(folder, variants), golden)
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return Bundle(folder, manifest)

@@ -176,6 +176,8 @@ class Embedding:
         similarity: Function that compares two embeddings.
         truncate_dim: Number of leading values of an embedding that callers get unless they ask for another number, as
             of a model with Matryoshka embeddings; None: all.
+        space: Id of the space of the vectors, which exports of one model share; see `space_id`. None: the bundle is of
+            an earlier encort, or takes pairs only. It is no setting, so it does not make two settings unequal.
     """
 
     pooling: list[Pooling]
@@ -185,6 +187,7 @@ class Embedding:
     include_prompt: bool = True
     similarity: Similarity = Similarity.COSINE
     truncate_dim: int | None = None
+    space: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Reading order:
 2. `streams`: standard input, output and error, also closed ones.
 3. `options`: arguments and options that commands share.
 4. `commands`: `embed`, `predict` and `rank`. `inspect` and `tokenize` run no graph.
-5. `bundles`: `push`.
+5. `bundles`: `compat` and `push`.
 6. `readers`: texts from arguments, files or standard input.
 7. `records`: one record per input.
 8. `writers`: JSON lines, numpy or Parquet.

@@ -56,6 +56,8 @@ def _embedding_rows(embedding: "Embedding", variants: "Sequence[Variant]") -> "I
     if sizes:
         cut = "" if embedding.truncate_dim is None else f", of which callers get {embedding.truncate_dim}"
         yield "dimensions", f"{sizes[0]}{cut}"
+    if embedding.space is not None:
+        yield "space", f"{embedding.space}, which exports of this model share (encort compat)"
     for name, text in embedding.prompts.items():
         default = ", the default" if name == embedding.default_prompt else ""
         yield f"prompt {name}", f'"{text}"{default}'

@@ -16,6 +16,7 @@ COMMANDS = {
     "export": ("encort.export.commands:export", "Turn a checkpoint into a verified bundle."),
     "verify": ("encort.export.commands:verify", "Check a bundle's results on this machine."),
     "inspect": ("encort.runtime.cli.inspect:inspect", "Show heads, limits and certificates of a bundle."),
+    "compat": ("encort.runtime.cli.bundles:compat", "Tell whether the embeddings of two bundles fit into one index."),
     "push": ("encort.runtime.cli.bundles:push", "Upload a bundle to the Hugging Face hub."),
     "bench": ("encort.benchmarks.commands:bench", "Measure speed and memory of a bundle on this machine."),
     "embed": ("encort.runtime.cli.commands:embed", "Write sentence embeddings of texts."),
