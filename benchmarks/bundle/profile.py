@@ -27,7 +27,7 @@ def profile(bundle: Bundle, variant: Variant, texts: Sequence[Text]) -> list[Ope
         texts: Texts to run, in the micro-batches that one core is given.
     """
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    batch = tokenizer(texts, reverse=variant.reads_reversed)
+    batch = tokenizer(texts, reverse=variant.reads_reversed, return_prompt_length=variant.reads_prompt_length)
     micro_batches = plan(
         batch.lengths, ExecutionSlots.of_cores(1), costs=Costs(), mixed=variant.layout is Layout.RAGGED
     )

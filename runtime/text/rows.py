@@ -89,8 +89,10 @@ def cut_rows(
         yield Row(index, arrays, window, own)
 
 
-def join_rows(rows: Sequence[Row], texts: Sequence[Text], *, return_offsets: bool) -> TokenBatch:
-    """Return rows, in the order of their texts, as one batch."""
+def join_rows(
+    rows: Sequence[Row], texts: Sequence[Text], *, return_offsets: bool, prompt: str, prompt_length: int | None
+) -> TokenBatch:
+    """Return rows, in the order of their texts, as one batch; see `Tokenizer` and `TokenBatch`."""
     return TokenBatch(
         ids=_flat(row.values("ids") for row in rows),
         type_ids=_flat(row.values("type_ids") for row in rows),
@@ -99,6 +101,8 @@ def join_rows(rows: Sequence[Row], texts: Sequence[Text], *, return_offsets: boo
         texts=tuple(texts),  # the caller may change a list
         offsets=_offsets(rows) if return_offsets else None,
         windows=_windows(rows) if len(rows) > len(texts) else None,
+        prompt=prompt,
+        prompt_length=prompt_length,
     )
 
 

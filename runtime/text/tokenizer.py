@@ -132,8 +132,8 @@ class Tokenizer:
                 prompt_length=prompt_length,
             )
         check()
-        batch = join_rows(rows, texts, return_offsets=return_offsets)
-        batch = replace(batch, prompt=prompt, prompt_length=prompt_length if return_prompt_length else None)
+        known_length = prompt_length if return_prompt_length else None
+        batch = join_rows(rows, texts, return_offsets=return_offsets, prompt=prompt, prompt_length=known_length)
         if not reverse:
             return batch
         return replace(batch, reversed=self(_swapped(texts, first), first=first, all_cores=all_cores, check=check))

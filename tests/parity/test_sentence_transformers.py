@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import encort
+from encort.benchmarks.bundle.profile import profile
 from encort.export.exporter import export_bundle
 from encort.export.verification.against_checkpoint import verify_against_checkpoint
 from encort.runtime.bundle.bundle import Bundle
@@ -236,3 +237,8 @@ def test_a_bundle_that_leaves_prompts_out_is_verified(without_prompts: tuple[Pat
     checks = verify_bundle(Bundle.open(bundle))
     assert {"cpu-fp32", "portable"} <= {check.variant for check in checks}
     assert len(verify_against_checkpoint(Bundle.open(bundle), folder)) == 4
+
+
+def test_the_operators_of_a_bundle_that_leaves_prompts_out_are_timed(without_prompts: tuple[Path, Path]) -> None:
+    bundle = Bundle.open(without_prompts[1])
+    assert profile(bundle, bundle.manifest.variants[0], ["my card"])

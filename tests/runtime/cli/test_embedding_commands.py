@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_embed_puts_a_prompt_before_each_text(
         assert invoke("predict", prompted, *TEXTS) == records
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("precision", get_args(EmbeddingPrecision))
 @pytest.mark.parametrize("count", [0, 3])
 def test_files_hold_embeddings_in_their_precision(
     invoke: Invoke, prompted: Path, model: encort.Model, tmp_path: Path, precision: EmbeddingPrecision, count: int
