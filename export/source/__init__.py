@@ -5,7 +5,7 @@ In reading order:
 2. `loaded_weights`: check that a module has exactly the weights of its folder.
 3. `cross_encoder`: activation function of a cross-encoder.
 4. `dual_encoder`: PyTorch module of a checkpoint with two encoders.
-5. `loading`: a checkpoint's folder, configuration, module and tokenizer.
+5. `adapters` and `loading`: a checkpoint's configuration and module, with an adapter merged into it.
 6. `checkpoint`: one checkpoint, made of these parts.
 7. `tokenizer_files`: the tokenizer files of a bundle.
 8. `model_card`: licence and origin of a checkpoint.

@@ -9,6 +9,7 @@ import numpy as np
 import transformers
 from numpy.typing import NDArray
 
+from encort.export.source.adapters import Adapter
 from encort.export.source.cross_encoder import cross_encoder_head
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding.settings import EmbeddingSettings
@@ -71,11 +72,14 @@ class Checkpoint:
         folder, revision = locate(name, revision)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         root, folder = folder, embedding.encoder_folder
-        config = read_config(folder)
+        adapter = Adapter.read(folder)
+        config = read_config(folder if adapter is None else adapter.config_folder)
+        if adapter is not None:
+            adapter.complete(config)
         task, loader = task_and_loader(folder, config)
         task, activation = cross_encoder_head(root, config, task)
-        model = load_model(folder, config, task, loader)
-        tokenizer = open_tokenizer(folder, transformers)
+        model = load_model(folder if adapter is None else adapter.base, config, task, loader, adapter=adapter)
+        tokenizer = open_tokenizer(folder if adapter is None else adapter.tokenizer_folder, transformers)
         if embedding.transformer.lower_case:
             lower_case(tokenizer.backend_tokenizer)
         checkpoint = cls(name, folder, revision, task, activation, embedding, model, tokenizer)

@@ -31,7 +31,8 @@ def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Act
         task: Task of the head by its settings alone.
 
     Raises:
-        CheckpointError: The activation is unknown, or cannot be used with this number of labels.
+        CheckpointError: The activation is unknown, or cannot be used with this number of labels; or there is a default
+            prompt.
     """
     if task not in _CLASSIFIERS:
         return task, None
@@ -39,6 +40,11 @@ def cross_encoder_head(folder: Path, config: Any, task: Task) -> tuple[Task, Act
     in_config = getattr(config, "sentence_transformers", None) or {}
     if not isinstance(in_config, dict):
         raise CheckpointError(f"{folder}: sentence_transformers in config.json is {in_config!r}, expected settings")
+    if settings.get("model_type") == "CrossEncoder" and settings.get("default_prompt_name") is not None:
+        raise CheckpointError(
+            f"{folder / _FILE} puts the prompt {settings['default_prompt_name']!r} before pairs, which a bundle cannot "
+            "do; set default_prompt_name to null, and put the prompt before the first texts yourself"
+        )
     name = _activation(folder, settings, in_config, config)
     if name is None and settings.get("model_type") != "CrossEncoder" and not in_config:
         return task, None

@@ -8,6 +8,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from encort.export.source.adapters import Adapter
 from encort.export.source.dual_encoder import MODEL_TYPE, DualEncoderModule, dual_encoder_config, load_dual_encoder
 from encort.export.source.loaded_weights import LoadedWeights
 from encort.runtime.bundle.manifest import Task
@@ -40,7 +41,7 @@ def read_config(folder: Path) -> Any:
         CheckpointError: The file is missing or damaged, or makes no sense; the checkpoint is a decoder, or needs code
             of its own.
     """
-    settings = read_settings(folder)
+    settings = read_settings(folder, may_hold_adapter=True)
     if settings.get("is_encoder_decoder"):
         raise CheckpointError(f"{folder} is an encoder with a decoder; encort exports encoders only")
     if "auto_map" in settings:
@@ -86,8 +87,8 @@ def _classifier_task(config: Any) -> Task:
     return _PROBLEMS[config.problem_type or default]
 
 
-def load_model(folder: Path, config: Any, task: Task, loader: Any) -> Any:
-    """Load the module in `eval()`, float32.
+def load_model(folder: Path, config: Any, task: Task, loader: Any, *, adapter: Adapter | None = None) -> Any:
+    """Load the module in `eval()`, float32, with an adapter merged into it if there is one.
 
     Raises:
         CheckpointError: The settings describe no model, or a far larger one; the module cannot be loaded; the folder
@@ -103,6 +104,8 @@ def load_model(folder: Path, config: Any, task: Task, loader: Any) -> Any:
             model, weights = _load_pretrained(folder, config, loader, files)
     except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+    if adapter is not None:
+        model, weights = adapter.merge(model, weights)
     weights.check(folder, model, task)
     return model.eval()
 

@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.
         *("encort.export", "encort.runtime", "click", "huggingface_hub", "matplotlib", "numpy", "onnx_ir", "optimum"),
+        "peft",  # in the function that merges an adapter
         *("safetensors", "scipy", "tokenizers", "torch", "tqdm", "transformers"),
     },
     "training": {

@@ -105,7 +105,7 @@ def test_one_label_of_a_cross_encoder_has_a_sigmoid_by_default(one_label: Path, 
     assert (expected > 0).all()
 
 
-@pytest.mark.parametrize("problem", ["regression", "multi_label_classification", "single_label_classification"])
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
 def test_one_label_is_a_score_for_every_problem_type(one_label: Path, problem: str) -> None:
     edit(one_label / "config.json", problem_type=problem)
     assert head_of(one_label) == (Task.TEXT_REGRESSION, Activation.SIGMOID)
@@ -166,3 +166,20 @@ def test_a_head_of_another_kind_has_no_activation(encoder_checkpoint: Path, tmp_
     folder = shutil.copytree(encoder_checkpoint, tmp_path / "copy")
     (folder / FILE).write_text(json.dumps({"model_type": "SentenceTransformer", "activation_fn": "torch.nn.GELU"}))
     assert head_of(folder) == (Task.FEATURE_EXTRACTION, None)
+
+
+def test_a_default_prompt_of_a_cross_encoder_is_refused(one_label: Path) -> None:
+    edit(one_label / FILE, prompts={"query": "q: "}, default_prompt_name="query")
+    with pytest.raises(CheckpointError, match="puts the prompt 'query' before pairs"):
+        Checkpoint.open(str(one_label))
+    edit(one_label / FILE, default_prompt_name=None)
+    assert head_of(one_label) == (Task.TEXT_REGRESSION, Activation.SIGMOID)
+
+
+def test_a_cross_encoder_of_several_modules_is_refused(encoder_checkpoint: Path, tmp_path: Path) -> None:
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    scorer = modules.Dense(40, 1, activation_function=torch.nn.Identity(), module_output_name="scores")
+    parts = [modules.Transformer(str(encoder_checkpoint)), modules.Pooling(40, "cls"), scorer]
+    CrossEncoder(modules=parts, device="cpu").save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(CheckpointError, match="module_output_name is 'scores'"):
+        Checkpoint.open(str(tmp_path / "saved"))

@@ -25,16 +25,20 @@ _LARGEST = {"num_hidden_layers": 1_000, "num_labels": 1_000_000}
 """Largest values of settings that decide how much is built before any weight is seen."""
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path, *, may_hold_adapter: bool = False) -> dict[str, Any]:
     """Return the settings in `config.json`, not checked yet.
 
     Everything that loads a checkpoint begins here, so that the kinds and sizes of all its files are checked first.
+
+    Args:
+        folder: Folder of the checkpoint.
+        may_hold_adapter: Whether the caller merges an adapter that the folder holds.
 
     Raises:
         CheckpointError: The file is missing, or holds no settings; a file of the folder cannot be read.
     """
     check_files(folder)
-    if (folder / _ADAPTER_FILE).exists():
+    if (folder / _ADAPTER_FILE).exists() and not may_hold_adapter:
         raise CheckpointError(
             f"{folder} holds an adapter of PEFT, not a whole model; load it with PEFT, merge it into its base model "
             "(merge_and_unload()), save the result with its tokenizer (save_pretrained()), and give that folder"
