@@ -88,7 +88,7 @@ $(VENV)/dev.installed: $(VENV)/demo.installed
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt $(TORCH)
-	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt --editable ".[export,train]" pytest pytest-xdist sentence-transformers
+	$(LOWEST)/bin/python $(INSTALL) constraints-lowest.txt --editable ".[export,train]" hypothesis pytest pytest-xdist sentence-transformers
 	touch $@
 
 $(VENV)-ecosystem/installed: pyproject.toml constraints.txt $(ECOSYSTEM)

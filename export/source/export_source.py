@@ -43,8 +43,10 @@ from encort.runtime.text.tokenizer import LIMIT, Tokenizer
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Distributions of ONNX Runtime; one of them is installed."""
-TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", "onnxscript", "optimum-onnx", *RUNTIMES, "numpy")
+TOOLS = ("encort", "torch", "transformers", "tokenizers", "onnx-ir", *RUNTIMES, "numpy")
 """Distributions that the manifest records, with their versions."""
+TRACERS = ("onnxscript", "optimum-onnx")
+"""Distributions that trace architectures without an authored graph; recorded for these alone."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,13 +117,14 @@ class ExportSource:
 
     def manifest(self, folder: Path, variants: Sequence[Variant]) -> Manifest:
         """Return the manifest of a bundle that consists of the files of `folder`."""
+        tools = TOOLS if self.description is not None else (*TOOLS, *TRACERS)
         return Manifest(
             format_version=FORMAT_VERSION,
             heads=list(self.heads),
             embedding=self.embedding if any(SENTENCE_EMBEDDING in variant.outputs for variant in variants) else None,
             max_length=self.max_length,
             sources=self._sources,
-            tools={"python": platform.python_version(), **installed_versions(TOOLS)},
+            tools={"python": platform.python_version(), **installed_versions(tools)},
             files=file_entries(folder),
             variants=list(variants),
         )

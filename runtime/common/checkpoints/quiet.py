@@ -1,4 +1,4 @@
-"""Silence what transformers writes on stderr while it loads weights."""
+"""Silence what transformers writes on stderr while it loads and saves weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,20 +6,35 @@ from typing import Any
 
 
 @contextmanager
-def quiet(library: Any) -> Iterator[None]:
-    """Silence warnings about weights, which encort checks itself, and bars of progress that last a second.
+def without_bars(library: Any) -> Iterator[None]:
+    """Show no progress of files that are read or written in a moment.
 
     Args:
         library: The module `transformers`.
     """
     logging = library.utils.logging
-    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    if has_bars:
-        logging.disable_progress_bar()
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
     try:
         yield
     finally:
+        logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet(library: Any) -> Iterator[None]:
+    """Show neither progress nor warnings about weights, which encort checks itself.
+
+    Args:
+        library: The module `transformers`.
+    """
+    logging = library.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_bars(library):
+            yield
+    finally:
         logging.set_verbosity(level)
-        if has_bars:
-            logging.enable_progress_bar()
