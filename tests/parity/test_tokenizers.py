@@ -37,13 +37,15 @@ def kind(
     }[request.param]()
     original.save_pretrained(folder)
 
-    @functools.cache
-    def tokenize(limit: int) -> Tokenizer:
-        return Tokenizer((folder / "tokenizer.json").read_bytes(), max_length=limit)
-
     # With a limit of its own it would warn about long texts.
     fast = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=10**9)
     assert type(fast) is type(original)
+    state = fast.backend_tokenizer.to_str().encode()  # transformers 5 does not read all parts from the folder
+
+    @functools.cache
+    def tokenize(limit: int) -> Tokenizer:
+        return Tokenizer(state, max_length=limit)
+
     return SimpleNamespace(fast=fast, tokenize=tokenize, special_of_pair=fast.num_special_tokens_to_add(pair=True))
 
 

@@ -10,6 +10,7 @@ from encort.runtime.common.checkpoints.majors import (
     tokenizer_changes,
     tokenizer_loader,
 )
+from encort.runtime.common.checkpoints.rebuilt import warn_if_rebuilt
 from encort.runtime.common.errors import CheckpointError, EncortError
 from encort.runtime.common.extras import require
 from encort.runtime.common.output.escaping import dump_json
@@ -21,7 +22,7 @@ _VOCABULARIES = (_FILE, "vocab.txt", "vocab.json")
 
 
 def open_tokenizer(folder: Path, library: Any) -> Any:
-    """Open a fast tokenizer of transformers.
+    """Open a fast tokenizer of transformers, and warn if it is another one than `tokenizer.json` has.
 
     Args:
         folder: Folder of the checkpoint.
@@ -44,6 +45,7 @@ def open_tokenizer(folder: Path, library: Any) -> Any:
         raise CheckpointError(f"{folder} has no usable tokenizer: {reason}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{folder} has only a slow tokenizer; encort needs a {_FILE}")
+    warn_if_rebuilt(tokenizer, folder / _FILE, library.__version__)
     return tokenizer
 
 

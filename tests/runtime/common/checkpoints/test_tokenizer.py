@@ -9,8 +9,10 @@ import pytest
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
-from encort.runtime.common.checkpoints.tokenizer import open_tokenizer
+from encort.runtime.common.checkpoints.rebuilt import warn_if_rebuilt
+from encort.runtime.common.checkpoints.tokenizer import open_tokenizer, save_tokenizer
 from encort.runtime.common.errors import CheckpointError, MissingExtraError
+from tests.builders import bert_tokenizer, vocabulary
 
 EXTRA = ["<e1>", "</e1>"]
 
@@ -101,6 +103,34 @@ def test_nonsense_is_one_error(changes: dict[str, Any], roberta: Path) -> None:
     edit(roberta / "tokenizer_config.json", **changes)
     with pytest.raises(CheckpointError, match="has no usable tokenizer: "):
         open_tokenizer(roberta, transformers)
+
+
+def test_a_tokenizer_that_is_not_the_one_of_its_file_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "tokenizer.json"
+    tokenizer = bert_tokenizer(vocabulary())
+    tokenizer.save_pretrained(tmp_path)
+    warn_if_rebuilt(tokenizer, file, "5.24.0")
+    warn_if_rebuilt(tokenizer, tmp_path / "missing.json", "5.24.0")
+    assert caplog.text == ""
+    file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": None}))
+    warn_if_rebuilt(tokenizer, file, "5.24.0")
+    assert (
+        "tokenizer.json: transformers 5.24.0 builds another tokenizer than this file has: 'Straße CAFÉ" in caplog.text
+    )
+
+
+def test_a_saved_tokenizer_is_read_by_both_majors(roberta: Path, tmp_path: Path) -> None:
+    generic = {"tokenizer_class": "TokenizersBackend", "extra_special_tokens": EXTRA}
+    edit(roberta / "tokenizer_config.json", **generic)
+    tokenizer = open_tokenizer(roberta, transformers)
+    saved = tmp_path / "saved"
+    save_tokenizer(tokenizer, saved)
+    settings = json.loads((saved / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not isinstance(settings.get("extra_special_tokens"), list)
+    read = transformers.AutoTokenizer.from_pretrained(saved)
+    assert read("my <e1>card</e1>") == tokenizer("my <e1>card</e1>")
+    assert set(EXTRA) <= set(read.all_special_tokens)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
