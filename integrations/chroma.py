@@ -59,7 +59,7 @@ class EncortEmbeddingFunction(ModelOwner, EmbeddingFunction[Documents]):
         """Use a bundle, which is opened at the first call.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             query_prompt: Prompt of queries: a name of one of the bundle, or an `encort.Prompt`; None: "query", if the
                 bundle has it. An empty str: no prompt.
             document_prompt: Prompt of documents; None: the first of "document", "passage" and "corpus" that the bundle
@@ -71,7 +71,7 @@ class EncortEmbeddingFunction(ModelOwner, EmbeddingFunction[Documents]):
             InputError: There is no such option, or it has no such value.
         """
         model = LazyModel(bundle, load_options)
-        shared = model if isinstance(bundle, Model) else _shared_model(model.folder, json.dumps(model.options))
+        shared = model if isinstance(bundle, Model) else _shared_model(model.bundle, json.dumps(model.options))
         self._model = shared
         self._embedder = Embedder(
             model=shared, query_prompt=query_prompt, document_prompt=document_prompt, dimensions=dimensions
@@ -105,7 +105,7 @@ class EncortEmbeddingFunction(ModelOwner, EmbeddingFunction[Documents]):
     def get_config(self) -> dict[str, Any]:
         """Return folder and options, for `build_from_config`."""
         return {
-            "bundle": self._model.folder,
+            "bundle": self._model.bundle,
             "query_prompt": saved_prompt(self._embedder.query_prompt),
             "document_prompt": saved_prompt(self._embedder.document_prompt),
             "dimensions": self._embedder.dimensions,
@@ -143,5 +143,5 @@ class EncortEmbeddingFunction(ModelOwner, EmbeddingFunction[Documents]):
 
 
 @functools.cache
-def _shared_model(folder: str, options: str) -> LazyModel:
-    return LazyModel(folder, json.loads(options))
+def _shared_model(bundle: str, options: str) -> LazyModel:
+    return LazyModel(bundle, json.loads(options))

@@ -44,7 +44,7 @@ class _Component(ModelOwner):
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters of the component, for `from_dict`."""
         saved: dict[str, Any] = default_to_dict(
-            self, bundle=self._model.folder, **self._parameters, **self._model.options
+            self, bundle=self._model.bundle, **self._parameters, **self._model.options
         )
         return saved
 
@@ -70,7 +70,7 @@ class EncortTextEmbedder(_Component):
         """Use a bundle, which is opened by `warm_up`.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             prompt: Name of one of the bundle's prompts, or an `encort.Prompt`; None: "query", if the bundle has it. An
                 empty str: no prompt.
             dimensions: Number of leading values of the embedding; None: as many as the bundle says.
@@ -110,7 +110,7 @@ class EncortDocumentEmbedder(_Component):
         """Use a bundle, which is opened by `warm_up`.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             prompt: Name of one of the bundle's prompts, or an `encort.Prompt`; None: the first of "document", "passage"
                 and "corpus" that the bundle has. An empty str: no prompt.
             dimensions: Number of leading values of each embedding; None: as many as the bundle says.
@@ -161,7 +161,7 @@ class EncortRanker(_Component):
         """Use a bundle, which is opened by `warm_up`.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             top_k: Number of documents that are kept; None keeps all of them, the best first.
             meta_fields_to_embed: Fields of the metadata that are put before the content.
             embedding_separator: Text between these fields and the content.

@@ -43,7 +43,7 @@ class EncortEmbeddings(ModelOwner, Embeddings):
         """Use a bundle, which is opened at the first call.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             query_prompt: Prompt of queries: a name of one of the bundle, or an `encort.Prompt`; None: "query", if the
                 bundle has it. An empty str: no prompt.
             document_prompt: Prompt of documents; None: the first of "document", "passage" and "corpus" that the bundle
@@ -96,7 +96,7 @@ class EncortRerank(ModelOwner, BaseDocumentCompressor):
         """Use a bundle, which is opened at the first call.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             top_n: Number of documents that are kept; None keeps all of them.
             load_options: Options of `encort.load`.
 

@@ -8,34 +8,36 @@ from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import Any, Self, TypedDict
 
-from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import Manifest, Precision
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.common.forks import new_lock
-from encort.runtime.model import Model
+from encort.runtime.hub.download import open_bundle
+from encort.runtime.model import Model, load
 from encort.runtime.options import DeviceName, LoadOptions, PrecisionName
 from encort.runtime.serving.async_service import AsyncService
 from encort.runtime.serving.service import Service, ServiceContext
 from encort.runtime.tasks.results import Ranked
 
 BundleOrModel = str | os.PathLike[str] | Model
-"""What adapters take: the folder of a bundle, or a loaded model."""
+"""What adapters take: the folder of a bundle or its name on the hub, or a loaded model."""
 
 _QUEUE_TOKENS = 2**62
 """The queue has no limit: the frameworks have no word for a full queue, and they hold all texts in memory anyway."""
 
 _PLANNED = "encort plans the runs of all callers by itself; leave it out"
 _PROMPTS = 'name one of the bundle\'s prompts with query_prompt= or document_prompt=, or give encort.Prompt("query: ")'
-_LOCAL = "a bundle is a folder without code and without downloads; leave it out"
+_HUB = "huggingface_hub takes it from the environment: HF_TOKEN, HF_HOME"
 _NORMALIZED = "the bundle says so; make another with: encort export --normalize or --no-normalize"
 _INSTEAD = {
     **dict.fromkeys(("model", "model_name", "model_name_or_path"), "give the folder of a bundle as the first argument"),
     **dict.fromkeys(("batch_size", "show_progress", "progress_bar", "multi_process"), _PLANNED),
     **dict.fromkeys(("prefix", "suffix", "query_instruction", "text_instruction", "query_encode_kwargs"), _PROMPTS),
-    **dict.fromkeys(("cache_folder", "token", "revision", "trust_remote_code"), _LOCAL),
+    **dict.fromkeys(("cache_folder", "token"), _HUB),
     **dict.fromkeys(("normalize", "normalize_embeddings"), _NORMALIZED),
     "encode_kwargs": "the bundle says how texts are pooled and normalized, and encort plans the runs; leave it out",
     "model_kwargs": "give device=, precision= and threads= themselves",
+    "revision": 'it is a part of the name: "hf://org/name@revision"',
+    "trust_remote_code": "a bundle has no code that could run; leave it out",
     "truncate_dim": "give dimensions=",
 }
 """What to do in place of options that other adapters of the frameworks have."""
@@ -65,17 +67,18 @@ class _Opened:
 class LazyModel:
     """A model that is opened at its first use, for any number of threads and event loops.
 
-    `close` releases it, and a later use opens it again. Pickling keeps the folder and the options.
+    `close` releases it, and a later use opens it again. Pickling keeps its name and the options.
 
     Attributes:
-        folder: Folder of the bundle, as it was given.
+        bundle: Folder of the bundle, or its name on the hub, as it was given.
     """
 
     def __init__(self, bundle: BundleOrModel, options: Mapping[str, Any]) -> None:
         """Check the options; nothing is opened yet.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model, which stays open when this is closed.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model, which stays open when this is
+                closed.
             options: Options of `encort.load`.
 
         Raises:
@@ -88,9 +91,9 @@ class LazyModel:
                 raise InputError(
                     f"give {', '.join(options)} to encort.load, or the folder of the bundle in place of a model"
                 )
-            self.folder, self._options = str(bundle.bundle.folder), bundle.options
+            self.bundle, self._options = str(bundle.bundle.folder), bundle.options
         elif isinstance(bundle, str | os.PathLike):
-            self.folder, self._options = os.fspath(bundle), _checked(options)
+            self.bundle, self._options = os.fspath(bundle), _checked(options)
         else:
             raise InputTypeError(f"expected the folder of a bundle or a model of encort.load, got {bundle!r}")
         self._lock = new_lock()
@@ -109,13 +112,14 @@ class LazyModel:
         """The manifest of the bundle, which is read without opening the model."""
         opened = self._opened
         model = self._given if opened is None else opened.model
-        return Bundle.open(self.folder).manifest if model is None else model.manifest
+        return open_bundle(self.bundle, files=lambda _: []).manifest if model is None else model.manifest
 
     def open(self) -> Model:
         """Return the open model.
 
         Raises:
             BundleError: The folder is not a usable bundle.
+            HubError: The hub does not give the bundle.
             DeviceError: The device is not available.
         """
         return self._open().model
@@ -150,7 +154,7 @@ class LazyModel:
     def _open(self) -> _Opened:
         with self._lock:
             if self._opened is None:
-                model = self._given or Model(Bundle.open(self.folder), self._options)
+                model = self._given or load(self.bundle, **asdict(self._options))
                 context = model.serving(queue_tokens=_QUEUE_TOKENS)
                 self._opened = _Opened(model, context, context.__enter__())
             return self._opened
@@ -160,7 +164,7 @@ class LazyModel:
         return await asyncio.to_thread(self._open) if opened is None else opened
 
     def __reduce__(self) -> tuple[Callable[..., "LazyModel"], tuple[str, dict[str, Any]]]:
-        return LazyModel, (self.folder, self.options)
+        return LazyModel, (self.bundle, self.options)
 
 
 class ModelOwner:

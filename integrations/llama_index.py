@@ -38,7 +38,7 @@ class EncortEmbedding(ModelOwner, BaseEmbedding):
     Queries and single texts of concurrent callers, from threads and from asyncio, share runs.
 
     Attributes:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or its name on the hub.
         load_options: Options of `encort.load`.
         query_prompt: Prompt of queries, as `saved_prompt` gives it.
         document_prompt: Prompt of texts, as `saved_prompt` gives it.
@@ -67,7 +67,7 @@ class EncortEmbedding(ModelOwner, BaseEmbedding):
         """Use a bundle, which is opened at the first call.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             query_prompt: Prompt of queries: a name of one of the bundle, or an `encort.Prompt`; None: "query", if the
                 bundle has it. An empty str: no prompt.
             document_prompt: Prompt of texts; None: the first of "document", "passage" and "corpus" that the bundle
@@ -83,13 +83,13 @@ class EncortEmbedding(ModelOwner, BaseEmbedding):
         fields = {name: options.pop(name) for name in list(options) if name in BaseEmbedding.model_fields}
         model = LazyModel(bundle, {**(load_options or {}), **options})
         super().__init__(
-            bundle=model.folder,
+            bundle=model.bundle,
             load_options=model.options,
             query_prompt=saved_prompt(query_prompt),
             document_prompt=saved_prompt(document_prompt),
             dimensions=dimensions,
             embed_batch_size=embed_batch_size,
-            **{"model_name": Path(model.folder).name, **fields},
+            **{"model_name": Path(model.bundle).name, **fields},
         )
         self._model = model
         self._embedder = Embedder(
@@ -130,7 +130,7 @@ class EncortRerank(ModelOwner, BaseNodePostprocessor):
     """Keeps the nodes that a model ranks best for the query; see `Model.rank`. Their scores are the model's.
 
     Attributes:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or its name on the hub.
         load_options: Options of `encort.load`.
         top_n: Number of nodes that are kept; None keeps all of them, the best first.
     """
@@ -152,7 +152,7 @@ class EncortRerank(ModelOwner, BaseNodePostprocessor):
         """Use a bundle, which is opened at the first call.
 
         Args:
-            bundle: Folder of a bundle, or a loaded model.
+            bundle: Folder of a bundle or `"hf://org/name@revision"`; or a loaded model.
             top_n: Number of nodes that are kept; None keeps all of them.
             load_options: Options of `encort.load`; they can also be given as keywords.
             callback_manager: See `BaseNodePostprocessor`.
@@ -163,7 +163,7 @@ class EncortRerank(ModelOwner, BaseNodePostprocessor):
         """
         model = LazyModel(bundle, {**(load_options or {}), **options})
         callbacks = {} if callback_manager is None else {"callback_manager": callback_manager}
-        super().__init__(bundle=model.folder, load_options=model.options, top_n=top_n, **callbacks)
+        super().__init__(bundle=model.bundle, load_options=model.options, top_n=top_n, **callbacks)
         self._model = model
 
     @classmethod

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import encort
-from encort.errors import BundleFileMissingError, InputError, InputTypeError, ModelClosedError
+from encort.errors import BundleFileMissingError, HubError, InputError, InputTypeError, ModelClosedError
 from encort.integrations.embedder import Embedder, PromptOption, saved_prompt
 from encort.integrations.lazy_model import LazyModel, LoadKeywords
 from encort.runtime.options import LoadOptions
@@ -31,6 +31,15 @@ def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
     lazy = LazyModel(tmp_path / "not.there", {"threads": 1})
     with pytest.raises(BundleFileMissingError, match="encort export"):
         lazy.open()
+
+
+def test_a_name_of_the_hub_is_asked_from_the_hub() -> None:
+    pytest.importorskip("huggingface_hub", reason="needs huggingface-hub")
+    lazy = LazyModel("hf://org/name@v1", {})
+    with pytest.raises(HubError):  # the tests are offline
+        lazy.open()
+    with pytest.raises(HubError):
+        lazy.manifest  # noqa: B018
 
 
 def test_the_manifest_is_read_without_opening_the_model(bundle: Path) -> None:
@@ -65,7 +74,7 @@ def test_a_model_of_the_caller_stays_open(bundle: Path) -> None:
 def test_a_pickled_model_has_folder_and_options_of_the_first(bundle: Path) -> None:
     with encort.load(bundle, threads=1, device="cpu") as model:
         copy: LazyModel = pickle.loads(pickle.dumps(LazyModel(model, {})))
-    assert (copy.folder, copy.options) == (str(bundle), {"threads": 1, "device": "cpu"})
+    assert (copy.bundle, copy.options) == (str(bundle), {"threads": 1, "device": "cpu"})
     assert copy._opened is None
 
 
@@ -85,7 +94,7 @@ def test_the_keywords_are_the_options_of_load() -> None:
         ({"model_name": "x"}, "give the folder of a bundle as the first argument"),
         ({"batch_size": 32}, "plans the runs of all callers by itself"),
         ({"normalize_embeddings": True}, "encort export --normalize"),
-        ({"trust_remote_code": True}, "without code and without downloads"),
+        ({"trust_remote_code": True}, "no code that could run"),
         ({"query_instruction": "query: "}, "query_prompt=.*encort.Prompt"),
         ({"thread": 2}, "it passes these on to encort.load: device, precision, threads"),
     ],
