@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -32,10 +33,12 @@ TASKS = {
 def write_bundles(folder: Path) -> None:
     """Export one bundle for an encoder and for each head, and write the expected results into `expected.json`.
 
-    The graph is at the top of some bundles, and at `onnx/model.onnx` of the others.
+    The graph is at the top of some bundles, and at `onnx/model.onnx` of the others. One bundle has its weights beside
+    the graph, as a large model has.
     """
     os.environ |= ENVIRONMENT
     transformers.logging.set_verbosity_error()
+    from encort.export import portable
     from encort.export.exporter import export_bundle
 
     checkpoints = folder / "checkpoints"
@@ -45,6 +48,7 @@ def write_bundles(folder: Path) -> None:
     save_heads(encoder, checkpoints)
     sources = {
         "encoder": [encoder],
+        "large": [encoder],
         "without-types": [_save_distilbert(encoder, checkpoints / "without-types")],
         "several-heads": [checkpoints / "topics", checkpoints / "tags"],
         **{name: [checkpoints / name] for name in TASKS},
@@ -52,10 +56,12 @@ def write_bundles(folder: Path) -> None:
     expected = {}
     for number, (name, checkpoint) in enumerate(sources.items()):
         file = ("model.onnx", "onnx/model.onnx")[number % 2]
-        export_bundle(checkpoint, folder / name, variants=["fp32", "portable"], portable_file=file)
+        with patch.object(portable, "_LARGEST_FILE", 1000 if name == "large" else portable._LARGEST_FILE):
+            bundle = export_bundle(checkpoint, folder / name, variants=["fp32", "portable"], portable_file=file)
         task = TASKS.get(name, "feature-extraction")
         base = encoder if name == "several-heads" else checkpoint[0]
-        expected[name] = {"task": task, "file": file, **_expected(base, task)}
+        weights_file = bundle.portable().weights_file
+        expected[name] = {"task": task, "file": file, "weights_file": weights_file, **_expected(base, task)}
     (folder / "expected.json").write_text(json.dumps(expected, ensure_ascii=False), encoding="utf-8")
 
 

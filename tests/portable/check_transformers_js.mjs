@@ -1,17 +1,17 @@
-// Load bundles with transformers.js, from local files alone: node check_transformers_js.mjs FOLDER
+// Load bundles with transformers.js, from local files alone, and with ONNX Runtime for browsers, which is a part of it:
+// node check_transformers_js.mjs FOLDER
 
 import assert from "node:assert";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { AutoModel, env, pipeline, Tensor } from "@huggingface/transformers";
+import { env, pipeline } from "@huggingface/transformers";
+import * as web from "onnxruntime-web";
 
 const folder = process.argv[2];
 const TOLERANCE = 1e-4;
 env.allowRemoteModels = false;
 env.localModelPath = folder;
-
-// Where the graph is at the top of the bundle, transformers.js must be told: it looks in the folder `onnx`.
-const options = (expected) => (expected.file === "model.onnx" ? { subfolder: "" } : {});
+web.env.wasm.numThreads = 1;
 
 function close(actual, expected, what) {
   assert.strictEqual(actual.length, expected.length, what);
@@ -20,29 +20,37 @@ function close(actual, expected, what) {
   );
 }
 
-// Run the graph on the token ids of eager transformers, and compare every output where the mask is 1.
-async function checkOutputs(name, expected) {
-  const model = await AutoModel.from_pretrained(name, { dtype: "fp32", ...options(expected) });
+// Run the graph as a browser does, on the token ids of eager transformers, and compare every output where the mask is 1.
+async function checkInBrowserRuntime(name, expected) {
+  const file = join(folder, name, expected.file);
+  const weights = expected.weights_file && { path: "model.onnx_data", data: readFileSync(`${file}_data`) };
+  const session = await web.InferenceSession.create(readFileSync(file), {
+    executionProviders: ["wasm"],
+    externalData: weights ? [weights] : [],
+  });
   const mask = expected.inputs.attention_mask;
   const shape = [mask.length, mask[0].length];
-  const inputs = Object.entries(expected.inputs).map(([input, rows]) => [
+  const feeds = Object.entries(expected.inputs).map(([input, rows]) => [
     input,
-    new Tensor("int64", BigInt64Array.from(rows.flat(), BigInt), shape),
+    new web.Tensor("int64", BigInt64Array.from(rows.flat(), BigInt), shape),
   ]);
-  const outputs = await model(Object.fromEntries(inputs));
+  const outputs = await session.run(Object.fromEntries(feeds));
   for (const [output, rows] of Object.entries(expected.outputs)) {
-    const actual = outputs[output].tolist();
-    const isTokenwise = Array.isArray(rows[0]) && rows[0].length === shape[1];
-    rows.forEach((row, text) => {
-      const kept = (values) => (isTokenwise ? values.filter((_, token) => mask[text][token]) : values).flat();
-      close(kept(actual[text]), kept(row), `${name} ${output}`);
-    });
+    const isTokenwise = rows[0].length === shape[1];
+    const size = rows.flat(2).length / (isTokenwise ? mask.flat().length : mask.length);
+    const isKept = (_, index) => !isTokenwise || mask.flat()[Math.floor(index / size)];
+    close([...outputs[output].data].filter(isKept), rows.flat(2).filter(isKept), `${name} ${output}`);
   }
 }
 
 // Run the pipeline of the task on texts, with the tokenizer of transformers.js.
 async function checkPipeline(name, expected) {
-  const run = await pipeline(expected.task, name, { dtype: "fp32", ...options(expected) });
+  const run = await pipeline(expected.task, name, {
+    dtype: "fp32",
+    // Where the graph is at the top of the bundle, transformers.js must be told: it looks in the folder `onnx`.
+    ...(expected.file === "model.onnx" && { subfolder: "" }),
+    ...(expected.weights_file && { use_external_data_format: true }),
+  });
   for (const [index, text] of expected.texts.entries()) {
     const wanted = expected.results[index];
     const what = `${name}: ${JSON.stringify(text)}`;
@@ -66,7 +74,7 @@ async function checkPipeline(name, expected) {
 }
 
 for (const [name, expected] of Object.entries(JSON.parse(readFileSync(join(folder, "expected.json"), "utf-8")))) {
-  await checkOutputs(name, expected);
+  await checkInBrowserRuntime(name, expected);
   await checkPipeline(name, expected);
   console.log(`transformers.js ${env.version}: ${name} (${expected.file}) gives the results of eager transformers`);
 }
