@@ -7,8 +7,8 @@ Read the files in the order of the walk:
 3. `prepare`: reads and checks everything before the training, with `data` (rows to examples) and `pretrained`
    (settings and tokenizer of the encoder).
 4. `features`: token ids and padded batches.
-5. `fit`: the trainer. `resume`: the state of an unfinished training. `disk_errors`: failed writes of
-   libraries.
+5. `fit`: the trainer. `progress`: what it shows on stderr. `resume`: the state of an unfinished training.
+   `disk_errors`: failed writes of libraries.
 6. `report`: metrics and pictures.
 
 `tasks` has one file per task. `multi_head` trains several heads on one encoder by the same walk. `dual_encoder` is the

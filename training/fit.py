@@ -17,6 +17,7 @@ from encort.runtime.common.checkpoints.majors import warmup
 from encort.runtime.common.checkpoints.tokenizer import save_tokenizer
 from encort.training.features import Collator
 from encort.training.prepare import Prepared
+from encort.training.progress import progress_callback
 from encort.training.saved_state import seal
 from encort.training.settings import TrainingSettings
 
@@ -107,7 +108,7 @@ def make_trainer(
     # These two write to stdout, which belongs to the report.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Progress)
+    trainer.add_callback(progress_callback())
     return trainer
 
 
@@ -209,12 +210,3 @@ class _EvaluateAtEnd(transformers.TrainerCallback):  # type: ignore[misc] # unty
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.save_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
-
-
-class _Progress(ProgressCallback):  # type: ignore[misc] # untyped
-    """Shows one progress bar for the whole training, with the metric of the last evaluation."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        value = (logs or {}).get(f"eval_{args.metric_for_best_model}")
-        if self.training_bar is not None and value is not None:
-            self.training_bar.set_postfix({args.metric_for_best_model: f"{value:.3f}"})

@@ -4,12 +4,12 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from encort.runtime.common.extras import installed_versions
 from encort.runtime.common.output.escaping import dump_json, printable
 from encort.runtime.common.output.markdown import escape, table
 from encort.training.prepare import Prepared
@@ -57,7 +57,7 @@ class TrainingReport:
     seconds: float
     history: Sequence[Mapping[str, float]]
     settings: TrainingSettings
-    versions: Mapping[str, str] = field(default_factory=lambda: {name: version(name) for name in _TOOLS})
+    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions(_TOOLS))
 
     @classmethod
     def from_scores(

@@ -22,6 +22,7 @@ from encort.runtime.common.folders import check_replaceable, check_writable, new
 from encort.training.disk_errors import translated_disk_errors
 from encort.training.fit import Head, Trainers, training_arguments
 from encort.training.prepare import HeadData, Prepared
+from encort.training.progress import quiet_libraries
 from encort.training.report import REPORT_FILE, TrainingReport, write_report
 from encort.training.resume import prepare_run, unfinished_folder
 from encort.training.settings import TrainingSettings
@@ -124,7 +125,7 @@ class TrainingRun(ABC):
         Raises:
             InputError: The output cannot be written, at the start or later, for example because the disk is full.
         """
-        with translated_disk_errors(self.output):
+        with translated_disk_errors(self.output), quiet_libraries():
             return self._run()
 
     def _run(self) -> dict[str, TrainingReport]:

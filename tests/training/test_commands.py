@@ -42,6 +42,13 @@ def arguments(tiny_encoder: Path, tables: tuple[Path, Path], tmp_path: Path) -> 
     return ["--model", tiny_encoder, "--train", tables[0], "--output", tmp_path / "checkpoint"]
 
 
+def test_without_a_terminal_stderr_has_a_line_per_evaluation_and_nothing_else(arguments: list[Any]) -> None:
+    done = run_train(*arguments, "--epochs", "2")
+    assert done.returncode == 0
+    steps = [re.fullmatch(r"step (\d+) of 8: accuracy [01]\.\d{3}", line) for line in done.stderr.splitlines()]
+    assert [step and step[1] for step in steps] == ["4", "8"]
+
+
 # Help.
 
 

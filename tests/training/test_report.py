@@ -149,7 +149,9 @@ def test_label_counts_are_sorted_by_frequency(tables: Callable[..., dict[str, li
 
 
 def test_the_page_has_every_setting(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
-    settings = {name: str(value) for name, value in dataclasses.asdict(REPORT.settings).items()}
+    settings = {
+        name: "default" if value is None else str(value) for name, value in dataclasses.asdict(REPORT.settings).items()
+    }
     assert dict(tables()["Settings"][1:]) == settings
     assert settings["patience"] == "2"
 

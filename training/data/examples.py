@@ -19,6 +19,7 @@ from encort.runtime.common.labelled_rows.cells import RowError
 from encort.runtime.common.labelled_rows.columns import ColumnNames, Example, RowSchema, find_columns, values_by_role
 from encort.runtime.common.labelled_rows.problems import Problems
 from encort.training.data.sources import Source
+from encort.training.progress import without_bars
 
 MIN_ROWS_TO_HOLD_BACK = 10
 
@@ -138,7 +139,8 @@ def hold_back(rows: datasets.Dataset, share: float, seed: int) -> tuple[datasets
     if isinstance(label, datasets.Value) and label.dtype == "string":
         counts = Counter(rows["label"])
         if min(counts.values()) > 1 and len(rows) * share >= len(counts):
-            marked = rows.add_column("stratum", rows["label"][:]).class_encode_column("stratum")
+            with without_bars():
+                marked = rows.add_column("stratum", rows["label"][:]).class_encode_column("stratum")
             parts = marked.train_test_split(share, seed=seed, stratify_by_column="stratum").remove_columns("stratum")
             return parts["train"], parts["test"]
     parts = rows.train_test_split(share, seed=seed)
