@@ -29,6 +29,7 @@ _MISSING = {
         ("save", "save_pretrained", "save_to_hub", "push_to_hub"),
         "a bundle is complete on disk: copy its folder, or upload it with the tools of the hub",
     ),
+    "set_pooling_include_prompt": "the exported folder says whether prompts are pooled; change it, and export it again",
     **dict.fromkeys(
         ("half", "float", "double", "bfloat16", "quantize"),
         NO_CAST,
@@ -59,16 +60,18 @@ class BundleModel(TransformersParts):
         device: object,
         prompts: Mapping[str, str] | None,
         default_prompt_name: str | None,
+        revision: str | None,
         max_length: int | None = None,
         **options: object,
     ) -> None:
         """Open a bundle, or take an open model.
 
         Args:
-            model: Folder of a bundle, or what `encort.load` returned.
+            model: Folder of a bundle, `hf://org/name` of one on the hub, or what `encort.load` returned.
             device: Device of the bundle; None: as `encort.load`.
             prompts: Prompts by name, in place of those of the bundle with the same name.
             default_prompt_name: See the attribute; None: that of the bundle.
+            revision: Revision of a bundle on the hub.
             max_length: Most tokens of an input; None: as many as the bundle reads.
             options: Options of sentence-transformers for models of PyTorch.
 
@@ -77,7 +80,9 @@ class BundleModel(TransformersParts):
             InputError: A bundle cannot follow an option.
         """
         check_options(options)
-        super().__init__(model, device=device, max_length=max_length, organization=self._ORGANIZATION)
+        super().__init__(
+            model, device=device, max_length=max_length, revision=revision, organization=self._ORGANIZATION
+        )
         stored = self.encort_model.manifest.prompts
         self.prompts = merge_prompts(self._PROMPTS, prompts, stored.texts)
         self.default_prompt_name = default_prompt_name or stored.default

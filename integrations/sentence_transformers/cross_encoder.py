@@ -75,9 +75,9 @@ class CrossEncoder(BundleModel):
         """Open a bundle, or take an open model.
 
         Args:
-            model_name_or_path: Folder of a bundle; or what `encort.load` returned, for its other options.
-            modules: Refused, as `revision`, `model_kwargs`, `processor_kwargs` and `config_kwargs` are: they would
-                change the model.
+            model_name_or_path: Folder of a bundle, or `hf://org/name` of one on the hub; or, for its other options,
+                what `encort.load` returned.
+            modules: Refused, as `model_kwargs`, `processor_kwargs` and `config_kwargs` are, which change the model.
             device: Device of the bundle, or a list of GPUs; None: as `encort.load`.
             prompts: Prompts by name, which are put before the first text of a pair.
             default_prompt_name: Prompt for calls that name none.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from encort.integrations.sentence_transformers.opening import bundle_folder, device_names
+from encort.integrations.sentence_transformers.opening import bundle_name, device_names
 from encort.integrations.sentence_transformers.tensors import torch_for
 from encort.runtime.bundle.manifest import Device
 from encort.runtime.common.errors import InputError
@@ -24,29 +24,36 @@ class OpenedBundle:
     """
 
     def __init__(
-        self, model: str | Path | Model | None, *, device: object, max_length: int | None, organization: str
+        self,
+        model: str | Path | Model | None,
+        *,
+        device: object,
+        max_length: int | None,
+        revision: str | None,
+        organization: str,
     ) -> None:
         """Open a bundle, or take an open model.
 
         Args:
-            model: Folder of a bundle, or what `encort.load` returned.
+            model: Folder of a bundle, `hf://org/name` of one on the hub, or what `encort.load` returned.
             device: Device of the bundle; None: as `encort.load`.
             max_length: Most tokens of an input; None: as many as the bundle reads.
-            organization: See `bundle_folder`.
+            revision: See `bundle_name`.
+            organization: See `bundle_name`.
 
         Raises:
             BundleError: It is no bundle, or one that cannot be used.
             InputError: An option cannot be followed.
         """
         self._options: dict[str, Any] = {"device": device_names(device), "max_length": max_length}
-        self._folder: Path | None = None
+        self._name: str | Path | None = None
         if isinstance(model, Model):
-            if device is not None or max_length is not None:
-                raise InputError("an open model has its device and its max_length: give them to encort.load")
+            if (device, max_length, revision) != (None, None, None):
+                raise InputError("an open model has its device, max_length and revision: give them to encort.load")
             self.encort_model = model
         else:
-            self._folder = bundle_folder(model, organization=organization)
-            self.encort_model = load(self._folder, **self._options)
+            self._name = bundle_name(model, revision=revision, organization=organization)
+            self.encort_model = load(self._name, **self._options)
 
     @property
     def max_seq_length(self) -> int:
@@ -115,8 +122,8 @@ class OpenedBundle:
         options = self._options | changes
         if options == self._options:
             return
-        if self._folder is None:
+        if self._name is None:
             raise InputError(f"an open model keeps its {next(iter(changes))}: give it to encort.load")
-        before, self.encort_model = self.encort_model, load(self._folder, **options)
+        before, self.encort_model = self.encort_model, load(self._name, **options)
         self._options = options
         before.close()

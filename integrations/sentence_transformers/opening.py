@@ -7,10 +7,10 @@ from typing import Any
 
 from encort.runtime.bundle.manifest import MANIFEST_FILE
 from encort.runtime.common.errors import BundleFileMissingError, InputError
+from encort.runtime.hub.names import HubName, is_hub_name
 
 _REFUSED = {
     "modules": "a bundle has the modules of the model that was exported",
-    "revision": "a bundle has one revision, that of the checkpoint that was exported",
     "model_kwargs": 'open the bundle with encort.load, for example precision="int8", and give the result in place of '
     "the folder",
     "processor_kwargs": "a bundle has the tokenizer that was exported; set max_seq_length to read fewer tokens",
@@ -30,21 +30,27 @@ def check_options(options: Mapping[str, object]) -> None:
             raise InputError(f"{name} has no effect on a bundle: {what_to_do}; leave {name} out")
 
 
-def bundle_folder(name: object, *, organization: str) -> Path:
-    """Return the folder of a bundle.
+def bundle_name(name: object, *, revision: str | None, organization: str) -> str | Path:
+    """Return a bundle as `encort.load` takes it: its folder, or its name on the hub.
 
     Args:
         name: What the caller gave in place of the name of a model.
+        revision: Revision of a bundle on the hub.
         organization: Organization of the hub that sentence-transformers adds to a short name.
 
     Raises:
-        InputError: It is None.
+        InputError: It is None, or a folder with a revision.
         BundleFileMissingError: It is no bundle; the message has the command that makes one.
     """
     if name is None:
         raise InputError("give the folder of a bundle, which `encort export MODEL --output my.bundle` makes")
+    if is_hub_name(name):
+        hub_name = HubName.parse(str(name))
+        return str(hub_name if revision is None else hub_name.at(revision))
     folder = Path(str(name))
     if (folder / MANIFEST_FILE).is_file():
+        if revision is not None:
+            raise InputError(f"{name} has one revision, that of the checkpoint that was exported; leave revision out")
         return folder
     source = str(name) if folder.exists() or "/" in str(name) else f"{organization}/{name}"
     what = "is a checkpoint, not a bundle" if folder.is_dir() else "is not the folder of a bundle"

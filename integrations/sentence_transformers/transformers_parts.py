@@ -9,16 +9,29 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from encort.integrations.sentence_transformers.inputs import as_texts, without_arrays
 from encort.integrations.sentence_transformers.opened_bundle import OpenedBundle
 from encort.integrations.sentence_transformers.tensors import EXTRA, torch_for
+from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.common.extras import require
+from encort.runtime.hub.download import open_bundle
 
 if TYPE_CHECKING:
     import torch
+
+
+def _json_files(bundle: Bundle) -> list[str]:
+    return [name for name in bundle.manifest.files if name.endswith(".json")]
 
 
 class TransformersParts(OpenedBundle):
     """Parts of a model that transformers and sentence-transformers make of the files of a bundle."""
 
     _STANDS_FOR: ClassVar[str]
+
+    @property
+    def _folder(self) -> str:
+        """Folder with all small files of the bundle. The model itself needs fewer files of the hub."""
+        if self._name is None:
+            return str(self.encort_model.bundle.folder)
+        return str(open_bundle(self._name, files=_json_files).folder)
 
     @cached_property
     def _tokenizers(self) -> dict[int, Any]:
@@ -30,9 +43,8 @@ class TransformersParts(OpenedBundle):
         require("the tokenizer of transformers", EXTRA, "transformers")
         limit = self.max_seq_length
         if limit not in self._tokenizers:
-            folder = str(self.encort_model.bundle.folder)
-            tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(folder, model_max_length=limit)
-            self._tokenizers[limit] = tokenizer
+            loader = import_module("transformers").AutoTokenizer
+            self._tokenizers[limit] = loader.from_pretrained(self._folder, model_max_length=limit)
         return self._tokenizers[limit]
 
     def preprocess(self, inputs: Iterable[Any], prompt: str | None = None) -> dict[str, "torch.Tensor"]:
@@ -47,12 +59,12 @@ class TransformersParts(OpenedBundle):
     def config(self) -> Any:
         """Settings of the encoder, as transformers reads them."""
         require("the config of transformers", EXTRA, "transformers")
-        return import_module("transformers").AutoConfig.from_pretrained(str(self.encort_model.bundle.folder))
+        return import_module("transformers").AutoConfig.from_pretrained(self._folder)
 
     @property
     def transformers_model(self) -> Any:
         """Name and settings of the encoder, where other libraries look for them. It has no weights."""
-        return SimpleNamespace(name_or_path=str(self.encort_model.bundle.folder), config=self.config)
+        return SimpleNamespace(name_or_path=self._folder, config=self.config)
 
     def named_modules(self) -> Iterator[tuple[str, Any]]:
         """Yield nothing: a bundle has no modules of PyTorch."""

@@ -1,6 +1,6 @@
 """Models of sentence-transformers and the bundles that are exported from them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +17,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "similarity_fn_name": "dot",
     },
     "matryoshka": {"truncate_dim": 24, "normalize": True},
+    "unpooled prompts": {
+        "prompts": {"query": "the pin ", "document": "hello "},
+        "pooling": ["cls", "mean"],
+        "include_prompt": False,
+        "dense": 36,
+    },
 }
 """Settings of the saved models, by name."""
 
@@ -28,13 +34,28 @@ Both = SimpleNamespace
 def make_encoder(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`make_encoder(normalize=True, prompts={...})` saves a tiny model as sentence-transformers does."""
 
-    def make(*, normalize: bool = False, **settings: Any) -> Path:
+    def make(
+        *,
+        normalize: bool = False,
+        pooling: Sequence[str] = ("mean",),
+        include_prompt: bool = True,
+        dense: int | None = None,
+        **settings: Any,
+    ) -> Path:
+        import torch
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer import modules as models
 
+        torch.manual_seed(5)
+
         transformer = models.Transformer(str(make_checkpoint(seed=5)))
-        modules = [transformer, models.Pooling(transformer.get_embedding_dimension())]
-        model = SentenceTransformer(modules=[*modules, *([models.Normalize()] if normalize else [])], **settings)
+        size = transformer.get_embedding_dimension()
+        modules = [transformer, models.Pooling(size, list(pooling), include_prompt=include_prompt)]
+        if dense is not None:
+            modules.append(models.Dense(size * len(pooling), dense))
+        if normalize:
+            modules.append(models.Normalize())
+        model = SentenceTransformer(modules=modules, **settings)
         folder = tmp_path_factory.mktemp("encoder")
         model.save_pretrained(str(folder))
         return folder

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import encort
-from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer
+from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer, opened_bundle
 from encort.runtime.common.errors import BundleFileMissingError, InputError, MissingExtraError, WrongTaskError
 
 TEXTS = ["my card is lost", "hello"]
@@ -34,7 +34,7 @@ def reranker(classifier_bundle: Path) -> Iterator[CrossEncoder]:
 def test_torch_is_imported_for_tensors_alone(encoder_bundle: Path, classifier_bundle: Path) -> None:
     code = """
 import sys
-from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer
+from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer, opened_bundle
 model, reranker = SentenceTransformer(sys.argv[1]), CrossEncoder(sys.argv[2])
 model.encode(["a", "b"], normalize_embeddings=True, precision="binary", truncate_dim=8)
 model.encode_query("a"), model.encode_document(["b"])
@@ -97,7 +97,7 @@ def test_a_model_without_a_name_is_refused() -> None:
     ("options", "message"),
     [
         ({"modules": [object()]}, "modules has no effect on a bundle"),
-        ({"revision": "main"}, "a bundle has one revision"),
+        ({"revision": "main"}, "has one revision"),
         ({"model_kwargs": {"torch_dtype": "float16"}}, r"open the bundle with encort\.load"),
         ({"processor_kwargs": {"padding_side": "left"}}, "set max_seq_length"),
         ({"tokenizer_kwargs": {"padding_side": "left"}}, "set max_seq_length"),
@@ -112,6 +112,21 @@ def test_options_that_a_bundle_cannot_follow_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         kind(classifier_bundle, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({}, "hf://org/name"), ({"revision": "v1"}, "hf://org/name@v1")], ids=["main", "revision"]
+)
+def test_a_bundle_of_the_hub_is_opened_by_its_name(
+    options: dict[str, Any], name: str, encoder_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    load = opened_bundle.load
+    monkeypatch.setattr(
+        opened_bundle, "load", lambda bundle, **settings: opened.append(bundle) or load(encoder_bundle, **settings)
+    )
+    assert SentenceTransformer("hf://org/name", **options).encode(TEXTS).shape == (2, 40)
+    assert opened == [name]
 
 
 def test_options_for_downloads_have_no_effect(encoder_bundle: Path) -> None:
