@@ -81,26 +81,37 @@ def both(
     ours.encort_model.close()
 
 
-@pytest.fixture(scope="package", params=["one_label", "raw_label", "classes", "softmax"])
+CROSS_ENCODERS: dict[str, tuple[list[str], str | None]] = {
+    "score": (["LABEL_0"], "Sigmoid"),
+    "logit": (["LABEL_0"], "Identity"),
+    "classes": (["no", "maybe", "yes"], "Identity"),
+    "probabilities": (["no", "maybe", "yes"], "Softmax"),
+    "score, unnamed": (["LABEL_0"], None),
+    "classes, unnamed": (["no", "maybe", "yes"], None),
+}
+"""Labels and activation of the saved cross-encoders. Without an activation, transformers saved them."""
+
+
+@pytest.fixture(scope="package", params=CROSS_ENCODERS)
 def both_cross(
     request: pytest.FixtureRequest, make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Both]:
-    """A saved cross-encoder and its bundle, each opened by its library; one for each kind of head."""
+    """A saved cross-encoder and its bundle, each opened by its library; one for each of `CROSS_ENCODERS`."""
     import sentence_transformers
     import torch
 
     from encort.export.exporter import export_bundle
     from encort.integrations.sentence_transformers import CrossEncoder
 
-    labels = ["no", "maybe", "yes"] if request.param in ("classes", "softmax") else ["LABEL_0"]
-    activation = {"raw_label": torch.nn.Identity(), "softmax": torch.nn.Softmax(dim=-1)}.get(request.param)
-    parent = tmp_path_factory.mktemp("cross")
-    plain = make_checkpoint(labels=labels, seed=6)
-    sentence_transformers.CrossEncoder(str(plain), device="cpu", activation_fn=activation).save_pretrained(
-        str(parent / "saved")
-    )
-    bundle = export_bundle(parent / "saved", parent / "bundle", variants=["fp32"]).folder
-    theirs = sentence_transformers.CrossEncoder(str(parent / "saved"), device="cpu")
+    labels, activation = CROSS_ENCODERS[request.param]
+    folder, parent = make_checkpoint(labels=labels, seed=6), tmp_path_factory.mktemp("cross")
+    if activation is not None:
+        function = getattr(torch.nn, activation)()
+        saved = sentence_transformers.CrossEncoder(str(folder), device="cpu", activation_fn=function)
+        folder = parent / "saved"
+        saved.save_pretrained(str(folder))
+    bundle = export_bundle(folder, parent / "bundle", variants=["fp32"]).folder
+    theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu")
     ours = CrossEncoder(str(bundle), device="cpu")
-    yield Both(folder=parent / "saved", bundle=bundle, theirs=theirs, ours=ours)
+    yield Both(folder=folder, bundle=bundle, theirs=theirs, ours=ours)
     ours.encort_model.close()

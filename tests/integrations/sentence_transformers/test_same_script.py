@@ -137,6 +137,8 @@ def test_the_settings_of_a_model_can_be_changed(both: Both) -> None:
         prompts = dict(model.prompts)
         model.prompts["mine"] = "change "
         results += [model.encode(TEXTS, prompt_name="mine"), model.encode(TEXTS), model.get_embedding_dimension()]
+        model.prompts = {"passage": "my ", "corpus": "pin "}
+        results += [model.encode_document(TEXTS), model.encode_query(TEXTS, prompt="")]
         model.prompts = prompts
         return results
 
