@@ -1,8 +1,9 @@
 """The errors of huggingface_hub, and of the libraries that it uses, as errors of encort."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from encort.runtime.common.errors import EncortError, HubError
 from encort.runtime.common.extras import require
@@ -29,7 +30,7 @@ def require_hub(what: str) -> None:
 
 @contextmanager
 def translated(name: HubName) -> Iterator[None]:
-    """Translate the errors of a block that calls huggingface_hub.
+    """Translate the errors of a block that calls huggingface_hub. Its progress bars are shown on terminals only.
 
     Raises:
         HubError: The hub cannot be reached, or does not give or take what it was asked for; or the disk is full.
@@ -39,11 +40,28 @@ def translated(name: HubName) -> Iterator[None]:
     # The parents of the hub's error are those of its network library, which differs between its major versions.
     failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
     try:
-        yield
+        with _progress_on_terminals():
+            yield
     except EncortError:
         raise
     except failures as error:
         raise HubError(_describe(name, error)) from error
+
+
+@contextmanager
+def _progress_on_terminals() -> Iterator[None]:
+    import huggingface_hub
+
+    constants, utils = huggingface_hub.constants, cast("Any", huggingface_hub.utils)  # not typed before 1.0
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if is_terminal or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or utils.are_progress_bars_disabled():
+        yield  # as the user wants it
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
 
 
 def _describe(name: HubName, error: Exception) -> str:

@@ -28,7 +28,7 @@ def test_a_pushed_bundle_comes_back_as_it_was(connected: FakeHub, encoder_bundle
 
 def test_the_command_prints_the_name(hub: FakeHub, encort_with_hub: RunEncort, encoder_bundle: Path) -> None:
     done = encort_with_hub("push", encoder_bundle, "org/new", "--public")
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"pushed: hf://org/new@{hub.repos['org/new'].branches['main']}\n"
     assert not hub.repos["org/new"].private
 
