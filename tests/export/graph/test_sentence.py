@@ -70,6 +70,7 @@ def test_a_vector_of_zeros_stays_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pooling", [pooling for pooling in Pooling if pooling is not Pooling.POOLER])
 @pytest.mark.parametrize("layout", [Layout.RAGGED, Layout.EQUAL_LENGTH])
 def test_prompts_are_left_out_as_in_sentence_transformers(layout: Layout, pooling: Pooling, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", minversion="6")
     modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     pool = modules.Pooling(5, pooling.value, include_prompt=False)
     mask = MASK if layout is Layout.RAGGED else np.ones_like(MASK)
