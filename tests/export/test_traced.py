@@ -110,7 +110,6 @@ def check_graph(bundle: Bundle) -> None:
     ("loader", "outputs"),
     [
         ("AutoModelForSequenceClassification", {"logits": ["batch", "3"]}),
-        ("AutoModelForTokenClassification", {"logits": ["batch", "sequence", "3"]}),
         (
             "AutoModelForQuestionAnswering",
             {"start_logits": ["batch", "sequence"], "end_logits": ["batch", "sequence"]},

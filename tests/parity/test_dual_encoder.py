@@ -128,6 +128,12 @@ def test_a_gpu_reads_both_orders(
     np.testing.assert_allclose(results, probabilities(model.classify(PAIRS)), atol=1e-5)
 
 
+def test_the_portable_graph_reads_both_orders(folder: Path, model: encort.Model, tmp_path: Path) -> None:
+    with encort.load(export_bundle(folder, tmp_path / "b", variants=["portable"]).folder) as portable:
+        results = probabilities(portable.classify(PAIRS))
+    np.testing.assert_allclose(results, probabilities(model.classify(PAIRS)), atol=1e-5)
+
+
 def test_no_pairs_give_no_results(model: encort.Model) -> None:
     assert model.classify([]) == []
 
