@@ -162,7 +162,7 @@ def _max(tokens: _PooledTokens) -> ir.Value:
     builder, hidden = tokens.builder, tokens.hidden
     if tokens.mask is not None:
         column = builder.op("Unsqueeze", tokens.mask, builder.integers(2))
-        # As in sentence-transformers; finite for a row without tokens.
+        # Finite for a row without tokens, as in sentence-transformers 5; version 6 gives minus infinity there.
         lowest = builder.weight("lowest", np.array(-1e9, np.float32))
         hidden = builder.op("Where", builder.op("Cast", column, to=ir.DataType.BOOL), hidden, lowest)
     return builder.op("ReduceMax", hidden, builder.integers(1), keepdims=0)

@@ -82,4 +82,5 @@ def test_prompts_are_left_out_as_in_sentence_transformers(layout: Layout, poolin
             "prompt_length": int(prompt),
         }
         expected = pool(features)["sentence_embedding"][0].numpy()
+        expected[np.isneginf(expected)] = -1e9  # the largest value of no tokens
         np.testing.assert_allclose(found[row], expected, rtol=0, atol=1e-6)
