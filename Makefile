@@ -59,7 +59,7 @@ test-lowest: | $(LOWEST)/installed
 
 # MTEB, BERTopic and SetFit on a bundle, beside sentence-transformers. They have an environment of their own.
 ecosystem: | $(VENV)-ecosystem/installed
-	$(VENV)-ecosystem/bin/python -m pytest tests/integrations/sentence_transformers
+	$(VENV)-ecosystem/bin/python -m pytest $(dir $(ECOSYSTEM))
 
 # Threads, signals, forks, kills and damaged folders, at random. To repeat a run: make soak SOAK="--seed 1 --only signals"
 soak: | $(VENV)/dev.installed
