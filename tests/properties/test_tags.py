@@ -152,7 +152,7 @@ def read_back(
     tokenizer: Tokenizer, row: tuple[list[str], list[str]], noise: int, names: list[str], *, characters: bool
 ) -> None:
     """Check that the labels of the tokens give the gold spans back, whatever the tokens without labels say."""
-    task = TokenClassification(characters=characters)
+    task = TokenClassification(characters=characters).for_rows([])
     example = task.schema.rows.parse({"tokens": row[0], "label": convert(row[1], names)})
     pretrained: Any = SimpleNamespace(tokenizer=tokenizer, has_token_types=False)
     columns = task.encode({name: [value] for name, value in example.items()}, pretrained, SimpleNamespace(labels=names))

@@ -42,6 +42,9 @@ def runtime(packed_graph: tuple[GraphFiles, Variant], monkeypatch: pytest.Monkey
         def get_inputs(self) -> list[SimpleNamespace]:
             return [SimpleNamespace(name=name, shape=axes) for name, axes in variant.inputs.items()]
 
+        def get_overridable_initializers(self) -> list[SimpleNamespace]:
+            return []
+
         def get_outputs(self) -> list[SimpleNamespace]:
             return [
                 SimpleNamespace(name=name, shape=[int(axis) if axis.isdecimal() else axis for axis in axes])
