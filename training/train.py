@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import transformers
 
-from encort.runtime.common.checkpoints.quiet import without_bars
+from encort.runtime.common.checkpoints.quiet import quiet
 from encort.runtime.common.errors import DatasetError
 from encort.runtime.common.folders import check_replaceable, check_writable, new_folder
 from encort.training.disk_errors import translated_disk_errors
@@ -167,7 +167,7 @@ class TrainingRun(ABC):
                 for name, head in prepared.items()
             }
         trainers = self.make_trainers(heads, arguments)
-        with without_bars(transformers):
+        with quiet(transformers):
             trainers.main.train(resume_from_checkpoint=state)
         self._check_finite(trainers.main.model)
         return heads, trainers
@@ -209,7 +209,7 @@ class TrainingRun(ABC):
         """Write the checkpoint and the report of each head, and delete the state of the training."""
         with new_folder(self.output, marker=REPORT_FILE, overwrite=self.overwrite) as folder:
             for name, head in heads.items():
-                with without_bars(transformers):
+                with quiet(transformers):
                     head.write_checkpoint(self.head_folder(folder, name))
                 write_report(reports[name], self.head_folder(folder, name))
             self.write_summary(reports, folder)

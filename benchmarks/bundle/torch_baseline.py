@@ -11,6 +11,7 @@ from encort.benchmarks.bundle.inputs import serving_overflow
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.manifest import TOKENIZER_FILE
+from encort.runtime.common.checkpoints.quiet import quiet
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.text.token_batch import Text
@@ -46,7 +47,8 @@ class Eager:
         model = opened.model
         if isinstance(model, transformers.PreTrainedModel):
             # `Checkpoint` loads the attention that is easiest to compare with; this is the one transformers prefers.
-            model = type(model).from_pretrained(opened.folder)
+            with quiet(transformers):
+                model = type(model).from_pretrained(opened.folder, dtype=torch.float32)
         self._model = model.float().eval()
         self._tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         self._overflow, self._all_cores = serving_overflow(bundle), threads >= available_cores()

@@ -362,7 +362,7 @@ def test_many_texts_in_windows_keep_their_order(load: Load, monkeypatch: pytest.
     texts = [text for seed in range(12) for text in (long_text(seed, 10 * seed + 1), "hello", long_text(seed, 70))]
     together = model.classify(texts, overflow="window", stride=5)
     alone = [model.classify([text], overflow="window", stride=5)[0] for text in texts]
-    monkeypatch.setattr("encort.runtime.model.CHUNK", 7)
+    monkeypatch.setattr("encort.runtime.task_runner.CHUNK", 7)
     monkeypatch.setitem(encort.Model.tokenize_stream.__kwdefaults__, "chunk", 7)
     in_chunks = model.classify(texts, overflow="window", stride=5)
     scores = [result.score for result in alone]

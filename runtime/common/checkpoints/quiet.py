@@ -1,4 +1,4 @@
-"""Silence what transformers writes on stderr while it loads and saves weights."""
+"""Silence what transformers writes on stderr while it loads, trains and saves weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,35 +6,22 @@ from typing import Any
 
 
 @contextmanager
-def without_bars(library: Any) -> Iterator[None]:
-    """Show no progress of files that are read or written in a moment.
-
-    Args:
-        library: The module `transformers`.
-    """
-    logging = library.utils.logging
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-
-
-@contextmanager
 def quiet(library: Any) -> Iterator[None]:
-    """Show neither progress nor warnings about weights, which encort checks itself.
+    """Show neither the progress of files that are read or written in a moment, nor warnings about weights.
+
+    encort checks the weights itself.
 
     Args:
         library: The module `transformers`.
     """
     logging = library.utils.logging
-    level = logging.get_verbosity()
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    if has_bars:
+        logging.disable_progress_bar()
     try:
-        with without_bars(library):
-            yield
+        yield
     finally:
         logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
