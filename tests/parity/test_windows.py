@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers.pipelines import SUPPORTED_TASKS
 from click.testing import CliRunner
+from transformers.pipelines import SUPPORTED_TASKS
 
 import encort
 from encort.export.exporter import export_bundle
