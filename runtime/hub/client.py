@@ -67,7 +67,9 @@ def _progress_on_terminals() -> Iterator[None]:
 def _describe(name: HubName, error: Exception) -> str:
     from huggingface_hub import constants, errors
 
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"{name} cannot be reached while HF_HUB_OFFLINE is set; unset it"
+    if isinstance(error, errors.LocalEntryNotFoundError):
         why = (
             "HF_HUB_OFFLINE is set"
             if constants.HF_HUB_OFFLINE
@@ -86,7 +88,9 @@ def _describe(name: HubName, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:  # a full disk, a missing permission
         where = "the hub's cache" if error.filename is None else shorten_path(error.filename)
         return f"{name}: {where} cannot be written: {error.strerror}"
-    return f"{name}: {_shortened(error)}"
+    if isinstance(error, ValueError | RuntimeError):
+        return f"{name}: {_shortened(error)}"
+    return f"{name}: the hub cannot be reached at {constants.ENDPOINT} ({_shortened(error)})"
 
 
 def _refusal(name: HubName, error: "HfHubHTTPError") -> str:

@@ -94,6 +94,18 @@ def test_a_push_that_is_not_allowed_says_so(
     assert connected.repos == {}
 
 
+def test_a_hub_that_cannot_be_reached_is_named(
+    hub_environment: dict[str, str], run_encort: RunEncort, encoder_bundle: Path
+) -> None:
+    offline = run_encort("push", encoder_bundle, "org/new", **{**hub_environment, "HF_HUB_OFFLINE": "1"})
+    assert offline.returncode == HubError.exit_code
+    assert offline.stderr == "encort: hf://org/new cannot be reached while HF_HUB_OFFLINE is set; unset it\n"
+    nobody = "http://127.0.0.1:9"
+    unreachable = run_encort("push", encoder_bundle, "org/new", **{**hub_environment, "HF_ENDPOINT": nobody})
+    assert unreachable.returncode == HubError.exit_code
+    assert f"encort: hf://org/new: the hub cannot be reached at {nobody} (" in unreachable.stderr
+
+
 @pytest.mark.parametrize("repo", ["name", "org/name@v1", "a/b/c"])
 def test_wrong_names_are_refused(connected: FakeHub, encoder_bundle: Path, repo: str) -> None:
     with pytest.raises(InputError):

@@ -41,7 +41,7 @@ def test_without_a_default_there_is_no_prompt() -> None:
 
 @pytest.mark.parametrize(("prompts", "have"), [(PROMPTS, "'query', 'passage'"), (Prompts(), "none")])
 def test_an_unknown_name_is_an_error_that_lists_the_names(prompts: Prompts, have: str) -> None:
-    with pytest.raises(InputError, match=f"no prompt 'querry'; this bundle has: {have};"):
+    with pytest.raises(InputError, match=rf"no prompt 'querry'; this bundle has: {have}\."):
         prompts.resolve("querry")
 
 
