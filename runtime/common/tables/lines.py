@@ -16,14 +16,18 @@ from encort.runtime.common.folders import shorten_path
 UTF16 = "UTF-16; convert it first, such as with iconv"
 """End of a message about a file in UTF-16."""
 _PACKED: Mapping[bytes, str] = {
-    b"\x1f\x8b": "gzip; unpack it first",
-    b"\x28\xb5\x2f\xfd": "zstd; unpack it first",
-    b"BZh": "bzip2; unpack it first",
-    b"\xfd7zXZ\0": "xz; unpack it first",
-    b"PK\x03\x04": "a zip archive; unpack it first, or save a spreadsheet as .csv",
-    b"PAR1": "Parquet; give it the ending .parquet",
+    rb"\x1f\x8b": "gzip; unpack it first",
+    rb"\x28\xb5\x2f\xfd": "zstd; unpack it first",
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "bzip2; unpack it first",
+    rb"\xfd7zXZ\x00": "xz; unpack it first",
+    rb"PK\x03\x04": "a zip archive; unpack it first, or save a spreadsheet as .csv",
+    rb"PAR1\x15": "Parquet; give it the ending .parquet",
 }
-"""Kinds of files that users take for texts, by their first bytes."""
+"""Kinds of files that users take for texts, by patterns of first bytes that no text has.
+
+`BZh` and `PAR1` alone may begin a text. bzip2 goes on with the mark of a block or of the end, and Parquet with the
+first field of a Thrift structure.
+"""
 _MOST_NAMES, _LONGEST_NAME = 40, 80
 
 Row = Mapping[str, Any]
@@ -32,6 +36,8 @@ Row = Mapping[str, Any]
 LONE_RETURN = re.compile(r"\r(?!\n)")
 """A carriage return that does not end a line."""
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+"""Characters that texts seldom have, and letters in UTF-16 often. Then the second line is read to tell."""
 
 LONGEST_RECORD = 2**26
 """Most bytes of one record: of a line, or of the lines of a quoted cell or a sentence. Files without line ends, such as
@@ -42,8 +48,9 @@ class Lines:
     """Iterates over the lines of a binary file as texts, with their ends.
 
     Bytes that are not UTF-8 become unpaired surrogates, so that a reader still finds the end of the row.
-    `error` then tells that the row cannot be used. A file that begins as UTF-16 has no usable row, and raises
-    `InputError` at once. So does a record of more than `LONGEST_RECORD` bytes.
+    `error` then tells that the row cannot be used. A file in UTF-16 has no usable row, and raises `InputError` at its
+    first or second line. So does a record of more than `LONGEST_RECORD` bytes. A line is read when it is asked for,
+    because the next line of a slow pipe may take long.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -84,17 +91,15 @@ class Lines:
 
     def _read_line(self) -> bytes:
         """Return the next line; nothing at the end. The first two lines show whether the file is UTF-16."""
+        line = self._second or self._file.readline(LONGEST_RECORD + 1)
+        self._second = b""
         if self.number == 0:
-            first = self._file.readline(LONGEST_RECORD + 1)
-            self._second = self._file.readline(LONGEST_RECORD + 1) if first.endswith(b"\n") else b""
-            check_text(first, self.name)
-            if is_utf16(first) or is_utf16(self._second):
-                raise InputError(f"{self.name}, line 1 is not UTF-8, but {UTF16}")
-            return first.removeprefix(codecs.BOM_UTF8)
-        if self.number == 1:
-            second, self._second = self._second, b""
-            return second
-        return self._file.readline(LONGEST_RECORD + 1)
+            check_text(line, self.name)
+            if _CONTROL.search(line):
+                self._second = self._file.readline(LONGEST_RECORD + 1)
+        if self.number < 2 and (is_utf16(line) or is_utf16(self._second)):
+            raise InputError(f"{self.name}, line 1 is not UTF-8, but {UTF16}")
+        return line.removeprefix(codecs.BOM_UTF8) if self.number == 0 else line
 
     @property
     def location(self) -> str:
@@ -138,7 +143,7 @@ def check_text(beginning: bytes, name: str) -> None:
     Raises:
         InputError: With the kind of the file.
     """
-    kind = next((kind for start, kind in _PACKED.items() if beginning.startswith(start)), None)
+    kind = next((kind for pattern, kind in _PACKED.items() if re.match(pattern, beginning)), None)
     if kind is not None:
         raise InputError(f"{name} is no text, but {kind}")
 

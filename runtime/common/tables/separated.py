@@ -44,7 +44,7 @@ def _scan(
             try:
                 cells = next(rows, None)
             except csv.Error as error:
-                yield InputError(f"{file}, row {number} is not CSV: {error}")
+                yield lines.error() or InputError(f"{file}, row {number} is not CSV: {error}")
                 continue
             if cells is None:
                 return

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +255,25 @@ def test_no_line_of_a_file_in_utf_16_is_taken_for_a_text(name: str, encoding: st
     file.write_bytes(f"{BOM}text\nhello\n".encode(encoding))
     with pytest.raises(InputError, match=f"{name}, line 1 is not UTF-8, but UTF-16; convert it first"):
         list(read_inputs((), file, None))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.txt", "a\n"), ("a.csv", "text\na\n"), ("a.tsv", "text\na\n"), ("a.jsonl", '"a"\n')]
+)
+def test_the_first_text_of_a_pipe_does_not_wait_for_the_second(name: str, content: str, tmp_path: Path) -> None:
+    pipe, got_first = tmp_path / name, threading.Event()
+    os.mkfifo(pipe)
+
+    def write() -> bool:
+        with pipe.open("w") as file:
+            file.write(content)
+            file.flush()
+            return got_first.wait(3)
+
+    with ThreadPoolExecutor(1) as pool:
+        in_time = pool.submit(write)
+        texts = read_texts((), pipe, None)
+        assert next(texts) == "a"
+        got_first.set()
+        assert in_time.result()
+        assert list(texts) == []

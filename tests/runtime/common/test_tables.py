@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,39 +270,55 @@ def test_a_byte_0_makes_its_row_unusable(write: Write) -> None:
     assert "line 3 has a byte 0" in str(bad)
 
 
-class Endless(io.RawIOBase):
-    """A file without an end, which repeats some bytes."""
+@pytest.mark.parametrize(
+    "bad",
+    [b"a\xff", b'"a" x', b'"a\xff" x', b'"a\0" x', b"a,b", b'"a\xff" x\n"a\xff" x'],
+    ids=repr,
+)
+def test_a_row_that_cannot_be_used_leaves_its_neighbours_alone(write: Write, bad: bytes) -> None:
+    file = write("a.csv", "")
+    file.write_bytes(b"text\ngood\n" + bad + b"\ngood too\nlast\n")
+    first, *unusable, next_row, last = scan_rows(file)
+    assert (first, next_row, last) == ({"text": "good"}, {"text": "good too"}, {"text": "last"})
+    assert len(unusable) == bad.count(b"\n") + 1
+    assert all(isinstance(row, InputError) for row in unusable)
 
-    def __init__(self, content: bytes) -> None:
-        self.content = content
+
+class Endless(io.RawIOBase):
+    """A file without an end, which repeats some bytes after its beginning."""
+
+    def __init__(self, beginning: bytes, content: bytes) -> None:
+        self.next, self.content = beginning or content, content
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = min(len(buffer), len(self.content))
-        buffer[:count] = self.content[:count]
+        count = min(len(buffer), len(self.next))
+        buffer[:count] = self.next[:count]
+        self.next = self.content
         return count
 
 
 ENDLESS = {
-    "a line": ("a.jsonl", b"a"),
-    "a text": ("a.tsv", b"a "),
-    "a quoted cell": ("a.csv", b'"text'),
-    "lines of a quoted cell": ("a.csv", b'x\n"'),
-    "a sentence": ("a.conll", b"word O\n"),
-    "a JSON file": ("a.json", b" "),
+    "a line": ("a.jsonl", b"", b"a"),
+    "a text": ("a.tsv", b"", b"a "),
+    "a quoted cell": ("a.csv", b"", b'"text'),
+    "lines of a quoted cell": ("a.csv", b'x\n"', b"a\n"),
+    "a sentence": ("a.conll", b"", b"word O\n"),
+    "a JSON file": ("a.json", b"", b" "),
 }
 
 
-@pytest.mark.parametrize(("name", "content"), ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize(("name", "beginning", "content"), ENDLESS.values(), ids=ENDLESS)
 def test_a_record_without_an_end_is_an_error(
-    write: Write, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+    write: Write, name: str, beginning: bytes, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "LONGEST_RECORD", 2**20)
     monkeypatch.setattr(json_rows, "LARGEST_FILE", 2**20)
     file = write(name, "")
-    monkeypatch.setattr(Path, "open", lambda *_: io.BufferedReader(Endless(content * (4096 // len(content)))))
+    endless = Endless(beginning, content * (4096 // len(content)))
+    monkeypatch.setattr(Path, "open", lambda *_: io.BufferedReader(endless))
     with pytest.raises(InputError, match="more than 1,048,576 bytes"):
         list(scan_rows(file))
 
@@ -376,15 +393,45 @@ def test_parquet_is_not_read_from_a_pipe(tmp_path: Path) -> None:
         list(scan_rows(tmp_path / "a.parquet"))
 
 
+def zipped(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.csv", content)
+    return stream.getvalue()
+
+
+def as_parquet(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.table({"text": [content][: len(content)]}), stream)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.conll"])
+@pytest.mark.parametrize("content", [b'{"text": "a"}', b""])
 @pytest.mark.parametrize(
-    ("pack", "kind"), [(gzip.compress, "gzip; unpack"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
+    ("pack", "kind"),
+    [
+        (gzip.compress, "gzip; unpack"),
+        (bz2.compress, "bzip2"),
+        (lzma.compress, "xz"),
+        (lambda content: pyarrow.compress(content, codec="zstd", asbytes=True), "zstd"),
+        (zipped, "a zip archive"),
+        (as_parquet, "Parquet; give it the ending"),
+    ],
+    ids=["gzip", "bzip2", "xz", "zstd", "zip", "parquet"],
 )
-def test_a_packed_file_is_named_by_its_kind(write: Write, name: str, pack: Callable[[bytes], bytes], kind: str) -> None:
+def test_a_packed_file_is_named_by_its_kind(
+    write: Write, name: str, content: bytes, pack: Callable[[bytes], bytes], kind: str
+) -> None:
     file = write(name, "")
-    file.write_bytes(pack(b'{"text": "a"}'))
+    file.write_bytes(pack(content))
     with pytest.raises(InputError, match=rf"{name} is no text, but {kind}"):
         list(scan_rows(file))
+
+
+@pytest.mark.parametrize("text", ["PAR1 headlight bulb", "BZh is a name", "BZh9", "PAR1", "PK", "(zstd)"])
+def test_a_text_may_begin_like_a_packed_file(write: Write, text: str) -> None:
+    assert list(scan_rows(write("a.csv", f"{text}\na\n"))) == [{text: "a"}]
 
 
 def test_a_file_in_another_encoding_is_not_called_bad_json(write: Write) -> None:
