@@ -21,6 +21,15 @@ _FILE = "adapter_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 """Prefix of the names of weights in an adapter."""
+MERGED_KINDS = (
+    *("LORA", "ADALORA", "DELORA", "RANDLORA", "VERA", "VBLORA", "LOHA", "LOKR"),
+    *("BOFT", "C3A", "FOURIERFT", "HRA", "IA3", "LN_TUNING", "MISS", "OFT", "ROAD", "SHIRA", "WAVEFT"),
+)
+"""Kinds of adapters that are merged, by PEFT's names (`peft_type`).
+
+The constructors of some other kinds read files that `adapter_config.json` names anywhere on the machine, also pickled
+ones.
+"""
 _HEADS: Mapping[str, Mapping[str, str]] = {
     "SEQ_CLS": transformers.models.auto.modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "TOKEN_CLS": transformers.models.auto.modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
@@ -52,7 +61,8 @@ class Adapter:
         """Read the adapter in a folder; None if there is none.
 
         Raises:
-            CheckpointError: The adapter is damaged, has pickled weights, or its base model is not there.
+            CheckpointError: The adapter is damaged, has pickled weights, or is of a kind that is not merged; or its
+                base model is not there.
             MissingExtraError: PEFT is not installed.
         """
         file = folder / _FILE
@@ -61,11 +71,10 @@ class Adapter:
         require(f"to merge the adapter {folder}, encort", "peft", "peft")
         check_files(folder)
         settings = read_json(file, dict)
+        _check_kind(file, settings)
         base = settings.get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
             raise CheckpointError(f"{file} names no base model in base_model_name_or_path")
-        if settings.get("megatron_config"):
-            raise CheckpointError(f"{file} asks for Megatron, whose models encort does not know")
         try:
             located, _ = locate(base, settings.get("revision"))
         except CheckpointError as error:
@@ -100,11 +109,10 @@ class Adapter:
         """Return the model with the adapter merged, and the names of weights without those that the adapter holds.
 
         Raises:
-            CheckpointError: The adapter is of a kind that cannot be merged, or was trained on another model.
+            CheckpointError: The adapter cannot be merged, or was trained on another model.
         """
         import peft
 
-        kind = self.settings.get("peft_type")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of missing weights, which are an error below
@@ -114,11 +122,8 @@ class Adapter:
         self._check_weights(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
         try:
             merged = adapted.merge_and_unload(safe_merge=True)
-        except Exception as error:  # kinds of adapters without weights in the layers have no such method
-            raise CheckpointError(
-                f"{self.folder} is an adapter of the kind {kind}, which cannot be merged ({error}); encort exports "
-                "adapters that change weights, such as LoRA"
-            ) from error
+        except Exception as error:  # PEFT and torch raise errors of several kinds
+            raise CheckpointError(f"{self.folder} cannot be merged into its base model: {error}") from error
         held = {name.removeprefix(_PREFIX) for name in self.weights}
         return merged, replace(loaded, missing=[name for name in loaded.missing if name not in held])
 
@@ -130,6 +135,18 @@ class Adapter:
                 f"{self.folder} does not fit its base model {self.base}: it has other weights, such as "
                 f"{shortened(wrong)}; set base_model_name_or_path to the model that it was trained on"
             )
+
+
+def _check_kind(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse kinds of adapters that are not merged, before PEFT reads their settings."""
+    kind = settings.get("peft_type")
+    if kind not in MERGED_KINDS:
+        raise CheckpointError(
+            f"{file}: peft_type is {kind!r}, a kind that encort does not merge; it merges kinds that change the "
+            f"weights of layers: {', '.join(sorted(MERGED_KINDS))}"
+        )
+    if settings.get("megatron_config"):
+        raise CheckpointError(f"{file} asks for Megatron, whose models encort does not know")
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -37,7 +37,7 @@ class Checkpoint:
 
     Attributes:
         name: Folder or hub id, as the user gave it.
-        folder: Folder with the files of its encoder and its tokenizer.
+        folder: Its folder. The files of its encoder may be in a folder inside of it.
         revision: Commit of a hub checkpoint; None for a local folder.
         task: Task of the checkpoint's head.
         activation: Function of the logits that the checkpoint names for sentence-transformers; None: it names none.
@@ -71,15 +71,15 @@ class Checkpoint:
         """
         folder, revision = locate(name, revision)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
-        root, folder = folder, embedding.encoder_folder
-        adapter = Adapter.read(folder)
-        config = read_config(folder if adapter is None else adapter.config_folder)
+        encoder = embedding.encoder_folder
+        adapter = Adapter.read(encoder)
+        config = read_config(encoder if adapter is None else adapter.config_folder)
         if adapter is not None:
             adapter.complete(config)
-        task, loader = task_and_loader(folder, config)
-        task, activation = cross_encoder_head(root, config, task)
-        model = load_model(folder if adapter is None else adapter.base, config, task, loader, adapter=adapter)
-        tokenizer = open_tokenizer(folder if adapter is None else adapter.tokenizer_folder, transformers)
+        task, loader = task_and_loader(encoder, config)
+        task, activation = cross_encoder_head(folder, config, task)
+        model = load_model(encoder if adapter is None else adapter.base, config, task, loader, adapter=adapter)
+        tokenizer = open_tokenizer(encoder if adapter is None else adapter.tokenizer_folder, transformers)
         if embedding.transformer.lower_case:
             lower_case(tokenizer.backend_tokenizer)
         checkpoint = cls(name, folder, revision, task, activation, embedding, model, tokenizer)

@@ -152,10 +152,7 @@ def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | No
     if Pooling.POOLER in poolings and getattr(checkpoint.model.base_model, "pooler", None) is None:
         raise CheckpointError("the checkpoint has no pooler; pool by mean or cls (--pooling)")
     size = output_size(settings.modules, checkpoint.model.config.hidden_size * len(poolings))
-    if settings.prompts.truncate_dim is not None and settings.prompts.truncate_dim > size:
-        raise CheckpointError(
-            f"{checkpoint.name}: truncate_dim is {settings.prompts.truncate_dim}, and its embeddings have {size} values"
-        )
+    limit = settings.prompts.truncate_dim
     return Embedding(
         pooling=poolings,
         normalize=settings.normalize if normalize is None else normalize,
@@ -163,7 +160,8 @@ def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | No
         default_prompt=settings.prompts.default_prompt,
         include_prompt=settings.poolings.include_prompt,
         similarity=settings.prompts.similarity,
-        truncate_dim=settings.prompts.truncate_dim,
+        # sentence-transformers takes a limit above the size for no limit.
+        truncate_dim=None if limit is None or limit > size else limit,
     )
 
 

@@ -119,10 +119,9 @@ class _Comparison:
 
     @property
     def has_other_lengths(self) -> bool:
-        """Whether the vectors of a text have the same direction, or an orthogonal map gives it, and other lengths."""
-        lengths = [np.linalg.norm(vectors, axis=1) for vectors in (self._old, self._new)]
-        relative = np.linalg.norm(lengths[0] - lengths[1]) / np.linalg.norm(lengths[0])
-        return self.verdict in ("same", "rotated") and bool(relative > SAME_DIFFERENCE)
+        """Whether the values that both have differ in length, in vectors of one direction or of a rotated one."""
+        old, new = (np.linalg.norm(vectors[:, : self._size], axis=1) for vectors in (self._old, self._new))
+        return self.verdict != "another" and bool(np.linalg.norm(old - new) > SAME_DIFFERENCE * np.linalg.norm(old))
 
     def reasons(self) -> Iterator[str]:
         """Yield why the vectors are not the same."""

@@ -14,6 +14,7 @@ import transformers
 
 import encort
 from encort.export.exporter import export_bundle
+from encort.export.source.adapters import MERGED_KINDS
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.common.errors import CheckpointError, MissingExtraError
 from tests.conftest import MakeCheckpoint
@@ -29,6 +30,22 @@ KINDS: Mapping[str, Callable[[], Any]] = {
         target_modules=["key", "output.dense"], feedforward_modules=["output.dense"], init_ia3_weights=False
     ),
 }
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "ADALORA": {"total_step": 10},
+    "BOFT": {"boft_block_size": 4},
+    "C3A": {"block_size": 8},
+    "FOURIERFT": {"n_frequency": 20},
+    "IA3": {"feedforward_modules": []},
+    "LN_TUNING": {"target_modules": ["LayerNorm"]},
+    "MISS": {"r": 4},
+    "OFT": {"oft_block_size": 4},
+    "RANDLORA": {"r": 4, "randlora_alpha": 1},
+    "ROAD": {"group_size": 4},
+    "SHIRA": {"r": 2},
+    "VBLORA": {"vector_length": 8, "num_vectors": 16, "topk": 2},
+    "WAVEFT": {"n_frequency": 20},
+}
+"""Settings of kinds of adapters whose defaults do not fit a small encoder."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +91,26 @@ def test_an_adapter_is_merged(kind: str, base: Path, tmp_path: Path) -> None:
             expected = model(**inputs).last_hidden_state[0].numpy()
             assert np.abs(expected - plain(**inputs).last_hidden_state[0].numpy()).max() > 0.01
         np.testing.assert_allclose(states, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", MERGED_KINDS)
+def test_every_merged_kind_gives_the_model_of_peft(kind: str, base: Path, tmp_path: Path) -> None:
+    kinds = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
+    if kind not in kinds:
+        pytest.skip(f"PEFT {peft.__version__} has no {kind}")
+    torch.manual_seed(9)
+    config = kinds[kind](**{"target_modules": ["query", "value"], **SETTINGS.get(kind, {})})
+    adapted = peft.get_peft_model(encoder(base), config).eval()
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            weight.data += 0.3 * torch.randn_like(weight)
+    adapted.save_pretrained(tmp_path)
+    ids = torch.arange(5, 17).reshape(2, 6)
+    with torch.inference_mode():
+        expected = adapted(ids).last_hidden_state
+        assert (expected - encoder(base)(ids).last_hidden_state).abs().max() > 1e-3
+        found = Checkpoint.open(str(tmp_path)).model(ids).last_hidden_state
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_a_head_that_was_trained_with_the_adapter_is_a_part_of_it(base: Path, tmp_path: Path) -> None:
@@ -136,7 +173,8 @@ def test_an_adapter_of_another_architecture_is_refused(base: Path, tmp_path: Pat
         ({"base_model_name_or_path": None}, "names no base model"),
         ({"base_model_name_or_path": "/nowhere/base"}, "there is no checkpoint folder /nowhere/base; set it to the"),
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "Megatron"),
-        ({"peft_type": "MAGIC"}, "does not fit its base model"),
+        ({"peft_type": None}, "peft_type is None, a kind that encort does not merge; it merges kinds"),
+        ({"peft_type": ["LORA"]}, r"peft_type is \['LORA'\], a kind that encort does not merge"),
     ],
     ids=str,
 )
@@ -160,10 +198,18 @@ def test_pickled_and_damaged_adapters_are_refused(base: Path, tmp_path: Path) ->
         Checkpoint.open(str(folder))
 
 
-def test_an_adapter_that_changes_no_weights_is_refused(base: Path, tmp_path: Path) -> None:
-    adapt(encoder(base), peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3), tmp_path / "a")
-    with pytest.raises(CheckpointError, match="kind PROMPT_TUNING, which cannot be merged"):
-        Checkpoint.open(str(tmp_path / "a"))
+def test_peft_never_builds_an_adapter_of_another_kind(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some kinds load files that their settings name, anywhere on the machine."""
+    folder = saved_lora(base, tmp_path / "adapter")
+    monkeypatch.setattr(peft.PeftModel, "from_pretrained", lambda *_, **__: pytest.fail("PEFT was called"))
+    others = {kind.value for kind in peft.PeftType} - {*MERGED_KINDS}
+    assert {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "XLORA"} <= others
+    for kind in others:
+        edit(folder / "adapter_config.json", peft_type=kind)
+        with pytest.raises(CheckpointError, match=f"peft_type is '{kind}', a kind that encort does not merge"):
+            Checkpoint.open(str(folder))
 
 
 def test_an_adapter_needs_peft(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

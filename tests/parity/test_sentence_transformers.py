@@ -149,9 +149,12 @@ def test_an_old_folder_gives_its_embeddings(encoder: Path, tmp_path: Path) -> No
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
+    (folder / "README.md").write_text("---\nlicense: mit\nbase_model: org/x\n---\n")
     embeddings, embedding = embed(folder, tmp_path)
     assert_equal(embeddings, encode(folder))
     assert embedding == Embedding(pooling=[Pooling.CLS, Pooling.MEAN], normalize=True)
+    (source,) = Bundle.open(tmp_path / "bundle").manifest.sources
+    assert (source.license, source.base_model) == ("mit", "org/x")
 
 
 def test_texts_are_lowercased_in_front_of_the_tokenizer(encoder: Path, tmp_path: Path) -> None:
@@ -183,6 +186,17 @@ def test_settings_of_the_whole_model_are_in_the_manifest(encoder: Path, tmp_path
         similarity=Similarity.DOT,
         truncate_dim=16,
     )
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(SIZE, SIZE), (SIZE + 1, None)])
+def test_a_limit_of_dimensions_above_the_size_is_no_limit(
+    limit: int, expected: int | None, encoder: Path, tmp_path: Path
+) -> None:
+    folder = save(encoder, tmp_path / "saved", [modules.Pooling(SIZE, "mean")], truncate_dim=limit)
+    embeddings, embedding = embed(folder, tmp_path)
+    assert_equal(embeddings, encode(folder))
+    assert embeddings.shape[1] == SIZE
+    assert embedding.truncate_dim == expected
 
 
 @pytest.fixture(scope="module")

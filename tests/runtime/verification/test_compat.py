@@ -167,6 +167,21 @@ def test_other_lengths_matter_unless_only_angles_are_compared(encoder_bundle: Pa
     ]
 
 
+def test_other_lengths_of_the_common_values_matter_for_cut_vectors_too(derive: Derive) -> None:
+    def scaled(vectors: np.ndarray) -> np.ndarray:
+        return vectors[:, :16] * np.random.default_rng(1).uniform(1, 9, size=(len(vectors), 1))
+
+    for cut in (scaled, lambda vectors: unit(vectors[:, :16])):
+        by_dot = compat(derive(similarity="dot"), derive(cut, similarity="dot"))
+        assert by_dot.verdict == "another"
+        assert by_dot.reasons[-1].endswith("other lengths, on which their similarity depends")
+        by_cosine = compat(derive(), derive(cut))
+        assert by_cosine.verdict == "truncated"
+        assert by_cosine.warnings == ["the vectors have other lengths: use an index that compares by cosine"]
+    kept = compat(derive(similarity="dot"), derive(lambda vectors: vectors[:, :16], similarity="dot"))
+    assert (kept.verdict, kept.warnings) == ("truncated", [])
+
+
 def test_a_number_of_dimensions_in_the_manifest_cuts_as_callers_see_it(encoder_bundle: Path, derive: Derive) -> None:
     result = compat(encoder_bundle, derive(truncate_dim=16))
     assert (result.verdict, result.dimensions) == ("truncated", (40, 16))

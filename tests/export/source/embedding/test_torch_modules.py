@@ -127,11 +127,3 @@ def test_a_wrong_size_leaves_nothing_behind(
     (folder / "modules.json").write_text(json.dumps(entries))
     dense(folder / "2_Dense")
     refused(folder, "Dense takes vectors of 3 values, and gets 40")
-
-
-def test_more_dimensions_than_an_embedding_has_leave_nothing_behind(
-    encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path], refused: Callable[..., None]
-) -> None:
-    folder = checkpoint_copy(encoder_checkpoint)
-    (folder / "config_sentence_transformers.json").write_text('{"truncate_dim": 41}')
-    refused(folder, "truncate_dim is 41, and its embeddings have 40 values")
