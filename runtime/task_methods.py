@@ -260,14 +260,15 @@ class TaskMethods(TextMethods):
             scores = self.similarity(query_embedding, embeddings)[0]
         return best_first(scores, top_k=top_k)
 
-    def similarity(self, first: FloatArray, second: FloatArray) -> FloatArray:
+    def similarity(self, first: NDArray[Any], second: NDArray[Any]) -> FloatArray:
         """Return the similarity of every embedding to every other one, `(n, m)` float32.
 
         The function is the bundle's: cosine, dot product, or the negative Euclidean or Manhattan distance.
 
         Args:
-            first: `(n, dimensions)` float32.
-            second: `(m, dimensions)` float32.
+            first: `(n, dimensions)` float32, or int8 or uint8 of `embed` with that precision. Embeddings of bits
+                (`"binary"`, `"ubinary"`) cannot be compared here: use their Hamming distance.
+            second: `(m, dimensions)`, of the same precision.
 
         Raises:
             InputError: The embeddings are not two tables of the same width.

@@ -64,6 +64,11 @@ class TaskRunner:
     def _check(self, spec: TaskSpec[Any], batch: TokenBatch) -> None:
         if self._engine.variant.reads_reversed and batch.reversed is None:
             raise InputTypeError("this model reads pairs in either order: give pairs of texts, or what tokenize gives")
+        if self._engine.variant.reads_prompt_length and batch.prompt_length is None:
+            raise InputTypeError(
+                "this model leaves prompts out of embeddings, and the batch does not say where its prompt ends: "
+                "give texts, or a batch of this model's tokenize"
+            )
         spec.check(batch)
 
 

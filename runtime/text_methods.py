@@ -26,7 +26,7 @@ class TextMethods:
         prompt: str | Prompt | None = None,
         return_offsets: bool = False,
     ) -> TokenBatch:
-        """Return the token ids of texts or pairs. Every task takes the result in place of texts.
+        """Return the token ids of texts or pairs. Tasks take the result in place of texts; heads, one without a prompt.
 
         The batch says how many tokens of each text were read (`tokens_per_text`) and which texts were cut
         (`truncated_texts`).
@@ -40,7 +40,8 @@ class TextMethods:
             first: Number of the first text, for error messages about a part of many.
             prompt: Name of the bundle's prompt that is put before each text, or before the first text of each pair; a
                 `Prompt` with another text; `""` for none. None: the bundle's default prompt, which `embed` uses and
-                heads do not: give them a batch with `""`. Token ids cannot have a prompt.
+                heads do not: they refuse a batch with a prompt, so give them one with `""`. Token ids cannot have a
+                prompt.
             return_offsets: Whether the batch tells the offsets of its tokens in their texts, prompt included. Bundles
                 that tag or answer always do.
 

@@ -90,6 +90,11 @@ class AttentionLayout(ABC):
     def columns(self) -> ir.Value:
         """Numbers 0, 1, 2 ... up to the length of the longest text, `(sequence,)` int64."""
 
+    @property
+    def numbers(self) -> ir.Value:
+        """Number of each token in its text, from 0, `(sequence,)` or `(batch, sequence)` int64."""
+        return self.columns
+
     @abstractmethod
     def first(self, hidden: ir.Value) -> ir.Value:
         """Return the first token of each text, `(batch, hidden)`, from hidden states `(*axes, hidden)`."""
@@ -176,6 +181,12 @@ class Padded(EqualLength):
     def mask(self) -> ir.Value:
         return self._builder.op("Cast", self._mask, to=ir.DataType.FLOAT)
 
+    @property
+    def numbers(self) -> ir.Value:
+        # Padding may be in front of a text. A row without tokens begins at column 0.
+        starts = self._builder.op("ArgMax", self.mask, axis=1, keepdims=1)
+        return self._builder.op("Sub", self.columns, starts)
+
     @functools.cached_property
     def _mask_bias(self) -> ir.Value:
         """Bias of the scores that hides padding, `(batch, 1, 1, sequence)` float32."""
@@ -205,6 +216,10 @@ class Ragged(Padded):
         # For each element of the mask, the row of its token; masked elements get the row of another token.
         rows = builder.op("Sub", _cumulative_sum(builder, flat_mask), builder.integers(1))
         self._rows = builder.op("Reshape", rows, builder.op("Shape", self._mask))
+
+    @property
+    def numbers(self) -> ir.Value:
+        return self.columns  # encort pads the ends of texts alone
 
     def unpad(self, x: ir.Value) -> ir.Value:
         return self._builder.op("Gather", self._builder.op("Reshape", x, self._builder.integers(-1)), self._unmasked)

@@ -1,6 +1,6 @@
 """Write the sentence embedding: poolings of the hidden states, modules on the pooled vector, and a normalization.
 
-The formulas are those of sentence-transformers, for texts without padding in front of them.
+The formulas are those of sentence-transformers.
 """
 
 import math
@@ -106,7 +106,7 @@ class _PooledTokens:
         default = np.zeros(1, np.int64) if builder.is_standard else None
         lengths = builder.input(PROMPT_LENGTH, ir.DataType.INT64, ("batch",), default=default)
         lengths = builder.op("Unsqueeze", lengths, builder.integers(1))
-        is_text = builder.op("GreaterOrEqual", encoded.layout.columns, lengths)
+        is_text = builder.op("GreaterOrEqual", encoded.layout.numbers, lengths)
         behind = builder.op("Cast", is_text, to=ir.DataType.FLOAT)
         return cls(builder, encoded, behind if mask is None else builder.op("Mul", mask, behind), is_whole=False)
 
@@ -154,7 +154,8 @@ def _mean_sqrt_len(tokens: _PooledTokens) -> ir.Value:
 
 def _weighted_mean(tokens: _PooledTokens) -> ir.Value:
     builder = tokens.builder
-    positions = builder.op("Add", tokens.columns, builder.weight("one", np.array(1, np.float32)))
+    numbers = builder.op("Cast", tokens.encoded.layout.numbers, to=ir.DataType.FLOAT)
+    positions = builder.op("Add", numbers, builder.weight("one", np.array(1, np.float32)))
     return builder.op("Div", *tokens.weighted_sum(builder.op("Mul", tokens.pooled_mask(), positions)))
 
 

@@ -1,8 +1,10 @@
 """Similarity of embeddings, and the order of documents by their scores."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Similarity
 from encort.runtime.common.arrays import FloatArray
@@ -32,12 +34,12 @@ def best_first(scores: FloatArray, *, top_k: int | None) -> list[Ranked]:
     ]
 
 
-def similarities(first: FloatArray, second: FloatArray, function: Similarity) -> FloatArray:
+def similarities(first: NDArray[Any], second: NDArray[Any], function: Similarity) -> FloatArray:
     """Return the similarity of every embedding to every other one, `(n, m)` float32.
 
     Args:
-        first: `(n, dim)` float32.
-        second: `(m, dim)` float32.
+        first: `(n, dim)`, of any dtype of numbers; integers are not computed in their own dtype, where sums overflow.
+        second: `(m, dim)`, of any dtype of numbers.
         function: The function that compares two embeddings.
 
     Raises:
@@ -45,7 +47,7 @@ def similarities(first: FloatArray, second: FloatArray, function: Similarity) ->
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise InputError(f"expected two tables of embeddings of one width, got shapes {first.shape} and {second.shape}")
-    return _FUNCTIONS[function](first, second).astype(np.float32, copy=False)
+    return _FUNCTIONS[function](first.astype(np.float32, copy=False), second.astype(np.float32, copy=False))
 
 
 def _cosine(first: FloatArray, second: FloatArray) -> FloatArray:

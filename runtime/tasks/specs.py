@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,7 @@ from encort.runtime.tasks.classification import ACTIVATIONS, classifications, si
 from encort.runtime.tasks.quantization import RANGED, EmbeddingPrecision, check_precision, quantize_embeddings
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.spans import spans
-from encort.runtime.tasks.task_spec import (
-    TaskSpec,
-    check_nothing,
-    check_pairs,
-    check_prompt,
-    check_singles,
-    check_words,
-)
+from encort.runtime.tasks.task_spec import TaskSpec, check_pairs, check_singles, check_words
 from encort.runtime.tasks.word_tags import word_tags
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.prompts import Prompt
@@ -125,8 +117,8 @@ class Tasks:
                 np.ascontiguousarray(arrays[0][:, :size]), precision, ranges
             ),
             normalize=embedding is not None and embedding.normalize,
-            check=check_nothing if prompt is None else partial(check_prompt, text),
             prompt=text,
+            any_prompt=prompt is None,
         )
 
     def embed_tokens(self) -> TaskSpec[list[FloatArray]]:
@@ -135,6 +127,7 @@ class Tasks:
             outputs=[self.embedding_output(LAST_HIDDEN_STATE)],
             postprocess=lambda batch, arrays: np.split(arrays[0], batch.cu_seqlens[1:-1]) if len(batch) else [],
             tokenwise=True,
+            any_prompt=True,
         )
 
     def classify(self, head: str | None) -> TaskSpec[list[Classification]]:
@@ -171,7 +164,7 @@ class Tasks:
                 arrays[0], chosen.labels, batch, aggregation=way, marks=self.subword_marks
             ),
             tokenwise=True,
-            check=check_singles,
+            accepts=check_singles,
         )
 
     def tag_words(
@@ -184,7 +177,7 @@ class Tasks:
             outputs=chosen.outputs,
             postprocess=lambda batch, arrays: word_tags(arrays[0], chosen.labels, batch, aggregation=way),
             tokenwise=True,
-            check=check_words,
+            accepts=check_words,
         )
 
     def join_words(self, head: str | None, words: Sequence[str]) -> JoinedWords:
@@ -210,7 +203,7 @@ class Tasks:
             postprocess=lambda batch, arrays: answers(
                 arrays[0], arrays[1], batch, n_best=n_best, null_threshold=threshold
             ),
-            check=check_pairs,
+            accepts=check_pairs,
             overflow="window",
             merge=False,
         )

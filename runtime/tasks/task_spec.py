@@ -28,8 +28,9 @@ class TaskSpec(Generic[Results]):
         postprocess: Makes one result per text of these outputs, in the order of the texts.
         tokenwise: Whether the outputs have one row per token.
         normalize: Whether the outputs have length 1.
-        check: Refuses inputs that the task cannot use.
+        accepts: Refuses inputs that the task cannot use; see `check`.
         prompt: Text that is put before every text.
+        any_prompt: Whether the task takes batches that were tokenized with any other prompt.
         overflow: Policy for inputs over the limit, if the caller gives none.
         merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
     """
@@ -38,10 +39,24 @@ class TaskSpec(Generic[Results]):
     postprocess: Callable[[TokenBatch, list[FloatArray]], Results]
     tokenwise: bool = False
     normalize: bool = False
-    check: Callable[[TokenBatch], None] = check_nothing
+    accepts: Callable[[TokenBatch], None] = check_nothing
     prompt: str = ""
+    any_prompt: bool = False
     overflow: Overflow = "truncate"
     merge: bool = True
+
+    def check(self, batch: TokenBatch) -> None:
+        """Refuse inputs that the task cannot use.
+
+        Raises:
+            InputError: The batch was tokenized with another prompt, or `accepts` refuses it.
+        """
+        if not self.any_prompt and batch.prompt != self.prompt:
+            raise InputError(
+                f"the batch was tokenized with the prompt {batch.prompt!r}, not {self.prompt!r}; "
+                + ("give the prompt to tokenize" if self.prompt else 'give prompt="" to tokenize')
+            )
+        self.accepts(batch)
 
     def finish(self, batch: TokenBatch, arrays: Sequence[FloatArray]) -> Results:
         """Return one result per text.
@@ -54,14 +69,6 @@ class TaskSpec(Generic[Results]):
             return self.postprocess(batch, list(arrays))
         whole, merged = merge_windows(batch, arrays, tokenwise=self.tokenwise, normalize=self.normalize)
         return self.postprocess(whole, merged)
-
-
-def check_prompt(prompt: str, batch: TokenBatch) -> None:
-    """Refuse a batch that was tokenized with another prompt."""
-    if batch.prompt != prompt:
-        raise InputError(
-            f"the batch was tokenized with the prompt {batch.prompt!r}, not {prompt!r}; give the prompt to tokenize"
-        )
 
 
 def check_singles(batch: TokenBatch) -> None:

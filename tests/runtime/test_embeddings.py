@@ -13,6 +13,7 @@ import pytest
 import encort
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.tasks.quantization import EmbeddingPrecision, quantize_embeddings
+from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.windows import Overflow
 
 DIM = 40
@@ -28,8 +29,8 @@ def load_with(encoder_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """`load_with(truncate_dim=8)` loads a copy of the encoder's bundle with these settings of embeddings."""
     models = []
 
-    def load(**settings: Any) -> encort.Model:
-        folder = Path(shutil.copytree(encoder_bundle, tmp_path_factory.mktemp("copy") / "copy.bundle"))
+    def load(bundle: Path = encoder_bundle, **settings: Any) -> encort.Model:
+        folder = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("copy") / "copy.bundle"))
         plain = json.loads((folder / "encort.json").read_text(encoding="utf-8"))
         plain["embedding"] |= settings
         (folder / "encort.json").write_text(json.dumps(plain), encoding="utf-8")
@@ -45,6 +46,22 @@ def load_with(encoder_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def prompted(load_with: LoadWith) -> encort.Model:
     """A model with two prompts, one of them the default."""
     return load_with(prompts=PROMPTS, default_prompt="query")
+
+
+@pytest.fixture(scope="module")
+def unpooled_prompts(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[encort.Model]:
+    """A model that leaves prompts out of its embeddings."""
+    from encort.export.exporter import export_bundle
+
+    folder = Path(shutil.copytree(encoder_checkpoint, tmp_path_factory.mktemp("unpooled") / "checkpoint"))
+    modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+    plain = [{"idx": i, "name": i, "path": p, "type": f"sentence_transformers.models.{t}"} for i, p, t in modules]
+    (folder / "modules.json").write_text(json.dumps(plain), encoding="utf-8")
+    (folder / "1_Pooling").mkdir()
+    settings = {"word_embedding_dimension": DIM, "pooling_mode_mean_tokens": True, "include_prompt": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with encort.load(export_bundle(folder, folder / "b", variants=["fp32"]).folder, threads=1) as model:
+        yield model
 
 
 @pytest.mark.parametrize(
@@ -103,6 +120,33 @@ def test_a_batch_with_another_prompt_is_an_error(prompted: encort.Model) -> None
     np.testing.assert_array_equal(prompted.embed(batch, prompt="document"), prompted.embed(batch))
     with pytest.raises(InputError, match="give the prompt to tokenize"):
         prompted.embed(batch, prompt="query")
+
+
+def test_heads_refuse_a_batch_with_a_prompt(load_with: LoadWith, multi_head: Path) -> None:
+    texts = [(text, "my card is lost") for text in TEXTS]
+    with load_with(multi_head, prompts=PROMPTS, default_prompt="query") as model:
+        calls = {
+            "topics": model.classify, "moods": model.classify, "stars": model.score, "follows": model.classify,
+            "tags": model.tag, "answers": model.answer, "": model.logits,
+        }  # fmt: skip
+        for head, call in calls.items():
+            inputs: Any = TEXTS if head == "tags" else texts
+            with pytest.raises(InputError, match="prompt 'find my ', not ''; give prompt=\"\" to tokenize"):
+                call(model.tokenize(inputs), head=head or None)
+            assert len(call(model.tokenize(inputs, prompt=""), head=head or None)) == len(TEXTS)
+        words = model.tokenize([JoinedWords.of(["my", "card"])])
+        with pytest.raises(InputError, match="to tokenize"):
+            model.tag_words(words)
+        assert len(model.embed_tokens(model.tokenize(TEXTS))) == len(TEXTS)
+
+
+def test_a_batch_of_another_bundle_lacks_the_length_of_its_prompt(
+    encoder: encort.Model, unpooled_prompts: encort.Model
+) -> None:
+    with pytest.raises(InputTypeError, match="does not say where its prompt ends: give texts, or a batch of"):
+        unpooled_prompts.embed(encoder.tokenize(TEXTS))
+    own = unpooled_prompts.tokenize(TEXTS)
+    np.testing.assert_array_equal(unpooled_prompts.embed(own), unpooled_prompts.embed(TEXTS))
 
 
 def test_dimensions_are_the_leading_values(encoder: encort.Model) -> None:

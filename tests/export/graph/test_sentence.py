@@ -18,6 +18,7 @@ HIDDEN = RANDOM.normal(size=(4, 6, 5)).astype(np.float32)
 MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]])
 PROMPTS = np.array([2, 0, 1, 2])
 """Numbers of tokens that are left out; the last row is left with nothing."""
+PADDED_IN_FRONT = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 1, 1]])
 
 
 def sentence(
@@ -26,6 +27,7 @@ def sentence(
     modules: Sequence[SentenceModule] = (),
     layout: Layout = Layout.RAGGED,
     prompts: np.ndarray | None = None,
+    mask: np.ndarray = MASK,
 ) -> np.ndarray:
     """Run a graph that reads hidden states in place of an encoder."""
     builder = GraphBuilder("sentence")
@@ -36,7 +38,7 @@ def sentence(
     sentence_output(builder, encoded, embedding, modules, 5)
     ir.save(builder.model(), folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    inputs = {"input_ids": MASK, "hidden": HIDDEN, "attention_mask": MASK, "prompt_length": prompts}
+    inputs = {"input_ids": mask, "hidden": HIDDEN, "attention_mask": mask, "prompt_length": prompts}
     return session.run(None, {node.name: inputs[node.name] for node in session.get_inputs()})[0]
 
 
@@ -68,13 +70,26 @@ def test_a_vector_of_zeros_stays_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", [pooling for pooling in Pooling if pooling is not Pooling.POOLER])
-@pytest.mark.parametrize("layout", [Layout.RAGGED, Layout.EQUAL_LENGTH])
-def test_prompts_are_left_out_as_in_sentence_transformers(layout: Layout, pooling: Pooling, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layout", "mask"),
+    [
+        (Layout.RAGGED, MASK),
+        (Layout.PADDED, MASK),
+        (Layout.PADDED, PADDED_IN_FRONT),
+        (Layout.EQUAL_LENGTH, np.ones_like(MASK)),
+    ],
+    ids=["ragged", "padded", "padded in front", "equal length"],
+)
+@pytest.mark.parametrize("include_prompt", [False, True])
+def test_poolings_are_those_of_sentence_transformers(
+    layout: Layout, mask: np.ndarray, pooling: Pooling, tmp_path: Path, *, include_prompt: bool
+) -> None:
     pytest.importorskip("sentence_transformers", minversion="6")
     modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
-    pool = modules.Pooling(5, pooling.value, include_prompt=False)
-    mask = MASK if layout is Layout.RAGGED else np.ones_like(MASK)
-    found = sentence(tmp_path, [pooling], layout=layout, prompts=PROMPTS)
+    if include_prompt and pooling is Pooling.CLS and mask is PADDED_IN_FRONT:
+        pytest.skip("it is the first column, as in transformers")
+    pool = modules.Pooling(5, pooling.value, include_prompt=include_prompt)
+    found = sentence(tmp_path, [pooling], layout=layout, prompts=None if include_prompt else PROMPTS, mask=mask)
     for row, prompt in enumerate(PROMPTS):
         features = {
             "token_embeddings": torch.from_numpy(HIDDEN[row : row + 1]),

@@ -44,6 +44,16 @@ def test_values_are_those_of_sentence_transformers(function: Similarity) -> None
     )
 
 
+@pytest.mark.parametrize("function", Similarity)
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float16])
+def test_embeddings_of_other_types_are_computed_in_float32(function: Similarity, dtype: type[np.generic]) -> None:
+    first, second = (np.random.default_rng(rows).integers(0, 128, (rows, 384)).astype(dtype) for rows in (2, 3))
+    first[:, 0] = 0
+    values = similarities(first, second, function)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, similarities(first.astype(np.float32), second.astype(np.float32), function))
+
+
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((3,), (2, 3)), ((2, 3), (3,))])
 def test_embeddings_of_other_shapes_are_an_error(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     first, second = (np.ones(shape, np.float32) for shape in shapes)
