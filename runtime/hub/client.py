@@ -65,17 +65,10 @@ def _progress_on_terminals() -> Iterator[None]:
 
 
 def _describe(name: HubName, error: Exception) -> str:
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return f"{name} cannot be reached while HF_HUB_OFFLINE is set; unset it"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        why = (
-            "HF_HUB_OFFLINE is set"
-            if constants.HF_HUB_OFFLINE
-            else f"the hub cannot be reached at {constants.ENDPOINT}"
-        )
-        return f"{name} is not in the hub's cache on this machine, and {why}"
+    if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
+        return f"{name} {_not_reached(error)}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{name.repo} has no revision {name.revision or 'main'!r}; name a commit, a branch or a tag"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -88,9 +81,23 @@ def _describe(name: HubName, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:  # a full disk, a missing permission
         where = "the hub's cache" if error.filename is None else shorten_path(error.filename)
         return f"{name}: {where} cannot be written: {error.strerror}"
-    if isinstance(error, ValueError | RuntimeError):
-        return f"{name}: {_shortened(error)}"
-    return f"{name}: the hub cannot be reached at {constants.ENDPOINT} ({_shortened(error)})"
+    said = _shortened(error)
+    return f"{name}: {said if isinstance(error, ValueError | RuntimeError) else f'{_unreachable()} ({said})'}"
+
+
+def _not_reached(error: Exception) -> str:
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "cannot be reached while HF_HUB_OFFLINE is set; unset it"
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable()
+    return f"is not in the hub's cache on this machine, and {why}"
+
+
+def _unreachable() -> str:
+    from huggingface_hub import constants
+
+    return f"the hub cannot be reached at {constants.ENDPOINT}"
 
 
 def _refusal(name: HubName, error: "HfHubHTTPError") -> str:

@@ -63,7 +63,8 @@ class Prompts:
         if name not in self.texts:
             have = ", ".join(map(repr, self.texts)) or "none"
             raise InputError(
-                f"there is no prompt {name!r}; this bundle has: {have}. In Python, encort.Prompt(text) is a prompt of your own"
+                f"there is no prompt {name!r}; this bundle has: {have}. "
+                "In Python, encort.Prompt(text) is a prompt of your own"
             )
         return Prompt(self.texts[name]).text
 

@@ -104,7 +104,7 @@ def test_a_long_text_is_read_in_windows_that_all_have_the_prompt(prompted: encor
 
 @pytest.mark.parametrize("method", ["embed", "tokenize"])
 def test_an_unknown_prompt_is_an_error(prompted: encort.Model, method: str) -> None:
-    with pytest.raises(InputError, match="no prompt 'querry'; this bundle has: 'query', 'document';"):
+    with pytest.raises(InputError, match=r"no prompt 'querry'; this bundle has: 'query', 'document'\."):
         getattr(prompted, method)(TEXTS, prompt="querry")
 
 
