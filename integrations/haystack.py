@@ -30,7 +30,7 @@ __all__ = ["EncortDocumentEmbedder", "EncortRanker", "EncortTextEmbedder"]
 
 
 class _Component(ModelOwner):
-    """What the components share: they open the model in `warm_up`, and are saved as their parameters."""
+    """Base of the components: they open the model in `warm_up`, and are saved as their parameters."""
 
     def _set_up(self, bundle: BundleOrModel, load_options: LoadKeywords, **parameters: Any) -> None:
         # Not __init__: the decorator makes another class of each component, which super() would not find.

@@ -19,7 +19,7 @@ from encort.runtime.serving.service import Service, ServiceContext
 from encort.runtime.tasks.results import Ranked
 
 BundleOrModel = str | os.PathLike[str] | Model
-"""What adapters take: the folder of a bundle or its name on the hub, or a loaded model."""
+"""The folder of a bundle or its name on the hub, or a loaded model."""
 
 _QUEUE_TOKENS = 2**62
 """The queue has no limit: the frameworks have no word for a full queue, and they hold all texts in memory anyway."""
@@ -40,7 +40,7 @@ _INSTEAD = {
     "trust_remote_code": "a bundle has no code that could run; leave it out",
     "truncate_dim": "give dimensions=",
 }
-"""What to do in place of options that other adapters of the frameworks have."""
+"""Advice for options that other adapters of the frameworks have, and these do not."""
 
 
 class LoadKeywords(TypedDict, total=False):

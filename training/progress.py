@@ -1,4 +1,4 @@
-"""What a training shows on stderr: bars on a terminal, and one line per evaluation elsewhere."""
+"""Show a training on stderr: bars on a terminal, and one line per evaluation elsewhere."""
 
 import contextlib
 import sys

@@ -19,7 +19,7 @@ from encort.runtime.verification.tolerance import cosines
 
 MIN_COSINE = {"fp16": 0.9995, "fp32": 0.99999}
 MAX_DIFFERENCE = {"fp16": 2e-3, "fp32": 2e-6}
-"""How far an element of an embedding of length 1 may be from that of the same text alone."""
+"""Largest distance of an element of an embedding of length 1 from that of the same text alone."""
 MAX_CHANGED_LABELS = 0.005
 """As a share of all texts."""
 THREADS = 8

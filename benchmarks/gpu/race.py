@@ -56,7 +56,7 @@ SIZES = {
 KINDS = "kinds"
 """Name of the small models on the command line."""
 REPEATS = 8
-"""How often each text is in the workload."""
+"""Copies of each text in the workload."""
 GRID = {"1 x 16": (1, 16), "1 x 128": (1, 128), "8 x 32": (8, 32)}
 """Texts per call, and tokens per text."""
 CALLS = 30

@@ -131,7 +131,7 @@ class Checkpoint:
 
     @property
     def tokens(self) -> TokenKind | None:
-        """What lists of tokens held when this tagger was trained; None for other tasks, or if nothing is kept.
+        """Kind of the lists of tokens that this tagger was trained on; None for other tasks, or if it is not kept.
 
         Raises:
             CheckpointError: The setting has an unknown value.

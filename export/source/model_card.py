@@ -19,7 +19,7 @@ _LARGEST_CARD = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model card says in its metadata.
+    """Metadata of a model card.
 
     Attributes:
         license: Licence; None: it does not say.

@@ -225,7 +225,7 @@ class CrossEncoder(BundleModel):
 
     @property
     def model(self) -> Any:
-        """The same as `transformers_model`."""
+        """Return `transformers_model`, by its name in sentence-transformers."""
         return self.transformers_model
 
     @property

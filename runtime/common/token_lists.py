@@ -11,7 +11,7 @@ _OF_SPACED_WORDS = frozenset(["Lu", "Ll", "Lt", "Nd"])
 
 
 class TokenKind(StrEnum):
-    """What the items of a list of tokens are.
+    """Kind of the items of a list of tokens.
 
     `words`: A space stands between two of them.
     `characters`: They are joined as they are: characters or parts of words, with the white space among them.

@@ -74,7 +74,7 @@ def _alone(label: str, tag: Tag) -> Tag:
 
 
 SCORES = {Aggregation.AVERAGE: _average, Aggregation.MAX: _most_certain}
-"""How the scores of several tokens become one row, where it is not the row of the first token."""
+"""Functions that make one row of the scores of several tokens, where it is not the row of the first token."""
 
 _Groups = Callable[[TokenBatch, int, SubwordMarks], Iterable[TokenGroup]]
 _GROUPS: Mapping[Aggregation, _Groups] = {

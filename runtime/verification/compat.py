@@ -33,7 +33,7 @@ _EXACT_COSINE = 0.9999
 
 @dataclass(frozen=True, kw_only=True)
 class Compatibility:
-    """What two bundles have in common, from the golden vectors of the texts that both keep.
+    """Comparison of two bundles, by the golden vectors of the texts that both keep.
 
     Differences are relative: the root mean square of the difference, divided by that of the vectors around their mean.
     0 means equal, and unrelated vectors are at about 1.4.

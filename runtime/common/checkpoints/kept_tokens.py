@@ -1,4 +1,4 @@
-"""What a tagger's lists of tokens held in training: its checkpoint keeps it, so that they are joined alike later."""
+"""The kind of a tagger's lists of tokens in training: its checkpoint keeps it, so that later lists are joined alike."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ KEPT_TOKENS = "labelled_tokens"
 
 
 def kept_tokens(name: str, config: Any) -> TokenKind | None:
-    """Return what lists of tokens held when a tagger was trained; None if nothing is kept.
+    """Return the kind of the lists of tokens that a tagger was trained on; None if it is not kept.
 
     Args:
         name: Checkpoint, for the message.

@@ -86,10 +86,10 @@ def token_classification(kind: TokenKind) -> RowSchema:
 
 @dataclass(frozen=True, kw_only=True)
 class Tagging:
-    """What is tagged in labelled rows.
+    """Kind of the tokens that are tagged in labelled rows.
 
     Attributes:
-        tokens: What the tagged tokens are; None: all rows are texts with labelled spans.
+        tokens: Kind of the items of the lists; None: all rows are texts with labelled spans.
         splits_words: Whether spans often begin or end inside of words: the tokens are characters, or the labelled spans
             do so.
     """
@@ -99,7 +99,7 @@ class Tagging:
 
 
 def find_tagging(rows: Iterable[Mapping[str, Any]]) -> Tagging:
-    """Return what is tagged.
+    """Return the kind of the tokens that are tagged.
 
     Args:
         rows: Values by role of rows of `token_classification`, not checked.

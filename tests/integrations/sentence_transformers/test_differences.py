@@ -1,4 +1,4 @@
-"""What differs from sentence-transformers: torch is not needed, and what a bundle cannot do is an error that helps."""
+"""Differences from sentence-transformers: torch is not needed, and what a bundle cannot do is an error that helps."""
 
 import subprocess
 import sys
