@@ -67,10 +67,11 @@ class _Opened:
 class LazyModel:
     """A model that is opened at its first use, for any number of threads and event loops.
 
-    `close` releases it, and a later use opens it again. Pickling keeps its name and the options.
+    `close` releases it, and a later use opens it again. Pickling keeps its name and the options. A forked child opens
+    it again too, also a loaded model that was given: the threads of the parent's model do not exist there.
 
     Attributes:
-        bundle: Folder of the bundle, or its name on the hub, as it was given.
+        bundle: Folder of the bundle, or its name on the hub, as it was given; of a loaded model, those of its bundle.
     """
 
     def __init__(self, bundle: BundleOrModel, options: Mapping[str, Any]) -> None:
@@ -91,13 +92,14 @@ class LazyModel:
                 raise InputError(
                     f"give {', '.join(options)} to encort.load, or the folder of the bundle in place of a model"
                 )
-            self.bundle, self._options = str(bundle.bundle.folder), bundle.options
+            self.bundle, self._options = bundle.bundle.source, bundle.options
         elif isinstance(bundle, str | os.PathLike):
             self.bundle, self._options = os.fspath(bundle), _checked(options)
         else:
             raise InputTypeError(f"expected the folder of a bundle or a model of encort.load, got {bundle!r}")
         self._lock = new_lock()
         self._opened: _Opened | None = None
+        self._process = os.getpid()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -145,6 +147,7 @@ class LazyModel:
     def close(self) -> None:
         """Finish the texts in progress and release the model, unless the caller loaded it. Closing twice is fine."""
         with self._lock:
+            self._forget_parent()
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.context.__exit__(None, None, None)
@@ -153,6 +156,7 @@ class LazyModel:
 
     def _open(self) -> _Opened:
         with self._lock:
+            self._forget_parent()
             if self._opened is None:
                 model = self._given or load(self.bundle, **asdict(self._options))
                 context = model.serving(queue_tokens=_QUEUE_TOKENS)
@@ -161,7 +165,14 @@ class LazyModel:
 
     async def _open_async(self) -> _Opened:
         opened = self._opened
-        return await asyncio.to_thread(self._open) if opened is None else opened
+        if opened is None or os.getpid() != self._process:
+            return await asyncio.to_thread(self._open)
+        return opened
+
+    def _forget_parent(self) -> None:
+        """In a forked child, forget the models of the parent, which cannot work there."""
+        if os.getpid() != self._process:
+            self._process, self._given, self._opened = os.getpid(), None, None
 
     def __reduce__(self) -> tuple[Callable[..., "LazyModel"], tuple[str, dict[str, Any]]]:
         return LazyModel, (self.bundle, self.options)

@@ -85,13 +85,14 @@ def load(
         provider=provider,
         provider_options=dict(provider_options or {}),
     )
-    return Model(open_bundle(bundle, files=partial(files_to_load, options=options)), options)
+    return _load(bundle, options)
 
 
 class Model(TaskMethods):
     """A loaded bundle, for any number of threads.
 
-    Use it as a context manager, or call `close`. A pickled model is loaded again where it is unpickled.
+    Use it as a context manager, or call `close`. A pickled model is loaded again where it is unpickled,
+    from its folder; a bundle of the hub from the hub, at its commit.
     """
 
     def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
@@ -253,8 +254,8 @@ class Model(TaskMethods):
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[Path, LoadOptions]]:
-        return _load_again, (self._bundle.folder, self._options)
+    def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[str, LoadOptions]]:
+        return _load, (self._bundle.source, self._options)
 
     @property
     def _costs_file(self) -> Path | None:
@@ -264,5 +265,5 @@ class Model(TaskMethods):
         return costs_file(self.manifest.files[self._variant.file].sha256, self._options.execution_provider)
 
 
-def _load_again(folder: Path, options: LoadOptions) -> Model:
-    return Model(Bundle.open(folder), options)
+def _load(bundle: str | Path, options: LoadOptions) -> Model:
+    return Model(open_bundle(bundle, files=partial(files_to_load, options=options)), options)

@@ -181,7 +181,8 @@ class CrossEncoder(BundleModel):
         inputs = without_arrays(inputs)
         is_single = is_single_pair(inputs)
         pairs = as_texts([inputs] if is_single else inputs, self._resolve_prompt(prompt, prompt_name))
-        parts = self._with_bar(self.encort_model.logits, pairs, show=show_progress_bar)
+        with self._shared.use() as model:
+            parts = self._with_bar(model.logits, pairs, show=show_progress_bar)
         scores = self._activated(np.concatenate(parts), activation_fn or self._activation_fn)
         if apply_softmax and scores.ndim > 1:
             scores = softmax(scores)

@@ -289,8 +289,9 @@ class SentenceTransformer(BundleModel):
 
     def _embed(self, texts: Sequence[Text], prompt: str, *, show: bool | None) -> FloatArray:
         """Return float32 embeddings with all values, so that truncation follows sentence-transformers."""
-        model, size = self.encort_model, self._full_dimension
-        parts = self._with_bar(lambda part: model.embed(part, prompt=Prompt(prompt), dimensions=size), texts, show=show)
+        options: dict[str, Any] = {"prompt": Prompt(prompt), "dimensions": self._full_dimension}
+        with self._shared.use() as model:
+            parts = self._with_bar(lambda part: model.embed(part, **options), texts, show=show)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def _encode_tokens(self, texts: Sequence[Text], prompt: str, output_value: str | None, *, size: int | None) -> Any:
@@ -298,9 +299,9 @@ class SentenceTransformer(BundleModel):
         if output_value is not None:
             check_choice("output_value", output_value, get_args(OutputValue))
         torch = torch_for("an output_value other than sentence_embedding")
-        model = self.encort_model
-        batch = model.tokenize(texts, prompt=Prompt(prompt))
-        states = model.embed_tokens(batch)
-        if output_value is None:
-            return token_features(batch, states, model.embed(batch, dimensions=self._full_dimension)[:, :size])
+        with self._shared.use() as model:
+            batch = model.tokenize(texts, prompt=Prompt(prompt))
+            states = model.embed_tokens(batch)
+            if output_value is None:
+                return token_features(batch, states, model.embed(batch, dimensions=self._full_dimension)[:, :size])
         return [torch.from_numpy(state) for state in states]

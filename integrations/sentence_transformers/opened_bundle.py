@@ -1,6 +1,10 @@
 """`OpenedBundle`: a bundle that is opened again on another device, or with another limit of tokens."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -8,6 +12,7 @@ from encort.integrations.sentence_transformers.opening import bundle_name, devic
 from encort.integrations.sentence_transformers.tensors import torch_for
 from encort.runtime.bundle.manifest import Device
 from encort.runtime.common.errors import InputError
+from encort.runtime.common.forks import new_lock
 from encort.runtime.model import Model, load
 
 if TYPE_CHECKING:
@@ -16,12 +21,73 @@ if TYPE_CHECKING:
 NO_CAST = 'the precision is chosen at export; encort.load(folder, precision="int8") opens another one'
 
 
-class OpenedBundle:
-    """A bundle with a device and a limit of tokens, which a script may change.
+class SharedModel:
+    """A model for the calls of any number of threads, which another model may replace meanwhile.
 
-    Attributes:
-        encort_model: The model of encort behind it.
+    A replaced model is closed when the last call that uses it has ended. A forked child opens its own.
     """
+
+    def __init__(self, model: Model) -> None:
+        """Share an open model."""
+        self._model = model
+        self._uses = Counter[Model]()
+        self._lock, self._replacing = new_lock(), new_lock()
+        self._process = os.getpid()
+
+    @property
+    def model(self) -> Model:
+        """The model. A call that runs it takes it from `use`."""
+        with self._lock:
+            return self._model_of_process()
+
+    @contextmanager
+    def use(self) -> Iterator[Model]:
+        """Give the model to a call, and keep it open until the call ends."""
+        with self._lock:
+            model = self._model_of_process()
+            self._uses[model] += 1
+        try:
+            yield model
+        finally:
+            with self._lock:
+                self._uses[model] -= 1
+            self._close_replaced(model)
+
+    def replace(self, load_other: Callable[[], Model | None]) -> None:
+        """Put another model in place of this one. Calls at the same time take turns.
+
+        Args:
+            load_other: Returns the other model, or None for no change.
+        """
+        with self._replacing:
+            other = load_other()
+            if other is None:
+                return
+            with self._lock:
+                before, self._model = self._model, other
+            self._close_replaced(before)
+
+    def _model_of_process(self) -> Model:
+        if os.getpid() != self._process:
+            self._model = load(self._model.bundle.source, **asdict(self._model.options))
+            self._process = os.getpid()
+        return self._model
+
+    def _close_replaced(self, model: Model) -> None:
+        with self._lock:
+            is_unused = not self._uses[model]
+            if is_unused:
+                del self._uses[model]
+            is_replaced = model is not self._model
+        if is_unused and is_replaced:
+            model.close()
+
+    def __reduce__(self) -> tuple[type["SharedModel"], tuple[Model]]:
+        return SharedModel, (self.model,)
+
+
+class OpenedBundle:
+    """A bundle with a device and a limit of tokens, which a script may change."""
 
     def __init__(
         self,
@@ -50,10 +116,15 @@ class OpenedBundle:
         if isinstance(model, Model):
             if (device, max_length, revision) != (None, None, None):
                 raise InputError("an open model has its device, max_length and revision: give them to encort.load")
-            self.encort_model = model
+            self._shared = SharedModel(model)
         else:
             self._name = bundle_name(model, revision=revision, organization=organization)
-            self.encort_model = load(self._name, **self._options)
+            self._shared = SharedModel(load(self._name, **self._options))
+
+    @property
+    def encort_model(self) -> Model:
+        """The model of encort behind it."""
+        return self._shared.model
 
     @property
     def max_seq_length(self) -> int:
@@ -119,11 +190,14 @@ class OpenedBundle:
         """Do nothing: the pool has no processes."""
 
     def _reopen(self, **changes: object) -> None:
-        options = self._options | changes
-        if options == self._options:
-            return
-        if self._name is None:
-            raise InputError(f"an open model keeps its {next(iter(changes))}: give it to encort.load")
-        before, self.encort_model = self.encort_model, load(self._name, **options)
-        self._options = options
-        before.close()
+        def load_changed() -> Model | None:
+            options = self._options | changes
+            if options == self._options:
+                return None
+            if self._name is None:
+                raise InputError(f"an open model keeps its {next(iter(changes))}: give it to encort.load")
+            model = load(self._name, **options)
+            self._options = options
+            return model
+
+        self._shared.replace(load_changed)

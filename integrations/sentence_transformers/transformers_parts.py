@@ -29,9 +29,7 @@ class TransformersParts(OpenedBundle):
     @property
     def _folder(self) -> str:
         """Folder with all small files of the bundle. The model itself needs fewer files of the hub."""
-        if self._name is None:
-            return str(self.encort_model.bundle.folder)
-        return str(open_bundle(self._name, files=_json_files).folder)
+        return str(open_bundle(self.encort_model.bundle.source, files=_json_files).folder)
 
     @cached_property
     def _tokenizers(self) -> dict[int, Any]:

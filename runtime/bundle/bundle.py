@@ -42,10 +42,17 @@ class Bundle:
     Attributes:
         folder: Absolute path of its folder.
         manifest: Content of its `encort.json`.
+        hub_name: Its name on the hub, `hf://org/name@commit`; None: it was opened as a folder.
     """
 
     folder: Path
     manifest: Manifest
+    hub_name: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Name by which `encort.load` opens the same bundle again, on any machine for a bundle of the hub."""
+        return str(self.folder) if self.hub_name is None else self.hub_name
 
     @classmethod
     def open(cls, folder: str | Path) -> "Bundle":

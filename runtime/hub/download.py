@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from encort.runtime.bundle.bundle import Bundle
@@ -57,7 +58,8 @@ def open_bundle(bundle: str | Path, *, files: ChooseFiles = all_files) -> Bundle
     folder = manifest.parents[2] / _FOLDER / commit
     with translated(name):
         _link(manifest, folder / MANIFEST_FILE)
-    opened = Bundle.open(folder)  # refuses names in the manifest that lead out of the folder
+    # Opening refuses names in the manifest that lead out of the folder.
+    opened = replace(Bundle.open(folder), hub_name=str(name.at(commit)))
     for file in files(opened):
         path = _download(name.at(commit), file)
         with translated(name):

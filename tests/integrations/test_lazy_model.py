@@ -1,6 +1,7 @@
 """The model of an adapter opens when it is used, serves all callers with one queue, and closes."""
 
 import asyncio
+import os
 import pickle
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from encort.integrations.embedder import Embedder, PromptOption, saved_prompt
 from encort.integrations.lazy_model import LazyModel, LoadKeywords
 from encort.runtime.options import LoadOptions
 from tests.runtime.fakes import hold_runs
+from tests.runtime.forking import error_in_child, leave
 
 TEXTS = [f"card {number}" for number in range(100)]
 
@@ -69,6 +71,31 @@ def test_a_model_of_the_caller_stays_open(bundle: Path) -> None:
             service.embed("card")
         assert len(model.embed(["card"])) == 1
         assert lazy.service().embed("card").ndim == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("is_given", [False, True], ids=["opened", "given"])
+def test_a_forked_child_opens_the_model_again(bundle: Path, *, is_given: bool) -> None:
+    given = encort.load(bundle, threads=1)
+    lazy = LazyModel(given, {}) if is_given else LazyModel(bundle, {"threads": 1})
+    embedder = Embedder(model=lazy)
+    expected = embedder.embed_one("card", "query")
+    calls = [
+        lambda: asyncio.run(embedder.embed_one_async("card", "query")),
+        lambda: embedder.embed_one("card", "query"),
+        lambda: embedder.embed(["card"], "query")[0],
+    ]
+
+    def embed_again() -> None:
+        for call in calls:
+            np.testing.assert_allclose(call(), expected, atol=1e-6)
+            lazy.close()
+
+    assert error_in_child(embed_again, end_child=leave) == ""
+    assert error_in_child(lazy.close, end_child=leave) == ""
+    np.testing.assert_allclose(embedder.embed_one("card", "query"), expected, atol=1e-6)
+    lazy.close()
+    given.close()
 
 
 def test_a_pickled_model_has_folder_and_options_of_the_first(bundle: Path) -> None:

@@ -1,8 +1,12 @@
 """Differences from sentence-transformers: torch is not needed, and what a bundle cannot do is an error that helps."""
 
+import os
+import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,14 @@ import pytest
 
 import encort
 from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer, opened_bundle
-from encort.runtime.common.errors import BundleFileMissingError, InputError, MissingExtraError, WrongTaskError
+from encort.runtime.common.errors import (
+    BundleFileMissingError,
+    InputError,
+    MissingExtraError,
+    ModelClosedError,
+    WrongTaskError,
+)
+from tests.runtime.forking import error_in_child, leave
 
 TEXTS = ["my card is lost", "hello"]
 Call = Callable[[Any], Any]
@@ -203,3 +214,54 @@ def test_a_classifier_gives_its_logits(reranker: CrossEncoder) -> None:
     expected = [list(result.scores.values()) for result in reranker.encort_model.classify(pairs)]
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
     assert not np.allclose(reranker.predict(pairs).sum(axis=1), 1)
+
+
+def test_a_replaced_model_is_open_until_its_calls_end(encoder: SentenceTransformer) -> None:
+    with encoder._shared.use() as before:
+        encoder.max_seq_length = 8
+        assert encoder.encort_model is not before
+        assert len(before.embed(TEXTS)) == 2
+    with pytest.raises(ModelClosedError):
+        before.embed(TEXTS)
+    assert encoder.encode(TEXTS).shape == (2, 40)
+
+
+def test_threads_that_ask_for_the_same_change_open_one_model(
+    encoder: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[encort.Model] = []
+    load = opened_bundle.load
+
+    def load_slowly(*arguments: Any, **options: Any) -> encort.Model:
+        time.sleep(0.2)
+        opened.append(load(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(opened_bundle, "load", load_slowly)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda limit: setattr(encoder, "max_seq_length", limit), [8] * 4))
+    assert opened == [encoder.encort_model]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_opens_the_bundle_again(encoder: SentenceTransformer) -> None:
+    encoder.max_seq_length = 8
+    expected = encoder.encode(TEXTS)
+
+    def encode_again() -> None:
+        assert encoder.max_seq_length == 8
+        np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-6)
+        encoder.max_seq_length = 9
+        assert len(encoder.encode(TEXTS)) == 2
+
+    assert error_in_child(encode_again, end_child=leave) == ""
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-6)
+
+
+def test_a_pickled_drop_in_opens_its_bundle_again(encoder: SentenceTransformer) -> None:
+    encoder.max_seq_length = 8
+    copy: SentenceTransformer = pickle.loads(pickle.dumps(encoder))
+    assert copy.max_seq_length == 8
+    copy.max_seq_length = 9
+    np.testing.assert_allclose(copy.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+    copy.encort_model.close()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,8 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import encort
+from encort.integrations.lazy_model import LazyModel
+from encort.integrations.sentence_transformers import SentenceTransformer
 from encort.runtime.common.errors import (
     BundleFileChangedError,
     BundleFileMissingError,
@@ -74,6 +78,27 @@ def test_a_revision_is_a_branch_or_a_commit(published: FakeHub) -> None:
         assert open_bundle(f"{NAME}@{revision}").folder.name == first
     with pytest.raises(BundleFileMissingError):
         open_bundle(NAME)
+
+
+def test_a_model_is_opened_again_from_the_hub_at_its_commit(published: FakeHub, cache: Path) -> None:
+    repo = published.repos["org/encoder"]
+    first = repo.branches["main"]
+    with encort.load(NAME, threads=1) as model:
+        expected, saved, lazy = model.embed([TEXT]), pickle.dumps(model), LazyModel(model, {})
+    repo.commit("main", {"README.md": b"moved"}, "second")
+    shutil.rmtree(cache)  # as on another machine
+    with pickle.loads(saved) as copy:
+        np.testing.assert_array_equal(copy.embed([TEXT]), expected)
+    assert lazy.bundle == f"{NAME}@{first}"
+
+
+def test_a_drop_in_for_an_open_model_has_the_small_files_of_its_commit(published: FakeHub) -> None:
+    with encort.load(NAME, threads=1) as opened:
+        published.repos["org/encoder"].commit("main", {"README.md": b"moved"}, "second")
+        model = SentenceTransformer(opened)
+        assert model.config.model_type == "bert"
+        assert model.tokenizer.cls_token == "[CLS]"
+        assert model.tokenizer([TEXT])["input_ids"] == [opened.tokenize([TEXT]).ids.tolist()]
 
 
 def test_a_cached_bundle_needs_no_network(published: FakeHub, go_offline: Callable[[], None]) -> None:
