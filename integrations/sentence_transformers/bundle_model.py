@@ -27,7 +27,7 @@ _MISSING = {
     ),
     **dict.fromkeys(
         ("save", "save_pretrained", "save_to_hub", "push_to_hub"),
-        "a bundle is complete on disk: copy its folder, or upload it with the tools of the hub",
+        "a bundle is complete on disk: copy its folder, or upload it with `encort push`",
     ),
     "set_pooling_include_prompt": "the exported folder says whether prompts are pooled; change it, and export it again",
     **dict.fromkeys(
@@ -143,7 +143,7 @@ class BundleModel(TransformersParts):
         bar = import_module("tqdm.auto").tqdm(total=len(inputs), desc="Texts")
         parts = []
         with bar:
-            for start in range(0, len(inputs), _BAR_STEP):
+            for start in range(0, max(len(inputs), 1), _BAR_STEP):  # no inputs are one empty part
                 part = inputs[start : start + _BAR_STEP]
                 parts.append(run(part))
                 bar.update(len(part))

@@ -141,7 +141,7 @@ class CrossEncoder(BundleModel):
         pool: object = ...,
         chunk_size: int | None = ...,
     ) -> Any: ...
-    @renamed(sentences="inputs", activation_fct="activation_fn")
+    @renamed("num_workers", sentences="inputs", activation_fct="activation_fn")
     def predict(
         self,
         inputs: Sequence[Any] | NDArray[Any],
@@ -189,14 +189,21 @@ class CrossEncoder(BundleModel):
         results = converted(scores, lambda: self.device, as_tensor=convert_to_tensor, as_array=convert_to_numpy)
         return results[0] if is_single else results
 
-    @renamed(activation_fct="activation_fn")
+    @renamed("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor", activation_fct="activation_fn")
     def rank(
         self,
         query: str,
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
-        **options: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: ActivationFn | None = None,
+        device: Any = None,
+        pool: object = None,  # noqa: ARG002 - see start_multi_process_pool
+        chunk_size: int | None = None,  # noqa: ARG002
     ) -> list[dict[Literal["corpus_id", "score", "text"], Any]]:
         """Return the documents of a query, the best first, each with `corpus_id`, `score` and, if asked for, `text`.
 
@@ -205,14 +212,22 @@ class CrossEncoder(BundleModel):
             documents: Second texts.
             top_k: Most documents to return; None: all.
             return_documents: Whether to return the texts of the documents.
-            options: See `predict`.
+            prompt_name: See `predict`, as for the arguments after it.
 
         Raises:
             InputError: The model has several labels, or see `predict`.
         """
         if self.num_labels != 1:
             raise InputError(f"rank needs a model with num_labels 1, this one has {self.num_labels}; use predict")
-        scores = self.predict([(query, document) for document in documents], **options).tolist()
+        scores = self.predict(
+            [(query, document) for document in documents],
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            activation_fn=activation_fn,
+            device=device,
+        ).tolist()
         order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
         return [
             {"corpus_id": index, "score": scores[index], **({"text": documents[index]} if return_documents else {})}

@@ -218,12 +218,14 @@ class SentenceTransformer(BundleModel):
             results = self._encode_tokens(texts, text, output_value, size=size)
         return results[0] if is_single else results
 
+    @renamed(sentences="inputs")
     def encode_query(
         self, inputs: Inputs, prompt_name: str | None = None, prompt: str | None = None, *arguments: Any, **options: Any
     ) -> Any:
         """Return embeddings as `encode` does, with the prompt named `query` if no other is given."""
         return self.encode(inputs, self._first_prompt(prompt_name, prompt, QUERY_NAMES), prompt, *arguments, **options)
 
+    @renamed(sentences="inputs")
     def encode_document(
         self, inputs: Inputs, prompt_name: str | None = None, prompt: str | None = None, *arguments: Any, **options: Any
     ) -> Any:
@@ -274,9 +276,32 @@ class SentenceTransformer(BundleModel):
 
     truncate_sentence_embeddings = truncate_embeddings
 
-    def encode_multi_process(self, sentences: Inputs, pool: object, **options: Any) -> Any:
+    def encode_multi_process(
+        self,
+        sentences: Inputs,
+        pool: object,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        chunk_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        precision: EmbeddingPrecision = "float32",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> NDArray[Any]:
         """Return what `encode` returns: this process already uses all cores, or all GPUs that it was given."""
-        return self.encode(sentences, pool=pool, **options)
+        return self.encode(
+            sentences,
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            precision=precision,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pool=pool,
+            chunk_size=chunk_size,
+        )
 
     @property
     def _full_dimension(self) -> int:

@@ -48,8 +48,13 @@ def _put_before(prompt: str, text: Any) -> Any:
     return text
 
 
-def renamed(**new_names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Let a function take arguments by their older names too, as `@renamed(sentences="inputs")`."""
+def renamed(*dropped: str, **new_names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Let a function take arguments by their older names too, as `@renamed("num_workers", sentences="inputs")`.
+
+    Args:
+        dropped: Names of older arguments that have no effect.
+        new_names: New names by the older ones.
+    """
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         @wraps(function)
@@ -57,6 +62,8 @@ def renamed(**new_names: str) -> Callable[[Callable[Parameters, Result]], Callab
             for old, new in new_names.items():
                 if old in options:
                     options.setdefault(new, options.pop(old))
+            for old in dropped:
+                options.pop(old, None)
             return function(*arguments, **options)
 
         return call

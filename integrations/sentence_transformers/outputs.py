@@ -60,8 +60,8 @@ def token_features(batch: TokenBatch, states: list[FloatArray], embeddings: Floa
         embeddings: `(n, dim)` float32.
     """
     tensor = torch_for("an output_value other than sentence_embedding").from_numpy
-    ends = batch.cu_seqlens[1:-1]
-    rows = zip(np.split(batch.ids, ends), np.split(batch.type_ids, ends), states, embeddings, strict=True)
+    ids, type_ids = (np.split(values, batch.cu_seqlens[1:])[: len(batch)] for values in (batch.ids, batch.type_ids))
+    rows = zip(ids, type_ids, states, embeddings, strict=True)
     return [
         {
             "input_ids": tensor(ids),

@@ -10,7 +10,8 @@ from encort.integrations.sentence_transformers.inputs import as_texts, without_a
 from encort.integrations.sentence_transformers.opened_bundle import OpenedBundle
 from encort.integrations.sentence_transformers.tensors import EXTRA, torch_for
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.common.extras import require
+from encort.runtime.common.errors import BundleError, MissingExtraError
+from encort.runtime.common.extras import is_installed, require
 from encort.runtime.hub.download import open_bundle
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ class TransformersParts(OpenedBundle):
 
     @property
     def _folder(self) -> str:
-        """Folder with all small files of the bundle. The model itself needs fewer files of the hub."""
-        return str(open_bundle(self.encort_model.bundle.source, files=_json_files).folder)
+        """Folder with all small files of the bundle, after checking them. The model needs fewer files of the hub."""
+        bundle = open_bundle(self.encort_model.bundle.source, files=_json_files)
+        for name in _json_files(bundle):
+            bundle.check(name)
+        return str(bundle.folder)
 
     @cached_property
     def _tokenizers(self) -> dict[int, Any]:
@@ -37,12 +41,11 @@ class TransformersParts(OpenedBundle):
 
     @property
     def tokenizer(self) -> Any:
-        """Tokenizer of transformers that reads texts as the model does."""
+        """Tokenizer of transformers that reads texts as the model does; for its errors, see `config`."""
         require("the tokenizer of transformers", EXTRA, "transformers")
         limit = self.max_seq_length
         if limit not in self._tokenizers:
-            loader = import_module("transformers").AutoTokenizer
-            self._tokenizers[limit] = loader.from_pretrained(self._folder, model_max_length=limit)
+            self._tokenizers[limit] = self._read("AutoTokenizer", model_max_length=limit)
         return self._tokenizers[limit]
 
     def preprocess(self, inputs: Iterable[Any], prompt: str | None = None) -> dict[str, "torch.Tensor"]:
@@ -55,9 +58,14 @@ class TransformersParts(OpenedBundle):
 
     @property
     def config(self) -> Any:
-        """Settings of the encoder, as transformers reads them."""
+        """Settings of the encoder, as transformers reads them.
+
+        Raises:
+            BundleError: A file of the bundle has changed, or transformers cannot read it.
+            MissingExtraError: transformers is not installed.
+        """
         require("the config of transformers", EXTRA, "transformers")
-        return import_module("transformers").AutoConfig.from_pretrained(self._folder)
+        return self._read("AutoConfig")
 
     @property
     def transformers_model(self) -> Any:
@@ -70,6 +78,23 @@ class TransformersParts(OpenedBundle):
 
     @cached_property
     def model_card_data(self) -> Any:
-        """Model card of sentence-transformers, where its evaluators put their metrics."""
+        """Model card of sentence-transformers, where its evaluators put their metrics.
+
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+        """
+        if not is_installed("sentence_transformers"):
+            raise MissingExtraError("model_card_data", package="sentence-transformers>=6.2,<7")
         library = import_module("sentence_transformers")
         return getattr(library, f"{self._STANDS_FOR}ModelCardData")(local_files_only=True)
+
+    def _read(self, loader: str, **options: object) -> Any:
+        """Return what a class of transformers reads from the bundle, without running code from its folder."""
+        folder = self._folder
+        try:
+            auto_class = getattr(import_module("transformers"), loader)
+            return auto_class.from_pretrained(folder, trust_remote_code=False, **options)
+        except ValueError as error:
+            raise BundleError(
+                f"{loader} of transformers cannot read {folder}, whose code encort never runs: {error}"
+            ) from error

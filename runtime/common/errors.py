@@ -206,18 +206,21 @@ class MissingExtraError(EncortError, ImportError):
 
     >>> str(MissingExtraError("encort export", extra="export"))
     'encort export needs more packages: pip install "encort[export]"'
+
+    With `package`, the message names a package that is in no extra.
     """
 
     exit_code = 50
 
-    def __init__(self, what: str, *, extra: str) -> None:
-        super().__init__(f'{what} needs more packages: pip install "encort[{extra}]"')
-        self._arguments = (what, extra)
+    def __init__(self, what: str, *, extra: str = "", package: str = "") -> None:
+        requirement = package or f"encort[{extra}]"
+        super().__init__(f'{what} needs more packages: pip install "{requirement}"')
+        self._arguments = (what, extra, package)
 
     def __reduce__(self) -> tuple[object, ...]:
         # By default an exception is unpickled from its message, but this one is made from other arguments.
         return _missing_extra, self._arguments
 
 
-def _missing_extra(what: str, extra: str) -> MissingExtraError:
-    return MissingExtraError(what, extra=extra)
+def _missing_extra(what: str, extra: str, package: str) -> MissingExtraError:
+    return MissingExtraError(what, extra=extra, package=package)

@@ -1,7 +1,11 @@
 """Differences from sentence-transformers: torch is not needed, and what a bundle cannot do is an error that helps."""
 
+import contextlib
+import dataclasses
+import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +19,10 @@ import pytest
 
 import encort
 from encort.integrations.sentence_transformers import CrossEncoder, SentenceTransformer, opened_bundle
+from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.common.errors import (
+    BundleError,
+    BundleFileChangedError,
     BundleFileMissingError,
     InputError,
     MissingExtraError,
@@ -67,6 +74,9 @@ NEEDS: dict[str, tuple[str, Call]] = {
     "a device": ("torch", lambda m: m.device),
     "token ids": ("torch", lambda m: m.preprocess(TEXTS)),
     "a tokenizer": ("transformers", lambda m: m.tokenizer),
+    "settings": ("transformers", lambda m: m.config),
+    "a model of transformers": ("transformers", lambda m: m.transformers_model),
+    "a model card": ("sentence_transformers", lambda m: m.model_card_data),
     "a progress bar": ("tqdm", lambda m: m.encode(TEXTS, show_progress_bar=True)),
 }
 
@@ -76,8 +86,12 @@ def test_a_missing_package_is_named(
     encoder: SentenceTransformer, package: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=r"encort\[sentence-transformers\]"):
+    install = (
+        '"sentence-transformers>=6.2' if package == "sentence_transformers" else r'"encort\[sentence-transformers\]"'
+    )
+    with pytest.raises(MissingExtraError, match=f"pip install {install}") as caught:
         call(encoder)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [SentenceTransformer, CrossEncoder])
@@ -167,10 +181,74 @@ def test_an_open_model_gives_all_options_of_encort(encoder_bundle: Path) -> None
             SentenceTransformer(opened, device="cpu")
 
 
+READ_BY_TRANSFORMERS: dict[str, Call] = {
+    "tokenizer": lambda m: m.tokenizer,
+    "config": lambda m: m.config,
+    "transformers_model": lambda m: m.transformers_model.config,
+}
+
+
+@pytest.fixture
+def with_code(encoder_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle with code that leaves a file `ran`. Questions are answered with yes."""
+    folder = Path(shutil.copytree(encoder_bundle, tmp_path / "b"))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        edit(folder / name, auto_map={"AutoConfig": "own.Own", "AutoTokenizer": ["own.Own", "own.Own"]})
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    return folder
+
+
+def edit(file: Path, **changes: Any) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(content | changes), encoding="utf-8")
+
+
+def update_hashes(folder: Path) -> None:
+    entries = {name: dataclasses.asdict(entry) for name, entry in file_entries(folder).items()}
+    edit(folder / "encort.json", files=entries)
+
+
+@pytest.mark.parametrize("call", READ_BY_TRANSFORMERS.values(), ids=READ_BY_TRANSFORMERS)
+@pytest.mark.parametrize("settings", [{}, {"model_type": "own"}], ids=["bert", "own"])
+def test_transformers_never_runs_the_code_of_a_bundle(
+    with_code: Path, settings: dict[str, str], call: Call, tmp_path: Path
+) -> None:
+    edit(with_code / "config.json", **settings)
+    update_hashes(with_code)
+    model = SentenceTransformer(with_code)
+    with contextlib.suppress(BundleError):
+        call(model)
+    assert not (tmp_path / "ran").exists()
+    model.encort_model.close()
+
+
+def test_settings_that_need_code_are_an_error_of_the_bundle(with_code: Path) -> None:
+    edit(with_code / "config.json", model_type="own")
+    update_hashes(with_code)
+    model = SentenceTransformer(with_code)
+    with pytest.raises(BundleError, match=r"AutoConfig of transformers cannot read .* whose code encort never runs"):
+        _ = model.config
+    model.encort_model.close()
+
+
+@pytest.mark.parametrize("call", READ_BY_TRANSFORMERS.values(), ids=READ_BY_TRANSFORMERS)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_transformers_reads_no_changed_file_of_a_bundle(
+    encoder_bundle: Path, tmp_path: Path, name: str, call: Call
+) -> None:
+    folder = Path(shutil.copytree(encoder_bundle, tmp_path / "b"))
+    model = SentenceTransformer(folder)
+    edit(folder / name, changed=True)
+    with pytest.raises(BundleFileChangedError, match=name):
+        call(model)
+    model.encort_model.close()
+
+
 WITHOUT: dict[str, tuple[str, Call]] = {
     "training": ("encort train", lambda m: m.fit()),
     "modules": ("no modules of PyTorch", lambda m: m.parameters()),
-    "saving": ("copy its folder", lambda m: m.save_pretrained("folder")),
+    "saving": ("copy its folder, or upload it with `encort push`", lambda m: m.save_pretrained("folder")),
     "a precision": ("chosen at export", lambda m: m.half()),
     "anything else": ("docs/sentence-transformers.md", lambda m: m.no_such_name),
 }

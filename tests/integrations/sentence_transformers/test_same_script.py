@@ -1,5 +1,6 @@
 """One script, two imports: every call returns what sentence-transformers returns, in type, dtype, shape and value."""
 
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 pytest.importorskip("sentence_transformers", minversion="6.0")
 
 import datasets
+import sentence_transformers
 import torch
 
+from encort.integrations import sentence_transformers as drop_in
 from tests.integrations.sentence_transformers.comparison import assert_same
 from tests.integrations.sentence_transformers.conftest import Both
 
@@ -31,6 +34,12 @@ ENCODE: dict[str, Call] = {
     "no text": lambda m: m.encode([]),
     "no text, as a tensor": lambda m: m.encode([], convert_to_tensor=True),
     "no text, as a list": lambda m: m.encode([], convert_to_numpy=False),
+    "no text, with a progress bar": lambda m: m.encode([], show_progress_bar=True),
+    "no text, normalized": lambda m: m.encode([], normalize_embeddings=True, truncate_dim=8),
+    "no text, as bits": lambda m: m.encode([], precision="binary"),
+    "no text, as bytes": lambda m: m.encode([], precision="int8"),
+    "tokens of no text": lambda m: m.encode([], output_value="token_embeddings"),
+    "all outputs of no text": lambda m: m.encode([], output_value=None),
     "pairs": lambda m: m.encode([("hello", "my pin"), ["the card", ""]]),
     "the older name": lambda m: m.encode(sentences=TEXTS),
     "a tensor": lambda m: m.encode(TEXTS, convert_to_tensor=True),
@@ -50,6 +59,8 @@ ENCODE: dict[str, Call] = {
     "a prompt before a name": lambda m: m.encode(TEXTS, prompt_name="query", prompt="hello "),
     "by position": lambda m: m.encode(TEXTS, "query", None, 4, False),
     "a query": lambda m: m.encode_query("hello"),
+    "queries by position": lambda m: m.encode_query(TEXTS, None, "hello ", 4, False),
+    "queries by the older name": lambda m: m.encode_query(sentences=TEXTS),
     "queries": lambda m: m.encode_query(TEXTS, convert_to_tensor=True),
     "a query with a prompt": lambda m: m.encode_query(TEXTS, prompt="hello "),
     "documents": lambda m: m.encode_document(TEXTS),
@@ -207,6 +218,24 @@ def test_their_errors_are_errors(both: Both, call: Call) -> None:
             call(model)
 
 
+METHODS = {
+    "SentenceTransformer": [
+        *("encode", "encode_multi_process", "similarity", "similarity_pairwise", "truncate_embeddings", "evaluate"),
+        *("start_multi_process_pool", "stop_multi_process_pool"),
+    ],
+    "CrossEncoder": ["predict", "rank", "evaluate"],
+}
+
+
+@pytest.mark.parametrize(("kind", "method"), [(kind, method) for kind, names in METHODS.items() for method in names])
+def test_arguments_have_their_names_order_and_defaults(kind: str, method: str) -> None:
+    def arguments(library: Any) -> list[tuple[str, Any, Any]]:
+        parameters = inspect.signature(getattr(getattr(library, kind), method)).parameters.values()
+        return [(one.name, one.kind, one.default) for one in parameters if one.kind is not one.VAR_KEYWORD]
+
+    assert arguments(drop_in) == arguments(sentence_transformers)
+
+
 PAIRS = [("my card is lost", "hello"), ("hello", "my pin"), ("", "card " * 80), ("hello", "my pin")]
 PREDICT: dict[str, Call] = {
     "one pair": lambda m: m.predict(("hello", "my pin")),
@@ -216,9 +245,12 @@ PREDICT: dict[str, Call] = {
     "pairs as lists": lambda m: m.predict([list(pair) for pair in PAIRS]),
     "pairs as an array": lambda m: m.predict(np.array(PAIRS)),
     "no pair": lambda m: m.predict([]),
+    "no pair, with a progress bar": lambda m: m.predict([], show_progress_bar=True),
+    "no pair, as probabilities": lambda m: m.predict([], apply_softmax=True, activation_fn=torch.nn.Tanh()),
     "no pair, as a tensor": lambda m: m.predict([], convert_to_tensor=True),
     "no pair, as a list": lambda m: m.predict([], convert_to_numpy=False),
-    "the older names": lambda m: m.predict(sentences=PAIRS, activation_fct=torch.nn.Tanh()),
+    "the older names": lambda m: m.predict(sentences=PAIRS, activation_fct=torch.nn.Tanh(), num_workers=2),
+    "by position": lambda m: m.predict(PAIRS, None, "my ", 4, False, torch.nn.Tanh(), True),
     "a tensor": lambda m: m.predict(PAIRS, convert_to_tensor=True),
     "a tensor of one": lambda m: m.predict(PAIRS[0], convert_to_tensor=True),
     "a list": lambda m: m.predict(PAIRS, convert_to_numpy=False),
@@ -244,6 +276,17 @@ RANK: dict[str, Call] = {
     "all": lambda m: m.rank("my card", ["hello", "the pin", "the card is lost", "hello"]),
     "the best": lambda m: m.rank("my card", ["hello", "the pin", "the card is lost"], top_k=2, return_documents=True),
     "none": lambda m: m.rank("my card", []),
+    "none, with a progress bar": lambda m: m.rank("my card", [], show_progress_bar=True),
+    "by position": lambda m: m.rank("card", ["hello", "pin"], None, True, None, "my ", 4, False, torch.nn.Tanh()),
+    "older options": lambda m: m.rank(
+        "card",
+        ["hello", "pin"],
+        num_workers=2,
+        activation_fct=torch.nn.Tanh(),
+        apply_softmax=True,
+        convert_to_numpy=False,
+        convert_to_tensor=True,
+    ),
     "options": lambda m: m.rank("card", ["hello", "pin"], prompt="my ", activation_fn=torch.nn.Tanh()),
 }
 
