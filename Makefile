@@ -14,7 +14,7 @@ DEMO = build/demo
 BANKING = examples/banking77
 
 # Without the tests that draw their texts at random; make test has those.
-LOWEST_TESTS = tests/parity tests/training/test_end_to_end.py -k "not any_"
+LOWEST_TESTS = tests/parity tests/training/test_end_to_end.py tests/runtime/common -k "not test_any_"
 
 EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 

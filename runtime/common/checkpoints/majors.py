@@ -11,6 +11,8 @@ GENERIC_CLASS = "TokenizersBackend"
 """Class under which transformers 5 saves some tokenizers. Their `tokenizer.json` has the format of all others."""
 OLDER_GENERIC_CLASS = "PreTrainedTokenizerFast"
 """Class that loads such tokenizers in transformers 4. transformers 5 knows this name too."""
+_RENAMED = ("additional_special_tokens", "model_input_names")
+"""Settings of a tokenizer that transformers 5 leaves out, or has under another name."""
 
 
 def is_older(library: Any) -> bool:
@@ -44,8 +46,8 @@ def tokenizer_changes(library: Any, settings: Mapping[str, Any]) -> dict[str, An
     if not is_older(library):
         return {}
     shared = shared_tokenizer_settings(settings)
-    changes = {name: value for name, value in shared.items() if name not in settings}
-    return {**changes, "extra_special_tokens": {}} if "additional_special_tokens" in changes else changes
+    changes = {name: shared[name] for name in _RENAMED if shared.get(name) != settings.get(name)}
+    return changes if settings.keys() <= shared.keys() else {**changes, "extra_special_tokens": {}}
 
 
 def shared_tokenizer_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

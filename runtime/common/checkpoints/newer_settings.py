@@ -20,6 +20,7 @@ _WITHOUT_EFFECT = frozenset(
     [
         # Of every model.
         *("model_type", "architectures", "transformers_version", "auto_map", "torch_dtype", "dtype", "num_labels"),
+        "use_cache",  # of decoders
         *("_name_or_path", "_commit_hash", "_attn_implementation", "_attn_implementation_autoset"),
         # Left in widely used checkpoints by early transformers and their authors.
         *("directionality", "gradient_checkpointing", "output_past", "model_name", "language", "adapters"),

@@ -10,6 +10,7 @@ from encort.runtime.common.checkpoints.majors import (
     tokenizer_changes,
     tokenizer_loader,
 )
+from encort.runtime.common.checkpoints.quiet import quiet
 from encort.runtime.common.checkpoints.rebuilt import warn_if_rebuilt
 from encort.runtime.common.errors import CheckpointError, EncortError
 from encort.runtime.common.extras import require
@@ -37,7 +38,8 @@ def open_tokenizer(folder: Path, library: Any) -> Any:
         _check_limit(folder, settings.get("model_max_length"))
         _check_vocabulary(folder)
         loader, changes = tokenizer_loader(library, settings), tokenizer_changes(library, settings)
-        tokenizer = loader.from_pretrained(str(folder), trust_remote_code=False, **changes)
+        with quiet(library):
+            tokenizer = loader.from_pretrained(str(folder), trust_remote_code=False, **changes)
     except EncortError:
         raise
     except Exception as error:  # transformers raises errors of several libraries

@@ -157,7 +157,8 @@ def approximate_gelu(graph: ir.Graph) -> None:
 
 
 def forget_to_normalize(graph: ir.Graph) -> None:
-    (node,) = only(graph, "Max").outputs[0].consumers()
+    (largest,) = only(graph, "ReduceL2").outputs[0].consumers()
+    (node,) = largest.outputs[0].consumers()
     node.op_type = "Identity"
     node.resize_inputs(1)
 

@@ -3,7 +3,6 @@
 import random
 
 import pytest
-from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 from encort.runtime.common.answer_metrics import answer_f1, best_score, exact_match
 
@@ -37,11 +36,13 @@ def random_answer(source: random.Random) -> str:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_answers_get_the_scores_of_transformers(seed: int) -> None:
+    # transformers 5 has no metrics any more; `make test-lowest` runs this.
+    squad = pytest.importorskip("transformers.data.metrics.squad_metrics")
     source = random.Random(seed)
     pairs = [(random_answer(source), random_answer(source)) for _ in range(500)]
     for answer, right in pairs:
-        assert answer_f1(answer, right) == pytest.approx(compute_f1(right, answer), abs=1e-12), (answer, right)
-        assert exact_match(answer, right) == compute_exact(right, answer), (answer, right)
+        assert answer_f1(answer, right) == pytest.approx(squad.compute_f1(right, answer), abs=1e-12), (answer, right)
+        assert exact_match(answer, right) == squad.compute_exact(right, answer), (answer, right)
     assert 0 < sum(answer_f1(*pair) for pair in pairs) < len(pairs)
 
 

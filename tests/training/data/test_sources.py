@@ -210,7 +210,7 @@ DAMAGED: dict[str, str | bytes] = {
     "a comma in a row.csv": "text,label\nhello,a\nbye, then,b\n",
     "a comma in every row.csv": "text,label\nhello, you,a\nbye, then,b\n",
     "no tag.conll": "hello O\nbye\n",
-    "other.json": '{"a": 1}',
+    "other.json": "5",
 }
 
 

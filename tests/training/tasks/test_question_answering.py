@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 import encort
 from encort.export.exporter import export_bundle
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.bundle.manifest import Task
+from encort.runtime.common.answer_metrics import answer_f1, exact_match
 from encort.runtime.common.errors import CheckpointError, DatasetError
 from encort.runtime.common.labelled_rows.cells import RowError
 from encort.runtime.tasks.results import Answer, Answers
@@ -215,8 +215,8 @@ def served_metrics(folder: Path, rows: Any, bundle_folder: Path) -> dict[str, fl
     predicted = [best[0].text if best else "" for best in answers]
     pairs = [(right, text) for (_, _, right, _), text in zip(rows, predicted, strict=True)]
     return {
-        "f1": np.mean([compute_f1(*pair) for pair in pairs]),
-        "exact_match": np.mean([compute_exact(*pair) for pair in pairs]),
+        "f1": np.mean([answer_f1(*pair) for pair in pairs]),
+        "exact_match": np.mean([exact_match(*pair) for pair in pairs]),
     }
 
 

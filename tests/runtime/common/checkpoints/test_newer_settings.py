@@ -126,5 +126,13 @@ def test_settings_without_an_effect_may_be_unknown() -> None:
     assert made({**BERT, **extra, "pooler_type": "first_token_transform", "note": None}).hidden_size == 24
 
 
+def test_a_model_without_a_cache_may_have_a_setting_for_it() -> None:
+    class Own(transformers.PretrainedConfig):  # type: ignore[misc] # untyped
+        model_type = "own"
+
+    settings = {"model_type": "own", "transformers_version": "5.24.0", "use_cache": True}
+    assert make_config("folder", settings, classes={"own": Own}, installed=INSTALLED).model_type == "own"
+
+
 def test_synonyms_of_settings_are_known() -> None:
     assert made({"model_type": "distilbert", "transformers_version": "5.24.0", "hidden_size": 24}).dim == 24
