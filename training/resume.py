@@ -10,7 +10,7 @@ import transformers
 
 from encort.runtime.common.errors import InputError, OutputExistsError
 from encort.runtime.common.temporary import name_in_longer
-from encort.training.saved_state import STATE_FILE, check_state
+from encort.training.saved_state import check_state, is_complete
 
 _PLAN_FILE = "plan.json"
 _UNFINISHED = ".unfinished"
@@ -77,7 +77,7 @@ def _make_folder(folder: Path, plan: Mapping[str, Any], *, resume: bool, overwri
 
 def _states(folder: Path) -> list[Path]:
     """Return the folders of the complete states, in the order in which they were saved."""
-    states = [file.parent for file in folder.glob(f"checkpoint-*/{STATE_FILE}") if file.parent.name[11:].isdecimal()]
+    states = [state for state in folder.glob("checkpoint-*") if state.name[11:].isdecimal() and is_complete(state)]
     return sorted(states, key=lambda state: int(state.name.removeprefix("checkpoint-")))
 
 

@@ -7,18 +7,31 @@ from pathlib import Path
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.folders import sha256
 
-STATE_FILE = "trainer_state.json"
-"""File that transformers writes last, so that a state with it is complete."""
+_STATE_FILE = "trainer_state.json"
+"""File that transformers writes last."""
 _SEAL_FILE = "sha256.json"
 _NEEDED = ("model.safetensors", "optimizer.pt", "scheduler.pt")
 _OF_ONE_PROCESS = re.compile(r"rng_state_\d+\.pth")
 """Files that other processes may still be writing when the first one seals the state."""
 
 
+def is_complete(folder: Path) -> bool:
+    """Return whether all files of a state were written, so that the training was not stopped while it saved it."""
+    if (folder / _SEAL_FILE).exists():
+        return True
+    try:
+        json.loads((folder / _STATE_FILE).read_bytes())
+    except (ValueError, RecursionError, OSError):
+        return False
+    return True
+
+
 def seal(folder: Path) -> None:
-    """Write the SHA-256 of every file of a state into the state."""
+    """Write the SHA-256 of every file of a state into the state, in one step."""
     files = {file.name: sha256(file) for file in sorted(folder.iterdir()) if _is_sealed(file)}
-    (folder / _SEAL_FILE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+    unfinished = folder / f"{_SEAL_FILE}.partial"
+    unfinished.write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / _SEAL_FILE)
 
 
 def check_state(folder: Path, *, processes: int) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from encort.runtime.common.errors import InputError, OutputExistsError
 from encort.training.resume import unfinished_folder
+from encort.training.saved_state import is_complete
 from encort.training.tasks.next_sentence import NextSentencePrediction
 from encort.training.tasks.text_classification import MultiLabelClassification
 from encort.training.tasks.token_classification import TokenClassification
@@ -85,7 +86,7 @@ def assert_same(resumed: Any, whole: Any) -> None:
 
 def saved_steps(folder: Path) -> list[int]:
     """Return the steps of the complete states."""
-    return sorted(int(file.parent.name.split("-")[1]) for file in folder.glob("checkpoint-*/trainer_state.json"))
+    return sorted(int(state.name.split("-")[1]) for state in folder.glob("checkpoint-*") if is_complete(state))
 
 
 def kill_after_a_save(command: list[str], unfinished: Path, step: int) -> None:
@@ -176,7 +177,8 @@ def test_an_incomplete_state_is_not_used(
     train(stop_at=2 * EPOCH + 1)
     complete = unfinished / f"checkpoint-{2 * EPOCH}"
     incomplete = shutil.copytree(complete, unfinished / f"checkpoint-{3 * EPOCH}")
-    (incomplete / "trainer_state.json").unlink()
+    (incomplete / "sha256.json").unlink()
+    (incomplete / "trainer_state.json").write_bytes(b"")  # it was stopped while it wrote the last file
     (incomplete / "model.safetensors").write_bytes(b"half")
     assert_same(train(resume=True), uninterrupted())
     assert not unfinished.exists()
