@@ -1,1 +1,4 @@
-"""Scripts whose output docs/decisions quotes: `layout_timing` for layouts, threads and queue, `int8` for 8 bits."""
+"""Scripts whose output the documents quote.
+
+`layout_timing` for layouts, threads and the queue, `int8` for 8 bits, `space` for the limits of `encort compat`.
+"""

@@ -3,7 +3,6 @@
 The formulas are those of sentence-transformers.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Dense, LayerNorm, SentenceModule
 from encort.export.graph.encoder import linear
 from encort.export.graph.layouts import AttentionLayout
+from encort.export.graph.standard import gelu
 from encort.runtime.bundle.manifest import PROMPT_LENGTH, SENTENCE_EMBEDDING, Embedding, Pooling
 from encort.runtime.common.errors import CheckpointError
 
@@ -210,19 +210,11 @@ _POOLINGS: dict[Pooling, Callable[[_PooledTokens], ir.Value]] = {
 }
 
 
-def _gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
-    """Write `x * (1 + erf(x / sqrt(2))) / 2`, in standard operators."""
-    scale = builder.weight("inverse_sqrt_2", np.array(math.sqrt(0.5), np.float32))
-    erf = builder.op("Erf", builder.op("Mul", x, scale))
-    weights = builder.op("Add", erf, builder.weight("one", np.array(1, np.float32)))
-    return builder.op("Mul", builder.op("Mul", x, weights), builder.weight("half", np.array(0.5, np.float32)))
-
-
 ACTIVATIONS: dict[str, Callable[[GraphBuilder, ir.Value], ir.Value]] = {
     "Identity": lambda _, x: x,
     "Tanh": lambda builder, x: builder.op("Tanh", x),
     "ReLU": lambda builder, x: builder.op("Relu", x),
-    "GELU": _gelu,
+    "GELU": gelu,
     "Sigmoid": lambda builder, x: builder.op("Sigmoid", x),
     "SiLU": lambda builder, x: builder.op("Mul", x, builder.op("Sigmoid", x)),
     "LeakyReLU": lambda builder, x: builder.op("LeakyRelu", x, alpha=0.01),

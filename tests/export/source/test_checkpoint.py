@@ -188,7 +188,10 @@ def test_a_hub_id_is_downloaded_without_pickles_and_remembers_its_commit(
     checkpoint = Checkpoint.open("somebody/model", revision="main")
     assert (checkpoint.name, checkpoint.revision) == ("somebody/model", encoder_checkpoint.name)
     assert (request["name"], request["revision"]) == ("somebody/model", "main")
-    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in request["allow_patterns"])
+    files = ["README.md", "model.safetensors", "1_Pooling/config.json", "2_Dense/model.safetensors"]
+    pickles = ["pytorch_model.bin", "1_Pooling/pytorch_model.bin"]
+    asked = [file for file in files + pickles if any(fnmatch(file, pattern) for pattern in request["allow_patterns"])]
+    assert asked == files
 
 
 def test_tokens_beyond_the_tokenizer_are_allowed_up_to_the_embedding_table(folder: Path) -> None:
