@@ -26,6 +26,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--threads", type=click.IntRange(min=1), help="Cores to use; default: all that this process may use.")
 @click.option("--input", "texts", type=_FILE, help="File of texts to measure with; default: the bundle's sample texts.")
 @click.option("--column", help="Column of the texts, if the file is a table.")
+@click.option("--header", help="Names of the columns, separated by commas, for a .csv or .tsv file without them.")
 @click.option("--against", type=click.Choice(["eager"]), help="Also measure eager PyTorch, in turn with the bundle.")
 @click.option("--checkpoint", help="Checkpoint for eager PyTorch; default: the one that was exported.")
 @click.option(
@@ -47,6 +48,7 @@ def bench(
     threads: int | None,
     texts: Path | None,
     column: str | None,
+    header: str | None,
     against: str | None,
     checkpoint: str | None,
     rates: tuple[float, ...],
@@ -85,6 +87,7 @@ def bench(
         threads=threads,
         texts_file=texts,
         column=column,
+        header=header,
         eager=against is not None,
         checkpoint=checkpoint,
         rates=rates,

@@ -41,6 +41,11 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--column", help="Column of the calibration texts; default: text and text_pair, or question and context.")
 @click.option(
+    "--header",
+    "calibration_header",
+    help="Names of the columns of the calibration texts, separated by commas, if their .csv or .tsv file has none.",
+)
+@click.option(
     "--evaluation",
     type=_PATH,
     help="Labelled data in a form that encort train reads. The fastest graph that loses at most --max-drop is chosen.",
@@ -77,6 +82,7 @@ def export(
     variants: tuple[VariantName, ...],
     calibration: Path | None,
     column: str | None,
+    calibration_header: str | None,
     columns: tuple[str, ...],
     header: str | None,
     **options: Any,
@@ -97,7 +103,7 @@ def export(
 
     # What can be checked before seconds of imports.
     check_writable(output)
-    texts = None if calibration is None else list(read_texts((), calibration, column))
+    texts = None if calibration is None else list(read_texts((), calibration, column, calibration_header))
     from encort.export.exporter import export_bundle
     from encort.export.int8.candidates import TABLE_FILE
 

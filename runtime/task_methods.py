@@ -17,7 +17,7 @@ from encort.runtime.tasks.similarity import best_first, similarities
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.text.prompts import DOCUMENT_NAMES, QUERY_NAMES, Prompt
 from encort.runtime.text.token_batch import TokenBatch
-from encort.runtime.text.validation import check_texts
+from encort.runtime.text.validation import check_query, check_texts
 from encort.runtime.text.vocabulary import Vocabulary
 from encort.runtime.text.windows import Overflow
 from encort.runtime.text_methods import TextMethods
@@ -248,8 +248,9 @@ class TaskMethods(TextMethods):
             InputTypeError: The query is not a str, or the documents are not a list of str.
             InputError: See `tokenize`; or `top_k` is below 1.
         """
+        check_query(query)
         check_texts(documents)
-        if not all(isinstance(text, str) for text in (query, *documents)):
+        if not all(isinstance(text, str) for text in documents):
             raise InputTypeError("rank compares one query with documents: give one str, and a list of str")
         if any(head.task is Task.TEXT_REGRESSION for head in self._tasks.manifest.heads):
             scores = self.score([(query, document) for document in documents])

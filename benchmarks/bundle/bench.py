@@ -52,6 +52,7 @@ def measure_bundle(
     threads: int | None = None,
     texts_file: Path | None = None,
     column: str | None = None,
+    header: str | None = None,
     eager: bool = False,
     checkpoint: str | None = None,
     rates: Sequence[float] = (),
@@ -67,6 +68,7 @@ def measure_bundle(
         threads: Cores to use; None takes all that the process may use.
         texts_file: Texts to measure with; None takes the bundle's sample texts.
         column: Column of a table of texts.
+        header: Names of the columns of a table without them, separated by commas.
         eager: Whether to measure eager PyTorch too.
         checkpoint: Checkpoint for eager PyTorch; None takes the one that was exported.
         rates: Texts per second to offer; none takes some up to saturation.
@@ -80,7 +82,7 @@ def measure_bundle(
     if (with_profile or eager) and device.startswith(Device.CUDA):
         raise InputError("operators and eager PyTorch are measured on CPUs: leave --profile and --against out")
     bundle, threads = Bundle.open(folder), available_cores() if threads is None else threads
-    texts = workload(bundle, texts_file, column)
+    texts = workload(bundle, texts_file, column, header)
     with ExitStack() as stack:
         model, models = _load_all(stack, bundle, device, precision, threads)
         systems: dict[str, Run] = {name: loaded.predict for name, loaded in models.items()}

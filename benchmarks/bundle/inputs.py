@@ -19,19 +19,22 @@ _FIRST_TEXTS = 8
 """Number of the shortest sample texts; they come first in pairs, as questions do."""
 
 
-def workload(bundle: Bundle, file: Path | None = None, column: str | None = None) -> list[Text]:
+def workload(
+    bundle: Bundle, file: Path | None = None, column: str | None = None, header: str | None = None
+) -> list[Text]:
     """Return texts of mixed length, or pairs if the bundle reads pairs.
 
     Args:
         bundle: Bundle to measure.
         file: The user's texts; None joins one to eight neighbours among the bundle's sample texts.
         column: Column of a table.
+        header: Names of the columns of a table without them, separated by commas.
 
     Raises:
         InputError: The file has no texts.
     """
     if file is not None:
-        texts = [text for text in read_texts((), file, column) if "".join(text).strip()]
+        texts = [text for text in read_texts((), file, column, header) if "".join(text).strip()]
         if not texts:
             raise InputError(f"{file} has no texts that are not empty")
         return texts

@@ -74,7 +74,7 @@ def copies(checkpoint: Path, texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
         loss.backward()
         optimizer.step()
         if step in STEPS:
-            yield f"{step} steps of fine-tuning", model
+            yield f"steps of fine-tuning: {step}", model
 
 
 def pooled(model: Any, tokens: Any) -> torch.Tensor:

@@ -11,7 +11,7 @@ from encort.integrations.sentence_transformers.opening import check_options, mer
 from encort.integrations.sentence_transformers.tensors import EXTRA
 from encort.integrations.sentence_transformers.transformers_parts import TransformersParts
 from encort.runtime.common.checks import check_whole
-from encort.runtime.common.errors import InputError
+from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.common.extras import require
 from encort.runtime.model import Model
 
@@ -20,7 +20,16 @@ Results = TypeVar("Results")
 
 _BAR_STEP = 256
 """Texts between two moves of a progress bar."""
+_NO_MODULES = (
+    "a bundle has no modules of PyTorch; the model itself has max_seq_length, tokenizer, similarity_fn_name and "
+    "get_embedding_dimension(), and model.encort_model.manifest the pooling; to change modules, use "
+    "sentence_transformers, and export the result with `encort export`"
+)
 _MISSING = {
+    **dict.fromkeys(
+        ("modules", "children", "named_modules", "named_children", "append", "insert", "extend", "pop"),
+        _NO_MODULES,
+    ),
     **dict.fromkeys(
         ("train", "fit", "old_fit", "parameters", "named_parameters", "state_dict", "forward", "compile"),
         "a bundle has no modules of PyTorch; use sentence_transformers, or `encort train`, and export the result",
@@ -103,6 +112,10 @@ class BundleModel(TransformersParts):
         def __getattr__(self, name: str) -> Any:
             what_to_do = _MISSING.get(name, "docs/sentence-transformers.md of encort lists what there is")
             raise AttributeError(f"{type(self).__name__} of encort has no {name}: {what_to_do}")
+
+    def __getitem__(self, index: object) -> Any:
+        """Refuse `model[0]`, the first module in sentence-transformers."""
+        raise InputTypeError(f"{type(self).__name__} of encort has no model[{index!r}]: {_NO_MODULES}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encort_model.bundle.folder}, {self.encort_model.variant.name})"

@@ -13,7 +13,7 @@ from encort.integrations.sentence_transformers.outputs import converted
 from encort.integrations.sentence_transformers.tensors import torch_for
 from encort.runtime.bundle.manifest import Activation, HeadInfo, Task
 from encort.runtime.common.arrays import FloatArray
-from encort.runtime.common.errors import InputError
+from encort.runtime.common.errors import InputError, WrongTaskError
 from encort.runtime.model import Model
 from encort.runtime.tasks.classification import ACTIVATIONS, softmax
 from encort.runtime.tasks.specs import CLASSIFIERS
@@ -268,7 +268,10 @@ class CrossEncoder(BundleModel):
 
     @property
     def _head(self) -> HeadInfo:
-        return self.encort_model.head(None, Task.TEXT_REGRESSION, *CLASSIFIERS)
+        try:
+            return self.encort_model.head(None, Task.TEXT_REGRESSION, *CLASSIFIERS)
+        except WrongTaskError as error:
+            raise WrongTaskError(f"{error}; SentenceTransformer gives the embeddings of a bundle") from error
 
     @property
     def _own_activation(self) -> Activation:

@@ -20,6 +20,7 @@ from encort.integrations.sentence_transformers.tensors import (
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Similarity
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_choice, choice
+from encort.runtime.common.errors import WrongTaskError
 from encort.runtime.model import Model
 from encort.runtime.tasks.quantization import EmbeddingPrecision, check_precision
 from encort.runtime.text.prompts import DOCUMENT_NAMES, QUERY_NAMES, Prompt
@@ -95,6 +96,7 @@ class SentenceTransformer(BundleModel):
 
         Raises:
             BundleError: It is no bundle, or one that cannot be used.
+            WrongTaskError: The bundle has no sentence embeddings.
             InputError: A bundle cannot follow an option.
         """
         super().__init__(
@@ -111,9 +113,11 @@ class SentenceTransformer(BundleModel):
         if model_card_data is not None:
             self.model_card_data = model_card_data
         embedding = self.encort_model.manifest.embedding
-        stored = Similarity.COSINE if embedding is None else embedding.similarity
-        self.similarity_fn_name = similarity_fn_name or stored
-        self.truncate_dim = truncate_dim or (None if embedding is None else embedding.truncate_dim)
+        if embedding is None:
+            folder = self.encort_model.bundle.folder
+            raise WrongTaskError(f"{folder} has no sentence embeddings; CrossEncoder gives the scores of a reranker")
+        self.similarity_fn_name = similarity_fn_name or embedding.similarity
+        self.truncate_dim = truncate_dim or embedding.truncate_dim
 
     @overload
     def encode(

@@ -28,6 +28,20 @@ def require_hub(what: str) -> None:
     require(what, "hub", "huggingface_hub")
 
 
+def is_reachable(name: HubName, file: str) -> bool:
+    """Return whether the hub answers when it is asked for a file once, whatever it answers."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name.repo, file, revision=name.revision))
+    except HfHubHTTPError:
+        return True
+    except (*HfHubHTTPError.__bases__, OSError):
+        return False
+    return True
+
+
 @contextmanager
 def translated(name: HubName) -> Iterator[None]:
     """Translate the errors of a block that calls huggingface_hub. Its progress bars are shown on terminals only.

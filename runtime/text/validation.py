@@ -26,12 +26,24 @@ def check_texts(texts: object, *, first: int = 0) -> None:
         raise InputTypeError(f"expected a list of texts, got {type(texts).__name__}: pass list(...)")
     for index, text in enumerate(texts, start=first):
         if isinstance(text, str):
-            _check_unicode(text, index)
+            _check_unicode(text, f"text {index}")
         elif isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text):
-            _check_unicode(text[0], index)
-            _check_unicode(text[1], index)
+            _check_unicode(text[0], f"text {index}")
+            _check_unicode(text[1], f"text {index}")
         else:
             raise InputTypeError(f"text {index}: expected a str or a tuple of two str, got {_describe(text)}")
+
+
+def check_query(query: object) -> None:
+    """Refuse a query that is not one text.
+
+    Raises:
+        InputTypeError: It is not a str.
+        InputError: See `check_texts`.
+    """
+    if not isinstance(query, str):
+        raise InputTypeError(f"the query must be one str, got {_describe(query)}")
+    _check_unicode(query, "the query")
 
 
 def is_token_ids(texts: object) -> TypeGuard[Sequence[TokenIds]]:
@@ -79,14 +91,14 @@ def integers(item: Any) -> list[int] | None:
     return item
 
 
-def _check_unicode(text: str, index: int) -> None:
+def _check_unicode(text: str, name: str) -> None:
     if text.isascii():
         return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"text {index} has an unpaired surrogate {text[error.start]!r} at character {error.start}, so it is not "
+            f"{name} has an unpaired surrogate {text[error.start]!r} at character {error.start}, so it is not "
             'Unicode; decode the original bytes with errors="replace"'
         ) from error
 

@@ -19,13 +19,18 @@ Verdict = Literal["same", "rotated", "truncated", "another"]
 Vectors = NDArray[np.float64]
 
 SAME_DIFFERENCE = 0.01
-"""Largest difference of one space. MiniLM differs by 1e-3 with weights rounded to float16 and by 8e-3 to bfloat16, and
-then 99.9 % of the ten nearest neighbours of a text stay the same if new queries search old vectors. It differs by 0.015
-after a single step of fine-tuning (98 % stay), by 0.08 after ten steps (91 %) and by 0.18 after thirty (83 %)."""
+"""Largest difference of one space.
+
+MiniLM differs by 1e-3 with weights rounded to float16 and by 8e-3 to bfloat16, and then 99.7 % of the ten nearest
+neighbours stay the same if new queries search old vectors. It differs by 0.02 after a single step of fine-tuning
+(97.6 % stay), by 0.11 after ten steps (90 %) and by 0.20 after thirty (82 %). `benchmarks/studies/space.py` measures
+these numbers."""
 ROTATED_DIFFERENCE = 0.005
-"""Largest difference of the angles of a rotated space: 5e-4 with weights rounded to float16 and 4e-3 to bfloat16, and
-8e-3 after a single step of fine-tuning. They are compared in place of the residual of the best rotation, which is small
-for any two spaces with more dimensions than texts."""
+"""Largest difference of the angles of a rotated space.
+
+MiniLM's angles differ by 4e-4 with weights rounded to float16, by 3e-3 to bfloat16, and by 0.014 after a single step of
+fine-tuning (`benchmarks/studies/space.py`). They are compared in place of the residual of the best rotation, which is
+small for any two spaces with more dimensions than texts."""
 LEAST_TEXTS = 8
 """Texts that a comparison needs."""
 _EXACT_COSINE = 0.9999

@@ -123,6 +123,14 @@ def test_export_refuses_bad_calibration_texts(
     assert list(output.parent.iterdir()) == []
 
 
+def test_calibration_texts_without_names_of_columns_get_them_by_an_option(
+    encoder_checkpoint: Path, output: Path, write: Callable[[str, str], Path]
+) -> None:
+    options = ["--calibration", write("texts.csv", "1,hello\n" * 100), "--header", "id,text"]
+    with pytest.raises(InputError, match="calibration needs 8 different texts, better a few hundred; got 1"):
+        encort("export", encoder_checkpoint, "-o", output, *options)
+
+
 @pytest.mark.parametrize("option", ["--calibration", "--evaluation"])
 def test_export_refuses_a_missing_file(classifier_checkpoint: Path, output: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises((InputError, DatasetError), match=r"there is no file .*none\.jsonl"):

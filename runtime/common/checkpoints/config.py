@@ -131,6 +131,12 @@ def _defaults(config_class: Any) -> dict[str, Any]:
 def _problems(settings: Mapping[str, Any], config_class: Any) -> Iterator[str]:
     """Yield what is wrong with the settings."""
     yield from _label_problems(settings)
+    if quantization := settings.get("quantization_config"):
+        kind = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        yield (
+            f"quantization_config of {kind!r}: its weights are quantized, and encort reads weights of 16 and 32 bits; "
+            "use the model that it was made from, or load it with transformers, dequantize() and save_pretrained() it"
+        )
     names = settings.get("architectures")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         yield f"{_shown('architectures', names)}, expected a list of names"

@@ -31,6 +31,7 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:
     try:
         snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS))
     except Exception as error:  # the hub's client raises errors of several libraries
-        raise CheckpointError(f"{name} is neither a folder nor a model that the hub gives ({error})") from error
+        said = " ".join(str(error).split())
+        raise CheckpointError(f"{name} is neither a folder nor a model that the hub gives ({said})") from error
     # The hub's cache names the folder of a snapshot after its commit.
     return snapshot, snapshot.name

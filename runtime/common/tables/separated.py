@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.common.tables.lines import LONE_RETURN, Lines, Row, check_names, open_lines, without_end
 
 _DELIMITERS = (",", ";", "\t")
+_NAMED_DELIMITER = re.compile(r'"?sep=(?P<delimiter>[^"\r\n])"?', re.IGNORECASE)
 _ESCAPE = "\x1b"
 """The csv module ends a row at a lone carriage return unless it is escaped; this escapes it, and itself."""
 
@@ -18,7 +20,7 @@ def scan_csv(file: Path, header: Sequence[str] | None = None) -> Iterator[Row | 
     """Yield the rows of a CSV file, which quotes as RFC 4180 says; see `scan_rows`.
 
     Cells are separated by commas, semicolons or tabs: by what splits the header into the most names, or the first line
-    into as many cells as `header` has names.
+    into as many cells as `header` has names. A first line such as `sep=;`, which Excel reads, names another delimiter.
     """
     return _scan(file, header, lambda lines: _split_csv(lines, header))
 
@@ -63,11 +65,15 @@ def _split_tsv(lines: Lines) -> Iterator[list[str]]:
     return (content.split("\t") if content else [] for content in contents)
 
 
-def _split_csv(lines: Lines, header: Sequence[str] | None) -> Iterator[list[str]]:
+def _split_csv(lines: Iterator[str], header: Sequence[str] | None) -> Iterator[list[str]]:
     csv.field_size_limit(sys.maxsize)
     first = next(lines, "")
-    delimiter = _find_delimiter(first, header)
-    escaped = map(_escape_returns, itertools.chain([first], lines))
+    if named := _NAMED_DELIMITER.fullmatch(without_end(first)):
+        delimiter = named["delimiter"]
+    else:
+        delimiter = _find_delimiter(first, header)
+        lines = itertools.chain([first], lines)
+    escaped = map(_escape_returns, lines)
     return csv.reader(escaped, delimiter=delimiter, strict=True, escapechar=_ESCAPE)
 
 

@@ -157,6 +157,11 @@ def test_sample_texts_are_mixed_in_length_and_all_different(encoder_bundle: Path
     assert max(map(len, texts)) > 10 * min(map(len, texts))
 
 
+def test_a_table_without_names_of_columns_gets_them(encoder_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("1,hello\n2,bye\n")
+    assert workload(Bundle.open(encoder_bundle), tmp_path / "x.csv", header="id,text") == ["hello", "bye"]
+
+
 @pytest.mark.parametrize("content", ["", "\n \n"])
 def test_an_empty_workload_is_refused(content: str, encoder_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text(content)

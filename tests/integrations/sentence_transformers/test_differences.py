@@ -25,6 +25,7 @@ from encort.runtime.common.errors import (
     BundleFileChangedError,
     BundleFileMissingError,
     InputError,
+    InputTypeError,
     MissingExtraError,
     ModelClosedError,
     WrongTaskError,
@@ -260,6 +261,14 @@ def test_what_is_not_there_says_what_to_do(encoder: SentenceTransformer, message
         call(encoder)
 
 
+def test_a_model_without_modules_says_what_to_use_in_their_place(encoder: SentenceTransformer) -> None:
+    for call in (lambda: encoder[0], lambda: list(encoder)):
+        with pytest.raises(InputTypeError, match=r"no model\[0\]: .* max_seq_length, tokenizer"):
+            call()
+    with pytest.raises(AttributeError, match="no modules: a bundle has no modules"):
+        _ = encoder.modules
+
+
 @pytest.mark.parametrize("name", ["torch.float16", "torch.bfloat16"])
 def test_a_model_cannot_be_cast(encoder: SentenceTransformer, name: str) -> None:
     for call in (lambda: encoder.to(name), lambda: encoder.to("cpu", name)):
@@ -276,8 +285,15 @@ def test_a_limit_above_the_one_of_the_bundle_is_refused(encoder: SentenceTransfo
 
 
 def test_a_cross_encoder_needs_a_head(encoder_bundle: Path) -> None:
-    with pytest.raises(WrongTaskError, match="no head"):
+    with pytest.raises(WrongTaskError, match=r"no head for .* SentenceTransformer gives"):
         CrossEncoder(encoder_bundle)
+
+
+def test_a_sentence_transformer_needs_embeddings(classifier_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(classifier_bundle, tmp_path / "b"))
+    edit(folder / "encort.json", embedding=None)
+    with pytest.raises(WrongTaskError, match=r"no sentence embeddings; CrossEncoder gives"):
+        SentenceTransformer(folder)
 
 
 def test_another_number_of_labels_is_refused(classifier_bundle: Path) -> None:

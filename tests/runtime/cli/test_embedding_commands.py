@@ -118,6 +118,10 @@ def test_rank_writes_the_best_document_first(
     assert parquet.read_table(tmp_path / "x.parquet").to_pylist() == expected
 
 
+def test_rank_calls_a_bad_query_the_query(prompted: Path) -> None:
+    assert "the query has an unpaired surrogate" in str(fail("rank", prompted, "\udcff", *TEXTS))
+
+
 def test_rank_refuses_npy_and_pairs(prompted: Path, tmp_path: Path) -> None:
     assert ".npy holds embeddings alone" in str(fail("rank", prompted, "card", "a", "-o", tmp_path / "x.npy"))
     (tmp_path / "x.csv").write_text("text,text_pair\na,b\n")

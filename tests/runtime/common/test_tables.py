@@ -193,6 +193,8 @@ DELIMITERS = {
     "semicolons": 'text;label\nhello, you;a\n"bye; you";b\n',
     "tabs": 'text\tlabel\nhello, you\ta\n"bye; you"\tb\n',
     "commas": 'text,label\n"hello, you",a\nbye; you,b\n',
+    "named for Excel": 'sep=;\r\ntext;label\r\nhello, you;a\r\n"bye; you";b\r\n',
+    "another one named for Excel": '"SEP=|"\ntext|label\nhello, you|a\nbye; you|b\n',
     "quoted names": '"text";"label"\nhello, you;a\nbye; you;b\n'.replace("bye; you", '"bye; you"'),
 }
 

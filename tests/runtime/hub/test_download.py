@@ -175,6 +175,14 @@ def test_an_unreachable_hub_is_named(connected: FakeHub) -> None:
         raise LocalEntryNotFoundError("no connection")
 
 
+def test_an_unreachable_hub_is_asked_once(encort_with_hub: RunEncort) -> None:
+    done = encort_with_hub("embed", NAME, TEXT, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == HubError.exit_code
+    assert done.stderr.splitlines() == [
+        f"encort: {NAME} is not in the hub's cache on this machine, and the hub cannot be reached at http://127.0.0.1:9"
+    ]
+
+
 def test_a_broken_connection_leaves_no_half_file(published: FakeHub, cache: Path) -> None:
     published.cut.add("cpu-fp32.weights")
     with pytest.raises(HubError, match="org/encoder"):

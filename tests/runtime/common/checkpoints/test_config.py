@@ -32,6 +32,7 @@ NONSENSE = {
     "pad_token_id": ["0", {"id": 0}],
     "use_cache": ["yes", 5, {"a": 1}],
     "is_decoder": [True, 1],
+    "quantization_config": [{"quant_method": "fp8", "weight_block_size": [128, 128]}, "int8"],
     "add_cross_attention": [True],
 }
 CASES = [
