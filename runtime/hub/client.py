@@ -37,7 +37,7 @@ def is_reachable(name: HubName, file: str) -> bool:
         get_hf_file_metadata(hf_hub_url(name.repo, file, revision=name.revision))
     except HfHubHTTPError:
         return True
-    except (*HfHubHTTPError.__bases__, OSError):
+    except _network_errors():
         return False
     return True
 
@@ -49,10 +49,7 @@ def translated(name: HubName) -> Iterator[None]:
     Raises:
         HubError: The hub cannot be reached, or does not give or take what it was asked for; or the disk is full.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The parents of the hub's error are those of its network library, which differs between its major versions.
-    failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
+    failures: tuple[type[Exception], ...] = (*_network_errors(), ValueError, RuntimeError)
     try:
         with _progress_on_terminals():
             yield
@@ -60,6 +57,13 @@ def translated(name: HubName) -> Iterator[None]:
         raise
     except failures as error:
         raise HubError(_describe(name, error)) from error
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of the hub's network library, which differs between the major versions of its client."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, OSError)
 
 
 @contextmanager

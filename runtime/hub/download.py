@@ -74,11 +74,14 @@ def _download(name: HubName, file: str) -> Path:
 
     with translated(name):
         is_cached = isinstance(try_to_load_from_cache(name.repo, file, revision=name.revision), str)
-        options = {"revision": name.revision, "library_name": "encort"}
+        # For a file that is not cached, hf_hub_download would ask an unreachable hub six times, in 24 seconds.
+        cache_only = not (is_cached or is_reachable(name, file))
         try:
-            # For a file that is not cached, hf_hub_download would ask an unreachable hub six times, in 24 seconds.
-            cache_only = not (is_cached or is_reachable(name, file))
-            return Path(hf_hub_download(name.repo, file, local_files_only=cache_only, **options))
+            return Path(
+                hf_hub_download(
+                    name.repo, file, revision=name.revision, library_name="encort", local_files_only=cache_only
+                )
+            )
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError as error:
