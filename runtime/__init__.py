@@ -13,5 +13,5 @@ Reading order. Each folder imports only from those before it, and a test enforce
 6. `serving`: concurrent callers. `monitoring`: stats for other systems. `verification`: golden vectors.
 7. `options`, `sessions`, `task_runner`: what `load` and the tasks use. `text_methods`, `task_methods`, `model`: the
    methods of `Model` without the graph, those of its tasks, and `load` and `Model`, which hold all of it together.
-8. `cli`: the command line.
+8. `server`: HTTP. `cli`: the command line.
 """

@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": ("encort.runtime.cli.commands:embed", "Write sentence embeddings of texts."),
     "predict": ("encort.runtime.cli.commands:predict", "Write predictions for texts, from a head of the bundle."),
     "rank": ("encort.runtime.cli.commands:rank", "Write documents in the order of their scores for a query."),
+    "serve": ("encort.runtime.cli.serve:serve", "Serve bundles over HTTP."),
     "tokenize": ("encort.runtime.cli.tokenize:tokenize", "Show the tokens of texts, and what is cut of them."),
 }
 """Module and help line of each command. They are strings, so that a command does not import what another one needs."""

@@ -25,7 +25,7 @@ from encort.runtime.tasks.results import Answers, Classification, Matches, Span,
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import TaskSpec
 from encort.runtime.text.prompts import Prompt
-from encort.runtime.text.token_batch import Text
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 
 _SHORT = 4096
 """Characters that are tokenized in the event loop: handing so few to a thread takes longer."""
@@ -36,6 +36,11 @@ class AsyncService:
 
     def __init__(self, tasks: Tasks, make_call: MakeCall) -> None:
         self._tasks, self._make_call = tasks, make_call
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of the bundle, which make the specs of `run`."""
+        return self._tasks
 
     @overload
     async def embed(
@@ -121,8 +126,18 @@ class AsyncService:
         result = await self._request(self._tasks.predict(), text, options)
         return float(result) if isinstance(result, np.float32) else result
 
-    async def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
+    async def run(
+        self, spec: TaskSpec[list[Item]], text: Text | TokenIds, **options: Unpack[RequestOptions]
+    ) -> tuple[Item, TokenBatch]:
+        """Return the result of a spec of `tasks` for a text or for token ids, and the tokens that were read."""
         call: Call[Item] = self._make_call(spec, text, options)
+        result = await self._wait(call, text)
+        return result, call.batch
+
+    async def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
+        return await self._wait(self._make_call(spec, text, options), text)
+
+    async def _wait(self, call: Call[Item], text: Text | TokenIds) -> Item:
         is_long = _is_long(text)
         try:
             async with asyncio.timeout(call.seconds_left):

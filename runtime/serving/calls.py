@@ -15,7 +15,7 @@ from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.tasks.task_spec import TaskSpec
 from encort.runtime.text.prompts import Prompt
-from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.windows import Overflow
 
 Item = TypeVar("Item")
@@ -51,7 +51,7 @@ class Call(Generic[Item]):
         tokenize: Tokenize,
         scheduler: Scheduler,
         spec: TaskSpec[list[Item]],
-        text: Text,
+        text: Text | TokenIds,
         options: RequestOptions,
     ) -> None:
         """Check the options. The time of `timeout_s` begins.
@@ -60,7 +60,7 @@ class Call(Generic[Item]):
             tokenize: Tokenizes a list of texts, with the options of `TokenizerPool`.
             scheduler: Runs the text.
             spec: Task of the call.
-            text: The text or pair.
+            text: The text or pair, or the token ids of a single text.
             options: Options of the caller.
 
         Raises:
@@ -100,10 +100,15 @@ class Call(Generic[Item]):
             self._future.cancel()
         return self._future
 
+    @property
+    def batch(self) -> TokenBatch:
+        """The tokens of the text, after `start`."""
+        assert self._batch is not None, "the call was started"
+        return self._batch
+
     def finish(self, arrays: Arrays) -> Item:
         """Return the result of the text from the outputs of its run."""
-        assert self._batch is not None, "the call was started"
-        return self._spec.finish(self._batch, arrays)[0]
+        return self._spec.finish(self.batch, arrays)[0]
 
     def give_up(self) -> None:
         """Stop all work on the text. A call that has its result is not changed."""
@@ -116,7 +121,7 @@ class Call(Generic[Item]):
             raise too_late()
 
 
-MakeCall = Callable[[TaskSpec[Any], Text, RequestOptions], Call[Any]]
+MakeCall = Callable[[TaskSpec[Any], Text | TokenIds, RequestOptions], Call[Any]]
 
 
 def rows_as_list(spec: TaskSpec[NDArray[Any]]) -> TaskSpec[list[NDArray[Any]]]:

@@ -21,7 +21,8 @@ RUNTIME_ORDER = (
     {"sessions", "task_runner", "text_methods"},
     {"task_methods"},
     {"model"},
-    {"server", "cli"},
+    {"server"},
+    {"cli"},
 )
 """Folders of `runtime`, and the files beside them: each imports from itself and from those before it."""
 EXPORT_ORDER = (
@@ -54,6 +55,7 @@ MAY_IMPORT = {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
         # In functions, or in files that no other file imports.
         *("huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
+        *("msgspec", "orjson", "starlette", "uvicorn"),  # in `server`, and in the command that starts it
     },
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
     "integrations": {

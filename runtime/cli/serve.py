@@ -1,0 +1,150 @@
+"""The command `encort serve`: bundles over HTTP."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from encort.runtime.cli.options import FOLDER, LOAD_OPTIONS, add_options
+from encort.runtime.common.output.terminal import echo
+
+if TYPE_CHECKING:
+    from encort.runtime.model import Model
+    from encort.runtime.options import DeviceName, PrecisionName
+
+
+@click.command(context_settings={"auto_envvar_prefix": "ENCORT"})
+@click.argument("bundles", nargs=-1, required=True)
+@click.option("--alias", "aliases", multiple=True, help="Another name of a model, as NEW=NAME; may be repeated.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all of the machine.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on.")
+@click.option("--unix-socket", type=FOLDER, help="Listen on this socket instead of a port.")
+@click.option("--tls-certificate", type=FOLDER, help="Certificate for HTTPS, a .pem file.")
+@click.option("--tls-key", type=FOLDER, help="Key of the certificate, a .pem file.")
+@click.option("--api-key-file", type=FOLDER, help="File of the API keys, one per line; a request must have one.")
+@click.option("--cors-origin", multiple=True, help="Origin whose pages may call the server; may be repeated.")
+@click.option("--base-path", default="", help="Path before all routes, such as /models.")
+@click.option("--max-body-bytes", type=int, default=2**24, help="Most bytes of a request's body.")
+@click.option("--max-items", type=int, default=2048, help="Most texts of a request.")
+@click.option("--queue-tokens", type=int, default=65536, help="Most tokens that wait for one model.")
+@click.option("--max-wait-ms", type=float, default=0.0, help="Time that a text waits for others while a core is free.")
+@add_options(*LOAD_OPTIONS)
+def serve(
+    bundles: tuple[str, ...],
+    aliases: tuple[str, ...],
+    host: str,
+    port: int,
+    unix_socket: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    api_key_file: Path | None,
+    cors_origin: tuple[str, ...],
+    base_path: str,
+    max_body_bytes: int,
+    max_items: int,
+    queue_tokens: int,
+    max_wait_ms: float,
+    device: "DeviceName",
+    precision: "PrecisionName",
+    threads: int | None,
+) -> None:
+    """Serve BUNDLES over HTTP, each a bundle or NAME=BUNDLE. The first is that of requests without a name.
+
+    Every option can be given as a variable of the environment too, such as ENCORT_PORT for --port, and API keys as
+    ENCORT_API_KEYS, separated by spaces.
+
+    \b
+    encort serve banking.bundle --port 8080
+    encort serve small=minilm.bundle large=bge.bundle --alias text-embedding-3-small=small
+    """  # noqa: D301 - click's mark for examples is the character itself
+    from encort.runtime.common.extras import require
+
+    require("encort serve", "serve", "msgspec", "orjson", "starlette", "uvicorn")
+    import uvicorn
+
+    from encort.runtime.common.errors import InputError
+    from encort.runtime.model import load
+    from encort.runtime.server.app import app
+    from encort.runtime.server.settings import ServerSettings
+
+    settings = ServerSettings(
+        max_body_bytes=max_body_bytes,
+        max_items=max_items,
+        queue_tokens=queue_tokens,
+        max_wait_ms=max_wait_ms,
+        api_keys=_api_keys(api_key_file),
+        cors_origins=cors_origin,
+        base_path=base_path,
+    )
+    named = _named("bundle", [item if "=" in item else f"{Path(item).stem}={item}" for item in bundles])
+    other_names = _named("alias", aliases)
+    if bool(tls_certificate) != bool(tls_key):
+        raise InputError("TLS needs both: --tls-certificate and --tls-key")
+    with contextlib.ExitStack() as stack:
+        models = {}
+        for name, bundle in named.items():
+            models[name] = stack.enter_context(load(bundle, device=device, precision=precision, threads=threads))
+            models[name].warm_up()
+            echo(_line(name, bundle, models[name]), err=True)
+        application = app(models, aliases=other_names, settings=settings)
+        echo(f"listening on {_address(host, port, unix_socket, is_tls=tls_key is not None)}{base_path}", err=True)
+        uvicorn.run(
+            application,
+            host=host,
+            port=port,
+            uds=None if unix_socket is None else str(unix_socket),
+            ssl_certfile=tls_certificate,
+            ssl_keyfile=tls_key,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            # Addresses of proxies are for logs, which do not have them.
+            proxy_headers=False,
+        )
+
+
+def _named(kind: str, items: Sequence[str]) -> dict[str, str]:
+    """Return values by name of arguments like `NAME=VALUE`.
+
+    Raises:
+        InputError: A name or a value is missing, or a name occurs twice.
+    """
+    from encort.runtime.common.errors import InputError
+
+    named: dict[str, str] = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        if not name or not value:
+            raise InputError(f"expected {kind} as NAME=VALUE, got {item!r}")
+        if name in named:
+            raise InputError(f"{kind} {name!r} is given twice; name them as NAME=VALUE")
+        named[name] = value
+    return named
+
+
+def _api_keys(file: Path | None) -> tuple[str, ...]:
+    from encort.runtime.common.errors import InputError
+
+    keys = os.environ.get("ENCORT_API_KEYS", "").split()
+    if file is not None:
+        lines = file.read_text(encoding="utf-8").split()
+        if not lines:
+            raise InputError(f"{file} has no API keys; write one per line")
+        keys += lines
+    return tuple(keys)
+
+
+def _line(name: str, bundle: str, model: "Model") -> str:
+    heads = ", ".join(f"{head.name} ({head.task})" for head in model.manifest.heads) or "embeddings"
+    from encort.runtime.engine.cores import available_cores
+
+    threads = model.options.threads or available_cores()
+    return f"{name}: {bundle}, {heads}, variant {model.variant.name}, threads {threads}"
+
+
+def _address(host: str, port: int, unix_socket: Path | None, *, is_tls: bool) -> str:
+    scheme = "https" if is_tls else "http"
+    return f"unix:{unix_socket}" if unix_socket is not None else f"{scheme}://{host}:{port}"

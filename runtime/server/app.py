@@ -1,0 +1,109 @@
+"""`app`: the ASGI application."""
+
+import contextlib
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from encort.runtime.model import Model
+from encort.runtime.server.endpoints import Endpoint, EndpointApp, Server, error_response, json_response
+from encort.runtime.server.errors import Contract, Failure, RequestError
+from encort.runtime.server.models import ModelRegistry
+from encort.runtime.server.openapi import describe
+from encort.runtime.server.routes import openai, tei
+from encort.runtime.server.settings import ServerSettings
+
+ENDPOINTS: Sequence[Endpoint] = [*tei.ENDPOINTS, *openai.ENDPOINTS]
+PUBLIC = frozenset({"/health", "/ping", "/metrics", "/docs", "/openapi.json"})
+"""Paths that need no API key."""
+
+
+def app(
+    models: Mapping[str, Model], *, aliases: Mapping[str, str] | None = None, settings: ServerSettings | None = None
+) -> Starlette:
+    """Return an ASGI application that serves models. It takes requests between its startup and its shutdown.
+
+    Args:
+        models: Loaded models by name; the first is that of requests without a name. The caller closes them.
+        aliases: Names of models by other names for them.
+        settings: Options of the server.
+
+    Raises:
+        InputError: There is no model, or an alias is no alias of one.
+    """
+    settings = settings or ServerSettings()
+    registry = ModelRegistry(models, aliases or {}, settings)
+    server = Server(models=registry, settings=settings)
+    description = describe(ENDPOINTS, base_path=settings.base_path)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await registry.open()
+        try:
+            yield
+        finally:
+            await registry.close()
+
+    routes: list[BaseRoute] = [
+        Route(path, _KeyCheck(EndpointApp(server, endpoint), endpoint.contract, settings), methods=[endpoint.method])
+        for endpoint in ENDPOINTS
+        for path in endpoint.paths
+    ]
+    routes.append(Route("/openapi.json", lambda _: json_response(description)))
+    application = Starlette(
+        routes=[Mount(settings.base_path, routes=routes)] if settings.base_path else routes,
+        middleware=_cors(settings),
+        lifespan=lifespan,
+    )
+    application.state.server = server
+    return application
+
+
+class _KeyCheck:
+    """Refuses requests without an API key."""
+
+    def __init__(self, inner: ASGIApp, contract: Contract, settings: ServerSettings) -> None:
+        self._inner, self._contract, self._settings = inner, contract, settings
+        self._digests = [_digest(key) for key in settings.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the route, or answer 401."""
+        path = scope["path"].removeprefix(self._settings.base_path)
+        if self._digests and path not in PUBLIC and not self._knows(Headers(scope=scope).get("authorization", "")):
+            message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
+            response: Response = error_response(self._contract, RequestError(Failure.UNAUTHORIZED, message))
+            await response(scope, receive, send)
+            return
+        await self._inner(scope, receive, send)
+
+    def _knows(self, authorization: str) -> bool:
+        """Compare with all keys, by their hashes, so that the time tells neither a key's length nor its beginning."""
+        scheme, _, key = authorization.partition(" ")
+        given = _digest(key.strip())
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _cors(settings: ServerSettings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    ]

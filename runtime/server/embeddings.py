@@ -1,0 +1,105 @@
+"""Embeddings of the texts of one request, as every contract needs them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.errors import InputError
+from encort.runtime.server.errors import Failure, RequestError
+from encort.runtime.server.models import ServedModel
+from encort.runtime.serving.calls import rows_as_list
+from encort.runtime.tasks.task_spec import TaskSpec
+from encort.runtime.text.token_batch import Text, TokenIds
+from encort.runtime.text.windows import Overflow
+
+Input = str | list[str | int | list[int]]
+"""One text, several, the token ids of one text, or those of several."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Results of the texts of one request.
+
+    Attributes:
+        items: One result per text, in the order of the request.
+        tokens: Number of tokens that were read.
+    """
+
+    items: list[Any]
+    tokens: int
+
+
+def as_texts(given: Input, *, most: int) -> list[str | list[int]]:
+    """Return the texts or token ids of an input, one per item.
+
+    Raises:
+        RequestError: There are none, or too many, or the input mixes texts and token ids.
+    """
+    items: Any = (
+        [given] if isinstance(given, str) or (given and all(isinstance(item, int) for item in given)) else given
+    )
+    if not items or not all(items):
+        raise RequestError(Failure.EMPTY, "the input is empty, or has an empty text; leave it out")
+    check_count(len(items), most=most)
+    if not all(isinstance(item, str) for item in items) and not all(isinstance(item, list) for item in items):
+        raise RequestError(Failure.INVALID, "the input mixes texts and token ids; send one kind")
+    return list(items)
+
+
+def check_count(count: int, *, most: int) -> None:
+    """Refuse too many texts."""
+    if count > most:
+        raise RequestError(Failure.INVALID, f"the request has {count} texts, the limit is max_items={most}")
+
+
+async def run_all(
+    served: ServedModel, spec: TaskSpec[Any], texts: Sequence[Text | TokenIds], *, overflow: Overflow | None = None
+) -> Results:
+    """Run texts through the queue that all requests share. The first failure cancels the others."""
+    tasks = [asyncio.ensure_future(served.service.run(spec, text, overflow=overflow)) for text in texts]
+    try:
+        results = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return Results(
+        items=[item for item, _ in results], tokens=sum(int(batch.tokens_per_text.sum()) for _, batch in results)
+    )
+
+
+async def embed_all(
+    served: ServedModel,
+    texts: Sequence[str | list[int]],
+    *,
+    normalize: bool | None = None,
+    dimensions: int | None = None,
+    prompt: str | None = None,
+    overflow: Overflow = "truncate",
+) -> tuple[FloatArray, int]:
+    """Return embeddings, `(n, dimensions)` float32, and the number of tokens.
+
+    Args:
+        served: The model.
+        texts: Texts or token ids.
+        normalize: Whether embeddings have length 1, also when they are cut; None: as the bundle says.
+        dimensions: See `Model.embed`.
+        prompt: See `Model.embed`.
+        overflow: See `Model.embed`.
+
+    Raises:
+        InputError: The bundle normalizes its embeddings and the caller wants them as they were before.
+    """
+    embedding = served.model.manifest.embedding
+    is_normalized = embedding is not None and embedding.normalize
+    if normalize is False and is_normalized:
+        raise InputError("this bundle gives normalized embeddings only: leave normalize out, or send true")
+    spec = served.service.tasks.embed(prompt=prompt, dimensions=dimensions)
+    results = await run_all(served, rows_as_list(spec), texts, overflow=overflow)
+    vectors: FloatArray = np.stack(results.items)
+    if normalize or (normalize is None and is_normalized and dimensions is not None):
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+    return vectors, results.tokens

@@ -1,0 +1,141 @@
+"""`Endpoint`: a route with its request, its contract and its handler; and the walk of every request through it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from encort.runtime.server.errors import Contract, Failure, RequestError, translate
+from encort.runtime.server.models import ModelRegistry
+from encort.runtime.server.settings import ServerSettings
+
+RETRY_AFTER_S = 1
+"""Seconds after which an overloaded or unready server may be asked again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """What every handler may use.
+
+    Attributes:
+        models: The served models.
+        settings: Options of the server.
+    """
+
+    models: ModelRegistry
+    settings: ServerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a handler answers.
+
+    Attributes:
+        content: A value of JSON; arrays of numpy are lists. None for an empty body.
+        headers: Headers of the response.
+    """
+
+    content: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One route.
+
+    Attributes:
+        paths: Its paths.
+        summary: One line for the documentation.
+        contract: Form of its failures.
+        handler: Gets the server and the request, and makes the reply.
+        body: Type of the request's body; None for GET.
+        result: Type of the response's body, for the documentation.
+    """
+
+    paths: tuple[str, ...]
+    summary: str
+    contract: Contract
+    handler: Callable[[Server, Any], Awaitable[Reply]]
+    body: type[msgspec.Struct] | None = None
+    result: Any = None
+
+    @property
+    def method(self) -> str:
+        """Method of HTTP."""
+        return "GET" if self.body is None else "POST"
+
+
+class EndpointApp:
+    """An endpoint as an ASGI application."""
+
+    def __init__(self, server: Server, endpoint: Endpoint) -> None:
+        self._server, self._endpoint = server, endpoint
+        self._decoder = None if endpoint.body is None else msgspec.json.Decoder(endpoint.body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. A client that disconnects cancels the work."""
+        try:
+            response = await self._answer(Request(scope, receive), receive)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            response = error_response(self._endpoint.contract, translate(error))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request, receive: Receive) -> Response:
+        body = None
+        if self._decoder is not None:
+            body = self._decoder.decode(await _read(request, self._server.settings.max_body_bytes))
+        reply = await _unless_disconnected(self._endpoint.handler(self._server, body), receive)
+        return json_response(reply.content, headers=reply.headers)
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """Return the body, without reading more than is allowed of it."""
+    content = bytearray()
+    too_large = RequestError(Failure.BODY_TOO_LARGE, f"the body has more than max_body_bytes={most}; send fewer texts")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > most:
+        raise too_large
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > most:
+            raise too_large
+    return bytes(content)
+
+
+async def _unless_disconnected(work: Awaitable[Reply], receive: Receive) -> Reply:
+    """Return the reply. Raises `ClientDisconnect` and cancels the work if nobody waits for it any more."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with a value of JSON."""
+    encoded = b"" if content is None else orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(encoded, status, headers, media_type="application/json" if encoded else None)
+
+
+def error_response(contract: Contract, error: RequestError) -> Response:
+    """Return the response of a failure in the form of a contract."""
+    status = contract.status(error.failure)
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    return json_response(contract.body(status, error.failure, str(error)), status=status, headers=headers)

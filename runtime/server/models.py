@@ -1,0 +1,105 @@
+"""`ModelRegistry`: the models that a server serves, by name and alias."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from encort.runtime.common.errors import InputError
+from encort.runtime.model import Model
+from encort.runtime.server.errors import Failure, RequestError
+from encort.runtime.server.settings import ServerSettings
+from encort.runtime.serving.async_service import AsyncService
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ServedModel:
+    """A model that is ready for requests.
+
+    Attributes:
+        name: Name in requests and results.
+        model: The loaded bundle.
+        service: Runs the texts of all requests.
+        closing: Waits for the requests of the service, when it is closed.
+    """
+
+    name: str
+    model: Model
+    service: AsyncService
+    closing: contextlib.AsyncExitStack = field(repr=False)
+
+
+class ModelRegistry:
+    """Models by name. A request keeps the model that it got, also while another one replaces it."""
+
+    def __init__(self, models: Mapping[str, Model], aliases: Mapping[str, str], settings: ServerSettings) -> None:
+        """Name the models; the first is the default.
+
+        Args:
+            models: Loaded models by name.
+            aliases: Names of models by other names for them.
+            settings: Options of their queues.
+
+        Raises:
+            InputError: There is no model, or an alias is a model's name or names no model.
+        """
+        if not models:
+            raise InputError("there is no model to serve; give at least one bundle")
+        for alias, name in aliases.items():
+            if alias in models or name not in models:
+                raise InputError(f"alias {alias!r} must be a new name of one of {', '.join(models)}, got {name!r}")
+        self._loaded, self._aliases, self._settings = dict(models), dict(aliases), settings
+        self._served: dict[str, ServedModel] = {}
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._served.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model takes requests."""
+        return len(self._served) == len(self._loaded)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Names and aliases of the models."""
+        return [*self._loaded, *self._aliases]
+
+    def get(self, name: str | None = None) -> ServedModel:
+        """Return the model with a name or alias; the first one without a name.
+
+        Raises:
+            RequestError: There is no such model, or it is not ready.
+        """
+        chosen = next(iter(self._loaded)) if name is None else self._aliases.get(name, name)
+        if chosen in self._served:
+            return self._served[chosen]
+        if chosen in self._loaded:
+            raise RequestError(Failure.UNHEALTHY, f"model {chosen!r} is not ready; try again later")
+        raise RequestError(Failure.UNKNOWN_MODEL, f"there is no model {name!r}; it is one of {', '.join(self.names)}")
+
+    async def open(self) -> None:
+        """Take requests for all models."""
+        for name, model in self._loaded.items():
+            await self.replace(name, model)
+
+    async def replace(self, name: str, model: Model) -> ServedModel | None:
+        """Give new requests to a loaded model, then wait for the requests of the one before.
+
+        Returns:
+            The model before, which the caller may close.
+        """
+        closing = contextlib.AsyncExitStack()
+        settings = self._settings
+        context = model.serving(max_wait_ms=settings.max_wait_ms, queue_tokens=settings.queue_tokens)
+        service = await closing.enter_async_context(context)
+        before = self._served.get(name)
+        self._loaded[name] = model
+        self._served[name] = ServedModel(name=name, model=model, service=service, closing=closing)
+        if before is not None:
+            await before.closing.aclose()
+        return before
+
+    async def close(self) -> None:
+        """Take no more requests, and wait for those that were accepted."""
+        served, self._served = list(self._served.values()), {}
+        for model in served:
+            await model.closing.aclose()

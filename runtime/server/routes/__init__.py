@@ -1,0 +1,1 @@
+"""The routes, one file per contract: each gives a list of `Endpoint`s."""

@@ -1,0 +1,38 @@
+"""`ServerSettings`: the options of a server."""
+
+from dataclasses import dataclass
+
+from encort.runtime.common.checks import check_number, check_whole
+from encort.runtime.common.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Options of `app`, which are those of `encort serve`.
+
+    Attributes:
+        max_body_bytes: Most bytes of a request's body.
+        max_items: Most texts or pairs of a request.
+        queue_tokens: Most tokens that wait for one model; see `Model.serving`.
+        max_wait_ms: Milliseconds that a text waits for others while a core is free; see `Model.serving`.
+        api_keys: Keys of which a request must have one, as `Authorization: Bearer KEY`. Without keys, all may call.
+        cors_origins: Origins whose pages may call the server; `"*"` for all.
+        base_path: Path before all routes, such as `/models`.
+    """
+
+    max_body_bytes: int = 2**24
+    max_items: int = 2048
+    queue_tokens: int = 65536
+    max_wait_ms: float = 0.0
+    api_keys: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    base_path: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("max_body_bytes", "max_items", "queue_tokens"):
+            check_whole(name, getattr(self, name), least=1)
+        check_number("max_wait_ms", self.max_wait_ms)
+        if self.base_path and (not self.base_path.startswith("/") or self.base_path.endswith("/")):
+            raise InputError(f"base_path must begin with / and not end with it, got {self.base_path!r}")
+        if not all(self.api_keys):
+            raise InputError("an API key is empty; remove it, or all may call the server")

@@ -1,0 +1,66 @@
+import asyncio
+
+import pytest
+
+import encort
+from encort.errors import InputError
+from encort.server import ServerSettings, app
+from tests.runtime.server.conftest import Connect
+
+
+def test_a_request_needs_one_of_the_keys(connect: Connect, encoder: encort.Model) -> None:
+    async def statuses() -> list[int]:
+        async with connect({"m": encoder}, api_keys=("first", "second")) as client:
+            keys = ["Bearer first", "bearer second", "Bearer third", "Bearer", "Basic first"]
+            answers = [await client.get("/v1/models", headers={"authorization": key}) for key in keys]
+            return [answer.status_code for answer in [*answers, await client.get("/v1/models")]]
+
+    assert asyncio.run(statuses()) == [200, 200, 401, 401, 401, 401]
+
+
+def test_health_is_public_and_has_no_body(connect: Connect, encoder: encort.Model) -> None:
+    async def check() -> None:
+        async with connect({"m": encoder}, api_keys=("secret",), base_path="/models") as client:
+            answer = await client.get("/models/health")
+            assert (answer.status_code, answer.content) == (200, b"")
+
+    asyncio.run(check())
+
+
+def test_pages_of_allowed_origins_may_send_a_key(connect: Connect, encoder: encort.Model) -> None:
+    async def check() -> None:
+        async with connect({"m": encoder}, cors_origins=("https://a.example",)) as client:
+            headers = {
+                "origin": "https://a.example",
+                "access-control-request-method": "POST",
+                "access-control-request-headers": "authorization,content-type",
+            }
+            answer = await client.options("/v1/embeddings", headers=headers)
+            assert answer.headers["access-control-allow-origin"] == "https://a.example"
+            assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+
+    asyncio.run(check())
+
+
+def test_the_description_has_every_route(connect: Connect, encoder: encort.Model) -> None:
+    async def check() -> None:
+        async with connect({"m": encoder}) as client:
+            description = (await client.get("/openapi.json")).json()
+            assert {"/embed", "/v1/embeddings", "/v1/models", "/health"} <= description["paths"].keys()
+
+    asyncio.run(check())
+
+
+def test_a_server_that_has_not_started_is_not_ready(encoder: encort.Model) -> None:
+    assert not app({"m": encoder}).state.server.models.is_ready
+
+
+@pytest.mark.parametrize("settings", [{"base_path": "x"}, {"max_items": 0}, {"api_keys": ("",)}])
+def test_settings_are_checked(settings: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        ServerSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_an_alias_must_name_a_model(encoder: encort.Model) -> None:
+    with pytest.raises(InputError, match="alias 'a'"):
+        app({"m": encoder}, aliases={"a": "x"})
