@@ -21,7 +21,7 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """What every handler may use.
+    """Models and settings, for every handler.
 
     Attributes:
         models: The served models.
@@ -34,7 +34,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a handler answers.
+    """The answer of a handler.
 
     Attributes:
         content: A value of JSON; arrays of numpy are lists. None for an empty body.

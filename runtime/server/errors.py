@@ -48,7 +48,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """How the clients of some routes expect failures.
+    """The form of failures that the clients of some routes expect.
 
     Attributes:
         body: Makes the body of a status, a failure and its message.

@@ -8,7 +8,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
 from encort.runtime.server.errors import Failure, RequestError
 from encort.runtime.server.settings import ServerSettings
-from encort.runtime.serving.async_service import AsyncService
+from encort.runtime.serving.async_service import SpecService
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +24,7 @@ class ServedModel:
 
     name: str
     model: Model
-    service: AsyncService
+    service: SpecService
     closing: contextlib.AsyncExitStack = field(repr=False)
 
 
@@ -91,6 +91,7 @@ class ModelRegistry:
         settings = self._settings
         context = model.serving(max_wait_ms=settings.max_wait_ms, queue_tokens=settings.queue_tokens)
         service = await closing.enter_async_context(context)
+        assert isinstance(service, SpecService), "model.serving() gives it"
         before = self._served.get(name)
         self._loaded[name] = model
         self._served[name] = ServedModel(name=name, model=model, service=service, closing=closing)

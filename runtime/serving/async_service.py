@@ -37,11 +37,6 @@ class AsyncService:
     def __init__(self, tasks: Tasks, make_call: MakeCall) -> None:
         self._tasks, self._make_call = tasks, make_call
 
-    @property
-    def tasks(self) -> Tasks:
-        """The tasks of the bundle, which make the specs of `run`."""
-        return self._tasks
-
     @overload
     async def embed(
         self, text: Text, *, precision: Literal["float32"] = "float32", **options: Unpack[EmbedRequestOptions]
@@ -126,28 +121,41 @@ class AsyncService:
         result = await self._request(self._tasks.predict(), text, options)
         return float(result) if isinstance(result, np.float32) else result
 
+    async def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
+        return await _wait(self._make_call(spec, text, options), text)
+
+
+class SpecService(AsyncService):
+    """An `AsyncService` for callers that make the specs, and want to know the tokens that were read.
+
+    Attributes:
+        tasks: The tasks of the bundle, which make the specs.
+    """
+
+    def __init__(self, tasks: Tasks, make_call: MakeCall) -> None:
+        super().__init__(tasks, make_call)
+        self.tasks = tasks
+
     async def run(
         self, spec: TaskSpec[list[Item]], text: Text | TokenIds, **options: Unpack[RequestOptions]
     ) -> tuple[Item, TokenBatch]:
-        """Return the result of a spec of `tasks` for a text or for token ids, and the tokens that were read."""
+        """Return the result of a text or of token ids, and their batch."""
         call: Call[Item] = self._make_call(spec, text, options)
-        result = await self._wait(call, text)
-        return result, call.batch
+        return await _wait(call, text), call.batch
 
-    async def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
-        return await self._wait(self._make_call(spec, text, options), text)
 
-    async def _wait(self, call: Call[Item], text: Text | TokenIds) -> Item:
-        is_long = _is_long(text)
-        try:
-            async with asyncio.timeout(call.seconds_left):
-                future = await asyncio.to_thread(call.start) if is_long else call.start()
-                arrays = await _result_of(future)
-                return await asyncio.to_thread(call.finish, arrays) if is_long else call.finish(arrays)
-        except TimeoutError:
-            raise too_late() from None
-        finally:
-            call.give_up()
+async def _wait(call: Call[Item], text: Text | TokenIds) -> Item:
+    """Return the result of a call. A long text is tokenized and finished in a thread."""
+    is_long = _is_long(text)
+    try:
+        async with asyncio.timeout(call.seconds_left):
+            future = await asyncio.to_thread(call.start) if is_long else call.start()
+            arrays = await _result_of(future)
+            return await asyncio.to_thread(call.finish, arrays) if is_long else call.finish(arrays)
+    except TimeoutError:
+        raise too_late() from None
+    finally:
+        call.give_up()
 
 
 async def _result_of(future: Future[Item]) -> Item:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray, Int8Array, UInt8Array
-from encort.runtime.serving.async_service import AsyncService
+from encort.runtime.serving.async_service import AsyncService, SpecService
 from encort.runtime.serving.calls import (
     Call,
     EmbedRequestOptions,
@@ -51,7 +51,7 @@ class ServiceContext:
         self._scheduler.close()
 
     async def __aenter__(self) -> "AsyncService":
-        return AsyncService(self._tasks, self._make_call)
+        return SpecService(self._tasks, self._make_call)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

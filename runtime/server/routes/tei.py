@@ -13,7 +13,7 @@ from encort.runtime.text.windows import Overflow
 
 
 class Truncation(msgspec.Struct, kw_only=True):
-    """What to do with texts over the limit."""
+    """Fields that say what is done with texts over the limit."""
 
     truncate: bool = True
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
