@@ -20,9 +20,10 @@ from encort.runtime.engine.future import Future
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-Call = tuple[Future[Any], Callable[[], Any]]
-Calls = SimpleQueue[Call | None]
-"""Calls that wait. None ends a thread, which leaves it there for the next thread."""
+Calls = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+"""Calls that wait: functions, each with the future of its result.
+
+None ends a thread, which leaves it there for the next thread."""
 
 _END_S, _POLL_S = 1.0, 0.001
 """Seconds that an ended thread may take to leave the system, and seconds between two looks."""

@@ -1,4 +1,4 @@
-"""One text that a caller waits for (`Request`), and the rows of tokens that requests share (`Row`)."""
+"""One text that a caller waits for (`Request`), and the rows of tokens that requests share (`WaitingRow`)."""
 
 import copy
 import time
@@ -39,7 +39,7 @@ class Request:
         self.future: Future[Arrays] = Future()
         self.rows, self._tokenwise, self._deadline = rows, tokenwise, deadline
         self._results: dict[int, Arrays] = {}
-        self.held: deque[Row] = deque()
+        self.held: deque[WaitingRow] = deque()
         self.active = 0
 
     def is_waiting(self, now: float) -> bool:
@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(eq=False, kw_only=True)
-class Row:
+class WaitingRow:
     """One row of tokens that waits for a run.
 
     Attributes:
@@ -92,7 +92,7 @@ class Row:
     is_running: bool = False
 
     @classmethod
-    def of(cls, batch: TokenBatch, index: int, outputs: Outputs, *, max_wait_s: float) -> "Row":
+    def of(cls, batch: TokenBatch, index: int, outputs: Outputs, *, max_wait_s: float) -> "WaitingRow":
         """Make a row that arrives now, of one row of a batch."""
         inputs = batch.rows(np.array([index]))
         key = b"|".join([repr(outputs).encode(), *(array.tobytes() for array in inputs.values())])

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.engine.engine import Engine
-from encort.runtime.serving.requests import Outputs, Request, Row
+from encort.runtime.serving.requests import Outputs, Request, WaitingRow
 from encort.runtime.serving.waiting_rows import WaitingRows
 
 _RECENTLY_S = 1.0
@@ -33,7 +33,7 @@ class RowQueue:
         """
         self._engine, self._max_tokens = engine, max_tokens
         self._queues: dict[tuple[Outputs, int], WaitingRows] = {}
-        self._known: dict[bytes, Row] = {}
+        self._known: dict[bytes, WaitingRow] = {}
         self._tokens = 0
         self._last_single = -math.inf
 
@@ -51,7 +51,7 @@ class RowQueue:
         """Whether no row is queued or running."""
         return not self._known
 
-    def check_room(self, rows: Iterable[Row]) -> None:
+    def check_room(self, rows: Iterable[WaitingRow]) -> None:
         """Refuse rows that the queue cannot hold. Rows that are known already need no room.
 
         Raises:
@@ -69,7 +69,7 @@ class RowQueue:
             "try again later, send less, or serve with more cores"
         )
 
-    def add(self, row: Row, request: Request, index: int) -> None:
+    def add(self, row: WaitingRow, request: Request, index: int) -> None:
         """Queue a row for a request, or share the known row with the same tokens."""
         known = self._known.get(row.key)
         try:
@@ -99,12 +99,12 @@ class RowQueue:
             if row.is_held:
                 self._enqueue(row, now)
 
-    def _most_active(self, row: Row, now: float) -> int:
+    def _most_active(self, row: WaitingRow, now: float) -> int:
         """Return the number of rows that keep the workers busy which one request may use."""
         slots, others = self._engine.slots, now < self._last_single + _RECENTLY_S
         return max(1, slots.in_flight - others) * max(1, slots.tokens // row.tokens)
 
-    def _enqueue(self, row: Row, now: float) -> None:
+    def _enqueue(self, row: WaitingRow, now: float) -> None:
         """Put a row that was held back at the end of its queue."""
         row.arrived = now
         queue = self._queues.setdefault(self._kind(row), WaitingRows())
@@ -117,7 +117,7 @@ class RowQueue:
         """Return how long the next row still waits for others to share its run; 0 if it is due."""
         return max(0.0, self._next_queue(now).due - now)
 
-    def take(self, now: float) -> tuple[list[Row], list[Row]]:
+    def take(self, now: float) -> tuple[list[WaitingRow], list[WaitingRow]]:
         """Take the next micro-batch out of the queue.
 
         Returns:
@@ -125,8 +125,8 @@ class RowQueue:
         """
         queue, slots = self._next_queue(now), self._engine.slots
         share = min(slots.tokens, math.ceil(self._tokens / slots.parallel))  # the rest is for the other workers
-        rows: list[Row] = []
-        unwanted: list[Row] = []
+        rows: list[WaitingRow] = []
+        unwanted: list[WaitingRow] = []
         tokens = longest = 0
         while queue.rows and (not rows or self._may_share(queue.rows[0].tokens, len(rows), tokens, longest, share)):
             row = queue.popleft()
@@ -143,7 +143,7 @@ class RowQueue:
                 self.forget(row)
         return rows, unwanted
 
-    def remove_unwanted(self, rows: Iterable[Row]) -> list[Row]:
+    def remove_unwanted(self, rows: Iterable[WaitingRow]) -> list[WaitingRow]:
         """Take those rows out of the queue that no request waits for any more, and return them."""
         removed = []
         for key in reversed([row.key for row in rows]):  # the rows that are held back first, so that none is queued
@@ -167,7 +167,7 @@ class RowQueue:
             removed.append(row)
         return removed
 
-    def forget(self, row: Row) -> None:
+    def forget(self, row: WaitingRow) -> None:
         """Forget a row that was run or dropped. A newer row with the same tokens stays known."""
         if self._known.get(row.key) is not row:
             return
@@ -176,7 +176,7 @@ class RowQueue:
             request.active -= 1
             self._release(request, time.monotonic())
 
-    def clear(self) -> list[Row]:
+    def clear(self) -> list[WaitingRow]:
         """Forget all rows, queued and running, and return them."""
         rows = list(self._known.values())
         self._known.clear()
@@ -203,7 +203,7 @@ class RowQueue:
         """Return the queue with the oldest row that is due; if none is due, the queue with the oldest row."""
         return min(self._queues.values(), key=lambda queue: (queue.due > now, queue.arrived))
 
-    def _kind(self, row: Row) -> tuple[Outputs, int]:
+    def _kind(self, row: WaitingRow) -> tuple[Outputs, int]:
         """Return what rows must have in common to share a run."""
         return row.outputs, 0 if self._engine.mixes_lengths else row.tokens
 

@@ -16,7 +16,7 @@ from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedE
 from encort.runtime.common.forks import new_reentrant_lock
 from encort.runtime.engine.engine import POLL_S, Engine
 from encort.runtime.engine.future import Future
-from encort.runtime.serving.requests import Arrays, Request, Row
+from encort.runtime.serving.requests import Arrays, Request, WaitingRow
 from encort.runtime.serving.row_queue import RowQueue
 from encort.runtime.text.token_batch import TokenBatch, pad_rows
 
@@ -61,7 +61,7 @@ class Scheduler:
             InputTooLongError: Its windows have more tokens than the queue can hold.
             ModelClosedError: The scheduler or its engine was closed.
         """
-        rows = [Row.of(batch, index, tuple(outputs), max_wait_s=self._max_wait_s) for index in range(len(batch))]
+        rows = [WaitingRow.of(batch, index, tuple(outputs), max_wait_s=self._max_wait_s) for index in range(len(batch))]
         tokenwise = [self._engine.variant.is_tokenwise(output) for output in outputs]
         request = Request(len(rows), tokenwise, deadline)
         request.future.add_done_callback(lambda: self._remove_unwanted(rows))
@@ -85,7 +85,7 @@ class Scheduler:
         while not self._queue.knows_none:
             time.sleep(POLL_S)
 
-    def _enqueue(self, request: Request, rows: Sequence[Row]) -> None:
+    def _enqueue(self, request: Request, rows: Sequence[WaitingRow]) -> None:
         with self._lock:
             if self._closed:
                 raise ModelClosedError("this service was closed; begin another with model.serving()")
@@ -150,10 +150,10 @@ class Scheduler:
             return False
         return True
 
-    def _take(self) -> list[Row]:
+    def _take(self) -> list[WaitingRow]:
         """Wait until rows are due and take a micro-batch; empty if no row is left."""
-        rows: list[Row] = []
-        dropped: list[Row] = []
+        rows: list[WaitingRow] = []
+        dropped: list[WaitingRow] = []
         with self._lock:
             while not self._queue.is_empty and not rows:
                 now = time.monotonic()
@@ -167,7 +167,7 @@ class Scheduler:
         self._expire(dropped)
         return rows
 
-    def _run(self, rows: Sequence[Row]) -> None:
+    def _run(self, rows: Sequence[WaitingRow]) -> None:
         """Run a micro-batch and give everybody who waits for one of its rows the result or the error."""
         if not rows:
             return
@@ -189,19 +189,19 @@ class Scheduler:
                 ],
             )
 
-    def _finish(self, row: Row, result: Arrays | BaseException) -> None:
+    def _finish(self, row: WaitingRow, result: Arrays | BaseException) -> None:
         with self._lock:
             self._queue.forget(row)
         row.deliver(result)
 
-    def _remove_unwanted(self, rows: Sequence[Row]) -> None:
+    def _remove_unwanted(self, rows: Sequence[WaitingRow]) -> None:
         """Take rows out of the queue that no request waits for any more, so that they leave room."""
         with self._lock:
             removed = self._queue.remove_unwanted(rows)
             self._changed.notify_all()
         self._expire(removed)
 
-    def _expire(self, rows: Sequence[Row]) -> None:
+    def _expire(self, rows: Sequence[WaitingRow]) -> None:
         """Count rows that were dropped. A caller that still waits learns that the deadline has passed."""
         for row in rows:
             self._engine.recorder.count(expired=1)

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 
-from encort.runtime.serving.requests import Row
+from encort.runtime.serving.requests import WaitingRow
 
 
 class WaitingRows:
@@ -16,24 +16,24 @@ class WaitingRows:
     """
 
     def __init__(self) -> None:
-        self.rows: deque[Row] = deque()
+        self.rows: deque[WaitingRow] = deque()
         self.tokens = 0
         self.filled_at = -math.inf
 
-    def append(self, row: Row, *, run_tokens: int) -> None:
+    def append(self, row: WaitingRow, *, run_tokens: int) -> None:
         """Queue a row at the end; `run_tokens` are the most tokens of a run."""
         self.rows.append(row)
         self.tokens += row.tokens
         if self.tokens >= run_tokens:
             self.filled_at = row.arrived
 
-    def popleft(self) -> Row:
+    def popleft(self) -> WaitingRow:
         """Take the oldest row."""
         row = self.rows.popleft()
         self.tokens -= row.tokens
         return row
 
-    def remove(self, row: Row) -> None:
+    def remove(self, row: WaitingRow) -> None:
         """Take a row from among the others."""
         self.rows.remove(row)
         self.tokens -= row.tokens

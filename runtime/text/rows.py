@@ -15,7 +15,7 @@ from encort.runtime.text.windows import Overflow, cut_longest, cut_windows
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TokenRow:
     """One row of a batch: all tokens of an input, or some of them.
 
     Attributes:
@@ -53,7 +53,7 @@ def cut_rows(
     cuts_beginning: bool,
     number: int,
     prompt_length: int,
-) -> Iterator[Row]:
+) -> Iterator[TokenRow]:
     """Yield the rows that the model reads of one input: one row, or several windows.
 
     Args:
@@ -70,7 +70,7 @@ def cut_rows(
         InputTooLongError: See `Tokenizer`.
     """
     if len(tokens) <= limit:
-        yield Row(index, tokens)
+        yield TokenRow(index, tokens)
         return
     if overflow == "error":
         raise InputTooLongError(
@@ -79,18 +79,18 @@ def cut_rows(
     arrays = tokens if isinstance(tokens, Tokens) else Tokens.of(tokens)
     if overflow == "truncate":
         kept = cut_longest(arrays.sequences, limit=limit, cuts_beginning=cuts_beginning)
-        yield Row(index, arrays, kept, is_truncated=True)
+        yield TokenRow(index, arrays, kept, is_truncated=True)
         return
     try:
         windows = cut_windows(arrays.sequences, limit=limit, stride=stride, prompt_length=prompt_length)
     except InputTooLongError as error:
         raise InputTooLongError(f"text {number}: {error}") from None
     for window, own in windows:
-        yield Row(index, arrays, window, own)
+        yield TokenRow(index, arrays, window, own)
 
 
 def join_rows(
-    rows: Sequence[Row], texts: Sequence[Text], *, return_offsets: bool, prompt: str, prompt_length: int | None
+    rows: Sequence[TokenRow], texts: Sequence[Text], *, return_offsets: bool, prompt: str, prompt_length: int | None
 ) -> TokenBatch:
     """Return rows, in the order of their texts, as one batch; see `Tokenizer` and `TokenBatch`."""
     return TokenBatch(
@@ -106,12 +106,12 @@ def join_rows(
     )
 
 
-def _offsets(rows: Sequence[Row]) -> TokenOffsets:
+def _offsets(rows: Sequence[TokenRow]) -> TokenOffsets:
     names = ("starts", "ends", "words", "sequences")
     return TokenOffsets(**{name: _flat(row.values(name) for row in rows) for name in names})
 
 
-def _windows(rows: Sequence[Row]) -> Windows:
+def _windows(rows: Sequence[TokenRow]) -> Windows:
     own = [np.ones(len(row), np.bool_) if row.own is None else row.own for row in rows]
     return Windows(texts=np.array([row.text for row in rows]), own=np.concatenate(own))
 

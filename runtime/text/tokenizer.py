@@ -13,7 +13,7 @@ from encort.runtime.common.checks import check_choice, check_whole
 from encort.runtime.common.errors import BundleError, InputError, InputTypeError
 from encort.runtime.text.backend import Backend, Check, check_nothing
 from encort.runtime.text.long_inputs import LongInput, read_inputs
-from encort.runtime.text.rows import Row, cut_rows, join_rows
+from encort.runtime.text.rows import TokenRow, cut_rows, join_rows
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.validation import check_texts, checked_token_ids, is_token_ids
 from encort.runtime.text.vocabulary import Vocabulary
@@ -118,7 +118,7 @@ class Tokenizer:
         needs_length = return_prompt_length or overflow == "window"
         prompt_length = self._prompt_length(prompt, first) if needs_length else 0
         tokens = self._read(texts, overflow, first, return_offsets=return_offsets, all_cores=all_cores, check=check)
-        rows: list[Row] = []
+        rows: list[TokenRow] = []
         for index, of_text in enumerate(tokens):
             check()
             rows += cut_rows(

@@ -135,17 +135,23 @@ def test_a_sentence_transformers_folder_may_hold_an_adapter(
     sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6")
     # transformers 5.24 asks for a version of PEFT that is not released yet.
     monkeypatch.setattr("transformers.integrations.peft.check_peft_version", lambda **_: None)
-    model = sentence_transformers.SentenceTransformer(str(base), device="cpu")
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+
+    model = sentence_transformers.SentenceTransformer(str(base), device="cpu", prompts={"query": "the pin "})
+    model.append(Dense(model.get_embedding_dimension(), 12)).append(Normalize())
     plain = model.encode(TEXTS)
     torch.manual_seed(9)
     model.add_adapter(peft.LoraConfig(**LORA, task_type="FEATURE_EXTRACTION"))
     model.save_pretrained(str(tmp_path / "adapter"), create_model_card=False)
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
-    expected = sentence_transformers.SentenceTransformer(str(tmp_path / "adapter"), device="cpu").encode(TEXTS)
+    saved = sentence_transformers.SentenceTransformer(str(tmp_path / "adapter"), device="cpu")
+    expected = saved.encode(TEXTS)
     assert np.abs(expected - plain).max() > 0.01
     bundle = export_bundle(tmp_path / "adapter", tmp_path / "bundle", variants=["fp32"]).folder
     with encort.load(bundle, threads=1) as loaded:
         np.testing.assert_allclose(loaded.embed(TEXTS), expected, rtol=0, atol=1e-5)
+        queries = saved.encode(TEXTS, prompt_name="query")
+        np.testing.assert_allclose(loaded.embed(TEXTS, prompt="query"), queries, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"hidden_size": 20}, {"num_hidden_layers": 2}, {"num_hidden_layers": 4}], ids=str)

@@ -10,14 +10,14 @@ from encort.runtime.common.errors import InputTooLongError, OverloadedError
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.planner import ExecutionSlots
-from encort.runtime.serving.requests import Request, Row
+from encort.runtime.serving.requests import Request, WaitingRow
 from encort.runtime.serving.row_queue import RowQueue
 from tests.runtime.fakes import MakeEngine, batch_of
 
 NOW = 100.0
 """Time at which rows are taken. Rows arrive at `1.0`, `2.0`, and so on."""
 
-AddRow = Callable[..., Row]
+AddRow = Callable[..., WaitingRow]
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def ragged_queue(make_engine: MakeEngine, costs: Costs, **slots: float) -> RowQu
     return RowQueue(engine, max_tokens=1000)
 
 
-def row_of(*ids: int, outputs: Sequence[str] = ("sums",), arrived: float = 0.0, wait_s: float = 0.0) -> Row:
-    row = Row.of(batch_of(ids), 0, tuple(outputs), max_wait_s=0)
+def row_of(*ids: int, outputs: Sequence[str] = ("sums",), arrived: float = 0.0, wait_s: float = 0.0) -> WaitingRow:
+    row = WaitingRow.of(batch_of(ids), 0, tuple(outputs), max_wait_s=0)
     row.arrived, row.due = arrived, arrived + wait_s
     return row
 
@@ -48,7 +48,7 @@ def request_of(rows: int = 1, *, deadline: float = math.inf) -> Request:
     return Request(rows, [False], deadline)
 
 
-def add_all(queue: RowQueue, rows: Sequence[Row], *, deadline: float = math.inf) -> list[Request]:
+def add_all(queue: RowQueue, rows: Sequence[WaitingRow], *, deadline: float = math.inf) -> list[Request]:
     """Add each row for a request of its own. The first row arrives at 1.0, the second at 2.0."""
     requests = [request_of(deadline=deadline) for _ in rows]
     for number, (row, request) in enumerate(zip(rows, requests, strict=True)):
@@ -98,7 +98,7 @@ def test_a_deep_queue_counts_the_tokens_of_each_row_a_few_times(
     queue = RowQueue(make_engine(), max_tokens=10_000)
     rows = [row_of(2, token, wait_s=math.inf) for token in range(2, 2002)]
     counted = []
-    monkeypatch.setattr(Row, "tokens", property(lambda row: counted.append(row) or row.inputs["input_ids"].size))
+    monkeypatch.setattr(WaitingRow, "tokens", property(lambda row: counted.append(row) or row.inputs["input_ids"].size))
     add_all(queue, rows)
     assert len(counted) < 10 * len(rows)
 
