@@ -103,7 +103,6 @@ def kill_after_a_save(command: list[str], unfinished: Path, step: int) -> None:
     assert stdout == ""
 
 
-@pytest.mark.parametrize(("save_steps", "killed_after"), [(None, EPOCH), (7, 21)], ids=["epochs", "steps"])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     train: Callable[..., Any],
     uninterrupted: Callable[..., Any],
@@ -112,12 +111,11 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     output: Path,
     unfinished: Path,
     monkeypatch: pytest.MonkeyPatch,
-    save_steps: int | None,
-    killed_after: int,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    options = {"model": tiny_encoder, "train": tables[0], "validation": tables[1], "output": output, **SETTINGS}
-    options |= {} if save_steps is None else {"save_steps": save_steps}
+    save_steps, killed_after = 7, 21
+    data = {"train": tables[0], "validation": tables[1]}
+    options = {"model": tiny_encoder, **data, "output": output, "save_steps": save_steps, **SETTINGS}
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "encort", "train", "text-classification", *flags]
     kill_after_a_save(command, unfinished, killed_after)
