@@ -18,10 +18,16 @@ from encort.runtime.server.endpoints import Endpoint, EndpointApp, Server, error
 from encort.runtime.server.errors import Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
-from encort.runtime.server.routes import openai, tei
+from encort.runtime.server.routes import openai, rerank, tasks, tei, tei_ranking
 from encort.runtime.server.settings import ServerSettings
 
-ENDPOINTS: Sequence[Endpoint] = [*tei.ENDPOINTS, *openai.ENDPOINTS]
+ENDPOINTS: Sequence[Endpoint] = [
+    *tei.ENDPOINTS,
+    *tei_ranking.ENDPOINTS,
+    *openai.ENDPOINTS,
+    *rerank.ENDPOINTS,
+    *tasks.ENDPOINTS,
+]
 PUBLIC = frozenset({"/health", "/ping", "/metrics", "/docs", "/openapi.json"})
 """Paths that need no API key."""
 

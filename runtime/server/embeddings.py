@@ -33,7 +33,7 @@ class Results:
     tokens: int
 
 
-def as_texts(given: Input, *, most: int) -> list[str | list[int]]:
+def as_texts(given: str | Sequence[str | int | list[int]], *, most: int) -> list[str | list[int]]:
     """Return the texts or token ids of an input, one per item.
 
     Raises:

@@ -9,6 +9,7 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.server.embeddings import Input, as_texts, embed_all
 from encort.runtime.server.endpoints import Endpoint, Reply, Server
 from encort.runtime.server.errors import OPENAI
+from encort.runtime.server.ranking import tasks_of
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):
@@ -37,8 +38,11 @@ def _base64(vectors: FloatArray) -> list[str]:
 
 
 async def models(server: Server, _: None) -> Reply:
-    """Return the names of the models, and their aliases."""
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "encort"} for name in server.models.names]
+    """Return the names of the models and their aliases, and the tasks of each, which OpenAI does not have."""
+    data = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "encort", "tasks": tasks_of(server.models.get(name))}
+        for name in server.models.names
+    ]
     return Reply(content={"object": "list", "data": data})
 
 
