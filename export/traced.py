@@ -18,7 +18,8 @@ import torch
 import transformers
 
 from encort.export.graph.builder import STANDARD_OPSETS, GraphBuilder, axes
-from encort.export.graph.layouts import SMALLEST_MASK, Padded
+from encort.export.graph.layouts.nodes import SMALLEST_MASK
+from encort.export.graph.layouts.padded import Padded
 from encort.export.graph.sentence import Encoded, sentence_output
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.embedding.torch_modules import describe_modules

@@ -96,8 +96,7 @@ def _description(source: ExportSource) -> Description:
 
 
 def _weight_count(layer: Layer) -> int:
-    linears = (layer.query, layer.key, layer.value, layer.attention_output, layer.intermediate, layer.output)
-    return sum(linear.weight.size for linear in linears)
+    return sum(linear.weight.size for group in layer.linear_groups for linear in group)
 
 
 def _write(

@@ -7,16 +7,10 @@ import onnx_ir as ir
 
 from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Description, Encoder, HeadWeights, Linear, Reads
-from encort.export.graph.encoder import (
-    LinearEmitter,
-    Tokens,
-    activate,
-    emit_float_linears,
-    last_hidden_state,
-    linear,
-    token_inputs,
-)
+from encort.export.graph.encoder import Tokens, last_hidden_state, token_inputs
+from encort.export.graph.layers import LinearEmitter, emit_float_linears
 from encort.export.graph.layouts import ATTENTION_LAYOUTS
+from encort.export.graph.operators import activate, linear, normalize
 from encort.export.graph.sentence import Encoded, sentence_output
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Embedding, Layout
 from encort.runtime.common.errors import CheckpointError
@@ -79,9 +73,11 @@ def _head_outputs(builder: GraphBuilder, head: HeadWeights, encoded: Sequence[En
     x = _head_input(builder, head.reads, encoded)
     if head.dense is not None:
         x = activate(builder, head.activation, linear(builder, head.dense, x))
+    if head.norm is not None:
+        x = normalize(builder, head.norm, x)
     axes = encoded[0].layout.axes if head.reads is Reads.TOKENS else ("batch",)
     if len(head.outputs) == 1:
-        builder.output(linear(builder, head.logits, x), head.outputs[0], (*axes, head.logits.bias.size))
+        builder.output(linear(builder, head.logits, x), head.outputs[0], (*axes, head.logits.width))
         return
     for column, name in enumerate(head.outputs):
         logits = linear(builder, _column(head.logits, column), x)
@@ -101,4 +97,5 @@ def _head_input(builder: GraphBuilder, reads: Reads, encoded: Sequence[Encoded])
 
 def _column(layer: Linear, column: int) -> Linear:
     part = slice(column, column + 1)
-    return Linear(name=f"{layer.name}.{column}", weight=layer.weight[:, part].copy(), bias=layer.bias[part])
+    bias = None if layer.bias is None else layer.bias[part]
+    return Linear(name=f"{layer.name}.{column}", weight=layer.weight[:, part].copy(), bias=bias)

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Dense, LayerNorm, SentenceModule
-from encort.export.graph.encoder import linear
 from encort.export.graph.layouts import AttentionLayout
-from encort.export.graph.standard import gelu
+from encort.export.graph.operators import linear, normalize
+from encort.export.graph.standard import gelu, silu
 from encort.runtime.bundle.manifest import PROMPT_LENGTH, SENTENCE_EMBEDDING, Embedding, Pooling
 from encort.runtime.common.errors import CheckpointError
 
@@ -54,16 +54,14 @@ def sentence_output(
     for module in modules:
         sentence = _apply(builder, module, sentence)
     sentence = _normalized(builder, sentence) if embedding.normalize else sentence
-    sizes = [module.linear.bias.size for module in modules if isinstance(module, Dense)]
+    sizes = [module.linear.width for module in modules if isinstance(module, Dense)]
     builder.output(sentence, SENTENCE_EMBEDDING, ("batch", [hidden * len(vectors), *sizes][-1]))
 
 
 def _apply(builder: GraphBuilder, module: SentenceModule, x: ir.Value) -> ir.Value:
     """Write a module on vectors `(batch, size)`."""
     if isinstance(module, LayerNorm):
-        weight = builder.weight(f"{module.name}.weight", module.weight)
-        bias = builder.weight(f"{module.name}.bias", module.bias)
-        return builder.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=module.epsilon)
+        return normalize(builder, module, x)
     if not isinstance(module, Dense):
         return _normalized(builder, x)
     result = ACTIVATIONS[module.activation](builder, linear(builder, module.linear, x))
@@ -216,7 +214,7 @@ ACTIVATIONS: dict[str, Callable[[GraphBuilder, ir.Value], ir.Value]] = {
     "ReLU": lambda builder, x: builder.op("Relu", x),
     "GELU": gelu,
     "Sigmoid": lambda builder, x: builder.op("Sigmoid", x),
-    "SiLU": lambda builder, x: builder.op("Mul", x, builder.op("Sigmoid", x)),
+    "SiLU": silu,
     "LeakyReLU": lambda builder, x: builder.op("LeakyRelu", x, alpha=0.01),
     "ELU": lambda builder, x: builder.op("Elu", x),
     "Softplus": lambda builder, x: builder.op("Softplus", x),

@@ -28,6 +28,39 @@ def tanh_gelu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
     return builder.op("Mul", builder.op("Mul", x, _number(builder, 0.5)), factor)
 
 
+def silu(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+    """Write `x * sigmoid(x)`."""
+    return builder.op("Mul", x, builder.op("Sigmoid", x))
+
+
+def rms_norm(builder: GraphBuilder, x: ir.Value, weight: ir.Value, epsilon: float) -> ir.Value:
+    """Write `x / sqrt(mean(x ** 2) + epsilon) * weight` over the last axis."""
+    mean = builder.op("ReduceMean", builder.op("Pow", x, _number(builder, 2)), builder.integers(-1), keepdims=1)
+    root = builder.op("Sqrt", builder.op("Add", mean, _number(builder, epsilon)))
+    return builder.op("Mul", builder.op("Div", x, root), weight)
+
+
+def rotate(builder: GraphBuilder, x: ir.Value, cosines: ir.Value, sines: ir.Value, *, half: int) -> ir.Value:
+    """Write the rotation of each head's pairs of values; the pairs are value `i` of both halves.
+
+    Args:
+        builder: Builder of the graph.
+        x: Projected queries or keys, `(batch, sequence, hidden)`.
+        cosines: `(sequence, half)`.
+        sines: `(sequence, half)`.
+        half: Half of a head's size.
+    """
+    halves = builder.op("Reshape", x, builder.integers(0, 0, -1, 2, half))
+    first, second = (builder.op("Gather", halves, builder.weight(f"index_{i}", np.array(i)), axis=3) for i in (0, 1))
+    cosines, sines = (builder.op("Unsqueeze", table, builder.integers(1)) for table in (cosines, sines))
+    turned = (
+        builder.op("Sub", builder.op("Mul", first, cosines), builder.op("Mul", second, sines)),
+        builder.op("Add", builder.op("Mul", second, cosines), builder.op("Mul", first, sines)),
+    )
+    rotated = builder.op("Concat", *(builder.op("Unsqueeze", x, builder.integers(3)) for x in turned), axis=3)
+    return builder.op("Reshape", rotated, builder.op("Shape", x))
+
+
 def attention(
     builder: GraphBuilder,
     query: ir.Value,
@@ -56,7 +89,7 @@ def attention(
         scores = builder.op("Add", scores, bias)
     context = builder.op("MatMul", builder.op("Softmax", scores, axis=-1), values)
     tokens = builder.op("Transpose", context, perm=[0, 2, 1, 3])
-    return builder.op("Reshape", tokens, builder.integers(0, 0, heads.count * heads.size))
+    return builder.op("Reshape", tokens, builder.integers(0, 0, heads.width))
 
 
 def _number(builder: GraphBuilder, number: float) -> ir.Value:

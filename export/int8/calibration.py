@@ -111,17 +111,7 @@ def check_calibration(texts: Sequence[Text]) -> None:
 
 def groups(encoders: Sequence[Encoder]) -> dict[str, tuple[Linear, ...]]:
     """Return the groups of layers that read the same tensor, by the name of each group's first layer."""
-    layers = [
-        group
-        for encoder in encoders
-        for layer in encoder.layers
-        for group in (
-            (layer.query, layer.key, layer.value),
-            (layer.attention_output,),
-            (layer.intermediate,),
-            (layer.output,),
-        )
-    ]
+    layers = [group for encoder in encoders for layer in encoder.layers for group in layer.linear_groups]
     return {group[0].name: group for group in layers}
 
 
@@ -136,11 +126,14 @@ def cases(batch: TokenBatch) -> list[Case]:
     return result
 
 
-def observe(oracle: Oracle, texts: Sequence[Case], names: Sequence[str]) -> dict[str, Activations]:
-    """Return the values that the layers with these names read while the oracle runs the texts."""
+def observe(oracle: Oracle, texts: Sequence[Case], layers: Mapping[str, Sequence[Linear]]) -> dict[str, Activations]:
+    """Return the values that each group of layers reads while the oracle runs the texts, by the name of the group."""
     model = oracle.checkpoints[0].model
-    observers = {name: _Observer() for name in names}
-    handles = [model.get_submodule(name).register_forward_pre_hook(observers[name].hook) for name in names]
+    observers = {name: _Observer() for name in layers}
+    handles = [
+        model.get_submodule(group[0].module).register_forward_pre_hook(observers[name].hook)
+        for name, group in layers.items()
+    ]
     try:
         for case in texts:
             oracle(case)
@@ -156,18 +149,27 @@ def simulated(oracle: Oracle, quantized: Mapping[str, QuantizedGroup]) -> Iterat
     model = oracle.checkpoints[0].model
     with ExitStack() as stack:
         for group in quantized.values():
-            for layer in group.layers:
-                module = model.get_submodule(layer.name)
+            for name in dict.fromkeys(layer.module for layer in group.layers):
+                module = model.get_submodule(name)
+                layers = [layer for layer in group.layers if layer.module == name]
                 # This attribute hides the method of the class until it is deleted.
-                module.forward = _simulated_forward(group, layer)
+                module.forward = _simulated_forward(group, sorted(layers, key=lambda layer: layer.index))
                 stack.callback(delattr, module, "forward")
         yield
 
 
-def _simulated_forward(group: QuantizedGroup, layer: QuantizedLinear) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that rounds its input to the steps of the group and multiplies it by the rounded weight."""
+def _simulated_forward(
+    group: QuantizedGroup, layers: Sequence[QuantizedLinear]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that rounds its input to the steps of the group and multiplies it by the rounded weights.
+
+    Args:
+        group: Group of the layers.
+        layers: All layers of the group that one module holds, in the module's order.
+    """
     divisor = torch.ones(1) if group.divisor is None else torch.from_numpy(group.divisor)
-    weight, bias = torch.from_numpy(layer.dequantized), torch.from_numpy(layer.bias)
+    weight = torch.from_numpy(np.concatenate([layer.dequantized for layer in layers], axis=1))
+    bias = torch.from_numpy(np.concatenate([layer.bias for layer in layers]))
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         # The first division makes a copy, so that the other steps can work in place, which is faster.

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from encort.export.graph.builder import MICROSOFT, GraphBuilder
 from encort.export.graph.description import Description, Encoder, Layer, Linear
-from encort.export.graph.encoder import emit_float_linears
 from encort.export.graph.heads import author
+from encort.export.graph.layers import emit_float_linears
 from encort.export.int8.calibration import Calibration, cases, groups, observe, simulated
 from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.source.export_source import ExportSource
@@ -87,7 +87,7 @@ def quantize_model(
     """
     assert source.description is not None
     layers = groups(source.description.encoders)
-    seen = observe(Oracle.of(source), cases(texts), list(layers))
+    seen = observe(Oracle.of(source), cases(texts), layers)
     bar = tqdm(layers.items(), desc="quantize", unit="tensor", disable=None if progress else True)
     quantized = {name: quantize(group, seen[name], weight_bits=weight_bits, strengths=strengths) for name, group in bar}
     return QuantizedModel(description=source.description, groups=quantized)
@@ -185,23 +185,26 @@ def _fold_encoder(encoder: Encoder, quantized: dict[str, QuantizedGroup]) -> Enc
     The input of the attention output is a weighted mean of values, so dividing the values divides that input too, and
     the graph needs no node for it.
     """
-    return replace(encoder, layers=tuple(_fold_layer(layer, quantized) for layer in encoder.layers))
+    # The same layer may run several times, and is folded once.
+    folded = {layer: _fold_layer(layer, quantized) for layer in dict.fromkeys(encoder.layers)}
+    return replace(encoder, layers=tuple(folded[layer] for layer in encoder.layers))
 
 
 def _fold_layer(layer: Layer, quantized: dict[str, QuantizedGroup]) -> Layer:
-    output = quantized.get(layer.attention_output.name)
-    if output is None or output.divisor is None:
+    attention = layer.attention
+    output = quantized.get(attention.output.name)
+    if output is None or output.divisor is None or attention.heads.groups < attention.heads.count:
+        # Heads that share values have different divisors, so the graph divides the input.
         return layer
-    divisor = output.divisor
-    quantized[layer.attention_output.name] = replace(output, divisor=None)
-    if layer.query.name in quantized:
-        inputs = quantized[layer.query.name]
-        query, key, value = inputs.layers
-        divided = replace(value, scales=value.scales / divisor, bias=value.bias / divisor)
-        quantized[layer.query.name] = replace(inputs, layers=(query, key, divided))
-    float_value = layer.value
-    divided_float = Linear(name=float_value.name, weight=float_value.weight / divisor, bias=float_value.bias / divisor)
-    return replace(layer, value=divided_float)
+    divisor, value = output.divisor, attention.value
+    quantized[attention.output.name] = replace(output, divisor=None)
+    if attention.query.name in quantized:
+        inputs = quantized[attention.query.name]
+        query, key, steps = inputs.layers
+        divided = replace(steps, scales=steps.scales / divisor, bias=steps.bias / divisor)
+        quantized[attention.query.name] = replace(inputs, layers=(query, key, divided))
+    bias = None if value.bias is None else value.bias / divisor
+    return replace(layer, attention=replace(attention, value=replace(value, weight=value.weight / divisor, bias=bias)))
 
 
 def _emit_group(builder: GraphBuilder, group: QuantizedGroup, x: ir.Value) -> list[ir.Value]:

@@ -51,12 +51,16 @@ class QuantizedLinear:
         weight: `(in, out)` int8.
         scales: Scale of each column, `(out,)`.
         bias: `(out,)` float32, corrected by the mean error on the calibration texts.
+        module: Name of the checkpoint's module that holds the layer.
+        index: Number of the layer in this module, from 0.
     """
 
     name: str
     weight: Int8Array
     scales: FloatArray
     bias: FloatArray
+    module: str
+    index: int
 
     @property
     def dequantized(self) -> FloatArray:
@@ -152,7 +156,9 @@ def _quantized(layer: Linear, divisor: FloatArray, bits: int) -> QuantizedLinear
         name=layer.name,
         weight=np.rint(weight / scales).astype(np.int8),
         scales=scales.astype(np.float32),
-        bias=layer.bias,
+        bias=np.zeros(layer.width, np.float32) if layer.bias is None else layer.bias,
+        module=layer.module,
+        index=0 if layer.part is None else layer.part.index,
     )
 
 

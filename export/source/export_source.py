@@ -274,7 +274,7 @@ def _limit(checkpoints: Sequence[Checkpoint], description: Description | None, m
         # Some of these architectures have no table of positions, so they have no limit of their own.
         positions = count_positions(checkpoints[0].model.config) or LIMIT - 1
     else:
-        positions = min(encoder.embeddings.max_length for encoder in description.encoders)
+        positions = min(encoder.max_length for encoder in description.encoders)
     limit = min(limit for limit in [*limits, positions] if limit) if max_length is None else max_length
     if limit == LIMIT - 1:
         raise CheckpointError(f"{checkpoints[0].name} has no limit of tokens; give one with --max-length")

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 
 from encort.export.graph.builder import MICROSOFT, FunctionBuilder
-from encort.export.graph.layouts import MASKED, TextBounds, columns_of
+from encort.export.graph.layouts.nodes import MASKED
+from encort.export.graph.layouts.packed import TextBounds, columns_of
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.files import GraphFiles
 from encort.runtime.bundle.manifest import Layout, Variant

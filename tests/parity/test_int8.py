@@ -100,8 +100,8 @@ def test_the_graph_equals_the_simulation(
     encoders = source.description.encoders
     excluded = {
         "nothing": [],
-        "values": [layer.query.name for encoder in encoders for layer in encoder.layers],
-        "attention outputs": [encoder.layers[-1].attention_output.name for encoder in encoders],
+        "values": [layer.attention.query.name for encoder in encoders for layer in encoder.layers],
+        "attention outputs": [encoder.layers[-1].attention.output.name for encoder in encoders],
     }[left_out]
     candidate = model.without(excluded)
     assert len(candidate.groups) == len(model.groups) - len(excluded)

@@ -8,6 +8,7 @@ import pytest
 import transformers
 
 from encort.export.graph.architectures import ARCHITECTURES, describe_encoder
+from encort.export.graph.description import AttentionHeads
 from encort.export.source.export_source import ExportSource
 from encort.runtime.common.errors import CheckpointError
 
@@ -56,9 +57,11 @@ def test_the_classifier_of_bert_reads_the_pooler(classifier: ExportSource) -> No
 
 def test_linear_weights_are_in_by_out(encoder: ExportSource) -> None:
     layer = encoder.description.encoders[0].layers[0]
-    assert layer.intermediate.weight.shape == (40, 72)
+    assert layer.feed_forward.intermediate.weight.shape == (40, 72)
     np.testing.assert_array_equal(
-        layer.query.weight, encoder.checkpoints[0].weights["encoder.layer.0.attention.self.query.weight"].T, strict=True
+        layer.attention.query.weight,
+        encoder.checkpoints[0].weights["encoder.layer.0.attention.self.query.weight"].T,
+        strict=True,
     )
 
 
@@ -79,7 +82,9 @@ def test_a_classifier_has_a_head_and_an_encoder_has_none(classifier: ExportSourc
 def test_sizes_and_settings_come_from_the_configuration(make_checkpoint: Callable[..., Path]) -> None:
     folder = make_checkpoint(num_hidden_layers=2, num_attention_heads=4, hidden_act="relu", layer_norm_eps=1e-5)
     (encoder,) = ExportSource.open([str(folder)]).description.encoders
-    assert (len(encoder.layers), encoder.attention_heads, encoder.activation) == (2, 4, "relu")
+    assert len(encoder.layers) == 2
+    assert encoder.layers[0].attention.heads == AttentionHeads(count=4, size=10, groups=4)
+    assert encoder.layers[0].feed_forward.activation == "relu"
     assert encoder.embeddings.norm.epsilon == encoder.layers[1].output_norm.epsilon == 1e-5
 
 

@@ -20,4 +20,4 @@ def test_hidden_is_the_width_of_every_token(encoder: Encoder) -> None:
 
 def test_a_description_cannot_be_changed(encoder: Encoder) -> None:
     with pytest.raises(FrozenInstanceError):
-        encoder.attention_heads = 1
+        encoder.max_length = 1

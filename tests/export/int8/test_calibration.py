@@ -49,7 +49,7 @@ def layers(source: ExportSource) -> dict[str, tuple[Linear, ...]]:
 
 @pytest.fixture(scope="module")
 def seen(oracle: Oracle, tokenizer: Tokenizer, layers: dict[str, tuple[Linear, ...]]) -> dict[str, Activations]:
-    return observe(oracle, cases(tokenizer(TEXTS)), list(layers))
+    return observe(oracle, cases(tokenizer(TEXTS)), layers)
 
 
 def batch_of(lengths: Sequence[int]) -> TokenBatch:
@@ -128,23 +128,27 @@ def test_ranges_equal_those_seen_by_plain_hooks(
 
 
 def test_a_sample_is_limited_and_has_rows_of_every_case(
-    oracle: Oracle, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    oracle: Oracle, tokenizer: Tokenizer, layers: dict[str, tuple[Linear, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "ROWS", 64)
     name, batch = "encoder.layer.0.attention.self.query", tokenizer([*TEXTS, "the card " * 60])
-    sample = observe(oracle, cases(batch), [name])[name].sample
+    sample = observe(oracle, cases(batch), {name: layers[name]})[name].sample
     assert len(sample) <= 64
     assert len(np.unique(sample, axis=0)) > 2 * (len(cases(batch)) - 1)
 
 
 def test_no_hook_stays_on_the_model(
-    source: ExportSource, oracle: Oracle, tokenizer: Tokenizer, seen: dict[str, Activations]
+    source: ExportSource,
+    oracle: Oracle,
+    tokenizer: Tokenizer,
+    layers: dict[str, tuple[Linear, ...]],
+    seen: dict[str, Activations],
 ) -> None:
     assert seen
     assert hooks_of(source) == []
     broken = Case("no such token", {name: rows + 10_000 for name, rows in tokenizer(["a"]).rows(np.array([0])).items()})
     with pytest.raises(CheckpointError, match="eager PyTorch cannot run"):
-        observe(oracle, [broken], list(seen))
+        observe(oracle, [broken], layers)
     assert hooks_of(source) == []
 
 

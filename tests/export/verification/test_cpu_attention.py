@@ -85,10 +85,12 @@ def test_weights_beyond_float16_are_refused(bundle: tuple[Path, Bundle]) -> None
     model = ExportSource.open([str(checkpoint)]).description
     (encoder,) = model.encoders
     layer = encoder.layers[0]
-    weight = layer.output.weight.copy()
+    feed_forward = layer.feed_forward
+    weight = feed_forward.output.weight.copy()
     weight[0, 0] = 1e5
-    wide = dataclasses.replace(layer, output=dataclasses.replace(layer.output, weight=weight))
-    broken = dataclasses.replace(model, encoders=(dataclasses.replace(encoder, layers=(wide,)),))
+    wide = dataclasses.replace(feed_forward, output=dataclasses.replace(feed_forward.output, weight=weight))
+    layer = dataclasses.replace(layer, feed_forward=wide)
+    broken = dataclasses.replace(model, encoders=(dataclasses.replace(encoder, layers=(layer,)),))
     with pytest.raises(CheckpointError, match="beyond 65504"):
         to_float16(broken)
 

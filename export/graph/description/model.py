@@ -1,0 +1,76 @@
+"""Heads, modules of sentence embeddings, and the whole model."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from encort.export.graph.description.encoder import Encoder
+from encort.export.graph.description.linears import LayerNorm, Linear, Norm
+
+
+class Reads(StrEnum):
+    """Part of the encoder's results that a head reads."""
+
+    TOKENS = "tokens"
+    FIRST_TOKEN = "first_token"  # noqa: S105 - not a password
+    POOLED = "pooled"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadWeights:
+    """A head: an optional dense layer, an optional norm of its result, and the layer that gives the logits.
+
+    Attributes:
+        reads: Input of the head. The inputs from several encoders are concatenated.
+        dense: Layer before `logits`, followed by `activation`; None if there is none.
+        activation: Hugging Face name of the activation after `dense`.
+        norm: Norm after the activation; None if there is none.
+        logits: Layer that gives the logits.
+        outputs: Names of the graph's outputs: one for all logits, or one for each column of logits.
+    """
+
+    reads: Reads
+    dense: Linear | None
+    activation: str
+    norm: Norm | None = None
+    logits: Linear
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dense:
+    """A layer on the pooled vector, `activation(linear(x))`.
+
+    Attributes:
+        linear: Linear layer.
+        activation: Name of the activation's class in `torch.nn`.
+        adds_input: Whether the input is added to the result.
+        projection: Projection of the input that is added, from `in` to `out`; None if they are equal.
+    """
+
+    linear: Linear
+    activation: str
+    adds_input: bool = False
+    projection: Linear | None = None
+
+
+class UnitNorm:
+    """Scaling of the pooled vector to length 1."""
+
+
+SentenceModule = Dense | LayerNorm | UnitNorm
+"""Module between the pooling and the normalization of a sentence embedding."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Description:
+    """A whole model.
+
+    Attributes:
+        encoders: One encoder, or two: the first reads pairs as (first, second), the second as (second, first).
+        heads: Heads on the encoders; empty for an encoder alone.
+        modules: Modules between the pooling and the normalization of a sentence embedding, in their order.
+    """
+
+    encoders: tuple[Encoder, ...]
+    heads: tuple[HeadWeights, ...]
+    modules: tuple[SentenceModule, ...] = ()
