@@ -23,7 +23,9 @@ def normalize(builder: GraphBuilder, norm: Norm, x: ir.Value) -> ir.Value:
     weight = builder.weight(f"{norm.name}.weight", norm.weight)
     if not isinstance(norm, LayerNorm):
         return standard.rms_norm(builder, x, weight, norm.epsilon)
-    return builder.op("LayerNormalization", x, weight, norm_bias(builder, norm), axis=-1, epsilon=norm.epsilon)
+    # ONNX Runtime crashes if the last input is there without a name.
+    bias = () if norm.bias is None else (norm_bias(builder, norm),)
+    return builder.op("LayerNormalization", x, weight, *bias, axis=-1, epsilon=norm.epsilon)
 
 
 def norm_bias(builder: GraphBuilder, norm: LayerNorm) -> ir.Value | None:

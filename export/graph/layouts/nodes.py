@@ -68,7 +68,8 @@ def rotate(builder: GraphBuilder, x: ir.Value, positions: ir.Value, rotary: Rota
 
 def rotate_row(builder: GraphBuilder, x: ir.Value, positions: ir.Value, rotary: Rotary) -> ir.Value:
     """Rotate queries or keys `(tokens, hidden)` by the position of each token, `(tokens,)` int64."""
-    axis = builder.integers(0)
+    # Each token is a row of its own, because the operator refuses rows that are longer than the tables.
+    axis = builder.integers(1)
     rotated = rotate(builder, builder.op("Unsqueeze", x, axis), builder.op("Unsqueeze", positions, axis), rotary)
     return builder.op("Squeeze", rotated, axis)
 
