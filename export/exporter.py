@@ -42,7 +42,7 @@ from encort.runtime.common.errors import CheckpointError, FidelityError, InputEr
 from encort.runtime.common.folders import check_replaceable, check_writable, new_folder
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.verification.golden import Golden
+from encort.runtime.verification.golden_vectors import Golden
 from encort.runtime.verification.space import with_space
 
 

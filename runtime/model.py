@@ -37,7 +37,7 @@ from encort.runtime.task_runner import TaskRunner
 from encort.runtime.tasks.quantization import typical_ranges
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.verification.golden import Golden
+from encort.runtime.verification.golden_vectors import Golden
 
 
 def load(

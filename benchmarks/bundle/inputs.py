@@ -11,7 +11,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.windows import Overflow
-from encort.runtime.verification.golden import Golden
+from encort.runtime.verification.golden_vectors import Golden
 
 _MAX_JOINED = 8
 """Most sample texts that are joined to one text."""

@@ -3,8 +3,9 @@
 Reading order:
 
 1. `tolerance`: how far results may differ.
-2. `golden`: golden vectors, which the bundle keeps from the export.
+2. `golden_vectors`: sample texts with their results, which the bundle keeps from the export.
 3. `golden_spans`: the spans of a tagger beside those of its golden vectors.
-4. `space`: the space of a bundle's embeddings, and its id.
-5. `compat`: whether the vectors of two bundles may live in one index.
+4. `golden`: checks variants against the golden vectors.
+5. `space`: the space of a bundle's embeddings, and its id.
+6. `compat`: whether the vectors of two bundles may live in one index.
 """

@@ -1,31 +1,25 @@
-"""Golden vectors: the outputs of eager PyTorch for the sample texts, which the bundle keeps.
+"""Check variants against the golden vectors of their bundle.
 
 With them, `encort verify` repeats the proof of the export on any machine, without torch.
 """
 
-import io
-import json
 import logging
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Layout, Variant
-from encort.runtime.common.arrays import FloatArray, Int64Array
-from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, FidelityError
-from encort.runtime.common.files import parse_json
+from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.errors import BundleError, DeviceError, FidelityError
 from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import Runner, Session, has_device
-from encort.runtime.text.token_batch import Text, TokenBatch
+from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.text.words import SubwordMarks
 from encort.runtime.verification.golden_spans import count_changed_texts
+from encort.runtime.verification.golden_vectors import Golden, GoldenSamples
 from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit, neighbour_limit
 
 log = logging.getLogger("encort")
@@ -35,49 +29,6 @@ FOREIGN_COSINE = 0.99
 
 _ROWS = 8
 """Texts that are run together, to see whether they change each other's results."""
-_LARGEST_UNPACKED = 2**30
-"""Largest size of all golden vectors, in bytes. Hidden states are not among them."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Golden:
-    """Sample texts, their token ids, and the expected outputs.
-
-    Attributes:
-        texts: Sample texts.
-        ids: Token ids of all texts from the checkpoint's own tokenizer, `(tokens,)` int64.
-        outputs: Outputs by name, float32, with one row per text or one row per token.
-    """
-
-    texts: Sequence[Text]
-    ids: Int64Array
-    outputs: Mapping[str, FloatArray]
-
-    def save(self, file: Path) -> None:
-        """Write golden vectors to an .npz file."""
-        arrays = {f"output:{name}": array for name, array in self.outputs.items()}
-        np.savez(file, texts=np.array(json.dumps(self.texts)), ids=self.ids, **arrays)  # type: ignore[arg-type] # numpy's stub
-
-    @classmethod
-    def load(cls, content: bytes) -> "Golden":
-        """Read golden vectors from the content of an .npz file.
-
-        Raises:
-            BundleError: The content has no golden vectors.
-        """
-        try:
-            _check_unpacked_size(content)
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                texts = [_text(text) for text in parse_json(str(arrays["texts"]))]
-                outputs = {name.removeprefix("output:"): arrays[name] for name in arrays if name.startswith("output:")}
-                golden = cls(texts=texts, ids=arrays["ids"], outputs=outputs)
-        except (BadZipFile, EOFError, KeyError, MemoryError, OSError, TypeError, ValueError, zlib.error) as error:
-            raise BundleError(f"{GOLDEN_FILE} holds no golden vectors ({error}); export the bundle again") from error
-        if not texts or any(
-            array.ndim == 0 or len(array) not in (len(texts), len(golden.ids)) for array in outputs.values()
-        ):
-            raise BundleError(f"{GOLDEN_FILE} does not have one golden vector per text; export the bundle again")
-        return golden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,27 +65,26 @@ def verify_bundle(bundle: Bundle) -> list[GoldenCheck]:
     """
     for name in bundle.manifest.files:
         bundle.check(name)
-    golden = Golden.load(bundle.read(GOLDEN_FILE))
-    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    batch = tokenizer(
-        golden.texts,
-        return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
-        reverse=any(variant.reads_reversed for variant in bundle.manifest.variants),
-        return_prompt_length=any(variant.reads_prompt_length for variant in bundle.manifest.variants),
-    )
-    if not np.array_equal(batch.ids, golden.ids):
-        raise BundleFileChangedError(
-            f"{bundle.folder}: the tokenizer gives other ids than at export; install the tokenizers version of "
-            f"encort.json ({bundle.manifest.tools.get('tokenizers', 'unknown')}), or export again"
-        )
+    samples = GoldenSamples.of(bundle, bundle.manifest.variants)
     variants = [variant for variant in bundle.manifest.variants if runs_here(variant) and has_device(variant.device)]
     checks = []
     for variant in variants:
         try:
-            checks.append(_check(bundle, variant, batch, golden, tokenizer.subword_marks))
+            checks.append(_check(bundle, variant, samples))
         except DeviceError as error:  # the library is installed, but there is no device
             log.warning("%s is not checked: %s", variant.name, error)
     return checks
+
+
+def verify_variant(bundle: Bundle, variant: Variant) -> GoldenCheck:
+    """Check the tokenizer, and the results of one variant on this machine.
+
+    Raises:
+        BundleError: A file is missing or changed.
+        DeviceError: The machine does not have the variant's device.
+        FidelityError: The results differ by more than the tolerance of the variant's precision.
+    """
+    return _check(bundle, variant, GoldenSamples.of(bundle, [variant]))
 
 
 def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
@@ -166,23 +116,8 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner) -> None:
         )
 
 
-def _check_unpacked_size(content: bytes) -> None:
-    with ZipFile(io.BytesIO(content)) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > _LARGEST_UNPACKED:
-        raise ValueError(f"it unpacks to {size:,} bytes, more than any golden vectors")
-
-
-def _text(value: object) -> Text:
-    """Return a text or a pair from a JSON value."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value):
-        return value[0], value[1]
-    raise ValueError("a text is neither a string nor a pair of strings")
-
-
-def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden, marks: SubwordMarks) -> GoldenCheck:
+def _check(bundle: Bundle, variant: Variant, samples: GoldenSamples) -> GoldenCheck:
+    golden, batch = samples.golden, samples.batch
     names = [name for name in golden.outputs if name in variant.outputs]
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
@@ -215,7 +150,7 @@ def _check(bundle: Bundle, variant: Variant, batch: TokenBatch, golden: Golden, 
         max_abs_error=errors,
         mean_cosine=float(similarities.mean()),
         min_cosine=float(similarities.min()),
-        changed_texts=count_changed_texts(bundle.manifest.heads, batch, outputs, golden.outputs, marks),
+        changed_texts=count_changed_texts(bundle.manifest.heads, batch, outputs, golden.outputs, samples.marks),
     )
     _check_certificate(variant, check)
     return check

@@ -16,7 +16,7 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, WrongTaskError
 from encort.runtime.text.token_batch import Text
 from encort.runtime.text.tokenizer import Tokenizer
-from encort.runtime.verification.golden import Golden
+from encort.runtime.verification.golden_vectors import Golden
 
 ID_TEXTS = (
     "How do I reset the PIN of my card?",

@@ -21,7 +21,8 @@ from encort.runtime.common.errors import (
     DeviceError,
     FidelityError,
 )
-from encort.runtime.verification.golden import Golden, verify_bundle
+from encort.runtime.verification.golden import verify_bundle, verify_variant
+from encort.runtime.verification.golden_vectors import Golden
 from encort.runtime.verification.tolerance import error_limit
 from tests.runtime.conftest import EditManifest, ReplaceFile
 
@@ -68,6 +69,19 @@ def test_every_variant_of_a_good_bundle_passes(classifier_bundle: Path) -> None:
         for name, error in check.max_abs_error.items():
             assert 0 < error <= error_limit(Precision.FP32, name, opened.manifest.embedding)
         assert 1 - 1e-6 <= check.min_cosine <= check.mean_cosine <= 1 + 1e-6
+
+
+def test_one_variant_is_checked_like_all_of_them(classifier_bundle: Path) -> None:
+    opened = Bundle.open(classifier_bundle)
+    assert [verify_variant(opened, variant) for variant in opened.manifest.variants] == verify_bundle(opened)
+
+
+def test_one_variant_with_other_weights_is_noticed(bundle: Path, replace_file: ReplaceFile) -> None:
+    weights = np.fromfile(bundle / "cpu-fp32.weights", np.float32) * np.float32(1.01)
+    replace_file("cpu-fp32.weights", weights.tobytes())
+    opened = Bundle.open(bundle)
+    with pytest.raises(FidelityError, match="differs from its golden vectors by"):
+        verify_variant(opened, opened.manifest.variants[0])
 
 
 def test_an_encoder_passes_without_logits(encoder_bundle: Path) -> None:
