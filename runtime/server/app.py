@@ -3,12 +3,13 @@
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +19,7 @@ from encort.runtime.server.endpoints import Endpoint, EndpointApp, Server, error
 from encort.runtime.server.errors import Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
+from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from encort.runtime.server.routes import openai, rerank, tasks, tei, tei_ranking
 from encort.runtime.server.settings import ServerSettings
 
@@ -64,6 +66,7 @@ def app(
         for path in endpoint.paths
     ]
     routes.append(Route("/openapi.json", lambda _: json_response(description)))
+    routes += [Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()]
     application = Starlette(
         routes=[Mount(settings.base_path, routes=routes)] if settings.base_path else routes,
         middleware=_cors(settings),
@@ -71,6 +74,10 @@ def app(
     )
     application.state.server = server
     return application
+
+
+def _page_file(content: bytes, media_type: str) -> Callable[[Request], Response]:
+    return lambda _: Response(content, media_type=media_type, headers=SECURITY_HEADERS)
 
 
 class _KeyCheck:

@@ -29,14 +29,14 @@ ANSWERS: dict[str, Any] = {
 class Handler(BaseHTTPRequestHandler):
     """Answers from the tables above."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
+    def do_GET(self) -> None:
         if self.path in PAGE_FILES:
             content, media_type = PAGE_FILES[self.path]
             self.answer(200, content, {"content-type": media_type, **SECURITY_HEADERS})
         else:
             self.do_POST()
 
-    def do_POST(self) -> None:  # noqa: N802 - the name is http.server's
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         wanted = getattr(self.server, "key", None)
         if wanted and self.headers.get("authorization") != f"Bearer {wanted}":
