@@ -116,6 +116,7 @@ def test_sdist_and_wheel_contain_every_module_as_a_real_file(distributions: Path
         for room in ROOMS
         for file in [*(ROOT / room).rglob("*.py"), *(ROOT / room).rglob("samples.txt")]
     }
+    modules |= {f"encort/runtime/server/page/{file.name}" for file in (ROOT / "runtime/server/page").glob("*.*")}
     modules |= {"encort/__init__.py", "encort/__main__.py", "encort/errors.py", "encort/py.typed", "encort/server.py"}
     with zipfile.ZipFile(next(distributions.glob("encort-*.whl"))) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == modules
