@@ -10,11 +10,13 @@ from encort.runtime.common.aggregation import Aggregation, AggregationName
 from encort.runtime.common.arrays import FloatArray, Int8Array, UInt8Array
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.tokenizer_pool import TokenizerPool
-from encort.runtime.task_runner import Inputs, TaskRunner
+from encort.runtime.task_runner import TaskRunner
 from encort.runtime.tasks.quantization import EmbeddingPrecision
 from encort.runtime.tasks.results import Answers, Classification, Matches, Ranked, Span, TaggedWord
 from encort.runtime.tasks.similarity import best_first, similarities
 from encort.runtime.tasks.specs import Tasks
+from encort.runtime.tasks.task_spec import Inputs
+from encort.runtime.tasks.zero_shot import TEMPLATE
 from encort.runtime.text.prompts import DOCUMENT_NAMES, QUERY_NAMES, Prompt
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.validation import check_query, check_texts
@@ -115,6 +117,38 @@ class TaskMethods(TextMethods):
             InputError: See `tokenize`.
         """
         return self._runner.run(self._tasks.classify(head), texts, overflow, stride)
+
+    def classify_zero_shot(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str],
+        *,
+        template: str = TEMPLATE,
+        multi_label: bool = False,
+        head: str | None = None,
+    ) -> list[Classification]:
+        """Return which of any labels fits each text, by a model of natural language inference.
+
+        A text is read once with the hypothesis about each label, and long texts are cut. The scores are those of the
+        pipeline `zero-shot-classification` of transformers.
+
+        Args:
+            texts: The texts.
+            labels: The labels to choose from, in words.
+            template: The hypothesis; its `{}` is replaced by a label.
+            multi_label: Whether several labels may fit: each has a probability of its own. If not, they sum to 1.
+            head: Name of the head; None: the first that classifies. Its labels must include entailment.
+
+        Returns:
+            One result per text. Its `tokens` are those of the longest pair.
+
+        Raises:
+            WrongTaskError: The bundle has no head for natural language inference.
+            InputTypeError: The texts or labels are not a list of str.
+            InputError: A text has an unpaired surrogate; or the labels or the template make no hypotheses.
+        """
+        spec = self._tasks.classify_zero_shot(head, labels, template=template, multi_label=multi_label)
+        return self._runner.run(spec, texts, None, None)
 
     def score(
         self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None

@@ -12,13 +12,10 @@ from encort.runtime.common.errors import InputError, InputTooLongError, InputTyp
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.pending import Pending, prefetch
 from encort.runtime.engine.tokenizer_pool import CHUNK, TokenizerPool
-from encort.runtime.tasks.task_spec import Results, TaskSpec
-from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
+from encort.runtime.tasks.task_spec import Inputs, Results, TaskSpec
+from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.validation import is_token_ids
 from encort.runtime.text.windows import Overflow
-
-Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
-"""Inputs of every task: texts, pairs of texts, token ids, or a batch that `tokenize` returned."""
 
 
 class TaskRunner:
@@ -41,6 +38,7 @@ class TaskRunner:
             InputError: See `Model.tokenize`.
         """
         policy = spec.overflow if overflow is None else overflow
+        texts = spec.inputs(texts)
         if isinstance(texts, TokenBatch):
             _check_batch(texts, overflow, stride)
             batch = texts
@@ -54,7 +52,9 @@ class TaskRunner:
     def _run_chunks(
         self, spec: TaskSpec[Results], texts: Sequence[Text], overflow: Overflow, stride: int | None
     ) -> Results:
-        batches = self._tokenizer.stream(texts, overflow=overflow, stride=stride, chunk=CHUNK, prompt=spec.prompt)
+        # The inputs of one text stay in one chunk.
+        chunk = max(1, CHUNK // spec.rows_per_text) * spec.rows_per_text
+        batches = self._tokenizer.stream(texts, overflow=overflow, stride=stride, chunk=chunk, prompt=spec.prompt)
         return _concatenate(list(prefetch(lambda batch: self._start(spec, batch), batches)))
 
     def _start(self, spec: TaskSpec[Results], batch: TokenBatch) -> Pending[Results]:

@@ -24,6 +24,7 @@ from encort.runtime.tasks.quantization import EmbeddingPrecision
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import TaskSpec
+from encort.runtime.tasks.zero_shot import TEMPLATE
 from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 
@@ -74,6 +75,20 @@ class AsyncService:
     ) -> Classification:
         """Return the class of a text or pair."""
         return await self._request(self._tasks.classify(head), text, options)
+
+    async def classify_zero_shot(
+        self,
+        text: str,
+        labels: Sequence[str],
+        *,
+        template: str = TEMPLATE,
+        multi_label: bool = False,
+        head: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Classification:
+        """Return which of any labels fits a text; see `Model.classify_zero_shot`."""
+        spec = self._tasks.classify_zero_shot(head, labels, template=template, multi_label=multi_label)
+        return await self._request(spec, text, {"timeout_s": timeout_s})
 
     async def score(self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]) -> float:
         """Return the number that a regression head gives for a text or pair."""
@@ -145,8 +160,8 @@ class SpecService(AsyncService):
 
 
 async def _wait(call: Call[Item], text: Text | TokenIds) -> Item:
-    """Return the result of a call. A long text is tokenized and finished in a thread."""
-    is_long = _is_long(text)
+    """Return the result of a call. A long text, or one of several rows, is tokenized and finished in a thread."""
+    is_long = call.rows > 1 or _is_long(text)
     try:
         async with asyncio.timeout(call.seconds_left):
             future = await asyncio.to_thread(call.start) if is_long else call.start()

@@ -13,7 +13,7 @@ from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.requests import Arrays
 from encort.runtime.serving.scheduler import Scheduler
-from encort.runtime.tasks.task_spec import TaskSpec
+from encort.runtime.tasks.task_spec import Inputs, TaskSpec
 from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.windows import Overflow
@@ -79,6 +79,11 @@ class Call(Generic[Item]):
         """Seconds until the deadline, at least 0; None without a deadline."""
         return None if self._deadline == math.inf else max(0.0, self._deadline - time.monotonic())
 
+    @property
+    def rows(self) -> int:
+        """Rows of the graph that the text makes, without windows."""
+        return self._spec.rows_per_text
+
     def start(self) -> Future[Arrays]:
         """Tokenize and queue the text; see `Scheduler.submit`. A long text stops when nobody waits for it any more.
 
@@ -88,7 +93,7 @@ class Call(Generic[Item]):
         overflow = self._options.get("overflow")
         policy = self._spec.overflow if overflow is None else overflow
         self._batch = self._tokenize(
-            [self._text],
+            self._spec.inputs(cast("Inputs", [self._text])),
             overflow=policy,
             stride=self._options.get("stride"),
             prompt=self._spec.prompt,

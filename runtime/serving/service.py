@@ -27,6 +27,7 @@ from encort.runtime.tasks.quantization import EmbeddingPrecision
 from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import TaskSpec
+from encort.runtime.tasks.zero_shot import TEMPLATE
 from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.token_batch import Text
 
@@ -104,6 +105,20 @@ class Service:
     def classify(self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]) -> Classification:
         """Return the class of a text or pair."""
         return self._request(self._tasks.classify(head), text, options)
+
+    def classify_zero_shot(
+        self,
+        text: str,
+        labels: Sequence[str],
+        *,
+        template: str = TEMPLATE,
+        multi_label: bool = False,
+        head: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Classification:
+        """Return which of any labels fits a text; see `Model.classify_zero_shot`."""
+        spec = self._tasks.classify_zero_shot(head, labels, template=template, multi_label=multi_label)
+        return self._request(spec, text, {"timeout_s": timeout_s})
 
     def score(self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]) -> float:
         """Return the number that a regression head gives for a text or pair."""

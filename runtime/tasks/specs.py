@@ -29,6 +29,7 @@ from encort.runtime.tasks.results import Answers, Classification, Matches, Span,
 from encort.runtime.tasks.spans import spans
 from encort.runtime.tasks.task_spec import TaskSpec, check_pairs, check_singles, check_words
 from encort.runtime.tasks.word_tags import word_tags
+from encort.runtime.tasks.zero_shot import TEMPLATE, entailment_columns, hypotheses, zero_shot
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.words import SubwordMarks
@@ -151,6 +152,18 @@ class Tasks:
         """Return the spec of `Model.logits`."""
         chosen = self.head(head, Task.TEXT_REGRESSION, *CLASSIFIERS)
         return TaskSpec(outputs=chosen.outputs, postprocess=lambda _, arrays: arrays[0])
+
+    def classify_zero_shot(
+        self, head: str | None, labels: Sequence[str], *, template: str = TEMPLATE, multi_label: bool = False
+    ) -> TaskSpec[list[Classification]]:
+        """Return the spec of `Model.classify_zero_shot`."""
+        chosen = self.head(head, Task.TEXT_CLASSIFICATION)
+        columns, names = entailment_columns(chosen), list(labels)
+        return TaskSpec(
+            outputs=chosen.outputs,
+            postprocess=lambda batch, arrays: zero_shot(arrays[0], columns, names, batch, multi_label=multi_label),
+            hypotheses=hypotheses(labels, template),
+        )
 
     def tag(
         self, head: str | None, *, aggregation: AggregationName | Aggregation | None = None

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from numpy.typing import NDArray
 
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.text.joined_words import JoinedWords
-from encort.runtime.text.token_batch import TokenBatch
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
+from encort.runtime.text.validation import check_texts
 from encort.runtime.text.windows import Overflow, merge_windows
+
+Inputs = Sequence[Text] | Sequence[TokenIds] | TokenBatch
+"""Inputs of every task: texts, pairs of texts, token ids, or a batch that `tokenize` returned."""
 
 Results = TypeVar("Results", bound=Sequence[Any] | NDArray[Any])
 
@@ -33,6 +37,7 @@ class TaskSpec(Generic[Results]):
         any_prompt: Whether the task takes batches that were tokenized with any other prompt.
         overflow: Policy for inputs over the limit, if the caller gives none.
         merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
+        hypotheses: Texts that each text is paired with, so that it has one row for each; empty: texts stay as they are.
     """
 
     outputs: Sequence[str]
@@ -44,6 +49,26 @@ class TaskSpec(Generic[Results]):
     any_prompt: bool = False
     overflow: Overflow = "truncate"
     merge: bool = True
+    hypotheses: Sequence[str] = ()
+
+    @property
+    def rows_per_text(self) -> int:
+        """Number of inputs of the graph that one text makes."""
+        return len(self.hypotheses) or 1
+
+    def inputs(self, texts: Inputs) -> Inputs:
+        """Return the inputs of the graph that texts make, text after text.
+
+        Raises:
+            InputTypeError: A text that is to be paired with hypotheses is not one str.
+        """
+        if not self.hypotheses:
+            return texts
+        check_texts(texts)
+        singles = [text for text in cast("Sequence[Text]", texts) if isinstance(text, str)]
+        if len(singles) < len(texts):
+            raise InputTypeError("texts are paired with the labels' hypotheses: give single texts, not pairs")
+        return [(text, hypothesis) for text in singles for hypothesis in self.hypotheses]
 
     def check(self, batch: TokenBatch) -> None:
         """Refuse inputs that the task cannot use.

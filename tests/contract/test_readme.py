@@ -1,6 +1,7 @@
 """The documents are true: their blocks run, their commands parse, their links and numbers are right."""
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from encort.runtime.bundle.manifest import FORMAT_VERSION
+from encort.runtime.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE
 from encort.runtime.cli.main import group
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,10 @@ def test_python_blocks_run(
     for framework in FRAMEWORKS & imported_packages(block):
         pytest.importorskip(framework, reason=f"needs {framework}")
     shutil.copytree(classifier_bundle, tmp_path / "my.bundle")
+    shutil.copytree(classifier_bundle, tmp_path / "nli.bundle")
+    manifest = json.loads((tmp_path / "nli.bundle" / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest["heads"][0]["labels"][0] = "entailment"
+    (tmp_path / "nli.bundle" / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     program = compile(block, name, "exec")
     if name not in NEEDS_GPUS:
