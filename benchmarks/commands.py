@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--device", default="auto", help="auto, cpu, cuda, or a GPU as cuda:1.")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    type=click.Choice(["auto", "fp32", "fp16", "bf16", "int8"]),
     default="auto",
     help="Precision of the graph; default: auto, the exporter's first choice. fp16 is for GPUs.",
 )

@@ -14,6 +14,7 @@ from encort.export.int8.model import QuantizedModel, fit_int8, judge
 from encort.export.int8.search import search
 from encort.export.options import (
     CUDA_PRECISIONS,
+    INT8_KINDS,
     ExportOptions,
     PoolingName,
     PortableFile,
@@ -25,7 +26,7 @@ from encort.export.plan import Plan
 from encort.export.portable import write_portable
 from encort.export.source.export_source import ExportSource
 from encort.export.source.tokenizer_files import write_tokenizer_files
-from encort.export.variants import open_candidate, write_cuda, write_fp32, write_int8
+from encort.export.variants import open_candidate, write_cuda, write_fp32, write_int8, write_native
 from encort.export.verification.against_checkpoint import checkpoint_names, verify_variants
 from encort.export.verification.oracle import Case, Oracle
 from encort.export.verification.samples import texts_for
@@ -36,6 +37,7 @@ from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
+    Precision,
     Variant,
 )
 from encort.runtime.common.errors import CheckpointError, FidelityError, InputError
@@ -194,12 +196,14 @@ def _write_variants(source: ExportSource, folder: Path, plan: Plan) -> tuple[lis
         The variants, the first choice first, and the search that chose it; None without labelled data.
     """
     fp32 = write_fp32(source, folder) if VariantKind.FP32 in plan.kinds else []
+    if VariantKind.NATIVE_BF16 in plan.kinds:
+        fp32.insert(0, write_native(source, QuantizedModel.unquantized(source), folder, Precision.BF16))
     file = plan.options.portable_file
     others = [write_portable(source, folder, file)] if VariantKind.PORTABLE in plan.kinds else []
     others += [
         write_cuda(source, folder, precision) for kind, precision in CUDA_PRECISIONS.items() if kind in plan.kinds
     ]
-    if VariantKind.INT8 not in plan.kinds:
+    if set(INT8_KINDS).isdisjoint(plan.kinds):
         return [*fp32, *others], None
     tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_bytes(), max_length=source.max_length)
     calibration = Calibration.tokenize(source, tokenizer, plan.options.calibration)
@@ -207,10 +211,10 @@ def _write_variants(source: ExportSource, folder: Path, plan: Plan) -> tuple[lis
     if plan.evaluation is None:
         model = fit_int8(source, calibration, weight_bits=bits, progress=plan.options.progress)
         # int8 is last, because without labelled data nothing shows that it is good enough to be loaded by default.
-        return [*fp32, *others, *_write_int8(source, model, folder, calibration, bits)], None
+        return [*fp32, *others, *_write_int8(source, model, folder, calibration, plan)], None
     result = _search(source, folder, calibration, plan.evaluation, plan.options)
     if result.model is not None:
-        return [*_write_int8(source, result.model, folder, calibration, bits), *fp32, *others], result
+        return [*_write_int8(source, result.model, folder, calibration, plan), *fp32, *others], result
     if not fp32:
         raise FidelityError(
             f"no int8 graph is faster than fp32 and loses at most {plan.options.max_drop:g} points:\n{result.table()}"
@@ -219,9 +223,14 @@ def _write_variants(source: ExportSource, folder: Path, plan: Plan) -> tuple[lis
 
 
 def _write_int8(
-    source: ExportSource, model: QuantizedModel, folder: Path, calibration: Calibration, bits: int
+    source: ExportSource, model: QuantizedModel, folder: Path, calibration: Calibration, plan: Plan
 ) -> list[Variant]:
-    variants = write_int8(source, model, folder, weight_bits=bits)
+    """Write the int8 graphs that the plan has; the native one, which is faster, first."""
+    variants: list[Variant] = []
+    if VariantKind.NATIVE_INT8 in plan.kinds:
+        variants.append(write_native(source, model, folder, Precision.INT8))
+    if VariantKind.INT8 in plan.kinds:
+        variants += write_int8(source, model, folder, weight_bits=plan.options.bits)
     similarities = judge(model, Oracle.of(source), calibration.judged)
     texts = replace(calibration.texts, mean_cosine=float(similarities.mean()), min_cosine=float(similarities.min()))
     return [replace(variant, calibration=texts) for variant in variants]

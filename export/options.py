@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from encort.runtime.bundle.cpu import VNNI, cpu_name, has_instruction_set
+from encort.runtime.bundle.kernels import KERNELS
 from encort.runtime.bundle.manifest import Pooling, Precision
 from encort.runtime.common.checks import choice
 from encort.runtime.common.errors import InputError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 PoolingName = Literal["mean", "cls", "pooler", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """Poolings of token vectors to one sentence embedding."""
 
-VariantName = Literal["fp32", "int8", "portable", "cuda-fp16", "cuda-fp32"]
+VariantName = Literal["fp32", "int8", "portable", "native-bf16", "native-int8", "cuda-fp16", "cuda-fp32"]
 """Variants that an export can make."""
 
 WeightBits = Literal[7, 8]
@@ -31,17 +32,21 @@ PortableFile = Literal["model.onnx", "onnx/model.onnx"]
 
 
 class VariantKind(StrEnum):
-    """Variants that an export can make: fast graphs by precision, the portable graph, and graphs for GPUs."""
+    """Variants that an export can make; those named `native` have the operators of encort-kernels."""
 
     FP32 = "fp32"
     INT8 = "int8"
     PORTABLE = "portable"
+    NATIVE_BF16 = "native-bf16"
+    NATIVE_INT8 = "native-int8"
     CUDA_FP16 = "cuda-fp16"
     CUDA_FP32 = "cuda-fp32"
 
 
 DEFAULT_KINDS = (VariantKind.FP32, VariantKind.INT8, VariantKind.PORTABLE)
 """Kinds that are made by default. Graphs for GPUs double the size of a bundle and are useless without a GPU."""
+NATIVE_KINDS = (VariantKind.NATIVE_BF16, VariantKind.NATIVE_INT8)
+INT8_KINDS = (VariantKind.INT8, VariantKind.NATIVE_INT8)
 CUDA_PRECISIONS = {VariantKind.CUDA_FP16: Precision.FP16, VariantKind.CUDA_FP32: Precision.FP32}
 
 
@@ -68,6 +73,11 @@ class ExportOptions:
         if self.variants is not None and not (self.variants and set(self.variants) <= set(VariantKind)):
             names = ", ".join(self.variants) or "none"
             raise InputError(f"variants must be some of {', '.join(VariantKind)}; got {names}")
+        if not set(NATIVE_KINDS).isdisjoint(self.variants or ()) and not has_instruction_set(KERNELS):
+            raise InputError(
+                f"native variants need {KERNELS} to be verified: it is not installed, or does not know this processor "
+                f"({cpu_name()}); install it with pip, or leave them out"
+            )
         if self.weight_bits not in (None, 7, 8):
             raise InputError(f"weight_bits must be 7 or 8, got {self.weight_bits}")
         if self.weight_bits == 8 and not has_instruction_set(VNNI):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encort.export.evaluation import Evaluation
 from encort.export.graph.architectures import ARCHITECTURES
-from encort.export.options import ExportOptions, VariantKind
+from encort.export.options import INT8_KINDS, ExportOptions, VariantKind
 from encort.export.source.export_source import ExportSource
 from encort.runtime.common.errors import CheckpointError, InputError
 
@@ -38,7 +38,7 @@ class Plan:
             DatasetError: The labelled data cannot be used.
         """
         kinds, evaluation = _kinds(source, options), None
-        if VariantKind.INT8 not in kinds and options.concerns_int8:
+        if set(INT8_KINDS).isdisjoint(kinds) and options.concerns_int8:
             raise InputError("calibration, evaluation and weight bits are for int8 graphs, and none will be made")
         if options.evaluation is not None:
             if len(source.heads) > 1:

@@ -16,6 +16,7 @@ from encort.export.int8.model import QuantizedModel
 from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.cpu import VNNI
+from encort.runtime.bundle.kernels import KERNELS
 from encort.runtime.bundle.manifest import TOKENIZER_FILE, Device, Layout, Precision, Variant
 from encort.runtime.model import Model
 from encort.runtime.options import LoadOptions
@@ -47,13 +48,20 @@ def write_int8(source: ExportSource, model: QuantizedModel, folder: Path, *, wei
     )
 
 
+def write_native(source: ExportSource, model: QuantizedModel, folder: Path, precision: Precision) -> Variant:
+    """Write the graph with the operators of encort-kernels: the quantized groups in int8, all others in bfloat16."""
+    name = f"native-{precision}"
+    graph = model.author_native(embedding=source.embedding)
+    return _save({name: (Layout.RAGGED, graph)}, folder, name, precision, instruction_set=KERNELS)[0]
+
+
 def write_cuda(source: ExportSource, folder: Path, precision: Precision) -> Variant:
     """Write the packed graph for CUDA."""
     description = _description(source)
     converted = to_float16(description) if precision is Precision.FP16 else description
     name = f"{Device.CUDA}-{precision}"
     model = author(converted, Layout.PACKED, embedding=source.embedding)
-    return _save({name: (Layout.PACKED, model)}, folder, Device.CUDA, precision, instruction_set=None)[0]
+    return _save({name: (Layout.PACKED, model)}, folder, name, precision, instruction_set=None, device=Device.CUDA)[0]
 
 
 def layouts(source: ExportSource, precision: Precision) -> list[Layout]:
@@ -109,19 +117,20 @@ def _write(
 ) -> list[Variant]:
     suffixes = {Layout.EQUAL_LENGTH: "", Layout.RAGGED: "-ragged"}
     models = {f"{Device.CPU}-{precision}{suffixes[layout]}": (layout, author_layout(layout)) for layout in layouts}
-    return _save(models, folder, Device.CPU, precision, instruction_set=instruction_set)
+    return _save(models, folder, f"{Device.CPU}-{precision}", precision, instruction_set=instruction_set)
 
 
 def _save(
     models: Mapping[str, tuple[Layout, ir.Model]],
     folder: Path,
-    device: Device,
+    stem: str,
     precision: Precision,
     *,
     instruction_set: str | None,
+    device: Device = Device.CPU,
 ) -> list[Variant]:
-    """Save graphs of one device and precision, by their names, with one file of weights."""
-    weights_file = f"{device}-{precision}.weights"
+    """Save graphs of one precision, by their names, with one file of weights, which is named by its stem."""
+    weights_file = f"{stem}.weights"
     save_sharing_weights({f"{name}.onnx": model for name, (_, model) in models.items()}, folder, weights_file)
     return [
         Variant(

@@ -61,7 +61,8 @@ def load(
             for this device and precision are downloaded. Only the latter needs the network and `encort[hub]`.
         device: `"auto"` (the CPU), `"cpu"`, `"cuda"` (the first GPU), `"cuda:1"`, or several as
             `["cuda:0", "cuda:1"]`.
-        precision: `"auto"` (the exporter's first choice), `"fp32"`, `"int8"`, or on GPUs `"fp16"`.
+        precision: `"auto"` (the exporter's first choice that this machine can run), `"fp32"`, `"bf16"`, `"int8"`, or on
+            GPUs `"fp16"`.
         threads: Cores to use; None: what the affinity mask and the container's quota allow.
         max_length: Most tokens of one input, if fewer than the bundle's own limit: shorter inputs take less time.
         spinning: Let the threads of single texts spin between calls. This lowers the latency of a process that has its

@@ -13,7 +13,7 @@ AUTO: Final = "auto"
 MOST_THREADS: Final = 1024
 """More threads than any machine has cores for. Each takes memory, and a process may have a limited number."""
 
-PrecisionName = Literal["auto", "fp32", "fp16", "int8"]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 """Precisions that `load` takes; `"auto"` is the exporter's first choice."""
 
 DeviceName = Literal[

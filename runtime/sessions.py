@@ -1,13 +1,18 @@
 """Opens the sessions of a bundle: on the CPU, on GPUs, or on another execution provider."""
 
+import logging
 from collections.abc import Sequence
 
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Variant
+from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Variant
+from encort.runtime.common.errors import BundleError, FidelityError, VariantNotFoundError
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import Runner, Session, check_provider
 from encort.runtime.options import LoadOptions
 from encort.runtime.verification.golden import check_results
+from encort.runtime.verification.tolerance import COSINES
+
+log = logging.getLogger("encort")
 
 
 def choose_variant(bundle: Bundle, options: LoadOptions) -> Variant:
@@ -48,9 +53,11 @@ class SessionOpener:
         """
         check_provider(options.execution_provider)
         self._bundle, self._options = bundle, options
+        self._gpus: cuda.GpuWorkers | None = None
         self.variant = choose_variant(bundle, options)
         self._graph = bundle.graph(self.variant)
-        self._gpus: cuda.GpuWorkers | None = None
+        if self.variant.is_native:
+            self._prove_native()
 
     def open(self, threads: int) -> Runner:
         """Open a session with the given number of threads, or one that stands for all GPUs."""
@@ -66,6 +73,20 @@ class SessionOpener:
         """Release the GPUs."""
         if self._gpus is not None:
             self._gpus.close()
+
+    def _prove_native(self) -> None:
+        """Compare a native variant with the golden vectors; if it fails on this processor, take another variant."""
+        least = COSINES[self.variant.precision][1]
+        try:
+            check_results(self._bundle, self.variant, self._open_one(1), least_cosine=least)
+        except (BundleError, FidelityError) as error:
+            failed = self.variant.name
+            try:
+                self.variant = self._bundle.variant(Device.CPU, self._options.wanted_precision, native=False)
+            except VariantNotFoundError:
+                raise error from None
+            self._graph = self._bundle.graph(self.variant)
+            log.warning("%s is not used, %s is: %s", failed, self.variant.name, error)
 
     def _open_one(self, threads: int) -> Session:
         session = Session(

@@ -11,7 +11,7 @@ from encort.integrations.sentence_transformers import SentenceTransformer
 
 def load(variant: str, _: Path, folder: Path, threads: int) -> Embed:
     """Variants: fp32, int8."""
-    model = SentenceTransformer(encort.load(folder / "bundle", precision=variant, threads=threads))
+    model = SentenceTransformer(encort.load(folder / "stock", precision=variant, threads=threads))
 
     def embed(texts: list[str]) -> Any:
         return model.encode(texts, normalize_embeddings=True, show_progress_bar=False)

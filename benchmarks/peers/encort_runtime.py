@@ -1,4 +1,4 @@
-"""encort itself, from a bundle that `encort export` made; its variants are the precisions."""
+"""encort itself, from bundles that `encort export` made; its variants are the precisions."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import encort
 
 
 def load(variant: str, _: Path, folder: Path, threads: int) -> Embed:
-    """Variants: fp32, int8."""
-    return encort.load(folder / "bundle", precision=variant, threads=threads).embed
+    """Variants: fp32, int8, native-bf16, native-int8."""
+    native, _, precision = variant.rpartition("-")
+    return encort.load(folder / (native or "stock"), precision=precision, threads=threads).embed
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from encort.benchmarks.race.models import MODELS
 from encort.benchmarks.race.systems import OURS, ROOT, System, SystemProcess, environment, prepare
 from encort.benchmarks.results import Outcome
 from encort.export.exporter import export_bundle
+from encort.export.options import VariantName
+from encort.runtime.bundle.cpu import has_instruction_set
+from encort.runtime.bundle.kernels import KERNELS
 from encort.runtime.cli.readers import read_texts
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.output.terminal import echo
@@ -116,7 +119,11 @@ class SystemFiles:
     def _export(self) -> Path:
         folder = self._prepared / OURS[0]
         texts = _calibration_texts()
-        export_bundle(self.checkpoint, folder / "bundle", variants=["fp32", "int8"], calibration=texts, overwrite=True)
+        bundles: dict[str, list[VariantName]] = {"stock": ["fp32", "int8"], "native": ["native-bf16", "native-int8"]}
+        for name, variants in bundles.items():
+            if name == "native" and not has_instruction_set(KERNELS):
+                continue
+            export_bundle(self.checkpoint, folder / name, variants=variants, calibration=texts, overwrite=True)
         return folder
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,8 @@ SYSTEMS = (
     System(name="encort as SentenceTransformer", peer="drop_in", variant="int8", precision="int8"),
     System(name="encort", peer="encort_runtime", variant="fp32", precision="fp32"),
     System(name="encort", peer="encort_runtime", variant="int8", precision="int8"),
+    System(name="encort with encort-kernels", peer="encort_runtime", variant="native-bf16", precision="bf16"),
+    System(name="encort with encort-kernels", peer="encort_runtime", variant="native-int8", precision="int8"),
 )
 LIMITS = (
     System(name="matrix product", peer="limits", variant="fp32", precision="fp32"),
@@ -113,7 +116,8 @@ def environment(peer: str, folder: Path) -> Path:
         _run(*install, "--requirement", str(pins))
         made.write_text(version, encoding="utf-8")
     if peer in OURS:
-        _run(*install, "--no-deps", "--force-reinstall", str(ROOT))
+        kernels = [str(ROOT / "kernels")] if shutil.which("c++") else []
+        _run(*install, "--no-deps", "--force-reinstall", str(ROOT), *kernels)
     return python
 
 

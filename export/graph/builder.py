@@ -40,6 +40,10 @@ class GraphBuilder:
         """Whether the graph may have standard ONNX operators only."""
         return MICROSOFT not in self._graph.opset_imports
 
+    def use(self, domain: str) -> None:
+        """Allow operators of version 1 of another domain."""
+        self._graph.opset_imports[domain] = 1
+
     def input(
         self, name: str, dtype: ir.DataType, axes: Sequence[str], *, default: NDArray[Any] | None = None
     ) -> ir.Value:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Embeddings, Encoder
-from encort.export.graph.layers import LayerWriter, LinearEmitter, distance_biases, emit_float_linears
+from encort.export.graph.layers import OpenLayerWriter, operator_layers
 from encort.export.graph.layouts import ATTENTION_LAYOUTS, AttentionLayout
 from encort.export.graph.operators import linear, normalize
 from encort.runtime.bundle.manifest import Layout
@@ -44,11 +44,11 @@ def token_inputs(builder: GraphBuilder, encoders: Sequence[Encoder], layout: Lay
 
 
 def last_hidden_state(
-    builder: GraphBuilder, encoder: Encoder, tokens: Tokens, linears: LinearEmitter = emit_float_linears
+    builder: GraphBuilder, encoder: Encoder, tokens: Tokens, layers: OpenLayerWriter = operator_layers
 ) -> ir.Value:
     """Write the whole encoder and return the hidden states of its last layer, `(*axes, hidden)`."""
     layout = tokens.layout
-    writer = LayerWriter(builder, layout, linears, distance_biases(builder, encoder, layout))
+    writer = layers(builder, encoder, layout)
     hidden = _embed(builder, encoder.embeddings, tokens)
     for layer in encoder.layers:
         hidden = writer.layer(layer, hidden)

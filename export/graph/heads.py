@@ -8,7 +8,7 @@ import onnx_ir as ir
 from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import Description, Encoder, HeadWeights, Linear, Reads
 from encort.export.graph.encoder import Tokens, last_hidden_state, token_inputs
-from encort.export.graph.layers import LinearEmitter, emit_float_linears
+from encort.export.graph.layers import OpenLayerWriter, operator_layers
 from encort.export.graph.layouts import ATTENTION_LAYOUTS
 from encort.export.graph.operators import activate, linear, normalize
 from encort.export.graph.sentence import Encoded, sentence_output
@@ -17,7 +17,7 @@ from encort.runtime.common.errors import CheckpointError
 
 
 def author(
-    model: Description, layout: Layout, *, embedding: Embedding | None, linears: LinearEmitter = emit_float_linears
+    model: Description, layout: Layout, *, embedding: Embedding | None, layers: OpenLayerWriter = operator_layers
 ) -> ir.Model:
     """Write the whole graph: every encoder once, and all heads on it.
 
@@ -28,7 +28,7 @@ def author(
         layout: Layout of the tokens.
         embedding: Poolings and normalization of sentence embeddings. None leaves out the sentence embeddings and the
             other outputs of the encoder.
-        linears: Writer of the encoder's linear layers.
+        layers: Writer of the encoders' layers.
 
     Raises:
         CheckpointError: The checkpoint lacks the pooler that `embedding` or a head needs, or an activation has no
@@ -37,7 +37,7 @@ def author(
     builder = GraphBuilder(f"encort_{layout}", opsets=ATTENTION_LAYOUTS[layout].opsets)
     inputs = token_inputs(builder, model.encoders, layout)
     encoded = [
-        _encode(builder, encoder, tokens, linears) for encoder, tokens in zip(model.encoders, inputs, strict=True)
+        _encode(builder, encoder, tokens, layers) for encoder, tokens in zip(model.encoders, inputs, strict=True)
     ]
     if embedding is not None:
         _encoder_outputs(builder, model, encoded[0], embedding)
@@ -46,8 +46,8 @@ def author(
     return builder.model()
 
 
-def _encode(builder: GraphBuilder, encoder: Encoder, tokens: Tokens, linears: LinearEmitter) -> Encoded:
-    hidden, pooled = last_hidden_state(builder, encoder, tokens, linears), None
+def _encode(builder: GraphBuilder, encoder: Encoder, tokens: Tokens, layers: OpenLayerWriter) -> Encoded:
+    hidden, pooled = last_hidden_state(builder, encoder, tokens, layers), None
     if encoder.embeddings.words.dtype != np.float32:
         # Pooling and heads compute in float32, whatever the precision of the layers.
         hidden = builder.op("Cast", hidden, to=ir.DataType.FLOAT)

@@ -47,9 +47,20 @@ def emit_float_linears(builder: GraphBuilder, layers: Sequence[Linear], x: ir.Va
     return [linear(builder, layer, x) for layer in layers]
 
 
+class LayerWriter(Protocol):
+    """Writes the layers of one encoder."""
+
+    def layer(self, layer: Layer, hidden: ir.Value) -> ir.Value:
+        """Write a layer and return its result, which has the shape of `hidden`."""
+
+
+OpenLayerWriter = Callable[[GraphBuilder, Encoder, AttentionLayout], LayerWriter]
+"""Returns the writer of an encoder's layers for a layout."""
+
+
 @dataclass(frozen=True)
-class LayerWriter:
-    """Writes layers.
+class OperatorLayerWriter:
+    """Writes layers in the operators of ONNX and ONNX Runtime.
 
     Attributes:
         builder: Builder of the graph.
@@ -98,6 +109,13 @@ class LayerWriter:
             inner = self.builder.op("Mul", inner, factor)
         (output,) = self.linears(self.builder, (feed_forward.output,), inner)
         return output
+
+
+def operator_layers(
+    builder: GraphBuilder, encoder: Encoder, layout: AttentionLayout, *, linears: LinearEmitter = emit_float_linears
+) -> OperatorLayerWriter:
+    """Return the writer of layers in the operators of ONNX and ONNX Runtime."""
+    return OperatorLayerWriter(builder, layout, linears, distance_biases(builder, encoder, layout))
 
 
 def distance_biases(

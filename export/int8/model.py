@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -12,8 +13,9 @@ from tqdm import tqdm
 from encort.export.graph.builder import MICROSOFT, GraphBuilder
 from encort.export.graph.description import Description, Encoder, Layer, Linear
 from encort.export.graph.heads import author
-from encort.export.graph.layers import emit_float_linears
+from encort.export.graph.layers import emit_float_linears, operator_layers
 from encort.export.int8.calibration import Calibration, cases, groups, observe, simulated
+from encort.export.int8.native import native_layers
 from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle, padded_case
@@ -43,6 +45,12 @@ class QuantizedModel:
     description: Description
     groups: Mapping[str, QuantizedGroup]
 
+    @classmethod
+    def unquantized(cls, source: ExportSource) -> "QuantizedModel":
+        """Return the model of a source with all layers in full precision."""
+        assert source.description is not None
+        return cls(description=source.description, groups={})
+
     def without(self, names: Collection[str]) -> "QuantizedModel":
         """Return the model with the named groups in full precision."""
         return replace(self, groups={name: group for name, group in self.groups.items() if name not in names})
@@ -57,7 +65,14 @@ class QuantizedModel:
             return emit_float_linears(builder, layers, x) if group is None else _emit_group(builder, group, x)
 
         model = replace(self.description, encoders=encoders)
-        return author(model, layout, embedding=embedding, linears=emit_linears)
+        return author(model, layout, embedding=embedding, layers=partial(operator_layers, linears=emit_linears))
+
+    def author_native(self, *, embedding: Embedding | None) -> ir.Model:
+        """Write the graph with the operators of encort-kernels: quantized groups in int8, all others in bfloat16."""
+        folded = dict(self.groups)
+        encoders = tuple(_fold_encoder(encoder, folded) for encoder in self.description.encoders)
+        model = replace(self.description, encoders=encoders)
+        return author(model, Layout.RAGGED, embedding=embedding, layers=partial(native_layers, groups=folded))
 
 
 def fit_int8(

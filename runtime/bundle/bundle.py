@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from encort.runtime.bundle.cpu import cpu_name, has_instruction_set
 from encort.runtime.bundle.files import GraphFiles, check_file, read_file
+from encort.runtime.bundle.kernels import KERNELS
 from encort.runtime.bundle.manifest import (
     CONFIG_FILE,
     MANIFEST_FILE,
@@ -137,12 +138,13 @@ class Bundle:
         files.check()
         return files
 
-    def variant(self, device: Device, precision: Precision | None) -> Variant:
+    def variant(self, device: Device, precision: Precision | None, *, native: bool = True) -> Variant:
         """Return the variant to run: the first of the manifest that fits, because the exporter lists its choice first.
 
         Args:
             device: Device to run on.
             precision: Precision of the variant; None: any that this machine can run.
+            native: Whether it may be a variant with the operators of encort-kernels.
 
         Raises:
             VariantNotFoundError: The bundle has no such variant; the message lists its variants.
@@ -151,7 +153,7 @@ class Bundle:
         fitting = [
             variant
             for variant in self.manifest.variants
-            if variant.device is device and precision in (None, variant.precision)
+            if variant.device is device and precision in (None, variant.precision) and (native or not variant.is_native)
         ]
         if not fitting:
             have = ", ".join(variant.name for variant in self.manifest.variants)
@@ -160,11 +162,7 @@ class Bundle:
             )
         usable = [variant for variant in fitting if runs_here(variant)]
         if not usable:
-            first = fitting[0]
-            raise DeviceError(
-                f"variant {first.name} needs the instruction set {first.instruction_set}, which this processor "
-                f"({cpu_name()}) lacks: its products would overflow; export it with --weight-bits 7, or load fp32"
-            )
+            raise DeviceError(_why_not_here(fitting[0]))
         return usable[0]
 
     def portable(self) -> Variant:
@@ -218,3 +216,15 @@ def _check_used_files(manifest: Manifest) -> None:
     for name in used:
         if name not in manifest.files:
             raise BundleError(f"{MANIFEST_FILE}: no hash for {name!r}; export the bundle again")
+
+
+def _why_not_here(variant: Variant) -> str:
+    if variant.is_native:
+        return (
+            f"variant {variant.name} needs {KERNELS}, which is not installed or does not know this processor "
+            f"({cpu_name()}): install it with pip, or load another precision"
+        )
+    return (
+        f"variant {variant.name} needs the instruction set {variant.instruction_set}, which this processor "
+        f"({cpu_name()}) lacks: its products would overflow; export it with --weight-bits 7, or load fp32"
+    )

@@ -4,6 +4,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from encort.runtime.bundle.kernels import KERNELS, kernels_instruction_set
+
 VNNI = "vnni"
 """Instruction set for 8-bit weights: it sums products of bytes in 32 bits. Without it, x86 sums pairs in 16 bits: 8-bit
 weights overflow there, and 7-bit weights do not (`reduce_range` in the documentation of ONNX Runtime)."""
@@ -23,7 +25,9 @@ def cpu_flags() -> frozenset[str]:
 
 
 def has_instruction_set(name: str) -> bool:
-    """Return whether a graph for an instruction set gives exact results on this machine."""
+    """Return whether this machine has an instruction set that a graph needs, or the operators of encort-kernels."""
+    if name == KERNELS:
+        return kernels_instruction_set() != ""
     if name != VNNI:
         return False
     if platform.machine().lower() in ("arm64", "aarch64"):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from encort.runtime.bundle.kernels import KERNELS
 from encort.runtime.bundle.schema import to_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.output.escaping import dump_json
@@ -111,6 +112,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
 
@@ -300,7 +302,8 @@ class Variant:
         device: Kind of device that it is made for.
         precision: Precision of its linear layers.
         layout: Layout of its inputs.
-        instruction_set: CPU instruction set that it needs; None: it needs none.
+        instruction_set: CPU instruction set that it needs, or `encort-kernels` for a graph with its operators; None: it
+            needs none.
         inputs: Axes of each input by name, for example `{"input_ids": ["batch", "sequence"]}`.
         outputs: Axes of each output by name. A fixed axis is its size in decimal.
         fidelity: Certificate; None while the export has not measured it.
@@ -318,6 +321,11 @@ class Variant:
     outputs: Mapping[str, list[str]]
     fidelity: Fidelity | None
     calibration: CalibrationTexts | None = None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the graph has the operators of encort-kernels."""
+        return self.instruction_set == KERNELS
 
     @property
     def vector(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.files import GraphFiles
+from encort.runtime.bundle.kernels import kernels_library
 from encort.runtime.bundle.manifest import Device, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, BundleFileChangedError, DeviceError, EncortError
@@ -98,6 +99,8 @@ class Session:
         if threads > 1:
             check_grant(threads - 1)  # the calling thread is one of them
         options = session_options(threads, spinning=spinning)
+        if variant.is_native:
+            options.register_custom_ops_library(str(kernels_library()))
         with graph.unchanged() as path:
             self._session = _open(path, options, provider, dict(provider_options or {}))
             self._weights = graph.map_weights()

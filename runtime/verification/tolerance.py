@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from encort.runtime.bundle.manifest import SENTENCE_EMBEDDING, Embedding, Precision
 from encort.runtime.common.arrays import FloatArray
 
-COSINES = {Precision.FP32: (0.9999, 0.9999), Precision.FP16: (0.9995, 0.999), Precision.INT8: (0.98, 0.9)}
+COSINES = {
+    Precision.FP32: (0.9999, 0.9999),
+    Precision.FP16: (0.9995, 0.999),
+    Precision.BF16: (0.9995, 0.998),
+    Precision.INT8: (0.98, 0.9),
+}
 """Least mean cosine and least single cosine of each precision. A graph below them is broken, whatever its options."""
 COSINE_SLACK = 0.005
 """Largest fall of a cosine on another machine below the certified one, because other machines round differently."""

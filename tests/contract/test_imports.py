@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
         # In functions, or in files that no other file imports.
-        *("huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
+        *("encort_kernels", "huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
         *("msgspec", "orjson", "starlette", "uvicorn"),  # in `server`, and in the command that starts it
     },
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.

@@ -1,0 +1,116 @@
+"""Native variants: whole layers as operators of encort-kernels, in bf16 and int8."""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import encort
+from encort.export.exporter import export_bundle
+from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.kernels import kernels_instruction_set
+from encort.runtime.common.errors import DeviceError, FidelityError, InputError
+from encort.runtime.verification.golden import verify_bundle
+from encort.runtime.verification.tolerance import cosines
+
+TEXTS = ["card", "I lost my card", "how do I change the pin of my card ?", "hello"]
+
+needs_kernels = pytest.mark.skipif(
+    importlib.util.find_spec("encort_kernels") is None, reason="encort-kernels is not installed"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def any_processor() -> Iterator[None]:
+    """Let a processor without a fast instruction set run the plain one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not kernels_instruction_set():
+            patch.setenv("ENCORT_KERNELS_ISA", "reference")
+        kernels_instruction_set.cache_clear()
+        yield
+    kernels_instruction_set.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("native") / "bundle"
+    export_bundle(checkpoint("roberta", "encoder"), output, variants=["fp32", "int8", "native-bf16", "native-int8"])
+    return output
+
+
+@needs_kernels
+def test_embeddings_are_near_fp32_and_equal_alone_and_among_others(bundle: Path) -> None:
+    with encort.load(bundle, precision="fp32") as full, encort.load(bundle, precision="bf16") as native:
+        assert (native.variant.name, full.variant.name) == ("native-bf16", "cpu-fp32")
+        together = native.embed(TEXTS)
+        assert cosines(together, full.embed(TEXTS)).min() > 0.999
+        np.testing.assert_allclose(together, [native.embed([text])[0] for text in TEXTS], atol=1e-6)
+
+
+@needs_kernels
+def test_int8_is_as_near_as_the_stock_operators(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    by_name = {variant.name: variant.fidelity for variant in opened.manifest.variants}
+    native, stock = by_name["native-int8"], by_name["cpu-int8"]
+    assert native is not None
+    assert stock is not None
+    assert native.mean_cosine > stock.mean_cosine - 0.002
+    with encort.load(bundle, precision="int8") as model:
+        assert model.variant.name == "native-int8"
+
+
+@needs_kernels
+def test_auto_is_bf16_where_the_kernels_are(bundle: Path) -> None:
+    with encort.load(bundle) as model:
+        assert model.variant.name == "native-bf16"
+    assert {check.variant for check in verify_bundle(Bundle.open(bundle))} >= {"native-bf16", "native-int8"}
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [("mpnet", "token-classification"), ("distilbert", "text-classification"), ("electra", "question-answering")],
+)
+def test_heads_agree_with_eager(architecture: str, head: str, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    export_bundle(checkpoint(architecture, head), tmp_path / "bundle", variants=["native-bf16"])
+    (variant,) = Bundle.open(tmp_path / "bundle").manifest.variants
+    assert variant.fidelity is not None
+    assert variant.fidelity.mean_cosine > 0.9995
+
+
+@needs_kernels
+def test_a_variant_that_misses_the_golden_vectors_is_replaced(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FidelityError("a cosine of 0.5")
+
+    monkeypatch.setattr("encort.runtime.sessions.check_results", fail)
+    with caplog.at_level(logging.WARNING), encort.load(bundle, precision="int8") as model:
+        assert model.variant.name == "cpu-int8"
+    assert "native-int8 is not used, cpu-int8 is: a cosine of 0.5" in caplog.text
+    with pytest.raises(FidelityError, match=r"cosine of 0\.5"):
+        encort.load(bundle, precision="bf16")
+
+
+@needs_kernels
+def test_without_the_kernels_other_variants_run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("encort.runtime.bundle.cpu.kernels_instruction_set", lambda: "")
+    with encort.load(bundle) as model:
+        assert model.variant.name == "cpu-fp32"
+    with encort.load(bundle, precision="int8") as model:
+        assert model.variant.name == "cpu-int8"
+    with pytest.raises(DeviceError, match=r"native-bf16 needs encort-kernels, which is not installed or does not know"):
+        encort.load(bundle, precision="bf16")
+
+
+def test_an_export_without_the_kernels_says_what_to_install(
+    checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encort.runtime.bundle.cpu.kernels_instruction_set", lambda: "")
+    with pytest.raises(InputError, match=r"native variants need encort-kernels.*install it"):
+        export_bundle(checkpoint("roberta", "encoder"), tmp_path / "bundle", variants=["native-bf16"])
+    assert not (tmp_path / "bundle").exists()
