@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("bundles", nargs=-1, required=True)
 @click.option("--alias", "aliases", multiple=True, help="Another name of a model, as NEW=NAME; may be repeated.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all of the machine.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 for a free one.")
 @click.option("--unix-socket", type=FOLDER, help="Listen on this socket instead of a port.")
 @click.option("--tls-certificate", type=FOLDER, help="Certificate for HTTPS, a .pem file.")
 @click.option("--tls-key", type=FOLDER, help="Key of the certificate, a .pem file.")
@@ -68,6 +68,7 @@ def serve(
     from encort.runtime.common.errors import InputError
     from encort.runtime.model import load
     from encort.runtime.server.app import app
+    from encort.runtime.server.process import run
     from encort.runtime.server.settings import ServerSettings
 
     settings = ServerSettings(
@@ -90,8 +91,7 @@ def serve(
             models[name].warm_up()
             echo(_line(name, bundle, models[name]), err=True)
         application = app(models, aliases=other_names, settings=settings)
-        echo(f"listening on {_address(host, port, unix_socket, is_tls=tls_key is not None)}{base_path}", err=True)
-        uvicorn.run(
+        config = uvicorn.Config(
             application,
             host=host,
             port=port,
@@ -104,6 +104,8 @@ def serve(
             # Addresses of proxies are for logs, which do not have them.
             proxy_headers=False,
         )
+        scheme = "http" if tls_key is None else "https"
+        run(config, lambda address: echo(f"listening on {_address(scheme, host, address)}{base_path}", err=True))
 
 
 def _named(kind: str, items: Sequence[str]) -> dict[str, str]:
@@ -145,6 +147,6 @@ def _line(name: str, bundle: str, model: "Model") -> str:
     return f"{name}: {bundle}, {heads}, variant {model.variant.name}, threads {threads}"
 
 
-def _address(host: str, port: int, unix_socket: Path | None, *, is_tls: bool) -> str:
-    scheme = "https" if is_tls else "http"
-    return f"unix:{unix_socket}" if unix_socket is not None else f"{scheme}://{host}:{port}"
+def _address(scheme: str, host: str, address: Any) -> str:
+    """Return the address of a socket: its path, or a URL with the port that it got."""
+    return f"unix:{address}" if isinstance(address, str) else f"{scheme}://{host}:{address[1]}"

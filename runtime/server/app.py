@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from encort.runtime.model import Model
 from encort.runtime.server.endpoints import Endpoint, EndpointApp, Server, error_response, json_response
-from encort.runtime.server.errors import Contract, Failure, RequestError
+from encort.runtime.server.errors import OPENAI, TEI, Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
@@ -70,6 +71,7 @@ def app(
     application = Starlette(
         routes=[Mount(settings.base_path, routes=routes)] if settings.base_path else routes,
         middleware=_cors(settings),
+        exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
     application.state.server = server
@@ -78,6 +80,19 @@ def app(
 
 def _page_file(content: bytes, media_type: str) -> Callable[[Request], Response]:
     return lambda _: Response(content, media_type=media_type, headers=SECURITY_HEADERS)
+
+
+def _no_route(request: Request, error: Exception) -> Response:
+    """Answer 404 for an unknown path and 405 for a wrong method, in the form of the clients that use such paths."""
+    assert isinstance(error, HTTPException), "the router raises it"
+    path, allowed = request.url.path, (error.headers or {}).get("Allow")
+    contract = OPENAI if "v1" in path.split("/") else TEI
+    if allowed is None:
+        return error_response(contract, RequestError(Failure.UNKNOWN_ROUTE, f"there is no route {path}"))
+    message = f"{path} does not take {request.method}; send {allowed}"
+    response = error_response(contract, RequestError(Failure.WRONG_METHOD, message))
+    response.headers["allow"] = allowed
+    return response
 
 
 class _KeyCheck:

@@ -27,6 +27,8 @@ class Failure(Enum):
     BODY_TOO_LARGE = "body_too_large"
     UNAUTHORIZED = "unauthorized"
     UNKNOWN_MODEL = "unknown_model"
+    UNKNOWN_ROUTE = "unknown_route"
+    WRONG_METHOD = "wrong_method"
     WRONG_TASK = "wrong_task"
     OVERLOADED = "overloaded"
     TOO_LATE = "too_late"
@@ -69,6 +71,8 @@ _STATUSES = {
     Failure.BODY_TOO_LARGE: 413,
     Failure.UNAUTHORIZED: 401,
     Failure.UNKNOWN_MODEL: 404,
+    Failure.UNKNOWN_ROUTE: 404,
+    Failure.WRONG_METHOD: 405,
     Failure.WRONG_TASK: 400,
     Failure.OVERLOADED: 429,
     Failure.TOO_LATE: 504,

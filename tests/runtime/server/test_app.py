@@ -64,3 +64,24 @@ def test_settings_are_checked(settings: dict[str, object]) -> None:
 def test_an_alias_must_name_a_model(encoder: encort.Model) -> None:
     with pytest.raises(InputError, match="alias 'a'"):
         app({"m": encoder}, aliases={"a": "x"})
+
+
+@pytest.mark.parametrize("base_path", ["", "/models"])
+def test_unknown_routes_fail_in_the_form_of_their_clients(
+    connect: Connect, encoder: encort.Model, base_path: str
+) -> None:
+    async def check() -> None:
+        async with connect({"m": encoder}, base_path=base_path) as client:
+            of_openai = [await client.post(f"{base_path}/v1/x"), await client.get(f"{base_path}/v1/embeddings")]
+            of_tei = [await client.post(f"{base_path}/x"), await client.get(f"{base_path}/embed")]
+        for answers in (of_openai, of_tei):
+            assert [answer.status_code for answer in answers] == [404, 405]
+            assert answers[1].headers["allow"] == "POST"
+        for answer in of_openai:
+            assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert of_tei[0].json() == {"error": f"there is no route {base_path}/x", "error_type": "Validation"}
+        message = f"{base_path}/embed does not take GET; send POST"
+        assert of_tei[1].json() == {"error": message, "error_type": "Validation"}
+
+    asyncio.run(check())

@@ -1,9 +1,13 @@
 """Real clients and a real server process."""
 
+import contextlib
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.request
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,28 +20,66 @@ TEXTS = ["hello", "my card is lost"]
 START_S = 60
 
 
-@pytest.fixture(scope="module")
-def address(encoder_bundle: Path) -> Iterator[str]:
-    """Start `encort serve` and return its address."""
-    command = [sys.executable, "-m", "encort", "serve", f"m={encoder_bundle}", "--threads", "1", "--port", "18765"]
+@contextlib.contextmanager
+def started(bundle: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """Start `encort serve` on a free port, and give its process and address."""
+    command = [sys.executable, "-m", "encort", "serve", f"m={bundle}", "--threads", "1", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield wait_for(process, "http://127.0.0.1:18765")
+            yield process, read_address(process)
         finally:
             process.terminate()
 
 
-def wait_for(process: "subprocess.Popen[str]", address: str) -> str:
+def read_address(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr is not None
+    timer = threading.Timer(START_S, process.kill)
+    timer.start()
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("listening on "):
+            timer.cancel()
+            return line.removeprefix("listening on ").strip()
+    raise AssertionError("".join(lines))
+
+
+@pytest.fixture(scope="module")
+def address(encoder_bundle: Path) -> Iterator[str]:
+    """Address of a server."""
+    with started(encoder_bundle) as (_, address):
+        yield address
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_after_the_requests_that_have_begun(
+    encoder_bundle: Path, number: signal.Signals
+) -> None:
+    body = b'{"inputs": "hello"}'
+    head = f"POST /embed HTTP/1.1\r\nhost: m\r\ncontent-length: {len(body)}\r\nexpect: 100-continue\r\n\r\n"
+    with started(encoder_bundle) as (process, address):
+        place = urllib.parse.urlsplit(address)
+        with socket.create_connection((place.hostname, place.port)) as client:
+            client.sendall(head.encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 100")  # the server waits for the body
+            process.send_signal(number)
+            wait_until_refused(place.hostname, place.port)
+            client.sendall(body)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        assert process.wait(START_S) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def wait_until_refused(host: str | None, port: int | None) -> None:
     end = time.monotonic() + START_S
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end:
         try:
-            urllib.request.urlopen(f"{address}/health").close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return address
-    process.kill()
-    raise AssertionError(process.stderr and process.stderr.read())
+            socket.create_connection((host, port)).close()
+        except ConnectionError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the server still takes connections")
 
 
 @pytest.mark.parametrize("encoding", ["default", "float"])
