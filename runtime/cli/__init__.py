@@ -8,6 +8,6 @@ Reading order:
 4. `commands`: `embed`, `predict` and `rank`. `inspect` and `tokenize` run no graph.
 5. `bundles`: `compat` and `push`.
 6. `readers`: texts from arguments, files or standard input.
-7. `records`: one record per input.
+7. `records`: one record per input; `zero_shot`: those of any labels.
 8. `writers`: JSON lines, numpy or Parquet.
 """

@@ -74,6 +74,9 @@ def embed(prompt: str | None, dimensions: int | None, output_precision: "Embeddi
     type=click.Choice(["word", "none", "simple", "first", "average", "max"]),
     help="How spans are made of the tags of tokens; default: as the bundle's head was made for.",
 )
+@click.option("--labels", help="Labels to choose from, with commas between, for a head of natural language inference.")
+@click.option("--template", help='Hypothesis about a label of --labels; default: "This example is {}."')
+@click.option("--multi-label", is_flag=True, help="A text may have several of --labels: each is judged by itself.")
 def predict(
     head: str | None,
     all_scores: bool,
@@ -81,6 +84,9 @@ def predict(
     threshold: float | None,
     null_threshold: float | None,
     aggregation: "AggregationName | None",
+    labels: str | None,
+    template: str | None,
+    multi_label: bool,
     **options: Any,
 ) -> None:
     """Write predictions for TEXTS from a head of the bundle, one record per text.
@@ -90,9 +96,36 @@ def predict(
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
     encort predict topics.bundle --input messages.csv --threshold 0.3
+    encort predict nli.bundle --labels "travel, cooking" "Where is my luggage?"
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.cli.records import PredictionRecords
+    from encort.runtime.cli.zero_shot import ZeroShotRecords, check_options
+    from encort.runtime.tasks.zero_shot import TEMPLATE
 
+    check_options(
+        labels,
+        with_labels_only={"--template": template, "--multi-label": multi_label},
+        without_labels_only={
+            "--n-best": n_best,
+            "--null-threshold": null_threshold,
+            "--aggregation": aggregation,
+            "--threshold without --multi-label": None if multi_label else threshold,
+            # Windows would move over the hypothesis, which is the second text of a pair.
+            "--overflow window": options["overflow"] == "window",
+            "--stride": options["stride"],
+        },
+    )
+    if labels is not None:
+        zero_shot = ZeroShotRecords(
+            labels=[label.strip() for label in labels.split(",")],
+            template=TEMPLATE if template is None else template,
+            multi_label=multi_label,
+            head=head,
+            all_scores=all_scores,
+            threshold=threshold,
+        )
+        _run(zero_shot, **options)
+        return
     records = PredictionRecords(
         head=head,
         all_scores=all_scores,
