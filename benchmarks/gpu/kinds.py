@@ -70,6 +70,20 @@ KINDS: dict[str, Callable[[], Any]] = {
     "ELECTRA, tags": functools.partial(
         _model, "electra", transformers.AutoModelForTokenClassification, embedding_size=64
     ),
+    "ALBERT, labels": functools.partial(
+        _model, "albert", transformers.AutoModelForSequenceClassification, embedding_size=64, num_hidden_groups=2
+    ),
+    "DeBERTa, labels": functools.partial(
+        _model,
+        "deberta-v2",
+        transformers.AutoModelForSequenceClassification,
+        relative_attention=True,
+        position_buckets=64,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        pos_att_type=["p2c", "c2p"],
+    ),
     "dual encoder": _dual_encoder,
 }
 """Functions that make a model: every architecture, every head, and the dual encoder."""

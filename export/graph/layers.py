@@ -21,16 +21,18 @@ from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import (
     Attention,
     AttentionHeads,
+    Disentangled,
     DistanceBias,
+    DistanceEmbeddings,
     Encoder,
     FeedForward,
     Layer,
     Linear,
     Norm,
     NormPlacement,
-    PositionScheme,
     Rotary,
 )
+from encort.export.graph.disentangled import DisentangledWriter, distance_rows
 from encort.export.graph.layouts import AttentionLayout
 from encort.export.graph.operators import activate, linear, normalize
 
@@ -67,12 +69,14 @@ class OperatorLayerWriter:
         layout: Layout of the tokens.
         linears: Writer of linear layers.
         biases: Bias of the scores, `(1, heads, sequence, sequence)`, of each position scheme that is a bias.
+        rows: Row of each distance's embedding, `(batch, heads, sequence, sequence)`, for disentangled attention.
     """
 
     builder: GraphBuilder
     layout: AttentionLayout
     linears: LinearEmitter
-    biases: Mapping[PositionScheme, ir.Value]
+    biases: Mapping[DistanceBias, ir.Value]
+    rows: Mapping[DistanceEmbeddings, ir.Value]
 
     def layer(self, layer: Layer, hidden: ir.Value) -> ir.Value:
         """Write attention and feed-forward, with their norms and residual sums."""
@@ -93,8 +97,13 @@ class OperatorLayerWriter:
         heads, positions, bias = attention.heads, attention.positions, None
         if isinstance(positions, Rotary):
             query, key = (self.layout.rotate(projection, positions) for projection in (query, key))
-        elif positions is not None:
+        elif isinstance(positions, DistanceBias):
             bias = self.biases[positions]
+        elif isinstance(positions, Disentangled):
+            project, rows = partial(self.linears, self.builder), self.rows[positions.distances]
+            writer = DisentangledWriter(self.builder, self.layout, project, attention, positions, rows)
+            query = writer.scaled_query(query)
+            bias = writer.bias(query, key)
         if heads.groups < heads.count:
             key, value = (_repeat_heads(self.builder, projection, heads) for projection in (key, value))
         context = self.layout.attend(query, key, value, heads=heads, bias=bias, window=attention.window)
@@ -115,12 +124,14 @@ def operator_layers(
     builder: GraphBuilder, encoder: Encoder, layout: AttentionLayout, *, linears: LinearEmitter = emit_float_linears
 ) -> OperatorLayerWriter:
     """Return the writer of layers in the operators of ONNX and ONNX Runtime."""
-    return OperatorLayerWriter(builder, layout, linears, distance_biases(builder, encoder, layout))
+    return OperatorLayerWriter(
+        builder, layout, linears, distance_biases(builder, encoder, layout), distance_rows(builder, encoder, layout)
+    )
 
 
 def distance_biases(
     builder: GraphBuilder, encoder: Encoder, layout: AttentionLayout
-) -> Mapping[PositionScheme, ir.Value]:
+) -> Mapping[DistanceBias, ir.Value]:
     """Write the bias of the scores for each position scheme that is one, `(1, heads, sequence, sequence)`."""
     schemes = dict.fromkeys(layer.attention.positions for layer in encoder.layers)
     return {

@@ -278,7 +278,7 @@ def test_an_encoder_trained_to_fill_masks_is_exported_for_embeddings(
 
 @pytest.fixture
 def other_architecture(encoder_checkpoint: Path, checkpoint_copy: Callable[[Path], Path]) -> Callable[..., Path]:
-    """`other_architecture("Albert", **sizes)` makes a checkpoint without an authored graph."""
+    """`other_architecture("RoFormer", **sizes)` makes a checkpoint without an authored graph."""
 
     def make(name: str, **sizes: int) -> Path:
         folder = checkpoint_copy(encoder_checkpoint)
@@ -291,8 +291,8 @@ def other_architecture(encoder_checkpoint: Path, checkpoint_copy: Callable[[Path
 
 SIZES = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
 OTHER_ENCODERS = {
-    "Albert": SIZES | {"embedding_size": 24, "max_position_embeddings": 64},
-    "DebertaV2": SIZES | {"max_position_embeddings": 64},
+    "RoFormer": SIZES | {"embedding_size": 24, "max_position_embeddings": 64},
+    "MegatronBert": SIZES | {"max_position_embeddings": 64},
 }
 
 

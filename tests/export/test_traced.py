@@ -26,8 +26,7 @@ from encort.runtime.verification.golden import verify_bundle
 TEXTS = ["my card is lost", "hello", "안녕하세요 하이", "play the card, change my pin " * 3, "a"]
 SIZES = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
 OTHERS: dict[str, dict[str, Any]] = {
-    "albert": {"embedding_size": 24},
-    "deberta-v2": {},
+    "roformer": {"embedding_size": 24},
     # Two layers attend to eight tokens before and after, one to all.
     "modernbert": {"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3, "local_attention": 16},
 }
@@ -57,9 +56,9 @@ def other_folder(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def albert(other_folder: Callable[..., Path]) -> Path:
+def roformer(other_folder: Callable[..., Path]) -> Path:
     """Return a checkpoint of an architecture without an authored graph. It is shared: copy it before you change it."""
-    return other_folder("albert", **OTHERS["albert"])
+    return other_folder("roformer", **OTHERS["roformer"])
 
 
 @needs_exporter
@@ -120,7 +119,7 @@ def test_a_traced_head_gives_its_logits(
     loader: str, outputs: dict[str, list[str]], other_folder: Callable[..., Path], output: Path
 ) -> None:
     labels = {} if "QuestionAnswering" in loader else {"id2label": {0: "O", 1: "B-x", 2: "B-y"}}
-    folder = other_folder("albert", loader=loader, **labels, **OTHERS["albert"])
+    folder = other_folder("roformer", loader=loader, **labels, **OTHERS["roformer"])
     bundle = export_bundle(folder, output)
     (variant,) = bundle.manifest.variants
     assert variant.outputs == outputs
@@ -132,8 +131,8 @@ def test_a_traced_head_gives_its_logits(
 
 
 @needs_exporter
-def test_tracing_does_not_change_the_oracle(albert: Path) -> None:
-    source = ExportSource.open([str(albert)])
+def test_tracing_does_not_change_the_oracle(roformer: Path) -> None:
+    source = ExportSource.open([str(roformer)])
     ids = np.arange(12).reshape(2, 6)
     case = Case("two texts", {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0})
     before = Oracle.of(source)(case)
@@ -158,46 +157,46 @@ def test_a_model_that_is_no_encoder_is_refused(
 
 
 def test_an_error_of_an_exporter_becomes_one_message(
-    albert: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., None]
+    roformer: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., None]
 ) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("an operator is missing")
 
     monkeypatch.setattr(traced, "_installed_exporter", lambda _: fail)
-    refused(albert, "cannot be traced: an operator is missing")
+    refused(roformer, "cannot be traced: an operator is missing")
 
 
 @pytest.mark.parametrize(("is_older", "extra"), [(False, "trace"), (True, "optimum")])
 def test_a_missing_exporter_names_the_extra_for_the_installed_transformers(
-    albert: Path, output: Path, monkeypatch: pytest.MonkeyPatch, *, is_older: bool, extra: str
+    roformer: Path, output: Path, monkeypatch: pytest.MonkeyPatch, *, is_older: bool, extra: str
 ) -> None:
     monkeypatch.setattr(traced, "is_older", lambda _: is_older)
     monkeypatch.setattr("encort.runtime.common.extras.is_installed", lambda _: False)
     with pytest.raises(MissingExtraError, match=rf'pip install "encort\[{extra}\]"'):
-        export_bundle(albert, output)
+        export_bundle(roformer, output)
     assert not output.exists()
 
 
-def test_several_heads_on_another_architecture_are_refused(albert: Path, output: Path) -> None:
+def test_several_heads_on_another_architecture_are_refused(roformer: Path, output: Path) -> None:
     heads = []
     for task in ("TokenClassification", "SequenceClassification"):
-        heads.append(shutil.copytree(albert, output.parent / task))
-        getattr(transformers, f"AutoModelFor{task}").from_pretrained(albert).save_pretrained(heads[-1])
+        heads.append(shutil.copytree(roformer, output.parent / task))
+        getattr(transformers, f"AutoModelFor{task}").from_pretrained(roformer).save_pretrained(heads[-1])
     with pytest.raises(CheckpointError, match="export each one alone"):
         export_bundle(heads, output)
 
 
-def test_another_architecture_has_a_limit_of_tokens(albert: Path, refused: Callable[..., None]) -> None:
-    refused(albert, "max_length must be between", max_length=65)
+def test_another_architecture_has_a_limit_of_tokens(roformer: Path, refused: Callable[..., None]) -> None:
+    refused(roformer, "max_length must be between", max_length=65)
 
 
 def test_the_tokenizer_cannot_raise_the_limit_of_another_architecture(
-    albert: Path,
+    roformer: Path,
     refused: Callable[..., None],
     checkpoint_copy: Callable[[Path], Path],
     edit_json: Callable[..., None],
 ) -> None:
-    folder = checkpoint_copy(albert)
+    folder = checkpoint_copy(roformer)
     edit_json(folder / "tokenizer_config.json", model_max_length=512)
     refused(folder, "max_length must be between", max_length=100)
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 import transformers
 from transformers import (
+    AlbertConfig,
     BertConfig,
     CamembertConfig,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     MPNetConfig,
@@ -32,6 +34,13 @@ SIZES = {
     "max_position_embeddings": 66,
 }
 DISTILBERT = {"dim": 40, "n_layers": 2, "n_heads": 5, "hidden_dim": 72, "initializer_range": 0.3}
+DEBERTA: dict[str, Any] = {
+    **SIZES,
+    "max_position_embeddings": 64,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "layer_norm_eps": 4e-3,
+}
 CONFIGS = {
     "bert": BertConfig(**SIZES, hidden_act="gelu_new", layer_norm_eps=1e-2),
     "roberta": RobertaConfig(**SIZES, pad_token_id=0, type_vocab_size=1, layer_norm_eps=1e-5),
@@ -42,6 +51,22 @@ CONFIGS = {
     "distilbert": DistilBertConfig(**DISTILBERT, max_position_embeddings=64, activation="relu"),
     # So long that the distances of tokens reach the last bucket; and not a multiple of eight.
     "mpnet": MPNetConfig(**{**SIZES, "max_position_embeddings": 203}, hidden_act="gelu_new", layer_norm_eps=2e-3),
+    # Three runs of two groups: the first runs twice, the second once.
+    "albert": AlbertConfig(
+        **{**SIZES, "num_hidden_layers": 3},
+        embedding_size=24,
+        num_hidden_groups=2,
+        inner_group_num=2,
+        layer_norm_eps=7e-3,
+    ),
+    # Buckets of several distances, as version 3 has them.
+    "deberta-v3": DebertaV2Config(
+        **DEBERTA, position_buckets=12, share_att_key=True, norm_rel_ebd="layer_norm", position_biased_input=False
+    ),
+    # One row per distance, projections of their own, and positions and types in the embeddings.
+    "deberta-v2": DebertaV2Config(
+        **DEBERTA, max_relative_positions=20, type_vocab_size=2, hidden_act="gelu_new", pooler_hidden_act="tanh"
+    ),
 }
 LIMITS = {"mpnet": 201}
 HEADS = {

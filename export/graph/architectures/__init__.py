@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from encort.export.graph.architectures import post_norm
+from encort.export.graph.architectures.albert import albert
+from encort.export.graph.architectures.deberta import deberta_v2
 from encort.export.graph.architectures.reader import EncoderReader, read_linear, read_norm
 from encort.export.graph.architectures.table import Architecture
 from encort.export.graph.description import Encoder, HeadWeights, Reads
@@ -25,6 +27,8 @@ ARCHITECTURES: Mapping[str, Callable[[Any], Architecture]] = {
     "electra": post_norm.electra,
     "distilbert": post_norm.distilbert,
     "mpnet": post_norm.mpnet,
+    "albert": albert,
+    "deberta-v2": deberta_v2,
 }
 """Tables by the `model_type` in `config.json`."""
 

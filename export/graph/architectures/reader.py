@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encort.export.graph.architectures.table import Architecture, Name
+from encort.export.graph.architectures.table import Architecture, DisentangledNames, Name
 from encort.export.graph.description import (
     Attention,
     AttentionHeads,
+    Disentangled,
     DistanceBias,
+    DistanceEmbeddings,
     Embeddings,
     Encoder,
     FeedForward,
@@ -40,13 +42,12 @@ class EncoderReader:
 
     def encoder(self) -> Encoder:
         """Return the description of the encoder."""
-        names, config = self._names, self._config
-        has_pooler = names.pooler is not None and self._has(names.pooler)
+        names = self._names
         return Encoder(
             embeddings=self._embeddings,
-            layers=tuple(self._layer(index) for index in range(config.num_hidden_layers)),
+            layers=self._layers(),
             final_norm=None if names.final_norm is None else self._norm(names.final_norm),
-            pooler=self._linear(str(names.pooler)) if has_pooler else None,
+            pooler=self._optional_linear(names.pooler),
             max_length=self._max_length,
         )
 
@@ -54,17 +55,16 @@ class EncoderReader:
     def _embeddings(self) -> Embeddings:
         names, padding_id = self._names, padding_position(self._config)
         words = self._table(names.words)
-        positions = None if names.positions is None else self._table(names.positions)
+        positions = self._optional_table(names.positions)
         if positions is not None and padding_id is not None:
             positions = positions[padding_id:]
-        types = None if names.types is None else self._table(names.types)
+        types = self._optional_table(names.types)
         if types is not None and len(types) == 1:
             # Every token adds the same row, so another table can hold it.
             if positions is None:
                 words, types = words + types, None
             else:
                 positions, types = positions + types, None
-        has_projection = names.projection is not None and self._has(names.projection)
         return Embeddings(
             name=f"{self._prefix}embeddings",
             words=words,
@@ -72,7 +72,7 @@ class EncoderReader:
             padding_id=padding_id,
             types=types,
             norm=None if names.embedding_norm is None else self._norm(names.embedding_norm),
-            projection=self._linear(str(names.projection)) if has_projection else None,
+            projection=self._optional_linear(names.projection),
         )
 
     @functools.cached_property
@@ -82,8 +82,15 @@ class EncoderReader:
             return int(self._config.max_position_embeddings)
         return len(positions) - (self._embeddings.padding_id is not None)
 
-    def _layer(self, index: int) -> Layer:
-        names, layer = self._names, self._names.layer.format(index)
+    def _layers(self) -> tuple[Layer, ...]:
+        names = self._names
+        numbers = names.layer_numbers or [(index,) for index in range(self._config.num_hidden_layers)]
+        prefixes = [names.layer.format(*each) for each in numbers]
+        layers = {prefix: self._layer(prefixes.index(prefix), prefix) for prefix in dict.fromkeys(prefixes)}
+        return tuple(layers[prefix] for prefix in prefixes)
+
+    def _layer(self, index: int, layer: str) -> Layer:
+        names = self._names
         has_attention_norm = names.has_first_norm or index > 0
         return Layer(
             attention=Attention(
@@ -92,7 +99,7 @@ class EncoderReader:
                 value=self._linear(names.value, layer),
                 output=self._linear(names.attention_output, layer),
                 heads=self._heads,
-                positions=self._positions(index),
+                positions=self._positions(index, layer),
                 window=None if names.windows is None else names.windows[index],
             ),
             attention_norm=self._norm(layer + names.attention_norm) if has_attention_norm else None,
@@ -112,9 +119,30 @@ class EncoderReader:
         size = getattr(config, "head_dim", None) or config.hidden_size // count
         return AttentionHeads(count, size, getattr(config, "num_key_value_heads", None) or count)
 
-    def _positions(self, layer: int) -> PositionScheme | None:
-        bases = self._names.rotary_bases
-        return self._distance_bias if bases is None else self._rotary(bases[layer])
+    def _positions(self, index: int, layer: str) -> PositionScheme | None:
+        names = self._names
+        if names.disentangled is not None:
+            return self._disentangled(names.disentangled, layer)
+        return self._distance_bias if names.rotary_bases is None else self._rotary(names.rotary_bases[index])
+
+    def _disentangled(self, names: DisentangledNames, layer: str) -> Disentangled:
+        return Disentangled(
+            distances=self._distance_embeddings(names),
+            key=None if names.key is None else self._linear(names.key, layer),
+            query=None if names.query is None else self._linear(names.query, layer),
+            shares_projections=names.shares_projections,
+        )
+
+    @functools.cache  # noqa: B019 - a reader lives as long as one description is made
+    def _distance_embeddings(self, names: DisentangledNames) -> DistanceEmbeddings:
+        """Return the embeddings of distances, after their norm."""
+        table = self._table(names.embeddings)
+        if names.norm is not None:
+            norm = f"{self._prefix}{names.norm}"
+            weight, bias = (torch.from_numpy(self._weights[f"{norm}.{part}"]) for part in ("weight", "bias"))
+            rows = torch.from_numpy(table)
+            table = torch.nn.functional.layer_norm(rows, weight.shape, weight, bias, self._names.epsilon).numpy()
+        return DistanceEmbeddings(name=f"{self._prefix}{names.embeddings}", embeddings=table, rows=names.rows)
 
     @functools.cached_property
     def _distance_bias(self) -> DistanceBias | None:
@@ -141,6 +169,13 @@ class EncoderReader:
     def _table(self, name: str) -> FloatArray:
         return self._weights[f"{self._prefix}{name}.weight"]
 
+    def _optional_table(self, name: str | None) -> FloatArray | None:
+        return self._table(name) if name is not None and self._has(name) else None
+
+    def _optional_linear(self, name: str | None) -> Linear | None:
+        return self._linear(name) if name is not None and self._has(name) else None
+
+    @functools.cache  # noqa: B019 - a reader lives as long as one description is made
     def _linear(self, name: Name, layer: str = "") -> Linear:
         if isinstance(name, str):
             return read_linear(self._weights, self._prefix + layer + name)

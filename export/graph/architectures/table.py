@@ -29,6 +29,27 @@ class HeadNames:
     logits: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class DisentangledNames:
+    """Disentangled attention: the names of its weights, and its settings.
+
+    Attributes:
+        embeddings: Embeddings of distances.
+        norm: Norm of the embeddings; None if there is none.
+        rows: Rows of the embeddings by distance, as in `Disentangled`.
+        key: Projection of the distances that queries are multiplied with, in a layer; None if there is none.
+        query: Projection of the distances that keys are multiplied with, in a layer; None if there is none.
+        shares_projections: Whether `key` and `query` are those of the layer's attention.
+    """
+
+    embeddings: str
+    norm: str | None
+    rows: tuple[int, ...]
+    key: str | None
+    query: str | None
+    shares_projections: bool
+
+
 TOKEN_HEADS: Mapping[Task, HeadNames] = {
     Task.TOKEN_CLASSIFICATION: HeadNames(reads=Reads.TOKENS, logits="classifier"),
     Task.QUESTION_ANSWERING: HeadNames(reads=Reads.TOKENS, logits="qa_outputs"),
@@ -45,8 +66,12 @@ class Architecture:
 
     Attributes:
         prefix: Prefix of the encoder's weights in a checkpoint with a head. An encoder saved alone has no prefix.
-        layer: Prefix of one layer's weights; `{}` is the layer's number. The names from `query` to `output_norm` follow
-            this prefix.
+        positions: Positions of the embeddings, if the checkpoint has them.
+        types: Token types, if the checkpoint has them.
+        layer: Prefix of one layer's weights, with `{}` in the place of each of its numbers. The names from `query` to
+            `output_norm` follow this prefix.
+        layer_numbers: Numbers of each layer, in the order in which they run. Layers of the same numbers are one layer.
+            None stands for 0, 1, 2 ... up to the number of layers.
         gate: Gate of the feed-forward layers.
         final_norm: Norm after the last layer.
         classifier: Head of its `ForSequenceClassification` class.
@@ -57,6 +82,7 @@ class Architecture:
         is_rms: Whether the norms are RMS norms.
         has_first_norm: Whether the attention of the first layer has a norm.
         distances: Table of attention biases by bucket of distance.
+        disentangled: Disentangled attention; None for an architecture without it.
         rotary_bases: Base of the rotary positions of each layer; None for an architecture without them.
         windows: For each layer, the largest distance of two tokens that see each other, None if all of a text do; None
             for an architecture without such layers.
@@ -69,6 +95,7 @@ class Architecture:
     embedding_norm: str | None = "embeddings.LayerNorm"
     projection: str | None = None
     layer: str = "encoder.layer.{}."
+    layer_numbers: Sequence[tuple[int, ...]] | None = None
     query: Name = "attention.self.query"
     key: Name = "attention.self.key"
     value: Name = "attention.self.value"
@@ -88,5 +115,6 @@ class Architecture:
     is_rms: bool = False
     has_first_norm: bool = True
     distances: str | None = None
+    disentangled: DisentangledNames | None = None
     rotary_bases: Sequence[float] | None = None
     windows: Sequence[int | None] | None = None

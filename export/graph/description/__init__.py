@@ -7,7 +7,15 @@ gate. An architecture is a choice of parts, made by its table in `encort.export.
 In reading order: `linears`, `attention`, `encoder`, `model`.
 """
 
-from encort.export.graph.description.attention import Attention, AttentionHeads, DistanceBias, PositionScheme, Rotary
+from encort.export.graph.description.attention import (
+    Attention,
+    AttentionHeads,
+    Disentangled,
+    DistanceBias,
+    DistanceEmbeddings,
+    PositionScheme,
+    Rotary,
+)
 from encort.export.graph.description.encoder import Embeddings, Encoder, FeedForward, Layer, NormPlacement
 from encort.export.graph.description.linears import LayerNorm, Linear, Norm, Part, RMSNorm
 from encort.export.graph.description.model import Dense, Description, HeadWeights, Reads, SentenceModule, UnitNorm
@@ -17,7 +25,9 @@ __all__ = [
     "AttentionHeads",
     "Dense",
     "Description",
+    "Disentangled",
     "DistanceBias",
+    "DistanceEmbeddings",
     "Embeddings",
     "Encoder",
     "FeedForward",

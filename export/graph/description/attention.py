@@ -37,7 +37,47 @@ class Rotary:
     sines: FloatArray
 
 
-PositionScheme = DistanceBias | Rotary
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DistanceEmbeddings:
+    """Embeddings of the distances of two tokens.
+
+    Attributes:
+        name: Prefix of the tables' names in the graph.
+        embeddings: `(rows, hidden)`.
+        rows: `2 * n - 1` rows of `embeddings`, with `n` at least the maximum length; the row for the distance
+            `query - key` is at `query - key + n - 1`.
+    """
+
+    name: str
+    embeddings: FloatArray
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Disentangled:
+    """Scores of tokens with distances, added to the scores of tokens with tokens (DeBERTa, He et al. 2021).
+
+    The sum of all scores is divided by the root of the size of a head times the number of sums.
+
+    Attributes:
+        distances: Embeddings of the distances. All layers share them.
+        key: Projection of the distances that queries of tokens are multiplied with; None if there is none.
+        query: Projection of the distances that keys of tokens are multiplied with; None if there is none.
+        shares_projections: Whether `key` and `query` are those of the layer's attention.
+    """
+
+    distances: DistanceEmbeddings
+    key: Linear | None
+    query: Linear | None
+    shares_projections: bool
+
+    @property
+    def sums(self) -> int:
+        """Number of scores that are added."""
+        return 1 + (self.key is not None) + (self.query is not None)
+
+
+PositionScheme = DistanceBias | Rotary | Disentangled
 """Ways in which attention reads positions. A new scheme is a class here, and `layers.LayerWriter` writes its nodes."""
 
 

@@ -63,7 +63,7 @@ class AttentionLayout(ABC):
             key: Projected keys.
             value: Projected values.
             heads: Attention heads.
-            bias: Added to the scores, `(1, heads, sequence, sequence)`.
+            bias: Added to the scores, `(1, heads, sequence, sequence)` or with a row for each text, `(batch, ...)`.
             window: Largest distance of two tokens that see each other; None if all tokens of a text do.
         """
 
@@ -80,6 +80,11 @@ class AttentionLayout(ABC):
     @abstractmethod
     def columns(self) -> ir.Value:
         """Numbers 0, 1, 2 ... up to the length of the longest text, `(sequence,)` int64."""
+
+    @property
+    def batch(self) -> ir.Value:
+        """Number of texts, `(1,)` int64."""
+        return self._builder.op("Shape", self.first(self._ids))
 
     @property
     def numbers(self) -> ir.Value:

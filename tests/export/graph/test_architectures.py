@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from encort.export.graph.description import AttentionHeads
 from encort.export.source.export_source import ExportSource
 from encort.runtime.common.errors import CheckpointError
 
-OTHER_ARCHITECTURES = ["GPT2", "T5", "Albert", "ModernBert"]
+OTHER_ARCHITECTURES = ["GPT2", "T5", "RoFormer", "ModernBert"]
 
 
 def arrays(description: Any) -> list[np.ndarray]:
@@ -99,3 +99,50 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(name: str) -> No
 def test_relative_positions_are_refused(positions: str) -> None:
     with pytest.raises(CheckpointError, match="only bert encoders with absolute positions"):
         describe_encoder(transformers.BertConfig(position_embedding_type=positions), {})
+
+
+def test_layers_that_share_their_weights_are_one_layer() -> None:
+    config = transformers.AlbertConfig(
+        vocab_size=11,
+        embedding_size=8,
+        hidden_size=12,
+        intermediate_size=16,
+        num_attention_heads=3,
+        num_hidden_layers=5,
+        num_hidden_groups=2,
+        inner_group_num=2,
+    )
+    model = transformers.AlbertModel(config)
+    encoder = describe_encoder(config, {name: weight.numpy() for name, weight in model.state_dict().items()})
+    numbers = {layer: number for number, layer in enumerate(dict.fromkeys(encoder.layers))}
+    # Three of five runs belong to the first group.
+    assert [numbers[layer] for layer in encoder.layers] == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3]
+    described = arrays(replace(encoder, layers=tuple(numbers)))
+    assert sum(array.size for array in described) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"conv_kernel_size": 3},
+        {"embedding_size": 8},
+        {"attention_head_size": 8},
+        {"relative_attention": False},
+        {"pos_att_type": None},
+    ],
+    ids=str,
+)
+def test_settings_of_other_debertas_are_refused_by_name(setting: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {
+        "vocab_size": 11,
+        "hidden_size": 12,
+        "intermediate_size": 16,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 1,
+        "relative_attention": True,
+        "pos_att_type": ["c2p"],
+    }
+    config = transformers.DebertaV2Config(**{**settings, **setting})
+    model = transformers.DebertaV2Model(config)
+    with pytest.raises(CheckpointError, match=f"deberta-v2 with {next(iter(setting))}="):
+        describe_encoder(config, {name: weight.numpy() for name, weight in model.state_dict().items()})
