@@ -6,6 +6,6 @@ In reading order:
 3. `builder`: writes nodes, weights, inputs and outputs into an ONNX graph.
 4. `standard` and `operators`: linear layers, norms and activations.
 5. `layouts`: attention, positions and masks for each way to arrange the tokens of several texts.
-6. `layers`, `encoder`, `sentence` and `heads`: the graph itself.
+6. `disentangled`, `layers`, `encoder`, `sentence` and `heads`: the graph itself.
 7. `float16`: the same description with weights in half precision.
 """

@@ -120,22 +120,25 @@ class EncoderReader:
         return AttentionHeads(count, size, getattr(config, "num_key_value_heads", None) or count)
 
     def _positions(self, index: int, layer: str) -> PositionScheme | None:
-        names = self._names
-        if names.disentangled is not None:
-            return self._disentangled(names.disentangled, layer)
-        return self._distance_bias if names.rotary_bases is None else self._rotary(names.rotary_bases[index])
+        bases, distances = self._names.rotary_bases, self._distance_embeddings
+        if self._names.disentangled is not None and distances is not None:
+            return self._disentangled(self._names.disentangled, distances, layer)
+        return self._distance_bias if bases is None else self._rotary(bases[index])
 
-    def _disentangled(self, names: DisentangledNames, layer: str) -> Disentangled:
+    def _disentangled(self, names: DisentangledNames, distances: DistanceEmbeddings, layer: str) -> Disentangled:
         return Disentangled(
-            distances=self._distance_embeddings(names),
+            distances=distances,
             key=None if names.key is None else self._linear(names.key, layer),
             query=None if names.query is None else self._linear(names.query, layer),
             shares_projections=names.shares_projections,
         )
 
-    @functools.cache  # noqa: B019 - a reader lives as long as one description is made
-    def _distance_embeddings(self, names: DisentangledNames) -> DistanceEmbeddings:
-        """Return the embeddings of distances, after their norm."""
+    @functools.cached_property
+    def _distance_embeddings(self) -> DistanceEmbeddings | None:
+        """The embeddings of distances, after their norm; None for an architecture without them."""
+        names = self._names.disentangled
+        if names is None:
+            return None
         table = self._table(names.embeddings)
         if names.norm is not None:
             norm = f"{self._prefix}{names.norm}"
@@ -175,7 +178,6 @@ class EncoderReader:
     def _optional_linear(self, name: str | None) -> Linear | None:
         return self._linear(name) if name is not None and self._has(name) else None
 
-    @functools.cache  # noqa: B019 - a reader lives as long as one description is made
     def _linear(self, name: Name, layer: str = "") -> Linear:
         if isinstance(name, str):
             return read_linear(self._weights, self._prefix + layer + name)

@@ -60,7 +60,7 @@ class Disentangled:
     The sum of all scores is divided by the root of the size of a head times the number of sums.
 
     Attributes:
-        distances: Embeddings of the distances. All layers share them.
+        distances: Embeddings of the distances. Layers may share them, which are then written once.
         key: Projection of the distances that queries of tokens are multiplied with; None if there is none.
         query: Projection of the distances that keys of tokens are multiplied with; None if there is none.
         shares_projections: Whether `key` and `query` are those of the layer's attention.
