@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from encort.runtime.serving.async_service import AsyncService
     from encort.runtime.serving.calls import RequestOptions
     from encort.runtime.serving.service import Service, ServiceContext
-    from encort.runtime.tasks.results import Answer, Answers, Classification, Matches, Ranked, Span, TaggedWord
+    from encort.runtime.tasks.results import (
+        AllEmbeddings,
+        Answer,
+        Answers,
+        Classification,
+        Matches,
+        Ranked,
+        Span,
+        SparseEmbedding,
+        TaggedWord,
+    )
     from encort.runtime.text.prompts import Prompt
     from encort.runtime.text.token_batch import TokenBatch
     from encort.runtime.verification.compat import Compatibility, compat
@@ -35,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aggregation",
+    "AllEmbeddings",
     "Answer",
     "Answers",
     "AsyncService",
@@ -55,6 +66,7 @@ __all__ = [
     "Service",
     "ServiceContext",
     "Span",
+    "SparseEmbedding",
     "Stats",
     "TaggedWord",
     "Task",
@@ -78,7 +90,17 @@ _MODULES = {
     "encort.runtime.serving.calls": ["RequestOptions"],
     "encort.runtime.serving.async_service": ["AsyncService"],
     "encort.runtime.serving.service": ["Service", "ServiceContext"],
-    "encort.runtime.tasks.results": ["Answer", "Answers", "Classification", "Matches", "Ranked", "Span", "TaggedWord"],
+    "encort.runtime.tasks.results": [
+        "AllEmbeddings",
+        "Answer",
+        "Answers",
+        "Classification",
+        "Matches",
+        "Ranked",
+        "Span",
+        "SparseEmbedding",
+        "TaggedWord",
+    ],
     "encort.runtime.text.prompts": ["Prompt"],
     "encort.runtime.text.token_batch": ["TokenBatch"],
     "encort.runtime.verification.compat": ["Compatibility", "compat"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encort.export.evaluation import Evaluation
 from encort.export.graph.architectures import ARCHITECTURES
-from encort.export.options import INT8_KINDS, ExportOptions, VariantKind
+from encort.export.options import CUDA_PRECISIONS, INT8_KINDS, NATIVE_KINDS, ExportOptions, VariantKind
 from encort.export.source.export_source import ExportSource
 from encort.runtime.common.errors import CheckpointError, InputError
 
@@ -55,7 +55,18 @@ class Plan:
 def _kinds(source: ExportSource, options: ExportOptions) -> list[VariantKind]:
     """Return the variants that were asked for, or the default ones that the source allows."""
     if source.description is not None:
-        return [kind for kind in VariantKind if options.is_wanted(kind)]
+        kinds = [kind for kind in VariantKind if options.is_wanted(kind)]
+        if source.retrieval.expands_unattended and {*CUDA_PRECISIONS, *NATIVE_KINDS} & {*kinds}:
+            raise CheckpointError(
+                "graphs for CUDA and native graphs have no tokens that others do not attend to, by which this model "
+                "expands queries; export the variants fp32, int8 and portable"
+            )
+        return kinds
+    if source.retrieval.projection is not None:
+        raise CheckpointError(
+            f"architecture {source.checkpoints[0].architecture!r} has no authored graph, which token vectors need; "
+            f"encort authors: {', '.join(ARCHITECTURES)}"
+        )
     checkpoint, authored = source.checkpoints[0], ", ".join(ARCHITECTURES)
     if options.variants is not None and set(options.variants) != {VariantKind.PORTABLE}:
         raise CheckpointError(

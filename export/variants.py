@@ -65,11 +65,13 @@ def write_cuda(source: ExportSource, folder: Path, precision: Precision) -> Vari
 
 
 def layouts(source: ExportSource, precision: Precision) -> list[Layout]:
-    """Return both layouts for CPUs, the faster first.
+    """Return both layouts for CPUs, the faster first; the only one that holds unattended tokens, if there are such.
 
     Equal length is faster as long as the weights stay in the cache, because many small runs then cost no more than a
     few large ones; docs/decisions/0003 has the measurements.
     """
+    if source.retrieval.expands_unattended:
+        return [Layout.EXPANDED]
     weights = sum(_weight_count(layer) for encoder in _description(source).encoders for layer in encoder.layers)
     is_cached = weights * (1 if precision is Precision.INT8 else 4) <= CACHE
     return [Layout.EQUAL_LENGTH, Layout.RAGGED] if is_cached else [Layout.RAGGED, Layout.EQUAL_LENGTH]
@@ -115,7 +117,7 @@ def _write(
     precision: Precision,
     instruction_set: str | None,
 ) -> list[Variant]:
-    suffixes = {Layout.EQUAL_LENGTH: "", Layout.RAGGED: "-ragged"}
+    suffixes = {Layout.EQUAL_LENGTH: "", Layout.RAGGED: "-ragged", Layout.EXPANDED: ""}
     models = {f"{Device.CPU}-{precision}{suffixes[layout]}": (layout, author_layout(layout)) for layout in layouts}
     return _save(models, folder, f"{Device.CPU}-{precision}", precision, instruction_set=instruction_set)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Similarity, Task
@@ -12,7 +13,17 @@ from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.tokenizer_pool import TokenizerPool
 from encort.runtime.task_runner import TaskRunner
 from encort.runtime.tasks.quantization import EmbeddingPrecision
-from encort.runtime.tasks.results import Answers, Classification, Matches, Ranked, Span, TaggedWord
+from encort.runtime.tasks.results import (
+    AllEmbeddings,
+    Answers,
+    Classification,
+    Matches,
+    Ranked,
+    Span,
+    SparseEmbedding,
+    TaggedWord,
+)
+from encort.runtime.tasks.retrieval import max_sim
 from encort.runtime.tasks.similarity import best_first, similarities
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import Inputs
@@ -89,17 +100,76 @@ class TaskMethods(TextMethods):
         return self._runner.run(spec, texts, overflow, stride)
 
     def embed_tokens(
-        self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
+        self,
+        texts: Inputs,
+        *,
+        prompt: str | Prompt | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
     ) -> list[FloatArray]:
-        """Return the last hidden state of every text, `(tokens, dim)` float32, special tokens included.
+        """Return the vectors of the tokens of every text, `(tokens, dim)` float32.
 
-        Texts get no prompt; for one, give a batch of `tokenize`.
+        A model of token vectors, such as ColBERT, gives vectors of length 1 of the tokens that it compares. Other
+        models give their last hidden states, special tokens included.
+
+        Args:
+            texts: See `tokenize`.
+            prompt: `"query"` or `"document"` for models that read them differently; None: documents. Other models: see
+                `tokenize`, but None is no prompt.
+            overflow: See `tokenize`. Queries and documents with markers of their own cannot be read in windows.
+            stride: See `tokenize`.
 
         Raises:
-            WrongTaskError: The bundle gives no hidden states.
+            WrongTaskError: The bundle gives neither token vectors nor hidden states.
             InputError: See `tokenize`.
         """
-        return self._runner.run(self._tasks.embed_tokens(), texts, overflow, stride)
+        return self._runner.run(self._tasks.embed_tokens(prompt=prompt), texts, overflow, stride)
+
+    def embed_sparse(
+        self,
+        texts: Inputs,
+        *,
+        prompt: str | Prompt | None = None,
+        top_k: int | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[SparseEmbedding]:
+        """Return the sparse embedding of every text: weights of its tokens, as bge-m3 has them.
+
+        Args:
+            texts: See `tokenize`.
+            prompt: See `tokenize`.
+            top_k: Most weights of a text, the largest ones; None: all above 0.
+            overflow: See `tokenize`. Of several windows, the largest weight of each token is taken.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no sparse embeddings.
+            InputError: See `tokenize`; or `top_k` is below 1.
+        """
+        return self._runner.run(self._tasks.embed_sparse(prompt=prompt, top_k=top_k), texts, overflow, stride)
+
+    def embed_all(
+        self,
+        texts: Inputs,
+        *,
+        prompt: str | Prompt | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[AllEmbeddings]:
+        """Return the sentence embedding, the sparse embedding and the token vectors of every text in one run.
+
+        Args:
+            texts: See `tokenize`.
+            prompt: See `tokenize`.
+            overflow: See `tokenize`.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle lacks one of the three, which bge-m3 has.
+            InputError: See `tokenize`.
+        """
+        return self._runner.run(self._tasks.embed_all(prompt=prompt), texts, overflow, stride)
 
     def classify(
         self, texts: Inputs, *, head: str | None = None, overflow: Overflow | None = None, stride: int | None = None
@@ -269,8 +339,9 @@ class TaskMethods(TextMethods):
         """Return documents in the order of their scores for a query, the best first.
 
         A bundle with a regression head, such as a cross-encoder, scores each pair of query and document: see `score`.
-        Other bundles compare embeddings with `similarity`. The query gets the prompt named `query`, and documents get
-        `document`, `passage` or `corpus`, if the bundle has them.
+        A bundle of token vectors alone, such as ColBERT, sums for each token of the query the largest product
+        with a token of the document (MaxSim). Other bundles compare embeddings with `similarity`. The query gets the
+        prompt named `query`, and documents get `document`, `passage` or `corpus`, if the bundle has them.
 
         Args:
             query: The query.
@@ -278,7 +349,7 @@ class TaskMethods(TextMethods):
             top_k: Most documents to return; None: all.
 
         Raises:
-            WrongTaskError: The bundle has neither a regression head nor sentence embeddings.
+            WrongTaskError: The bundle has neither a regression head nor embeddings to compare.
             InputTypeError: The query is not a str, or the documents are not a list of str.
             InputError: See `tokenize`; or `top_k` is below 1.
         """
@@ -289,11 +360,19 @@ class TaskMethods(TextMethods):
         if any(head.task is Task.TEXT_REGRESSION for head in self._tasks.manifest.heads):
             scores = self.score([(query, document) for document in documents])
         else:
-            prompts = self._tasks.manifest.prompts
-            query_embedding = self.embed([query], prompt=prompts.choose(QUERY_NAMES))
-            embeddings = self.embed(documents, prompt=prompts.choose(DOCUMENT_NAMES))
-            scores = self.similarity(query_embedding, embeddings)[0]
+            scores = self._compare(query, documents)
         return best_first(scores, top_k=top_k)
+
+    def _compare(self, query: str, documents: Sequence[str]) -> FloatArray:
+        """Return the score of each document from the embeddings of query and documents, `(n,)` float32."""
+        manifest = self._tasks.manifest
+        of_query, of_documents = (manifest.prompts.choose(names) for names in (QUERY_NAMES, DOCUMENT_NAMES))
+        if manifest.embedding is None and manifest.late_interaction is not None:
+            (vectors,) = self.embed_tokens([query], prompt=of_query)
+            return max_sim(vectors, self.embed_tokens(documents, prompt=of_documents))
+        embedding = self.embed([query], prompt=of_query)
+        (scores,) = self.similarity(embedding, self.embed(documents, prompt=of_documents))
+        return np.asarray(scores, np.float32)
 
     def similarity(self, first: NDArray[Any], second: NDArray[Any]) -> FloatArray:
         """Return the similarity of every embedding to every other one, `(n, m)` float32.

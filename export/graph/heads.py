@@ -11,6 +11,7 @@ from encort.export.graph.encoder import Tokens, last_hidden_state, token_inputs
 from encort.export.graph.layers import OpenLayerWriter, operator_layers
 from encort.export.graph.layouts import ATTENTION_LAYOUTS
 from encort.export.graph.operators import activate, linear, normalize
+from encort.export.graph.retrieval import retrieval_outputs
 from encort.export.graph.sentence import Encoded, sentence_output
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Embedding, Layout
 from encort.runtime.common.errors import CheckpointError
@@ -41,6 +42,7 @@ def author(
     ]
     if embedding is not None:
         _encoder_outputs(builder, model, encoded[0], embedding)
+    retrieval_outputs(builder, encoded[0], model.retrieval, model.encoders[0].hidden)
     for head in model.heads:
         _head_outputs(builder, head, encoded)
     return builder.model()

@@ -52,25 +52,25 @@ def sentence_output(
     vectors = [_POOLINGS[pooling](tokens) for pooling in embedding.pooling]
     sentence = builder.op("Concat", *vectors, axis=-1) if len(vectors) > 1 else vectors[0]
     for module in modules:
-        sentence = _apply(builder, module, sentence)
-    sentence = _normalized(builder, sentence) if embedding.normalize else sentence
+        sentence = apply_module(builder, module, sentence)
+    sentence = unit_vectors(builder, sentence) if embedding.normalize else sentence
     sizes = [module.linear.width for module in modules if isinstance(module, Dense)]
     builder.output(sentence, SENTENCE_EMBEDDING, ("batch", [hidden * len(vectors), *sizes][-1]))
 
 
-def _apply(builder: GraphBuilder, module: SentenceModule, x: ir.Value) -> ir.Value:
+def apply_module(builder: GraphBuilder, module: SentenceModule, x: ir.Value) -> ir.Value:
     """Write a module on vectors `(batch, size)`."""
     if isinstance(module, LayerNorm):
         return normalize(builder, module, x)
     if not isinstance(module, Dense):
-        return _normalized(builder, x)
+        return unit_vectors(builder, x)
     result = ACTIVATIONS[module.activation](builder, linear(builder, module.linear, x))
     if not module.adds_input:
         return result
     return builder.op("Add", result, x if module.projection is None else linear(builder, module.projection, x))
 
 
-def _normalized(builder: GraphBuilder, x: ir.Value) -> ir.Value:
+def unit_vectors(builder: GraphBuilder, x: ir.Value) -> ir.Value:
     """Write `x / max(|x|, 1e-12)`, as in `torch.nn.functional.normalize`."""
     # CUDA has no kernel for LpNormalization.
     norm = builder.op("ReduceL2", x, builder.integers(-1), keepdims=1)

@@ -19,6 +19,8 @@ from encort.export.source.loading import (
     read_config,
     task_and_loader,
 )
+from encort.export.source.retrieval.reader import read_retrieval
+from encort.export.source.retrieval.settings import RetrievalSettings
 from encort.runtime.bundle.manifest import Activation, Pooling, Task
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.checkpoints.hub import locate
@@ -42,6 +44,7 @@ class Checkpoint:
         task: Task of the checkpoint's head.
         activation: Function of the logits that the checkpoint names for sentence-transformers; None: it names none.
         embedding: The folder's settings of sentence embeddings.
+        retrieval: The folder's token vectors and sparse embeddings.
         model: PyTorch module in `eval()`, float32, on the CPU. It is the oracle of every variant.
         tokenizer: Fast tokenizer of the checkpoint.
     """
@@ -52,6 +55,7 @@ class Checkpoint:
     task: Task
     activation: Activation | None
     embedding: EmbeddingSettings
+    retrieval: RetrievalSettings
     model: Any
     tokenizer: Any
 
@@ -82,7 +86,8 @@ class Checkpoint:
         tokenizer = open_tokenizer(encoder if adapter is None else adapter.tokenizer_folder, transformers)
         if embedding.transformer.lower_case:
             lower_case(tokenizer.backend_tokenizer)
-        checkpoint = cls(name, folder, revision, task, activation, embedding, model, tokenizer)
+        retrieval = read_retrieval(folder, config, tokenizer)
+        checkpoint = cls(name, folder, revision, task, activation, embedding, retrieval, model, tokenizer)
         checkpoint._check_weights()
         checkpoint._check_labels()
         return checkpoint
@@ -172,8 +177,9 @@ class Checkpoint:
 
     @property
     def max_length(self) -> int | None:
-        """Limit of tokens in the sentence-transformers files, or else that of the tokenizer; None if there is none."""
-        limit = self.embedding.transformer.max_length or self.tokenizer.model_max_length
+        """Limit of tokens in the files of the model, or else that of the tokenizer; None if there is none."""
+        own = self.retrieval.max_length or self.embedding.transformer.max_length
+        limit = own or self.tokenizer.model_max_length
         return int(limit) if limit else None
 
     def _check_weights(self) -> None:

@@ -20,11 +20,14 @@ from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding.torch_modules import describe_modules, output_size
 from encort.export.source.model_card import ModelCard
+from encort.export.source.retrieval.settings import RetrievalSettings
 from encort.export.source.tokenizer_files import tokenizer_json
 from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
     SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    TOKEN_WEIGHTS,
     Embedding,
     HeadInfo,
     Manifest,
@@ -56,7 +59,7 @@ class ExportSource:
     Attributes:
         checkpoints: One checkpoint per head, or one encoder alone.
         heads: Heads as in the manifest, in the order of the checkpoints.
-        embedding: Settings of sentence embeddings; None for a dual encoder.
+        embedding: Settings of sentence embeddings; None for a dual encoder, or a model of token vectors alone.
         description: Neutral description of the weights; None for an architecture without an authored graph.
         max_length: Largest number of tokens of one input.
     """
@@ -106,9 +109,15 @@ class ExportSource:
         return self.checkpoints[0].architecture == MODEL_TYPE
 
     @property
+    def retrieval(self) -> RetrievalSettings:
+        """Token vectors and sparse embeddings of the first checkpoint."""
+        return self.checkpoints[0].retrieval
+
+    @property
     def tokenwise(self) -> set[str]:
         """Names of the outputs that hold a row per token instead of a row per text."""
-        return {output for head in self.heads if head.task.is_tokenwise for output in head.outputs}
+        of_heads = {output for head in self.heads if head.task.is_tokenwise for output in head.outputs}
+        return {*of_heads, TOKEN_EMBEDDINGS, TOKEN_WEIGHTS}
 
     def tokenize(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> TokenBatch:
         """Return a batch of texts or pairs with every input that the graphs read. No text has a prompt."""
@@ -127,6 +136,8 @@ class ExportSource:
             tools={"python": platform.python_version(), **installed_versions(tools)},
             files=file_entries(folder),
             variants=list(variants),
+            late_interaction=self.retrieval.late_interaction,
+            sparse=self.retrieval.sparse,
         )
 
     @cached_property
@@ -145,7 +156,7 @@ class ExportSource:
 
 
 def _embedding(checkpoint: Checkpoint, normalize: bool | None) -> Embedding | None:
-    if checkpoint.architecture == MODEL_TYPE:
+    if checkpoint.architecture == MODEL_TYPE or not checkpoint.retrieval.has_sentence_embedding:
         return None
     settings = checkpoint.embedding
     poolings = settings.poolings.methods
@@ -212,6 +223,7 @@ def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[HeadInfo]) -> D
     return Description(
         encoders=encoders,
         modules=describe_modules(first.embedding.modules),
+        retrieval=first.retrieval.describe(),
         heads=tuple(
             describe_head(
                 checkpoint.model.config,

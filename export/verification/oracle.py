@@ -123,6 +123,8 @@ class Oracle:
             result, encoded = _run(checkpoint.model, tensors)
             if index == 0 and self.embedding is not None:
                 outputs |= _encoder_outputs(encoded, tensors, self.embedding, checkpoint.embedding.modules)
+            if index == 0:
+                outputs |= checkpoint.retrieval.outputs(encoded)
             if self.heads:
                 outputs |= zip(self.heads[index].outputs, _logits(result), strict=True)
         return {name: tensor.numpy() for name, tensor in outputs.items()}

@@ -14,6 +14,7 @@ from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.common.extras import require
 from encort.runtime.model import Model
+from encort.runtime.text.token_prompt import prompt_text
 
 Kind = TypeVar("Kind", bound="BundleModel")
 Results = TypeVar("Results")
@@ -93,7 +94,8 @@ class BundleModel(TransformersParts):
             model, device=device, max_length=max_length, revision=revision, organization=self._ORGANIZATION
         )
         stored = self.encort_model.manifest.prompts
-        self.prompts = merge_prompts(self._PROMPTS, prompts, stored.texts)
+        texts = {name: prompt_text(text) for name, text in stored.texts.items()}
+        self.prompts = merge_prompts(self._PROMPTS, prompts, texts)
         self.default_prompt_name = default_prompt_name or stored.default
         self._resolve_prompt(None, None)
 

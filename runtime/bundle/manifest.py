@@ -17,7 +17,8 @@ from encort.runtime.bundle.schema import to_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.token_lists import TokenKind
-from encort.runtime.text.prompts import Prompts
+from encort.runtime.text.prompts import DOCUMENT_NAMES, Prompts
+from encort.runtime.text.token_prompt import TokenPrompt
 
 FORMAT_VERSION = 4
 MANIFEST_FILE = "encort.json"
@@ -34,6 +35,10 @@ POOLER_OUTPUT = "pooler_output"
 """Name of the output of the encoder's pooler, `(batch, hidden)` float32."""
 SENTENCE_EMBEDDING = "sentence_embedding"
 """Name of the output with sentence embeddings, `(batch, size)` float32, normalized if the manifest says so."""
+TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - not a password
+"""Name of the output with one vector per token, `(batch, sequence, size)` float32 of length 1, as ColBERT has them."""
+TOKEN_WEIGHTS = "token_weights"  # noqa: S105 - not a password
+"""Name of the output with one weight per token, `(batch, sequence)` float32, at least 0, as bge-m3 has them."""
 PROMPT_LENGTH = "prompt_length"
 """Name of the input with the number of leading tokens that pooling leaves out, `(batch,)` int64; 0 without a prompt."""
 
@@ -123,6 +128,7 @@ class Layout(StrEnum):
     `ragged`: `(batch, sequence)` with an `attention_mask`, which is 1 for tokens and 0 for padding. The first column is
         always a token. Inside the graph, only attention computes padding.
     `padded`: Like `ragged`, but the whole graph computes padding.
+    `expanded`: Like `padded`, for models that expand queries: masked tokens read the other tokens, and are not padding.
     `packed`: `(tokens,)`, one text after the other, with `position_ids`, `token_offset` and `cu_seqlens`.
     """
 
@@ -130,6 +136,7 @@ class Layout(StrEnum):
     RAGGED = "ragged"
     PACKED = "packed"
     PADDED = "padded"
+    EXPANDED = "expanded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +197,30 @@ class Embedding:
     similarity: Similarity = Similarity.COSINE
     truncate_dim: int | None = None
     space: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateInteraction:
+    """Vectors of tokens, which are compared by the sum of the largest products (MaxSim), as in ColBERT.
+
+    Attributes:
+        prompts: How queries (`query`) and documents (`document`) are read; empty if both are read as they are.
+        skipped: Token ids that give no vector in any text.
+    """
+
+    prompts: Mapping[str, TokenPrompt] = field(default_factory=dict)
+    skipped: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparse:
+    """Sparse embeddings: a weight for some tokens of the vocabulary.
+
+    Attributes:
+        skipped: Token ids that never have a weight, such as those of special tokens.
+    """
+
+    skipped: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +391,8 @@ class Manifest:
         tools: Versions of the packages that made the bundle, by name.
         files: Files of the bundle by name, without the manifest.
         variants: Graphs of the bundle, the best choice of the exporter first.
+        late_interaction: Vectors of tokens; None: the model gives none but its hidden states.
+        sparse: Sparse embeddings; None: the model gives none.
     """
 
     format_version: int
@@ -370,6 +403,8 @@ class Manifest:
     tools: Mapping[str, str]
     files: Mapping[str, FileEntry]
     variants: list[Variant]
+    late_interaction: LateInteraction | None = None
+    sparse: Sparse | None = None
 
     def to_json(self) -> str:
         """Return the text of `encort.json`."""
@@ -382,5 +417,10 @@ class Manifest:
 
     @property
     def prompts(self) -> Prompts:
-        """Prompts of the sentence embeddings; none without embeddings."""
+        """Prompts of the sentence embeddings, or of the token vectors; none without either.
+
+        Texts without a prompt are documents to a model whose token vectors need one.
+        """
+        if self.late_interaction is not None and self.late_interaction.prompts:
+            return Prompts(self.late_interaction.prompts, DOCUMENT_NAMES[0])
         return Prompts() if self.embedding is None else Prompts(self.embedding.prompts, self.embedding.default_prompt)

@@ -18,6 +18,7 @@ from encort.runtime.bundle.manifest import (
     Task,
     Variant,
 )
+from encort.runtime.bundle.retrieval_rules import retrieval_problems
 from encort.runtime.bundle.schema import SchemaError, from_plain
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.errors import BundleError, BundleVersionError
@@ -38,6 +39,7 @@ _LAYOUT_INPUTS: Mapping[Layout, Mapping[str, list[str]]] = {
     Layout.EQUAL_LENGTH: {},
     Layout.RAGGED: {"attention_mask": ["batch", "sequence"]},
     Layout.PADDED: {"attention_mask": ["batch", "sequence"]},
+    Layout.EXPANDED: {"attention_mask": ["batch", "sequence"]},
     Layout.PACKED: {"position_ids": ["tokens"], "token_offset": ["batch", "sequence"], "cu_seqlens": ["bounds"]},
 }
 """Axes of the inputs that tell a graph of a layout where texts begin and end."""
@@ -92,6 +94,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
             if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
                 yield f"{name} of {variant.name} has no size"
         yield from _dimension_problems(manifest.embedding, variant)
+        yield from retrieval_problems(manifest, variant)
 
 
 def _embedding_problems(embedding: Embedding) -> Iterator[str]:

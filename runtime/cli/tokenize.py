@@ -69,11 +69,13 @@ def _token_records(vocabulary: "Vocabulary", batch: "TokenBatch") -> "list[Recor
 
 
 def _token_record(vocabulary: "Vocabulary", batch: "TokenBatch", index: int) -> "Record":
+    from encort.runtime.text.token_prompt import prompt_text
+
     assert batch.offsets is not None
     start, stop = batch.cu_seqlens[index : index + 2].tolist()
     ids, text = batch.ids[start:stop].tolist(), batch.texts[index]
     parts = (text,) if isinstance(text, str) else text
-    skipped = [len(batch.prompt), 0]
+    skipped = [len(prompt_text(batch.prompt)), 0]
     offsets: list[list[int] | None] = []
     read = [list[int]() for _ in parts]
     for first, last, part in zip(

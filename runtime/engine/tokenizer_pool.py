@@ -13,6 +13,7 @@ from encort.runtime.engine.future import Future
 from encort.runtime.engine.pending import prefetch
 from encort.runtime.text.backend import Check, check_nothing
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, concatenate_batches
+from encort.runtime.text.token_prompt import TokenPrompt
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.validation import check_texts, is_token_ids
 from encort.runtime.text.windows import Overflow
@@ -56,7 +57,7 @@ class TokenizerPool:
         *,
         overflow: Overflow = "truncate",
         stride: int | None = None,
-        prompt: str = "",
+        prompt: str | TokenPrompt = "",
         first: int = 0,
         return_offsets: bool = False,
         check: Check = check_nothing,
@@ -75,7 +76,13 @@ class TokenizerPool:
         return self._start(tokenize, cast("Sequence[Text]", texts), first).result()
 
     def stream(
-        self, texts: Iterable[Text], *, overflow: Overflow, stride: int | None, chunk: int, prompt: str = ""
+        self,
+        texts: Iterable[Text],
+        *,
+        overflow: Overflow,
+        stride: int | None,
+        chunk: int,
+        prompt: str | TokenPrompt = "",
     ) -> Iterator[TokenBatch]:
         """Tokenize any number of texts, one chunk ahead of the caller; see `Model.tokenize_stream`."""
         if isinstance(texts, str | bytes):
@@ -115,7 +122,7 @@ class TokenizerPool:
         *,
         overflow: Overflow,
         stride: int | None,
-        prompt: str,
+        prompt: str | TokenPrompt,
         return_offsets: bool,
         first: int,
         all_cores: bool,

@@ -101,6 +101,8 @@ def _code(manifest: Manifest, repo: str) -> Iterator[str]:
     yield f'with encort.load("{PREFIX}{repo}") as model:'
     if manifest.embedding is not None:
         yield f'    embeddings = model.embed(["a text", "another text"])  # float32, (2, {_dimension(manifest)})'
+    elif manifest.late_interaction is not None:
+        yield '    best = model.rank("a query", ["a text", "another text"])  # by their token vectors, the best first'
     if manifest.heads:
         call, texts, result = _CALLS.get(
             manifest.heads[0].task, ("classify", '["a text", "another text"]', "labels with scores")

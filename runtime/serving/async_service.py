@@ -21,7 +21,15 @@ from encort.runtime.serving.calls import (
     too_late,
 )
 from encort.runtime.tasks.quantization import EmbeddingPrecision
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
+from encort.runtime.tasks.results import (
+    AllEmbeddings,
+    Answers,
+    Classification,
+    Matches,
+    Span,
+    SparseEmbedding,
+    TaggedWord,
+)
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import TaskSpec
 from encort.runtime.tasks.zero_shot import TEMPLATE
@@ -66,9 +74,28 @@ class AsyncService:
         spec = self._tasks.embed(prompt=prompt, dimensions=dimensions, precision=precision)
         return await self._request(rows_as_list(spec), text, options)
 
-    async def embed_tokens(self, text: Text, **options: Unpack[RequestOptions]) -> FloatArray:
-        """Return the last hidden state of a text, `(tokens, dim)` float32, special tokens included."""
-        return await self._request(self._tasks.embed_tokens(), text, options)
+    async def embed_tokens(
+        self, text: Text, *, prompt: str | Prompt | None = None, **options: Unpack[RequestOptions]
+    ) -> FloatArray:
+        """Return the vectors of the tokens of a text, `(tokens, dim)` float32; see `Model.embed_tokens`."""
+        return await self._request(self._tasks.embed_tokens(prompt=prompt), text, options)
+
+    async def embed_sparse(
+        self,
+        text: Text,
+        *,
+        prompt: str | Prompt | None = None,
+        top_k: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> SparseEmbedding:
+        """Return the sparse embedding of a text; see `Model.embed_sparse`."""
+        return await self._request(self._tasks.embed_sparse(prompt=prompt, top_k=top_k), text, options)
+
+    async def embed_all(
+        self, text: Text, *, prompt: str | Prompt | None = None, **options: Unpack[RequestOptions]
+    ) -> AllEmbeddings:
+        """Return all embeddings of a text from one run; see `Model.embed_all`."""
+        return await self._request(self._tasks.embed_all(prompt=prompt), text, options)
 
     async def classify(
         self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]

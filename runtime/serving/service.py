@@ -24,7 +24,15 @@ from encort.runtime.serving.calls import (
 )
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.tasks.quantization import EmbeddingPrecision
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
+from encort.runtime.tasks.results import (
+    AllEmbeddings,
+    Answers,
+    Classification,
+    Matches,
+    Span,
+    SparseEmbedding,
+    TaggedWord,
+)
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import TaskSpec
 from encort.runtime.tasks.zero_shot import TEMPLATE
@@ -98,9 +106,28 @@ class Service:
         spec = self._tasks.embed(prompt=prompt, dimensions=dimensions, precision=precision)
         return self._request(rows_as_list(spec), text, options)
 
-    def embed_tokens(self, text: Text, **options: Unpack[RequestOptions]) -> FloatArray:
-        """Return the last hidden state of a text, `(tokens, dim)` float32, special tokens included."""
-        return self._request(self._tasks.embed_tokens(), text, options)
+    def embed_tokens(
+        self, text: Text, *, prompt: str | Prompt | None = None, **options: Unpack[RequestOptions]
+    ) -> FloatArray:
+        """Return the vectors of the tokens of a text, `(tokens, dim)` float32; see `Model.embed_tokens`."""
+        return self._request(self._tasks.embed_tokens(prompt=prompt), text, options)
+
+    def embed_sparse(
+        self,
+        text: Text,
+        *,
+        prompt: str | Prompt | None = None,
+        top_k: int | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> SparseEmbedding:
+        """Return the sparse embedding of a text; see `Model.embed_sparse`."""
+        return self._request(self._tasks.embed_sparse(prompt=prompt, top_k=top_k), text, options)
+
+    def embed_all(
+        self, text: Text, *, prompt: str | Prompt | None = None, **options: Unpack[RequestOptions]
+    ) -> AllEmbeddings:
+        """Return all embeddings of a text from one run; see `Model.embed_all`."""
+        return self._request(self._tasks.embed_all(prompt=prompt), text, options)
 
     def classify(self, text: Text, *, head: str | None = None, **options: Unpack[RequestOptions]) -> Classification:
         """Return the class of a text or pair."""

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from encort.runtime.common.arrays import FloatArray, Int64Array
+
 Item = TypeVar("Item")
 
 
@@ -49,6 +51,40 @@ class Ranked:
 
     index: int
     score: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SparseEmbedding:
+    """The sparse embedding of one text: the tokens of the vocabulary that have a weight above 0.
+
+    Attributes:
+        indices: Token ids, ascending, `(n,)` int64. `Model.tokens` gives their names.
+        weights: Their weights, `(n,)` float32.
+        truncated: Whether tokens of the text were cut off at the limit.
+    """
+
+    indices: Int64Array
+    weights: FloatArray
+    truncated: bool
+
+    def __len__(self) -> int:
+        """Return the number of weights."""
+        return len(self.indices)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AllEmbeddings:
+    """The embeddings of one text from one run of the encoder.
+
+    Attributes:
+        dense: The sentence embedding, `(dimensions,)` float32.
+        sparse: The sparse embedding.
+        tokens: The vectors of the tokens that are compared, `(tokens, size)` float32.
+    """
+
+    dense: FloatArray
+    sparse: SparseEmbedding
+    tokens: FloatArray
 
 
 class Matches(list[Item]):

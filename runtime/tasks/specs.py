@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import (
-    LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
     Activation,
     HeadInfo,
@@ -25,7 +24,16 @@ from encort.runtime.common.errors import InputError, WrongTaskError
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.classification import ACTIVATIONS, classifications, sigmoid, softmax
 from encort.runtime.tasks.quantization import RANGED, EmbeddingPrecision, check_precision, quantize_embeddings
-from encort.runtime.tasks.results import Answers, Classification, Matches, Span, TaggedWord
+from encort.runtime.tasks.results import (
+    AllEmbeddings,
+    Answers,
+    Classification,
+    Matches,
+    Span,
+    SparseEmbedding,
+    TaggedWord,
+)
+from encort.runtime.tasks.retrieval_specs import all_embeddings_spec, sparse_spec, token_embeddings_spec
 from encort.runtime.tasks.spans import spans
 from encort.runtime.tasks.task_spec import TaskSpec, check_pairs, check_singles, check_words
 from encort.runtime.tasks.word_tags import word_tags
@@ -122,14 +130,19 @@ class Tasks:
             any_prompt=prompt is None,
         )
 
-    def embed_tokens(self) -> TaskSpec[list[FloatArray]]:
+    def embed_tokens(self, *, prompt: str | Prompt | None = None) -> TaskSpec[list[FloatArray]]:
         """Return the spec of `Model.embed_tokens`."""
-        return TaskSpec(
-            outputs=[self.embedding_output(LAST_HIDDEN_STATE)],
-            postprocess=lambda batch, arrays: np.split(arrays[0], batch.cu_seqlens[1:-1]) if len(batch) else [],
-            tokenwise=True,
-            any_prompt=True,
-        )
+        return token_embeddings_spec(self.manifest, self.variant, prompt)
+
+    def embed_sparse(
+        self, *, prompt: str | Prompt | None = None, top_k: int | None = None
+    ) -> TaskSpec[list[SparseEmbedding]]:
+        """Return the spec of `Model.embed_sparse`."""
+        return sparse_spec(self.manifest, self.variant, prompt, top_k)
+
+    def embed_all(self, *, prompt: str | Prompt | None = None) -> TaskSpec[list[AllEmbeddings]]:
+        """Return the spec of `Model.embed_all`."""
+        return all_embeddings_spec(self.manifest, self.variant, prompt)
 
     def classify(self, head: str | None) -> TaskSpec[list[Classification]]:
         """Return the spec of `Model.classify`."""

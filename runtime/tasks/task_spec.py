@@ -10,6 +10,7 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
+from encort.runtime.text.token_prompt import TokenPrompt
 from encort.runtime.text.validation import check_texts
 from encort.runtime.text.windows import Overflow, merge_windows
 
@@ -33,7 +34,7 @@ class TaskSpec(Generic[Results]):
         tokenwise: Whether the outputs have one row per token.
         normalize: Whether the outputs have length 1.
         accepts: Refuses inputs that the task cannot use; see `check`.
-        prompt: Text that is put before every text.
+        prompt: Text that is put before every text, or tokens that are added to it.
         any_prompt: Whether the task takes batches that were tokenized with any other prompt.
         overflow: Policy for inputs over the limit, if the caller gives none.
         merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
@@ -45,7 +46,7 @@ class TaskSpec(Generic[Results]):
     tokenwise: bool = False
     normalize: bool = False
     accepts: Callable[[TokenBatch], None] = check_nothing
-    prompt: str = ""
+    prompt: str | TokenPrompt = ""
     any_prompt: bool = False
     overflow: Overflow = "truncate"
     merge: bool = True

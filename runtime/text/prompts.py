@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from encort.runtime.common.errors import InputError, InputTypeError
 from encort.runtime.common.output.escaping import is_unicode
+from encort.runtime.text.token_prompt import TokenPrompt
 
 QUERY_NAMES = ("query",)
 """Names of the prompt for search queries, as `encode_query` of sentence-transformers chooses it."""
@@ -36,15 +37,15 @@ class Prompts:
     """Prompts of a bundle.
 
     Attributes:
-        texts: Texts of the prompts by name.
+        texts: Texts of the prompts by name; of models of token vectors, their token prompts.
         default: Name of the prompt for callers who name none; None: they get no prompt.
     """
 
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str | TokenPrompt] = field(default_factory=dict)
     default: str | None = None
 
-    def resolve(self, prompt: str | Prompt | None) -> str:
-        """Return the text that is put before inputs.
+    def resolve(self, prompt: str | Prompt | None) -> str | TokenPrompt:
+        """Return the text that is put before inputs, or the token prompt that adds tokens, too.
 
         Args:
             prompt: Name of a prompt; the empty string for no prompt; None for the default prompt.
@@ -66,8 +67,9 @@ class Prompts:
                 f"there is no prompt {name!r}; this bundle has: {have}. "
                 "In Python, encort.Prompt(text) is a prompt of your own"
             )
-        return Prompt(self.texts[name]).text
+        text = self.texts[name]
+        return Prompt(text).text if isinstance(text, str) else text
 
-    def choose(self, names: Sequence[str]) -> Prompt:
-        """Return the first prompt that the bundle has; the empty one if it has none of them, even with a default."""
-        return Prompt(next((self.texts[name] for name in names if name in self.texts), ""))
+    def choose(self, names: Sequence[str]) -> str:
+        """Return the name of the first prompt that the bundle has; the empty one, no prompt, if it has none of them."""
+        return next((name for name in names if name in self.texts), "")

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.arrays import BoolArray, Int64Array
+
+if TYPE_CHECKING:
+    from encort.runtime.text.token_prompt import TokenPrompt
 
 Text = str | tuple[str, str]
 """One input: a text, or a pair of texts."""
@@ -30,9 +34,11 @@ class TokenBatch:
         offsets: Offsets of the tokens in their texts, if they were asked for.
         windows: Texts of the rows, if some rows are windows; None if every row is a text.
         reversed: The same pairs with their texts swapped, for a dual encoder.
-        prompt: The prompt that was put before each text. `texts` have it at their beginning.
+        prompt: The prompt that was put before each text. `texts` have it at their beginning. A `TokenPrompt` added
+            tokens, too.
         prompt_length: Number of tokens at the beginning of every row that are special or of the prompt, 0 without a
             prompt; None for models that pool the prompt like any other token.
+        attended: Whether other tokens attend to a token, `(tokens,)` bool; None: to all.
     """
 
     ids: Int64Array
@@ -43,8 +49,9 @@ class TokenBatch:
     offsets: "TokenOffsets | None" = None
     windows: "Windows | None" = None
     reversed: "TokenBatch | None" = None
-    prompt: str = ""
+    prompt: "str | TokenPrompt" = ""
     prompt_length: int | None = None
+    attended: BoolArray | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -87,11 +94,14 @@ class TokenBatch:
     def rows(self, indices: Int64Array) -> dict[str, Int64Array]:
         """Return inputs of a graph for some rows, each `(len(indices), longest)` int64, with `attention_mask`.
 
+        The mask is 1 on tokens that others attend to.
+
         With `prompt_length`, it is an input too, `(len(indices),)` int64.
         """
         positions, is_token = self.tokens(indices)
         rows = {"input_ids": self.ids[positions], "token_type_ids": self.type_ids[positions]}
-        rows["attention_mask"] = is_token.astype(np.int64)
+        is_attended = is_token if self.attended is None else is_token & self.attended[positions]
+        rows["attention_mask"] = is_attended.astype(np.int64)
         if self.reversed is not None:
             swapped = self.reversed.rows(indices)
             rows |= {f"reversed_{name}": swapped[name] for name in ("input_ids", "token_type_ids")}
@@ -104,6 +114,7 @@ def concatenate_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
     """Return several batches, at least one, as one. All have the same prompt; all of them have `offsets`, or none."""
     offsets = [batch.offsets for batch in batches if batch.offsets is not None]
     reverse = [batch.reversed for batch in batches if batch.reversed is not None]
+    attended = [batch.attended for batch in batches if batch.attended is not None]
     return TokenBatch(
         ids=np.concatenate([batch.ids for batch in batches]),
         type_ids=np.concatenate([batch.type_ids for batch in batches]),
@@ -115,6 +126,7 @@ def concatenate_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
         reversed=concatenate_batches(reverse) if reverse else None,
         prompt=batches[0].prompt,
         prompt_length=batches[0].prompt_length,
+        attended=np.concatenate(attended) if attended else None,
     )
 
 

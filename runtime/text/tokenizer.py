@@ -1,5 +1,6 @@
 """From texts to token ids, with the bundle's own `tokenizer.json`."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +12,12 @@ import numpy as np
 
 from encort.runtime.common.checks import check_choice, check_whole
 from encort.runtime.common.errors import BundleError, InputError, InputTypeError
+from encort.runtime.text.added_tokens import add_tokens
 from encort.runtime.text.backend import Backend, Check, check_nothing
 from encort.runtime.text.long_inputs import LongInput, read_inputs
 from encort.runtime.text.rows import TokenRow, cut_rows, join_rows
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
+from encort.runtime.text.token_prompt import TokenPrompt
 from encort.runtime.text.validation import check_texts, checked_token_ids, is_token_ids
 from encort.runtime.text.vocabulary import Vocabulary
 from encort.runtime.text.windows import Overflow
@@ -67,7 +70,7 @@ class Tokenizer:
         *,
         overflow: Overflow = "truncate",
         stride: int | None = None,
-        prompt: str = "",
+        prompt: str | TokenPrompt = "",
         first: int = 0,
         return_offsets: bool = False,
         return_prompt_length: bool = False,
@@ -83,7 +86,8 @@ class Tokenizer:
                 and sets `truncated`. Of a pair, it cuts the longer text first. `"error"` refuses the text. `"window"`
                 makes overlapping windows over a text, or over the second text of a pair.
             stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
-            prompt: Text that is put before each text, or before the first text of each pair. It is in every window.
+            prompt: Text that is put before each text, or before the first text of each pair. It is in every window. Or
+                tokens that are added to each text.
             first: Number of the first text, for messages about a part of many.
             return_offsets: Whether to return the offsets of the tokens in their texts.
             return_prompt_length: Whether to return the number of the prompt's tokens, for models that pool the others.
@@ -102,6 +106,21 @@ class Tokenizer:
                 unknown token.
             InputTooLongError: A text is longer than the limit, with `overflow="error"`.
         """
+        if isinstance(prompt, TokenPrompt):
+            if overflow == "window":
+                raise InputError('token vectors of queries and documents cannot be read in windows; use "truncate"')
+            limited = self._limited(prompt.text_length(self._max_length))
+            plain = limited(
+                texts,
+                overflow=overflow,
+                stride=stride,
+                prompt=prompt.text,
+                first=first,
+                return_offsets=return_offsets,
+                all_cores=all_cores,
+                check=check,
+            )
+            return add_tokens(prompt, plain, self._max_length)
         if is_token_ids(texts) and reverse:
             raise InputTypeError("this model reads pairs in either order; give pairs of texts, not token ids")
         if is_token_ids(texts):
@@ -137,6 +156,13 @@ class Tokenizer:
         if not reverse:
             return batch
         return replace(batch, reversed=self(_swapped(texts, first), first=first, all_cores=all_cores, check=check))
+
+    def _limited(self, max_length: int) -> "Tokenizer":
+        """Return a tokenizer with a smaller limit, which shares the vocabulary."""
+        limited = copy.copy(self)
+        limited._max_length = max_length
+        limited._piece = min(self._piece, _CHARACTERS * max_length)
+        return limited
 
     def _read(
         self,

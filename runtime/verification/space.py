@@ -15,6 +15,7 @@ from encort.runtime.bundle.manifest import GOLDEN_FILE, SENTENCE_EMBEDDING, TOKE
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, WrongTaskError
 from encort.runtime.text.token_batch import Text
+from encort.runtime.text.token_prompt import prompt_text
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.golden_vectors import Golden
 
@@ -75,7 +76,7 @@ class Space:
         ids = np.split(batch.ids, batch.cu_seqlens[1:-1])
         return cls(
             embedding=embedding,
-            prompt=bundle.manifest.prompts.resolve(None),
+            prompt=prompt_text(bundle.manifest.prompts.resolve(None)),
             max_length=bundle.manifest.max_length,
             ids={text: tuple(row.tolist()) for text, row in zip(golden.texts, ids, strict=True)},
             cut=frozenset(text for text, cut in zip(golden.texts, batch.truncated, strict=True) if cut),
@@ -89,7 +90,7 @@ def with_space(manifest: Manifest, golden: Golden) -> Manifest:
     if embedding is None:
         return manifest
     vectors = golden.outputs[SENTENCE_EMBEDDING][:, : embedding.truncate_dim]
-    space = space_id(golden.texts, vectors, prompt=manifest.prompts.resolve(None))
+    space = space_id(golden.texts, vectors, prompt=prompt_text(manifest.prompts.resolve(None)))
     return replace(manifest, embedding=replace(embedding, space=space))
 
 

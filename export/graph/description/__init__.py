@@ -18,7 +18,15 @@ from encort.export.graph.description.attention import (
 )
 from encort.export.graph.description.encoder import Embeddings, Encoder, FeedForward, Layer, NormPlacement
 from encort.export.graph.description.linears import LayerNorm, Linear, Norm, Part, RMSNorm
-from encort.export.graph.description.model import Dense, Description, HeadWeights, Reads, SentenceModule, UnitNorm
+from encort.export.graph.description.model import (
+    Dense,
+    Description,
+    HeadWeights,
+    Reads,
+    RetrievalWeights,
+    SentenceModule,
+    UnitNorm,
+)
 
 __all__ = [
     "Attention",
@@ -41,6 +49,7 @@ __all__ = [
     "PositionScheme",
     "RMSNorm",
     "Reads",
+    "RetrievalWeights",
     "Rotary",
     "SentenceModule",
     "UnitNorm",

@@ -62,6 +62,19 @@ SentenceModule = Dense | LayerNorm | UnitNorm
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class RetrievalWeights:
+    """Layers on the hidden states of each token.
+
+    Attributes:
+        projection: Modules that make the vector of a token, which is then scaled to length 1; None: there are none.
+        token_weights: Layer that gives each token a weight, cut at 0; None: there is none.
+    """
+
+    projection: tuple[SentenceModule, ...] | None = None
+    token_weights: Linear | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Description:
     """A whole model.
 
@@ -69,8 +82,10 @@ class Description:
         encoders: One encoder, or two: the first reads pairs as (first, second), the second as (second, first).
         heads: Heads on the encoders; empty for an encoder alone.
         modules: Modules between the pooling and the normalization of a sentence embedding, in their order.
+        retrieval: Layers on the hidden states of each token.
     """
 
     encoders: tuple[Encoder, ...]
     heads: tuple[HeadWeights, ...]
     modules: tuple[SentenceModule, ...] = ()
+    retrieval: RetrievalWeights = RetrievalWeights()

@@ -9,7 +9,7 @@ In reading order: `base`, `nodes`, `equal_length`, `padded`, `ragged`, `packed`.
 from encort.export.graph.layouts.base import AttentionLayout
 from encort.export.graph.layouts.equal_length import EqualLength
 from encort.export.graph.layouts.packed import Packed
-from encort.export.graph.layouts.padded import Padded
+from encort.export.graph.layouts.padded import Expanded, Padded
 from encort.export.graph.layouts.ragged import Ragged
 from encort.runtime.bundle.manifest import Layout
 
@@ -20,5 +20,6 @@ ATTENTION_LAYOUTS: dict[Layout, type[AttentionLayout]] = {
     Layout.RAGGED: Ragged,
     Layout.PACKED: Packed,
     Layout.PADDED: Padded,
+    Layout.EXPANDED: Expanded,
 }
 """Layouts of authored graphs."""

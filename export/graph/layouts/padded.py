@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph import standard
-from encort.export.graph.builder import STANDARD_OPSETS, GraphBuilder
+from encort.export.graph.builder import OPSETS, STANDARD_OPSETS, GraphBuilder
 from encort.export.graph.description import AttentionHeads, Rotary
 from encort.export.graph.layouts.equal_length import EqualLength
 from encort.export.graph.layouts.nodes import SMALLEST_MASK, rotary_tables, window_bias
@@ -62,3 +62,9 @@ class Padded(EqualLength):
             "Mul", padding, self._builder.weight("masked_score", np.array(SMALLEST_MASK, np.float32))
         )
         return self._builder.op("Unsqueeze", bias, self._builder.integers(1, 2))
+
+
+class Expanded(Padded):
+    """Padded texts with a mask, whose masked tokens are results too; see `Layout.EXPANDED`."""
+
+    opsets = OPSETS

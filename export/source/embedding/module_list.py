@@ -1,5 +1,6 @@
 """Read `modules.json`: the modules of a sentence-transformers folder, in the order in which they run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -8,9 +9,10 @@ from encort.runtime.common.checkpoints.files import read_json
 from encort.runtime.common.errors import CheckpointError
 
 FILE = "modules.json"
-TRANSFORMER, POOLING, NORMALIZE, DROPOUT = "Transformer", "Pooling", "Normalize", "Dropout"
-_KINDS = (TRANSFORMER, POOLING, "Dense", "LayerNorm", NORMALIZE, DROPOUT)
+TRANSFORMER, POOLING, NORMALIZE, DROPOUT, DENSE = "Transformer", "Pooling", "Normalize", "Dropout", "Dense"
+_KINDS = (TRANSFORMER, POOLING, DENSE, "LayerNorm", NORMALIZE, DROPOUT)
 """Kinds of modules that a bundle can hold: the last part of their type."""
+_PACKAGES = ("sentence_transformers", "pylate")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
     file = folder / FILE
     modules = [_entry(file, module) for module in read_json(file, list)] if file.exists() else []
     kinds = [module.kind for module in modules]
+    if _has_token_modules(kinds):
+        modules, kinds = modules[:1], kinds[:1]
     if kinds[:2] == [TRANSFORMER, POOLING] and not {TRANSFORMER, POOLING} & {*kinds[2:]}:
         return modules
     if kinds not in ([], [TRANSFORMER]):
@@ -52,10 +56,25 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
     ]
 
 
+def read_token_modules(folder: Path) -> list[ModuleEntry]:
+    """Return the modules on the tokens of a folder without a pooling, as PyLate saves ColBERT; none of other folders.
+
+    Raises:
+        CheckpointError: See `read_modules`.
+    """
+    file = folder / FILE
+    modules = [_entry(file, module) for module in read_json(file, list)] if file.exists() else []
+    return modules[1:] if _has_token_modules([module.kind for module in modules]) else []
+
+
+def _has_token_modules(kinds: Sequence[str]) -> bool:
+    return list(kinds[:1]) == [TRANSFORMER] and set(kinds[1:]) == {DENSE}
+
+
 def _entry(file: Path, module: Any) -> ModuleEntry:
     type_, path = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
     package, _, kind = str(type_).rpartition(".")
-    if package.partition(".")[0] != "sentence_transformers" or kind not in _KINDS:
+    if package.partition(".")[0] not in _PACKAGES or kind not in _KINDS:
         raise CheckpointError(
             f"{file} has a module {type_!r}, which a bundle cannot hold; it may have {', '.join(_KINDS)} of "
             "sentence-transformers"

@@ -13,8 +13,8 @@ from encort.export.source.embedding.module_list import ModuleEntry
 from encort.runtime.common.checkpoints.files import check_files, read_json
 from encort.runtime.common.errors import CheckpointError
 
-_EMBEDDING = "sentence_embedding"
-"""Name that sentence-transformers gives the pooled vector."""
+_EMBEDDING, _TOKENS = "sentence_embedding", "token_embeddings"
+"""Names that sentence-transformers gives the pooled vector and the vectors of tokens."""
 _ACTIVATION_PACKAGE = "torch.nn."
 
 
@@ -35,29 +35,30 @@ class NormalizeModule(torch.nn.Module):
     """Scale vectors to length 1."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return vectors `(batch, size)` of length 1."""
-        return torch.nn.functional.normalize(x, dim=1)
+        """Return vectors `(..., size)` of length 1."""
+        return torch.nn.functional.normalize(x, dim=-1)
 
 
-def read_module(entry: ModuleEntry) -> torch.nn.Module:
-    """Return a module after the pooling, in `eval()` and float32.
+def read_module(entry: ModuleEntry, *, of_tokens: bool = False) -> torch.nn.Module:
+    """Return a module in `eval()` and float32, after the pooling or, of a model of token vectors, on its tokens.
 
     Raises:
         CheckpointError: Its files are damaged, or it does something that a bundle cannot do.
     """
     file = entry.folder / "config.json"
     settings = read_json(file, dict) if file.exists() else {}
+    expected = _TOKENS if of_tokens else _EMBEDDING
     for name in ("module_input_name", "module_output_name"):
-        if settings.get(name) not in (None, _EMBEDDING):
-            raise CheckpointError(f"{file}: {name} is {settings[name]!r}, and a bundle can only have {_EMBEDDING!r}")
+        if settings.get(name) not in (None, expected):
+            raise CheckpointError(f"{file}: {name} is {settings[name]!r}, and a bundle can only have {expected!r}")
     if entry.kind == "Dense":
         return _dense(file, settings).eval()
     return (_layer_norm(file, settings) if entry.kind == "LayerNorm" else NormalizeModule()).eval()
 
 
-def describe_modules(modules: Sequence[torch.nn.Module]) -> tuple[SentenceModule, ...]:
-    """Return neutral descriptions of the modules."""
-    return tuple(_describe(module, f"sentence.{index}") for index, module in enumerate(modules))
+def describe_modules(modules: Sequence[torch.nn.Module], prefix: str = "sentence") -> tuple[SentenceModule, ...]:
+    """Return neutral descriptions of the modules, whose weights' names have this prefix."""
+    return tuple(_describe(module, f"{prefix}.{index}") for index, module in enumerate(modules))
 
 
 def output_size(modules: Sequence[torch.nn.Module], size: int) -> int:
@@ -158,10 +159,10 @@ def _describe(module: torch.nn.Module, name: str) -> SentenceModule:
     if isinstance(module, DenseModule):
         projects = isinstance(module.residual, torch.nn.Linear)
         return Dense(
-            linear=_describe_linear(module.linear, f"{name}.linear"),
+            linear=describe_linear(module.linear, f"{name}.linear"),
             activation=type(module.activation).__name__,
             adds_input=module.residual is not None,
-            projection=_describe_linear(module.residual, f"{name}.residual") if projects else None,
+            projection=describe_linear(module.residual, f"{name}.residual") if projects else None,
         )
     if isinstance(module, torch.nn.LayerNorm):
         weight, bias = module.weight.detach().numpy(), module.bias.detach().numpy()
@@ -169,7 +170,8 @@ def _describe(module: torch.nn.Module, name: str) -> SentenceModule:
     return UnitNorm()
 
 
-def _describe_linear(layer: Any, name: str) -> Linear:
+def describe_linear(layer: Any, name: str) -> Linear:
+    """Return a neutral description of a linear layer."""
     # torch stores (out, in), the description has (in, out).
     weight = layer.weight.detach().T.contiguous()
     bias = torch.zeros(weight.shape[1]) if layer.bias is None else layer.bias.detach()

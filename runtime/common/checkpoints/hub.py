@@ -5,8 +5,8 @@ from pathlib import Path
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.folders import is_missing_folder
 
-_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
-"""Files that are downloaded, from all folders: no pickled weights, no code. The model card has the licence."""
+_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md", "*_linear.pt"]
+"""Files that are downloaded, from all folders: no code, and no pickled weights but the two small layers of bge-m3."""
 
 
 def locate(name: str, revision: str | None = None) -> tuple[Path, str | None]:

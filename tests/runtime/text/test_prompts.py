@@ -59,9 +59,9 @@ def test_a_literal_prompt_is_unicode_text() -> None:
 
 
 def test_documents_take_the_first_name_that_the_bundle_has_and_never_the_default() -> None:
-    assert PROMPTS.choose(DOCUMENT_NAMES) == Prompt("read: ")
-    assert PROMPTS.choose(QUERY_NAMES) == Prompt("find: ")
-    assert Prompts({"other": "x"}, default="other").choose(QUERY_NAMES) == Prompt("")
+    assert PROMPTS.choose(DOCUMENT_NAMES) == "passage"
+    assert PROMPTS.choose(QUERY_NAMES) == "query"
+    assert Prompts({"other": "x"}, default="other").choose(QUERY_NAMES) == ""
 
 
 def test_a_prompt_is_put_before_a_text_before_it_is_tokenized(tokenizer: Tokenizer) -> None:
