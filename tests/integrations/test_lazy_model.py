@@ -211,7 +211,7 @@ def test_the_prompt_of_a_role_is_that_of_sentence_transformers(
     role: Any, names: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, model: encort.Model
 ) -> None:
     monkeypatch.setitem(vars(model.manifest.embedding), "prompts", {name: name for name in names})
-    assert Embedder(model=LazyModel(model, {}))._prompt(role) == encort.Prompt(expected)
+    assert Embedder(model=LazyModel(model, {}))._prompt(role) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from encort.runtime.options import LoadOptions
         ({"device": "tpu"}, "device must be one of auto, cpu, cuda; got 'tpu'"),
         ({"device": "CPU"}, "device must be one of"),
         ({"device": None}, "device must be one of"),
-        ({"precision": "fp64"}, "precision must be one of auto, fp32, fp16, int8; got 'fp64'"),
+        ({"precision": "fp64"}, "precision must be one of auto, fp32, fp16, bf16, int8; got 'fp64'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
         ({"threads": -1}, "threads must be at least 1, got -1"),
         ({"threads": 1025}, "threads must be at most 1024, got 1025"),
