@@ -21,7 +21,7 @@ def save_layers(folder: Path) -> None:
     torch.manual_seed(3)
     for name, size in (("colbert", 24), ("sparse", 1)):
         layer = torch.nn.Linear(40, size)
-        torch.nn.init.constant_(layer.bias, 0.5)  # about half of the tokens have a weight
+        torch.nn.init.constant_(layer.bias, 1.5)  # most tokens have a weight
         torch.save(layer.state_dict(), folder / f"{name}_linear.pt")
 
 
