@@ -1,14 +1,12 @@
 """The shared library with the operators of encort's native variants."""
 
 import ctypes
-from functools import cache
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent / "libencort_kernels.so"
 """Library for `onnxruntime.SessionOptions.register_custom_ops_library`."""
 
 
-@cache
 def instruction_set() -> str:
     """Return the instruction set that layers run with on this processor, such as `avx512`.
 
