@@ -39,6 +39,7 @@ class EncoderReader:
     def __init__(self, names: Architecture, weights: Mapping[str, FloatArray], prefix: str, config: Any) -> None:
         """Read weights whose names begin with the prefix, and settings from the configuration of transformers."""
         self._names, self._weights, self._prefix, self._config = names, weights, prefix, config
+        self._rotary = functools.cache(self._read_rotary)  # layers with one base share their rotation
 
     def encoder(self) -> Encoder:
         """Return the description of the encoder."""
@@ -158,8 +159,7 @@ class EncoderReader:
         table = self._table(self._names.distances)[buckets]
         return DistanceBias(name=f"{self._prefix}embeddings.distances", table=table)
 
-    @functools.cache  # noqa: B019 - a reader lives as long as one description is made
-    def _rotary(self, base: float) -> Rotary:
+    def _read_rotary(self, base: float) -> Rotary:
         """Return the rotation of each position, with the rounding of transformers."""
         exponents = torch.arange(0, self._heads.size, 2, dtype=torch.float32) / self._heads.size
         angles = torch.outer(torch.arange(self._max_length, dtype=torch.float32), 1.0 / base**exponents)
