@@ -62,7 +62,7 @@ def app(
             await registry.close()
 
     routes: list[BaseRoute] = [
-        Route(path, _KeyCheck(EndpointApp(server, endpoint), endpoint.contract, settings), methods=[endpoint.method])
+        Route(path, _application(server, endpoint, path), methods=[endpoint.method])
         for endpoint in ENDPOINTS
         for path in endpoint.paths
     ]
@@ -95,17 +95,23 @@ def _no_route(request: Request, error: Exception) -> Response:
     return response
 
 
+def _application(server: Server, endpoint: Endpoint, path: str) -> ASGIApp:
+    """Return the application of a route. It asks for a key if the server has keys and the route is not public."""
+    application, settings = EndpointApp(server, endpoint), server.settings
+    is_open = not settings.api_keys or path in PUBLIC
+    return application if is_open else _KeyCheck(application, endpoint.contract, settings)
+
+
 class _KeyCheck:
     """Refuses requests without an API key."""
 
     def __init__(self, inner: ASGIApp, contract: Contract, settings: ServerSettings) -> None:
-        self._inner, self._contract, self._settings = inner, contract, settings
+        self._inner, self._contract = inner, contract
         self._digests = [_digest(key) for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the route, or answer 401."""
-        path = scope["path"].removeprefix(self._settings.base_path)
-        if self._digests and path not in PUBLIC and not self._knows(Headers(scope=scope).get("authorization", "")):
+        if not self._knows(Headers(scope=scope).get("authorization", "")):
             message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
             response: Response = error_response(self._contract, RequestError(Failure.UNAUTHORIZED, message))
             await response(scope, receive, send)
