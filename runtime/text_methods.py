@@ -34,8 +34,8 @@ class TextMethods:
         Args:
             texts: Each a str, or a tuple of two str for a pair. Or token ids for all of them: a list or an array for
                 each single text, special tokens included; their token types are 0.
-            overflow: `"truncate"` cuts inputs at the limit, `"error"` refuses them, `"window"` reads them whole in
-                overlapping windows.
+            overflow: `"truncate"` cuts inputs at the limit, `"truncate_left"` cuts their beginnings, `"error"` refuses
+                them, `"window"` reads them whole in overlapping windows.
             stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
             first: Number of the first text, for error messages about a part of many.
             prompt: Name of the bundle's prompt that is put before each text, or before the first text of each pair; a

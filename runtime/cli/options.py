@@ -57,7 +57,7 @@ BATCH_OPTIONS = [
     *LOAD_OPTIONS,
     click.option(
         "--overflow",
-        type=click.Choice(["truncate", "error", "window"]),
+        type=click.Choice(["truncate", "truncate_left", "error", "window"]),
         help="What to do with texts over the limit; default: window for questions, else truncate.",
     ),
     click.option(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--base-path", default="", help="Path before all routes, such as /models.")
 @click.option("--max-body-bytes", type=int, default=2**24, help="Most bytes of a request's body.")
 @click.option("--max-items", type=int, default=2048, help="Most texts of a request.")
+@click.option("--max-tokens", type=int, default=2**18, help="Most tokens of a request, of all its texts together.")
 @click.option("--queue-tokens", type=int, default=65536, help="Most tokens that wait for one model.")
 @click.option("--max-wait-ms", type=float, default=0.0, help="Time that a text waits for others while a core is free.")
 @add_options(*LOAD_OPTIONS)
@@ -45,6 +46,7 @@ def serve(
     base_path: str,
     max_body_bytes: int,
     max_items: int,
+    max_tokens: int,
     queue_tokens: int,
     max_wait_ms: float,
     device: "DeviceName",
@@ -74,6 +76,7 @@ def serve(
     settings = ServerSettings(
         max_body_bytes=max_body_bytes,
         max_items=max_items,
+        max_tokens=max_tokens,
         queue_tokens=queue_tokens,
         max_wait_ms=max_wait_ms,
         api_keys=_api_keys(api_key_file),

@@ -1,8 +1,9 @@
 """Embeddings of the texts of one request, as every contract needs them."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from encort.runtime.server.errors import Failure, RequestError
 from encort.runtime.server.models import ServedModel
 from encort.runtime.serving.calls import rows_as_list
 from encort.runtime.tasks.task_spec import TaskSpec
-from encort.runtime.text.token_batch import Text, TokenIds
+from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.windows import Overflow
 
 Input = str | list[str | int | list[int]]
@@ -31,6 +32,35 @@ class Results:
 
     items: list[Any]
     tokens: int
+
+
+class TokenBudget:
+    """The tokens that one request may have. Several threads tokenize its texts."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._spent, self._lock = most, 0, threading.Lock()
+
+    def spend(self, batch: TokenBatch) -> None:
+        """Count the tokens of a batch.
+
+        Raises:
+            RequestError: They are more than the request may have.
+        """
+        with self._lock:
+            self._spent += len(batch.ids)
+            is_over = self._spent > self._most
+        if is_over:
+            message = f"the request has more than max_tokens={self._most} tokens; send fewer or shorter texts"
+            raise RequestError(Failure.INVALID, message)
+
+    def before(self, check: Callable[[TokenBatch], None]) -> Callable[[TokenBatch], None]:
+        """Return a check of a batch that counts its tokens first."""
+
+        def spend_and_check(batch: TokenBatch) -> None:
+            self.spend(batch)
+            check(batch)
+
+        return spend_and_check
 
 
 def as_texts(given: str | Sequence[str | int | list[int]], *, most: int) -> list[str | list[int]]:
@@ -59,7 +89,13 @@ def check_count(count: int, *, most: int) -> None:
 async def run_all(
     served: ServedModel, spec: TaskSpec[Any], texts: Sequence[Text | TokenIds], *, overflow: Overflow | None = None
 ) -> Results:
-    """Run texts through the queue that all requests share. The first failure cancels the others."""
+    """Run texts through the queue that all requests share. The first failure cancels the others.
+
+    Raises:
+        RequestError: The texts have too many tokens. Those behind the limit are not queued.
+    """
+    budget = TokenBudget(served.max_tokens)
+    spec = replace(spec, accepts=budget.before(spec.accepts))
     tasks = [asyncio.ensure_future(served.service.run(spec, text, overflow=overflow)) for text in texts]
     try:
         results = await asyncio.gather(*tasks)

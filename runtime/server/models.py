@@ -19,12 +19,14 @@ class ServedModel:
         name: Name in requests and results.
         model: The loaded bundle.
         service: Runs the texts of all requests.
+        max_tokens: Most tokens of a request.
         closing: Waits for the requests of the service, when it is closed.
     """
 
     name: str
     model: Model
     service: SpecService
+    max_tokens: int
     closing: contextlib.AsyncExitStack = field(repr=False)
 
 
@@ -94,7 +96,9 @@ class ModelRegistry:
         assert isinstance(service, SpecService), "model.serving() gives it"
         before = self._served.get(name)
         self._loaded[name] = model
-        self._served[name] = ServedModel(name=name, model=model, service=service, closing=closing)
+        self._served[name] = ServedModel(
+            name=name, model=model, service=service, max_tokens=settings.max_tokens, closing=closing
+        )
         if before is not None:
             await before.closing.aclose()
         return before

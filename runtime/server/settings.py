@@ -13,6 +13,7 @@ class ServerSettings:
     Attributes:
         max_body_bytes: Most bytes of a request's body.
         max_items: Most texts or pairs of a request.
+        max_tokens: Most tokens of a request, of all its texts together.
         queue_tokens: Most tokens that wait for one model; see `Model.serving`.
         max_wait_ms: Milliseconds that a text waits for others while a core is free; see `Model.serving`.
         api_keys: Keys of which a request must have one, as `Authorization: Bearer KEY`. Without keys, all may call.
@@ -22,6 +23,7 @@ class ServerSettings:
 
     max_body_bytes: int = 2**24
     max_items: int = 2048
+    max_tokens: int = 2**18
     queue_tokens: int = 65536
     max_wait_ms: float = 0.0
     api_keys: tuple[str, ...] = ()
@@ -29,7 +31,7 @@ class ServerSettings:
     base_path: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "max_items", "queue_tokens"):
+        for name in ("max_body_bytes", "max_items", "max_tokens", "queue_tokens"):
             check_whole(name, getattr(self, name), least=1)
         check_number("max_wait_ms", self.max_wait_ms)
         if self.base_path and (not self.base_path.startswith("/") or self.base_path.endswith("/")):

@@ -77,7 +77,7 @@ def cut_rows(
             f'text {number} has more than {limit} tokens; shorten it, or use overflow="truncate" or "window"'
         )
     arrays = tokens if isinstance(tokens, Tokens) else Tokens.of(tokens)
-    if overflow == "truncate":
+    if overflow in ("truncate", "truncate_left"):
         kept = cut_longest(arrays.sequences, limit=limit, cuts_beginning=cuts_beginning)
         yield TokenRow(index, arrays, kept, is_truncated=True)
         return

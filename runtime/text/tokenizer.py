@@ -83,8 +83,9 @@ class Tokenizer:
         Args:
             texts: Each a str, or a tuple of two str for a pair; or token ids for all of them.
             overflow: `"truncate"` cuts the end of a text at the limit, or its beginning if `tokenizer.json` says so,
-                and sets `truncated`. Of a pair, it cuts the longer text first. `"error"` refuses the text. `"window"`
-                makes overlapping windows over a text, or over the second text of a pair.
+                and sets `truncated`. Of a pair, it cuts the longer text first. `"truncate_left"` cuts beginnings
+                whatever `tokenizer.json` says. `"error"` refuses the text. `"window"` makes overlapping windows over a
+                text, or over the second text of a pair.
             stride: Tokens that neighbouring windows share; None: a quarter of a window, at most 128.
             prompt: Text that is put before each text, or before the first text of each pair. It is in every window. Or
                 tokens that are added to each text.
@@ -146,7 +147,7 @@ class Tokenizer:
                 limit=self._max_length,
                 overflow=overflow,
                 stride=stride,
-                cuts_beginning=self._backend.cuts_beginning,
+                cuts_beginning=self._cuts_beginning(overflow),
                 number=first + index,
                 prompt_length=prompt_length,
             )
@@ -155,7 +156,8 @@ class Tokenizer:
         batch = join_rows(rows, texts, return_offsets=return_offsets, prompt=prompt, prompt_length=known_length)
         if not reverse:
             return batch
-        return replace(batch, reversed=self(_swapped(texts, first), first=first, all_cores=all_cores, check=check))
+        swapped = self(_swapped(texts, first), overflow=overflow, first=first, all_cores=all_cores, check=check)
+        return replace(batch, reversed=swapped)
 
     def _limited(self, max_length: int) -> "Tokenizer":
         """Return a tokenizer with a smaller limit, which shares the vocabulary."""
@@ -185,7 +187,7 @@ class Tokenizer:
             with_offsets=return_offsets,
         )
         tokens: dict[int, Any] = dict(zip(short, encodings, strict=True))
-        needs_end = overflow == "window" or (overflow == "truncate" and self._backend.cuts_beginning)
+        needs_end = overflow == "window" or self._cuts_beginning(overflow)
         enough_tokens = math.inf if needs_end else self._max_length + 1
         for start in range(0, len(long), _LONG_TEXTS):
             group = long[start : start + _LONG_TEXTS]
@@ -195,6 +197,9 @@ class Tokenizer:
                 index: of_input.tokens(self._backend.library) for index, of_input in zip(group, inputs, strict=True)
             }
         return [tokens[index] for index in range(len(texts))]
+
+    def _cuts_beginning(self, overflow: Overflow) -> bool:
+        return overflow == "truncate_left" or (overflow == "truncate" and self._backend.cuts_beginning)
 
     def _is_long(self, text: Text) -> bool:
         return max(map(len, (text,) if isinstance(text, str) else text)) > self._piece

@@ -10,8 +10,8 @@ from encort.runtime.common.arrays import BoolArray, FloatArray, Int64Array
 from encort.runtime.common.errors import InputTooLongError
 from encort.runtime.text.token_batch import TokenBatch
 
-Overflow = Literal["truncate", "error", "window"]
-"""Policy for an input over the limit: cut it, refuse it, or read it whole in overlapping windows."""
+Overflow = Literal["truncate", "truncate_left", "error", "window"]
+"""Policy for an input over the limit: cut it, cut its beginning, refuse it, or read it whole in overlapping windows."""
 
 
 def cut_longest(sequences: Int64Array, *, limit: int, cuts_beginning: bool = False) -> Int64Array:

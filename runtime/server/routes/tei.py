@@ -5,7 +5,6 @@ from typing import Literal
 
 import msgspec
 
-from encort.runtime.common.errors import InputError
 from encort.runtime.server.embeddings import Input, as_texts, embed_all
 from encort.runtime.server.endpoints import Endpoint, Reply, Server
 from encort.runtime.server.errors import TEI, Failure, RequestError
@@ -20,14 +19,10 @@ class Truncation(msgspec.Struct, kw_only=True):
 
     @property
     def overflow(self) -> Overflow:
-        """The policy.
-
-        Raises:
-            InputError: The beginning shall be cut, which bundles decide themselves.
-        """
-        if self.truncate and self.truncation_direction.lower() == "left":
-            raise InputError("the bundle decides which side of a text is cut: leave truncation_direction out")
-        return "truncate" if self.truncate else "error"
+        """The policy."""
+        if not self.truncate:
+            return "error"
+        return "truncate_left" if self.truncation_direction.lower() == "left" else "truncate"
 
 
 class EmbedRequest(Truncation, kw_only=True):

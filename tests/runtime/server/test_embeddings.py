@@ -86,6 +86,7 @@ def test_bad_requests_fail_in_the_form_of_tei(
 
 def test_limits_are_named(connect: Connect, encoder: encort.Model) -> None:
     assert "max_items=3" in post(connect, {"m": encoder}, "/embed", {"inputs": ["a"] * 4}, max_items=3).text
+    assert "max_tokens=9" in post(connect, {"m": encoder}, "/embed", {"inputs": ["hello"] * 4}, max_tokens=9).text
     assert "max_body_bytes=9" in post(connect, {"m": encoder}, "/embed", {"inputs": "a"}, max_body_bytes=9).text
 
 
@@ -106,3 +107,12 @@ def test_an_embedding_that_a_full_queue_refuses_may_be_tried_again(connect: Conn
     limit = encoder.manifest.max_length
     answer = post(connect, {"m": encoder}, "/embed", {"inputs": texts}, queue_tokens=limit)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
+def test_the_beginning_of_a_long_text_is_cut_on_request(connect: Connect, encoder: encort.Model) -> None:
+    text = "my card is lost " * 300 + "hello"
+    body = {"inputs": text, "truncation_direction": "left"}
+    answer = post(connect, {"m": encoder}, "/embed", body).json()
+    vector = encoder.embed([text], overflow="truncate_left")[0]
+    np.testing.assert_allclose(answer[0], vector / np.linalg.norm(vector), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(vector, encoder.embed([text])[0], atol=1e-3)

@@ -465,3 +465,14 @@ def test_a_token_has_the_letters_at_its_offsets(wide: Tokenizer, file: Path, tex
         if token_of(token) != "[UNK]":
             letters = [letter for letter in unicodedata.normalize("NFD", part) if not unicodedata.combining(letter)]
             assert token_of(token).removeprefix("##") == "".join(letters).lower()
+
+
+@pytest.mark.parametrize("length", [1, 100, 5000])
+def test_the_beginning_of_a_text_or_pair_is_cut_on_request(tokenize: Tokenizer, file: Path, length: int) -> None:
+    backend = tokenizers.Tokenizer.from_file(str(file))
+    backend.enable_truncation(LIMIT, strategy="longest_first", direction="left")
+    text = "my card is lost, " * length + "hello"
+    batch = tokenize([text, (text, "my card"), ("my card", text)], overflow="truncate_left")
+    encodings = [backend.encode(text), backend.encode(text, "my card"), backend.encode("my card", text)]
+    assert rows_of(batch, batch.ids) == [encoding.ids for encoding in encodings]
+    assert batch.truncated.tolist() == [bool(encoding.overflowing) for encoding in encodings]
