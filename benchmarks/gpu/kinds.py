@@ -73,6 +73,15 @@ KINDS: dict[str, Callable[[], Any]] = {
     "ALBERT, labels": functools.partial(
         _model, "albert", transformers.AutoModelForSequenceClassification, embedding_size=64, num_hidden_groups=2
     ),
+    "ModernBERT, labels": functools.partial(
+        _model,
+        "modernbert",
+        transformers.AutoModelForSequenceClassification,
+        **dict.fromkeys(["pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"], 0),
+        max_position_embeddings=512,
+        local_attention=32,
+        num_hidden_layers=3,
+    ),
     "DeBERTa, labels": functools.partial(
         _model,
         "deberta-v2",

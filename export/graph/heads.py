@@ -1,6 +1,7 @@
 """Write the outputs of a graph: hidden states, pooler, sentence embedding and the logits of every head."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from encort.export.graph.layers import OpenLayerWriter, operator_layers
 from encort.export.graph.layouts import ATTENTION_LAYOUTS
 from encort.export.graph.operators import activate, linear, normalize
 from encort.export.graph.retrieval import retrieval_outputs
-from encort.export.graph.sentence import Encoded, sentence_output
+from encort.export.graph.sentence import Encoded, mean_of_tokens, sentence_output
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Embedding, Layout
 from encort.runtime.common.errors import CheckpointError
 
@@ -77,6 +78,8 @@ def _head_outputs(builder: GraphBuilder, head: HeadWeights, encoded: Sequence[En
         x = activate(builder, head.activation, linear(builder, head.dense, x))
     if head.norm is not None:
         x = normalize(builder, head.norm, x)
+    if head.reads is Reads.TOKENS_THEN_MEAN:
+        x = mean_of_tokens(builder, replace(encoded[0], hidden=x))
     axes = encoded[0].layout.axes if head.reads is Reads.TOKENS else ("batch",)
     if len(head.outputs) == 1:
         builder.output(linear(builder, head.logits, x), head.outputs[0], (*axes, head.logits.width))
@@ -87,8 +90,10 @@ def _head_outputs(builder: GraphBuilder, head: HeadWeights, encoded: Sequence[En
 
 
 def _head_input(builder: GraphBuilder, reads: Reads, encoded: Sequence[Encoded]) -> ir.Value:
-    if reads is Reads.TOKENS:
+    if reads in (Reads.TOKENS, Reads.TOKENS_THEN_MEAN):
         return encoded[0].hidden
+    if reads is Reads.MEAN:
+        return mean_of_tokens(builder, encoded[0])
     if reads is Reads.FIRST_TOKEN:
         return encoded[0].layout.first(encoded[0].hidden)
     pooled = [results.pooled for results in encoded if results.pooled is not None]

@@ -58,6 +58,11 @@ def sentence_output(
     builder.output(sentence, SENTENCE_EMBEDDING, ("batch", [hidden * len(vectors), *sizes][-1]))
 
 
+def mean_of_tokens(builder: GraphBuilder, encoded: Encoded) -> ir.Value:
+    """Write the mean of each text's tokens, `(batch, hidden)`."""
+    return _mean(_PooledTokens.of(builder, encoded, include_prompt=True))
+
+
 def apply_module(builder: GraphBuilder, module: SentenceModule, x: ir.Value) -> ir.Value:
     """Write a module on vectors `(batch, size)`."""
     if isinstance(module, LayerNorm):

@@ -269,7 +269,16 @@ def _check_encoder_weights(first: Checkpoint, expected: Mapping[str, FloatArray]
             )
 
 
-_DECISIVE = ("model_type", "hidden_act", "activation", "num_attention_heads", "layer_norm_eps", "pad_token_id")
+_DECISIVE = (
+    *("model_type", "hidden_act", "hidden_activation", "activation", "pad_token_id"),
+    *("layer_norm_eps", "norm_eps", "rms_norm_eps"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim"),
+    # Layers that share weights may run other numbers of times.
+    *("num_hidden_layers", "num_hidden_groups", "inner_group_num"),
+    *("layer_types", "global_attn_every_n_layers", "local_attention"),
+    *("rope_parameters", "rope_theta", "global_rope_theta", "local_rope_theta"),
+    *("relative_attention", "pos_att_type", "position_buckets", "max_relative_positions", "share_att_key"),
+)
 """Settings that change the results of an encoder with the same weights."""
 
 

@@ -27,8 +27,7 @@ TEXTS = ["my card is lost", "hello", "안녕하세요 하이", "play the card, c
 SIZES = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
 OTHERS: dict[str, dict[str, Any]] = {
     "roformer": {"embedding_size": 24},
-    # Two layers attend to eight tokens before and after, one to all.
-    "modernbert": {"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3, "local_attention": 16},
+    "rembert": {"input_embedding_size": 24, "output_embedding_size": 24},
 }
 HAS_TRANSFORMERS = is_installed("transformers.exporters.exporter_onnx") and is_installed("onnxscript")
 needs_exporter = pytest.mark.skipif(

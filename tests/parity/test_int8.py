@@ -23,6 +23,7 @@ from encort.export.verification.oracle import Oracle
 from encort.runtime.bundle.manifest import Layout
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.tolerance import cosines
+from tests.parity.conftest import CONFIGS
 
 SMALL = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 72}
 LABELS = ["next", "far", "back"]
@@ -34,6 +35,9 @@ MODELS = [
     ("albert", "text-classification"),
     ("deberta-v3", "text-classification"),
     ("deberta-v2", "encoder"),
+    ("modernbert", "token-classification"),
+    ("modernbert-biased", "text-classification"),
+    *([("eurobert", "text-classification")] if "eurobert" in CONFIGS else []),
     ("dual-encoder", "next-sentence-prediction"),
 ]
 

@@ -176,6 +176,25 @@ def test_an_encoder_with_other_settings_is_refused(
     refused(other, "another encoder")
 
 
+@pytest.mark.parametrize("setting", [{"local_attention": 4}, {"rotary base": 20_000.0}], ids=str)
+def test_settings_that_no_weight_shows_are_compared(
+    checkpoint: Callable[..., Path], tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    first = checkpoint("modernbert", "text-classification")
+    second = shutil.copytree(first, tmp_path / "second")
+    config = json.loads((second / "config.json").read_text())
+    if "rotary base" in setting:
+        rope = {"rope_type": "default", "rope_theta": setting["rotary base"]}
+        setting = (
+            {"rope_parameters": {"full_attention": rope}}
+            if "rope_parameters" in config
+            else {"global_rope_theta": rope["rope_theta"]}
+        )
+    (second / "config.json").write_text(json.dumps(config | setting))
+    with pytest.raises(CheckpointError, match="another encoder"):
+        export_bundle([first, second], tmp_path / "b", variants=["fp32"])
+
+
 def test_a_checkpoint_without_a_head_is_refused(checkpoint: Callable[..., Path], refused: Callable[..., None]) -> None:
     refused(checkpoint("bert", "encoder"), "no head")
 

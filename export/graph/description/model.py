@@ -13,6 +13,9 @@ class Reads(StrEnum):
     TOKENS = "tokens"
     FIRST_TOKEN = "first_token"  # noqa: S105 - not a password
     POOLED = "pooled"
+    MEAN = "mean"
+    TOKENS_THEN_MEAN = "tokens_then_mean"
+    """All tokens; the logits read the mean of a text's results of the layers before them."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,6 +11,8 @@ GENERIC_CLASS = "TokenizersBackend"
 """Class under which transformers 5 saves some tokenizers. Their `tokenizer.json` has the format of all others."""
 OLDER_GENERIC_CLASS = "PreTrainedTokenizerFast"
 """Class that loads such tokenizers in transformers 4. transformers 5 knows this name too."""
+FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
+"""Kinds of attention of a layer, by their names in transformers 5."""
 _RENAMED = ("additional_special_tokens", "model_input_names")
 """Settings of a tokenizer that transformers 5 leaves out, or has under another name."""
 
@@ -83,3 +85,31 @@ def warmup(library: Any, share: float) -> dict[str, float]:
 def mismatched_names(mismatched: Iterable[Any]) -> list[str]:
     """Return the names among the `mismatched_keys` of loading; transformers 5 gives each with both shapes."""
     return [weight if isinstance(weight, str) else weight[0] for weight in mismatched]
+
+
+def attention_kinds(config: Any) -> list[str]:
+    """Return for each layer of ModernBERT whether it has `full_attention` or `sliding_attention`.
+
+    Args:
+        config: Configuration of transformers; version 4 has a period in place of the list.
+    """
+    if getattr(config, "layer_types", None) is not None:
+        return list(config.layer_types)
+    period = config.global_attn_every_n_layers
+    return [SLIDING_ATTENTION if index % period else FULL_ATTENTION for index in range(config.num_hidden_layers)]
+
+
+def rotary_settings(config: Any, kind: str) -> Mapping[str, Any]:
+    """Return `rope_type` and `rope_theta` of the rotary positions of layers with a kind of attention.
+
+    Args:
+        config: Configuration of transformers; version 4 has only the bases of ModernBERT.
+        kind: Kind of attention, as in `attention_kinds`.
+    """
+    settings = getattr(config, "rope_parameters", None)
+    if settings is not None:
+        own: Mapping[str, Any] = settings.get(kind, settings)
+        return own
+    local = config.local_rope_theta
+    is_local = kind == SLIDING_ATTENTION and local is not None
+    return {"rope_theta": local if is_local else config.global_rope_theta}

@@ -12,7 +12,7 @@ from encort.export.graph.description import AttentionHeads
 from encort.export.source.export_source import ExportSource
 from encort.runtime.common.errors import CheckpointError
 
-OTHER_ARCHITECTURES = ["GPT2", "T5", "RoFormer", "ModernBert"]
+OTHER_ARCHITECTURES = ["GPT2", "T5", "RoFormer", "RemBert"]
 
 
 def arrays(description: Any) -> list[np.ndarray]:

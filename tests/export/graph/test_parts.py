@@ -9,81 +9,41 @@ import pytest
 import torch
 import transformers
 
-from encort.export.graph.architectures.reader import EncoderReader
-from encort.export.graph.architectures.table import Architecture, HeadNames
-from encort.export.graph.description import Description, NormPlacement, Part, Reads
+from encort.export.graph.architectures import describe_encoder
+from encort.export.graph.description import Description
 from encort.export.graph.float16 import to_float16
 from encort.export.graph.heads import author
 from encort.runtime.bundle.manifest import Embedding, Layout, Pooling
+from encort.runtime.common.errors import CheckpointError
 
-LAYERS, SIZES = 3, {"vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
-CLASSIFIER = HeadNames(reads=Reads.FIRST_TOKEN, logits="classifier")
-PRE_NORM = {"positions": None, "types": None, "layer": "layers.{}.", "pooler": None, "placement": NormPlacement.PRE}
-WINDOW = 3
-MODERNBERT = Architecture(
-    **PRE_NORM,
-    prefix="model.",
-    words="embeddings.tok_embeddings",
-    embedding_norm="embeddings.norm",
-    query=Part("attn.Wqkv", 0, 3),
-    key=Part("attn.Wqkv", 1, 3),
-    value=Part("attn.Wqkv", 2, 3),
-    attention_output="attn.Wo",
-    attention_norm="attn_norm",
-    intermediate=Part("mlp.Wi", 0, 2),
-    gate=Part("mlp.Wi", 1, 2),
-    output="mlp.Wo",
-    output_norm="mlp_norm",
-    final_norm="final_norm",
-    classifier=CLASSIFIER,
-    activation="gelu",
-    epsilon=1e-5,
-    has_first_norm=False,
-    rotary_bases=[160_000.0, 10_000.0, 10_000.0],
-    windows=[None, WINDOW, WINDOW],
-)
-EUROBERT = Architecture(
-    **PRE_NORM,
-    prefix="model.",
-    words="embed_tokens",
-    embedding_norm=None,
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    attention_output="self_attn.o_proj",
-    attention_norm="input_layernorm",
-    intermediate="mlp.gate_proj",
-    gate="mlp.up_proj",
-    output="mlp.down_proj",
-    output_norm="post_attention_layernorm",
-    final_norm="norm",
-    classifier=CLASSIFIER,
-    activation="silu",
-    epsilon=1e-5,
-    is_rms=True,
-    rotary_bases=[10_000.0] * LAYERS,
-)
-SETTINGS = {
-    "ModernBert": (MODERNBERT, {"intermediate_size": 40, "local_attention": 2 * WINDOW}),
-    "EuroBert": (EUROBERT, {"intermediate_size": 40, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}),
+SIZES = {"vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 70}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ModernBert": {"intermediate_size": 40, "local_attention": 6, "cls_token_id": 1, "sep_token_id": 2},
+    "EuroBert": {"intermediate_size": 40, "num_key_value_heads": 2},
 }
 
 
-@pytest.fixture(params=[name for name in SETTINGS if hasattr(transformers, f"{name}Config")])
-def encoder(request: pytest.FixtureRequest) -> tuple[Any, Description]:
-    """An encoder with random norms, and its description by a table."""
-    table, settings = SETTINGS[request.param]
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 70}
-    if request.param == "ModernBert":
-        ids |= {"cls_token_id": 1, "sep_token_id": 2}
-    config = getattr(transformers, f"{request.param}Config")(**SIZES, **settings, **ids, initializer_range=0.3)
+def config(name: str, **settings: Any) -> Any:
+    """Return the configuration of a small encoder."""
+    return getattr(transformers, f"{name}Config")(**{**SIZES, **IDS, **SETTINGS[name], **settings})
+
+
+def described(config: Any) -> tuple[Any, Description]:
+    """Return an encoder with random norms, and its description."""
     torch.manual_seed(4)
     model = transformers.AutoModel.from_config(config, attn_implementation="eager").eval()
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    return model, Description(encoders=(EncoderReader(table, weights, "", config).encoder(),), heads=())
+    return model, Description(encoders=(describe_encoder(config, weights),), heads=())
+
+
+@pytest.fixture(params=[name for name in SETTINGS if hasattr(transformers, f"{name}Config")])
+def encoder(request: pytest.FixtureRequest) -> tuple[Any, Description]:
+    """An encoder and its description."""
+    return described(config(request.param, initializer_range=0.3))
 
 
 @pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED, Layout.PADDED])
@@ -107,3 +67,18 @@ def test_pre_norm_layers_equal_eager(encoder: tuple[Any, Description], layout: L
 def test_a_part_that_layers_share_stays_shared_in_half_precision(encoder: tuple[Any, Description]) -> None:
     (half,) = to_float16(encoder[1]).encoders
     assert half.layers[1].attention.positions is half.layers[2].attention.positions
+
+
+@pytest.mark.skipif(not hasattr(transformers.ModernBertConfig(), "rope_parameters"), reason="it scales no positions")
+@pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
+def test_scaled_rotary_positions_are_refused(kind: str) -> None:
+    scaled = {kind: {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}}
+    with pytest.raises(CheckpointError, match=r"modernbert with rope_type='linear'.*without scaling"):
+        described(config("ModernBert", rope_parameters=scaled))
+
+
+def test_an_unknown_pooling_of_a_classifier_is_refused() -> None:
+    settings = config("ModernBert")
+    object.__setattr__(settings, "classifier_pooling", "last")
+    with pytest.raises(CheckpointError, match=r"classifier_pooling='last'.*encort authors: cls, mean"):
+        described(settings)
