@@ -21,12 +21,14 @@ from encort.runtime.server.errors import OPENAI, TEI, Contract, Failure, Request
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
-from encort.runtime.server.routes import openai, rerank, tasks, tei, tei_ranking
+from encort.runtime.server.routes import info, openai, rerank, tasks, tei, tei_ranking, tei_tokens
 from encort.runtime.server.settings import ServerSettings
 
 ENDPOINTS: Sequence[Endpoint] = [
     *tei.ENDPOINTS,
     *tei_ranking.ENDPOINTS,
+    *tei_tokens.ENDPOINTS,
+    *info.ENDPOINTS,
     *openai.ENDPOINTS,
     *rerank.ENDPOINTS,
     *tasks.ENDPOINTS,

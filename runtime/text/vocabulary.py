@@ -25,7 +25,8 @@ class Vocabulary:
         """
         tokens: list[str] = []
         for number in self._checked(ids):
-            token = self._backend.library.id_to_token(number) if number >= 0 else None
+            is_inside = 0 <= number < self._backend.vocabulary_size
+            token = self._backend.library.id_to_token(number) if is_inside else None
             if token is None:
                 raise InputError(f"token id {number} is not in the vocabulary of this bundle")
             tokens.append(token)

@@ -71,6 +71,7 @@ def test_dimensions_are_cut_and_then_normalized(connect: Connect, encoder: encor
         ({"inputs": "a", "prompt_name": "none"}, 422, "Validation"),
         ({"inputs": "hello " * 300, "truncate": False}, 422, "Validation"),
         ({"inputs": [[10**6]]}, 422, "Validation"),
+        ({"inputs": [[2**70]]}, 422, "Validation"),
         ({"inputs": []}, 400, "Empty"),
         ({"inputs": ""}, 400, "Empty"),
         (b" " * 5000, 413, "Validation"),

@@ -89,7 +89,7 @@ def test_a_long_mixed_text_is_read_whole_below_the_limit(kcbert: Callable[[int],
     assert not batch.truncated.any()
 
 
-@pytest.mark.parametrize("ids", [[5000], [-1], [101, 10**6]])
+@pytest.mark.parametrize("ids", [[5000], [-1], [101, 10**6], [2**70]])
 def test_an_id_outside_of_the_vocabulary_is_an_error(uncased: Tokenizer, ids: list[int]) -> None:
     for method in (uncased.vocabulary.decode, uncased.vocabulary.tokens):
         with pytest.raises(InputError, match=f"token id {ids[-1]} is not in the vocabulary"):
