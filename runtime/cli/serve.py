@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 @click.option("--max-tokens", type=int, default=2**18, help="Most tokens of a request, of all its texts together.")
 @click.option("--queue-tokens", type=int, default=65536, help="Most tokens that wait for one model.")
 @click.option("--max-wait-ms", type=float, default=0.0, help="Time that a text waits for others while a core is free.")
+@click.option("--timeout-s", type=float, default=60.0, help="Most seconds of a request; clients may set less.")
+@click.option("--te-metrics", is_flag=True, help="Give metrics by the names of text-embeddings-inference too.")
+@click.option("--access-log/--no-access-log", default=True, help="Write a line of JSON per request to stdout.")
 @add_options(*LOAD_OPTIONS)
 def serve(
     bundles: tuple[str, ...],
@@ -49,6 +52,9 @@ def serve(
     max_tokens: int,
     queue_tokens: int,
     max_wait_ms: float,
+    timeout_s: float,
+    te_metrics: bool,
+    access_log: bool,
     device: "DeviceName",
     precision: "PrecisionName",
     threads: int | None,
@@ -64,12 +70,13 @@ def serve(
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.common.extras import require
 
-    require("encort serve", "serve", "msgspec", "orjson", "starlette", "uvicorn")
+    require("encort serve", "serve", "msgspec", "orjson", "prometheus_client", "starlette", "uvicorn")
     import uvicorn
 
     from encort.runtime.common.errors import InputError
     from encort.runtime.model import load
     from encort.runtime.server.app import app
+    from encort.runtime.server.operations.access_log import write_to_stdout
     from encort.runtime.server.process import run
     from encort.runtime.server.settings import ServerSettings
 
@@ -79,6 +86,8 @@ def serve(
         max_tokens=max_tokens,
         queue_tokens=queue_tokens,
         max_wait_ms=max_wait_ms,
+        timeout_s=timeout_s,
+        te_metrics=te_metrics,
         api_keys=_api_keys(api_key_file),
         cors_origins=cors_origin,
         base_path=base_path,
@@ -87,6 +96,8 @@ def serve(
     other_names = _named("alias", aliases)
     if bool(tls_certificate) != bool(tls_key):
         raise InputError("TLS needs both: --tls-certificate and --tls-key")
+    if access_log:
+        write_to_stdout()
     with contextlib.ExitStack() as stack:
         models = {}
         for name, bundle in named.items():

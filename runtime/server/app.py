@@ -16,10 +16,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from encort.runtime.model import Model
-from encort.runtime.server.endpoints import Endpoint, EndpointApp, Server, error_response, json_response
+from encort.runtime.server.endpoints import TIMEOUT_HEADER, Endpoint, EndpointApp, Server, error_response, json_response
 from encort.runtime.server.errors import OPENAI, TEI, Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
+from encort.runtime.server.operations.metrics import Metrics
+from encort.runtime.server.operations.monitor import Monitor
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from encort.runtime.server.routes import info, openai, rerank, tasks, tei, tei_ranking, tei_tokens
 from encort.runtime.server.settings import ServerSettings
@@ -53,6 +55,8 @@ def app(
     settings = settings or ServerSettings()
     registry = ModelRegistry(models, aliases or {}, settings)
     server = Server(models=registry, settings=settings)
+    running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
+    metrics = Metrics(registry.loaded, running, te_names=settings.te_metrics)
     description = describe(ENDPOINTS, base_path=settings.base_path)
 
     @contextlib.asynccontextmanager
@@ -69,15 +73,21 @@ def app(
         for path in endpoint.paths
     ]
     routes.append(Route("/openapi.json", lambda _: json_response(description)))
+    routes.append(Route("/metrics", lambda request: _exposition(metrics, request)))
     routes += [Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()]
     application = Starlette(
         routes=[Mount(settings.base_path, routes=routes)] if settings.base_path else routes,
-        middleware=_cors(settings),
+        middleware=[Middleware(Monitor, metrics=metrics), *_cors(settings)],
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
     application.state.server = server
     return application
+
+
+def _exposition(metrics: Metrics, request: Request) -> Response:
+    content, media_type = metrics.expose(request.headers.get("accept", ""))
+    return Response(content, headers={"content-type": media_type})
 
 
 def _page_file(content: bytes, media_type: str) -> Callable[[Request], Response]:
@@ -99,7 +109,7 @@ def _no_route(request: Request, error: Exception) -> Response:
 
 def _application(server: Server, endpoint: Endpoint, path: str) -> ASGIApp:
     """Return the application of a route. It asks for a key if the server has keys and the route is not public."""
-    application, settings = EndpointApp(server, endpoint), server.settings
+    application, settings = EndpointApp(server, endpoint, path), server.settings
     is_open = not settings.api_keys or path in PUBLIC
     return application if is_open else _KeyCheck(application, endpoint.contract, settings)
 
@@ -140,6 +150,7 @@ def _cors(settings: ServerSettings) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "Traceparent", "X-Request-Id", TIMEOUT_HEADER],
+            expose_headers=["X-Request-Id", "Retry-After"],
         )
     ]

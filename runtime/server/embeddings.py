@@ -1,6 +1,5 @@
 """Embeddings of the texts of one request, as every contract needs them."""
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import InputError
 from encort.runtime.server.errors import Failure, RequestError
 from encort.runtime.server.models import ServedModel
+from encort.runtime.server.operations.record import current
+from encort.runtime.server.parts import run_parts
 from encort.runtime.serving.calls import rows_as_list
 from encort.runtime.tasks.task_spec import TaskSpec
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
@@ -89,22 +90,20 @@ def check_count(count: int, *, most: int) -> None:
 async def run_all(
     served: ServedModel, spec: TaskSpec[Any], texts: Sequence[Text | TokenIds], *, overflow: Overflow | None = None
 ) -> Results:
-    """Run texts through the queue that all requests share. The first failure cancels the others.
+    """Run texts through the queue that all requests share. A failure of one text is that of all.
 
     Raises:
         RequestError: The texts have too many tokens. Those behind the limit are not queued.
     """
     budget = TokenBudget(served.max_tokens)
     spec = replace(spec, accepts=budget.before(spec.accepts))
-    tasks = [asyncio.ensure_future(served.service.run(spec, text, overflow=overflow)) for text in texts]
-    try:
-        results = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    return Results(
-        items=[item for item, _ in results], tokens=sum(int(batch.tokens_per_text.sum()) for _, batch in results)
-    )
+    record = current()
+    record.model = served.name
+    results = await run_parts(served, spec, texts, overflow=overflow)
+    tokens = sum(int(part.batch.tokens_per_text.sum()) for part in results)
+    record.texts, record.tokens = record.texts + len(texts), record.tokens + tokens
+    record.calls += [part.times for part in results]
+    return Results(items=[item for part in results for item in part.items], tokens=tokens)
 
 
 async def embed_all(

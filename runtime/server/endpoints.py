@@ -1,20 +1,25 @@
 """`Endpoint`: a route with its request, its contract and its handler; and the walk of every request through it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import orjson
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from encort.runtime.server.errors import Contract, Failure, RequestError, translate
 from encort.runtime.server.models import ModelRegistry
+from encort.runtime.server.operations.record import current
 from encort.runtime.server.settings import ServerSettings
 
+TIMEOUT_HEADER = "x-request-timeout-ms"
+"""Header with the milliseconds that a client waits for its answer. Texts are not run after that."""
 RETRY_AFTER_S = 1
 """Seconds after which an overloaded or unready server may be asked again."""
 
@@ -74,14 +79,24 @@ class Endpoint:
 class EndpointApp:
     """An endpoint as an ASGI application."""
 
-    def __init__(self, server: Server, endpoint: Endpoint) -> None:
-        self._server, self._endpoint = server, endpoint
+    def __init__(self, server: Server, endpoint: Endpoint, path: str) -> None:
+        """Answer the requests of one path of an endpoint."""
+        self._server, self._endpoint, self._path = server, endpoint, path
         self._decoder = None if endpoint.body is None else msgspec.json.Decoder(endpoint.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. A client that disconnects cancels the work."""
+        """Answer one request. A client that disconnects cancels the work, and so does the end of its time."""
+        record = current()
+        record.route = self._path
         try:
-            response = await self._answer(Request(scope, receive), receive)
+            timeout_s = _timeout_s(Headers(scope=scope), most=self._server.settings.timeout_s)
+            record.deadline = record.received + timeout_s
+            try:
+                async with asyncio.timeout(record.seconds_left):
+                    response = await self._answer(Request(scope, receive), receive)
+            except TimeoutError:
+                message = f"there was no result within {1000 * timeout_s:g} ms; give it longer with {TIMEOUT_HEADER}"
+                raise RequestError(Failure.TOO_LATE, f"{message}, up to timeout_s of the server") from None
         except ClientDisconnect:
             return
         except Exception as error:
@@ -92,8 +107,27 @@ class EndpointApp:
         body = None
         if self._decoder is not None:
             body = self._decoder.decode(await _read(request, self._server.settings.max_body_bytes))
+            current().model = self._server.models.name_of(getattr(body, "model", None))
         reply = await _unless_disconnected(self._endpoint.handler(self._server, body), receive)
         return json_response(reply.content, headers=reply.headers)
+
+
+def _timeout_s(headers: Headers, *, most: float) -> float:
+    """Return the seconds that a request may take.
+
+    Raises:
+        RequestError: The header is not a number above 0.
+    """
+    given = headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return most
+    try:
+        timeout_s = float(given) / 1000
+    except ValueError:
+        timeout_s = math.nan
+    if not timeout_s > 0:
+        raise RequestError(Failure.INVALID, f"{TIMEOUT_HEADER} must be a number above 0, got {given!r}")
+    return min(timeout_s, most)
 
 
 async def _read(request: Request, most: int) -> bytes:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from encort.runtime.common.errors import InputError
 from encort.runtime.model import Model
@@ -20,6 +21,7 @@ class ServedModel:
         model: The loaded bundle.
         service: Runs the texts of all requests.
         max_tokens: Most tokens of a request.
+        part_texts: Texts of a request that are queued together; two such parts fill at most the queue.
         closing: Waits for the requests of the service, when it is closed.
     """
 
@@ -27,6 +29,7 @@ class ServedModel:
     model: Model
     service: SpecService
     max_tokens: int
+    part_texts: int
     closing: contextlib.AsyncExitStack = field(repr=False)
 
 
@@ -59,6 +62,16 @@ class ModelRegistry:
     def is_ready(self) -> bool:
         """Whether every model takes requests."""
         return len(self._served) == len(self._loaded)
+
+    @property
+    def loaded(self) -> Mapping[str, Model]:
+        """The models by name, as they are now."""
+        return MappingProxyType(self._loaded)
+
+    def name_of(self, name: str | None) -> str:
+        """Return the name that a name or alias stands for, the first one for none; empty if there is no such model."""
+        chosen = next(iter(self._loaded)) if name is None else self._aliases.get(name, name)
+        return chosen if chosen in self._loaded else ""
 
     @property
     def names(self) -> Iterable[str]:
@@ -97,7 +110,12 @@ class ModelRegistry:
         before = self._served.get(name)
         self._loaded[name] = model
         self._served[name] = ServedModel(
-            name=name, model=model, service=service, max_tokens=settings.max_tokens, closing=closing
+            name=name,
+            model=model,
+            service=service,
+            max_tokens=settings.max_tokens,
+            part_texts=max(1, settings.queue_tokens // (2 * model.manifest.max_length)),
+            closing=closing,
         )
         if before is not None:
             await before.closing.aclose()

@@ -1,5 +1,6 @@
 """`ServerSettings`: the options of a server."""
 
+import threading
 from dataclasses import dataclass
 
 from encort.runtime.common.checks import check_number, check_whole
@@ -16,6 +17,8 @@ class ServerSettings:
         max_tokens: Most tokens of a request, of all its texts together.
         queue_tokens: Most tokens that wait for one model; see `Model.serving`.
         max_wait_ms: Milliseconds that a text waits for others while a core is free; see `Model.serving`.
+        timeout_s: Most seconds of a request, if its client sets no lower limit; see `endpoints.TIMEOUT_HEADER`.
+        te_metrics: Whether `/metrics` also has the names of text-embeddings-inference.
         api_keys: Keys of which a request must have one, as `Authorization: Bearer KEY`. Without keys, all may call.
         cors_origins: Origins whose pages may call the server; `"*"` for all.
         base_path: Path before all routes, such as `/models`.
@@ -26,6 +29,8 @@ class ServerSettings:
     max_tokens: int = 2**18
     queue_tokens: int = 65536
     max_wait_ms: float = 0.0
+    timeout_s: float = 60.0
+    te_metrics: bool = False
     api_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     base_path: str = ""
@@ -33,7 +38,10 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name in ("max_body_bytes", "max_items", "max_tokens", "queue_tokens"):
             check_whole(name, getattr(self, name), least=1)
-        check_number("max_wait_ms", self.max_wait_ms)
+        for name in ("max_wait_ms", "timeout_s"):
+            check_number(name, getattr(self, name))
+        if not 0 < self.timeout_s <= threading.TIMEOUT_MAX:
+            raise InputError(f"timeout_s must be a number above 0, got {self.timeout_s}")
         if self.base_path and (not self.base_path.startswith("/") or self.base_path.endswith("/")):
             raise InputError(f"base_path must begin with / and not end with it, got {self.base_path!r}")
         if not all(self.api_keys):

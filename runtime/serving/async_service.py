@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack, overload
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from encort.runtime.serving.calls import (
     rows_as_list,
     too_late,
 )
+from encort.runtime.serving.requests import CallTimes
 from encort.runtime.tasks.quantization import EmbeddingPrecision
 from encort.runtime.tasks.results import (
     AllEmbeddings,
@@ -164,11 +166,27 @@ class AsyncService:
         return float(result) if isinstance(result, np.float32) else result
 
     async def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
-        return await _wait(self._make_call(spec, text, options), text)
+        call: Call[Item] = self._make_call(spec, [text], options)
+        return (await _wait(call, [text]))[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallResults(Generic[Item]):
+    """Results of one call of `SpecService.run`.
+
+    Attributes:
+        items: One result per text.
+        batch: The tokens of the texts.
+        times: When the call reached each step.
+    """
+
+    items: list[Item]
+    batch: TokenBatch
+    times: CallTimes
 
 
 class SpecService(AsyncService):
-    """An `AsyncService` for callers that make the specs, and want to know the tokens that were read.
+    """An `AsyncService` for callers that make the specs, have many texts, and want to know tokens and times.
 
     Attributes:
         tasks: The tasks of the bundle, which make the specs.
@@ -179,16 +197,17 @@ class SpecService(AsyncService):
         self.tasks = tasks
 
     async def run(
-        self, spec: TaskSpec[list[Item]], text: Text | TokenIds, **options: Unpack[RequestOptions]
-    ) -> tuple[Item, TokenBatch]:
-        """Return the result of a text or of token ids, and their batch."""
-        call: Call[Item] = self._make_call(spec, text, options)
-        return await _wait(call, text), call.batch
+        self, spec: TaskSpec[list[Item]], texts: Sequence[Text | TokenIds], **options: Unpack[RequestOptions]
+    ) -> CallResults[Item]:
+        """Return the results of texts or of the token ids of texts. The queue takes all of them, or refuses all."""
+        call: Call[Item] = self._make_call(spec, texts, options)
+        items = await _wait(call, texts)
+        return CallResults(items=items, batch=call.batch, times=call.times)
 
 
-async def _wait(call: Call[Item], text: Text | TokenIds) -> Item:
-    """Return the result of a call. A long text, or one of several rows, is tokenized and finished in a thread."""
-    is_long = call.rows > 1 or _is_long(text)
+async def _wait(call: Call[Item], texts: Sequence[Text | TokenIds]) -> list[Item]:
+    """Return the results of a call. A long text, or several rows, are tokenized and finished in a thread."""
+    is_long = call.rows > 1 or any(map(_is_long, texts))
     try:
         async with asyncio.timeout(call.seconds_left):
             future = await asyncio.to_thread(call.start) if is_long else call.start()

@@ -1,9 +1,9 @@
-"""One call of a service: its text is tokenized and queued, until its caller gives up."""
+"""One call of a service: its texts are tokenized and queued, until its caller gives up."""
 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from encort.runtime.common.checks import check_number
 from encort.runtime.common.errors import DeadlineError, InputError
 from encort.runtime.engine.future import Future
-from encort.runtime.serving.requests import Arrays
+from encort.runtime.serving.requests import Arrays, CallTimes
 from encort.runtime.serving.scheduler import Scheduler
 from encort.runtime.tasks.task_spec import Inputs, TaskSpec
 from encort.runtime.text.prompts import Prompt
@@ -44,23 +44,27 @@ class EmbedRequestOptions(RequestOptions, total=False):
 
 
 class Call(Generic[Item]):
-    """One call of a service, from its start to `give_up`."""
+    """One call of a service, from its start to `give_up`.
+
+    Attributes:
+        times: When the call reached each step.
+    """
 
     def __init__(
         self,
         tokenize: Tokenize,
         scheduler: Scheduler,
         spec: TaskSpec[list[Item]],
-        text: Text | TokenIds,
+        texts: Sequence[Text | TokenIds],
         options: RequestOptions,
     ) -> None:
         """Check the options. The time of `timeout_s` begins.
 
         Args:
             tokenize: Tokenizes a list of texts, with the options of `TokenizerPool`.
-            scheduler: Runs the text.
+            scheduler: Runs the texts.
             spec: Task of the call.
-            text: The text or pair, or the token ids of a single text.
+            texts: Texts and pairs, or the token ids of single texts.
             options: Options of the caller.
 
         Raises:
@@ -69,7 +73,8 @@ class Call(Generic[Item]):
         """
         self._deadline = _deadline(options)
         self._tokenize, self._scheduler, self._spec = tokenize, scheduler, spec
-        self._text, self._options = text, options
+        self._texts, self._options = texts, options
+        self.times = CallTimes()
         self._batch: TokenBatch | None = None
         self._future: Future[Arrays] | None = None
         self._is_given_up = False
@@ -81,42 +86,45 @@ class Call(Generic[Item]):
 
     @property
     def rows(self) -> int:
-        """Rows of the graph that the text makes, without windows."""
-        return self._spec.rows_per_text
+        """Rows of the graph that the texts make, without windows."""
+        return self._spec.rows_per_text * len(self._texts)
 
     def start(self) -> Future[Arrays]:
-        """Tokenize and queue the text; see `Scheduler.submit`. A long text stops when nobody waits for it any more.
+        """Tokenize and queue the texts; see `Scheduler.submit`. A long text stops when nobody waits for it any more.
 
         Raises:
             DeadlineError: The deadline passed, or the caller gave up.
         """
+        self.times.begun = time.monotonic()
         overflow = self._options.get("overflow")
         policy = self._spec.overflow if overflow is None else overflow
         self._batch = self._tokenize(
-            self._spec.inputs(cast("Inputs", [self._text])),
+            self._spec.inputs(cast("Inputs", self._texts)),
             overflow=policy,
             stride=self._options.get("stride"),
             prompt=self._spec.prompt,
             check=self._check,
         )
         self._spec.check(self._batch)
-        self._future = self._scheduler.submit(self._batch, self._spec.outputs, deadline=self._deadline)
+        self._future = self._scheduler.submit(
+            self._batch, self._spec.outputs, deadline=self._deadline, times=self.times
+        )
         if self._is_given_up:  # in another thread, which has not seen the future
             self._future.cancel()
         return self._future
 
     @property
     def batch(self) -> TokenBatch:
-        """The tokens of the text, after `start`."""
+        """The tokens of the texts, after `start`."""
         assert self._batch is not None, "the call was started"
         return self._batch
 
-    def finish(self, arrays: Arrays) -> Item:
-        """Return the result of the text from the outputs of its run."""
-        return self._spec.finish(self.batch, arrays)[0]
+    def finish(self, arrays: Arrays) -> list[Item]:
+        """Return one result per text from the outputs of their run."""
+        return self._spec.finish(self.batch, arrays)
 
     def give_up(self) -> None:
-        """Stop all work on the text. A call that has its result is not changed."""
+        """Stop all work on the texts. A call that has its result is not changed."""
         self._is_given_up = True
         if self._future is not None:
             self._future.cancel()
@@ -126,7 +134,7 @@ class Call(Generic[Item]):
             raise too_late()
 
 
-MakeCall = Callable[[TaskSpec[Any], Text | TokenIds, RequestOptions], Call[Any]]
+MakeCall = Callable[[TaskSpec[Any], Sequence[Text | TokenIds], RequestOptions], Call[Any]]
 
 
 def rows_as_list(spec: TaskSpec[NDArray[Any]]) -> TaskSpec[list[NDArray[Any]]]:

@@ -136,7 +136,7 @@ class RowQueue:
             if row.is_wanted(now):
                 rows.append(row)
                 tokens, longest = tokens + row.tokens, max(longest, row.tokens)
-                row.is_running = True
+                row.is_running, row.started = True, now
                 self._engine.recorder.observe("queue_seconds", now - row.arrived)
             else:
                 unwanted.append(row)

@@ -16,7 +16,7 @@ from encort.runtime.common.errors import DeadlineError, InputError, ModelClosedE
 from encort.runtime.common.forks import new_reentrant_lock
 from encort.runtime.engine.engine import POLL_S, Engine
 from encort.runtime.engine.future import Future
-from encort.runtime.serving.requests import Arrays, Request, WaitingRow
+from encort.runtime.serving.requests import Arrays, CallTimes, Request, WaitingRow
 from encort.runtime.serving.row_queue import RowQueue
 from encort.runtime.text.token_batch import TokenBatch, pad_rows
 
@@ -45,13 +45,21 @@ class Scheduler:
         self._workers: set[object] = set()
         self._closed = False
 
-    def submit(self, batch: TokenBatch, outputs: Sequence[str], *, deadline: float = math.inf) -> Future[Arrays]:
-        """Queue one text. Cancel the future to take it back.
+    def submit(
+        self,
+        batch: TokenBatch,
+        outputs: Sequence[str],
+        *,
+        deadline: float = math.inf,
+        times: CallTimes | None = None,
+    ) -> Future[Arrays]:
+        """Queue the rows of one call, all or none of them. Cancel the future to take them back.
 
         Args:
-            batch: The text, as one row or as several windows.
+            batch: One or several texts, each as one row or as several windows.
             outputs: Names of the graph's outputs.
             deadline: Time by `time.monotonic` after which the text is not run any more.
+            times: Gets the times of the run.
 
         Returns:
             The future result of `Engine.run` for the batch.
@@ -63,7 +71,7 @@ class Scheduler:
         """
         rows = [WaitingRow.of(batch, index, tuple(outputs), max_wait_s=self._max_wait_s) for index in range(len(batch))]
         tokenwise = [self._engine.variant.is_tokenwise(output) for output in outputs]
-        request = Request(len(rows), tokenwise, deadline)
+        request = Request(len(rows), tokenwise, deadline, times)
         request.future.add_done_callback(lambda: self._remove_unwanted(rows))
         self._engine.check_open()
         try:
@@ -90,8 +98,9 @@ class Scheduler:
             if self._closed:
                 raise ModelClosedError("this service was closed; begin another with model.serving()")
             self._queue.check_room(rows)
-            for index, row in enumerate(rows):
-                self._queue.add(row, request, index)
+            # Rows of like lengths share runs with little padding.
+            for index in sorted(range(len(rows)), key=lambda index: -rows[index].tokens):
+                self._queue.add(rows[index], request, index)
             self._changed.notify_all()
 
     def _start_workers(self) -> None:

@@ -194,9 +194,9 @@ class Service:
         return float(result) if isinstance(result, np.float32) else result
 
     def _request(self, spec: TaskSpec[list[Item]], text: Text, options: RequestOptions) -> Item:
-        call: Call[Item] = self._make_call(spec, text, options)
+        call: Call[Item] = self._make_call(spec, [text], options)
         try:
-            return call.finish(call.start().result(call.seconds_left))
+            return call.finish(call.start().result(call.seconds_left))[0]
         except TimeoutError:
             raise too_late() from None
         finally:

@@ -2,6 +2,7 @@ import asyncio
 import base64
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -103,11 +104,22 @@ def test_an_alias_names_a_model(connect: Connect, encoder: encort.Model) -> None
     assert answer.json()["model"] == "m"
 
 
-def test_an_embedding_that_a_full_queue_refuses_may_be_tried_again(connect: Connect, encoder: encort.Model) -> None:
+def test_a_request_that_a_full_queue_refuses_may_be_tried_again(connect: Connect, encoder: encort.Model) -> None:
+    async def answers() -> list[httpx.Response]:
+        limit = encoder.manifest.max_length
+        async with connect({"m": encoder}, queue_tokens=limit, max_wait_ms=300) as client:
+            bodies = [{"inputs": f"{number} " * 60} for number in range(10)]
+            return await asyncio.gather(*(client.post("/embed", json=body) for body in bodies))
+
+    answered = asyncio.run(answers())
+    assert {answer.status_code for answer in answered} == {200, 429}
+    assert {answer.headers.get("retry-after") for answer in answered if answer.status_code == 429} == {"1"}
+
+
+def test_a_batch_that_is_larger_than_the_queue_is_run_in_parts(connect: Connect, encoder: encort.Model) -> None:
     texts = [f"{number} " * 60 for number in range(20)]
-    limit = encoder.manifest.max_length
-    answer = post(connect, {"m": encoder}, "/embed", {"inputs": texts}, queue_tokens=limit)
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    answer = post(connect, {"m": encoder}, "/embed", {"inputs": texts}, queue_tokens=encoder.manifest.max_length)
+    np.testing.assert_allclose(answer.json(), encoder.embed(texts), rtol=1e-5, atol=1e-6)
 
 
 def test_the_beginning_of_a_long_text_is_cut_on_request(connect: Connect, encoder: encort.Model) -> None:

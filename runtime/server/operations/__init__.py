@@ -1,0 +1,8 @@
+"""Operations: the view that operators have of the server, and their hands on it.
+
+Reading order:
+
+1. `record`: what is known of one request.
+2. `metrics`, `te_metrics`, `access_log`: where it is counted and written.
+3. `monitor`: the middleware that makes the record of every request.
+"""
