@@ -12,18 +12,15 @@ The collection remembers the folder and the options. Where it is opened again, i
 makes the function again by itself.
 """
 
-import functools
-import json
 import warnings
 from collections.abc import Mapping
 from typing import Any, Unpack
 
 from encort.integrations.embedder import Embedder, PromptOption, saved_prompt
-from encort.integrations.lazy_model import BundleOrModel, LazyModel, LoadKeywords, ModelOwner
+from encort.integrations.lazy_model import BundleOrModel, LoadKeywords, ModelOwner, shared_model
 from encort.runtime.bundle.manifest import Similarity
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.extras import require
-from encort.runtime.model import Model
 
 require("encort.integrations.chroma", "chroma", "chromadb")
 
@@ -70,11 +67,9 @@ class EncortEmbeddingFunction(ModelOwner, EmbeddingFunction[Documents]):
         Raises:
             InputError: There is no such option, or it has no such value.
         """
-        model = LazyModel(bundle, load_options)
-        shared = model if isinstance(bundle, Model) else _shared_model(model.bundle, json.dumps(model.options))
-        self._model = shared
+        self._model = shared_model(bundle, load_options)
         self._embedder = Embedder(
-            model=shared, query_prompt=query_prompt, document_prompt=document_prompt, dimensions=dimensions
+            model=self._model, query_prompt=query_prompt, document_prompt=document_prompt, dimensions=dimensions
         )
 
     def __call__(self, input: Documents) -> Embeddings:  # noqa: A002 - Chroma's name
@@ -140,8 +135,3 @@ class EncortEmbeddingFunction(ModelOwner, EmbeddingFunction[Documents]):
             if old != new:
                 made = f"the embeddings of this collection were made with {option}={old!r}, not {new!r}"
                 raise InputError(f"{made}; make a new collection")
-
-
-@functools.cache
-def _shared_model(bundle: str, options: str) -> LazyModel:
-    return LazyModel(bundle, json.loads(options))

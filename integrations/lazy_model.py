@@ -1,6 +1,7 @@
 """The model behind an adapter: it opens at its first use and has one queue for the texts of all callers."""
 
 import asyncio
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -176,6 +177,21 @@ class LazyModel:
 
     def __reduce__(self) -> tuple[Callable[..., "LazyModel"], tuple[str, dict[str, Any]]]:
         return LazyModel, (self.bundle, self.options)
+
+
+def shared_model(bundle: BundleOrModel, options: Mapping[str, Any]) -> LazyModel:
+    """Return the lazy model that all callers of this process with the same folder and the same options share.
+
+    Raises:
+        InputError: See `LazyModel`.
+    """
+    model = LazyModel(bundle, options)
+    return model if isinstance(bundle, Model) else _shared_model(model.bundle, json.dumps(model.options))
+
+
+@functools.cache
+def _shared_model(bundle: str, options: str) -> LazyModel:
+    return LazyModel(bundle, json.loads(options))
 
 
 class ModelOwner:

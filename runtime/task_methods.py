@@ -86,9 +86,9 @@ class TaskMethods(TextMethods):
             dimensions: Number of leading values of each embedding, for models that were trained for it (Matryoshka);
                 None: as many as the bundle says, mostly all. As in sentence-transformers, values are cut after
                 normalization, and their length is then below 1: compare them with `similarity`.
-            precision: `"int8"` and `"uint8"` give each value one of 256 steps in `embedding_ranges`, so that a result
-                does not depend on the other texts. `"binary"` and `"ubinary"` give the sign of each value as a bit, in
-                an array `(n, ceil(dimensions / 8))` of int8 or uint8.
+            precision: `"float16"` rounds each value. `"int8"` and `"uint8"` give each value one of 256 steps in
+                `embedding_ranges`, so that a result does not depend on the other texts. `"binary"` and `"ubinary"` give
+                the sign of each value as a bit, in an array `(n, ceil(dimensions / 8))` of int8 or uint8.
             overflow: See `tokenize`. The embedding of several windows is their mean, weighted by their tokens.
             stride: See `tokenize`.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import ENVIRONMENT, LABELS, save_checkpoint
+from tests.builders import ENVIRONMENT, LABELS, save_checkpoint, save_heads
 
 os.environ |= ENVIRONMENT
 
@@ -52,3 +52,12 @@ def classifier_bundle(classifier_checkpoint: Path, tmp_path_factory: pytest.Temp
 
     folder = tmp_path_factory.mktemp("bundles") / "classifier.bundle"
     return export_bundle(classifier_checkpoint, folder, variants=["fp32"]).folder
+
+
+@pytest.fixture(scope="session")
+def multi_head(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of one encoder with a head for every task."""
+    from encort.export.exporter import export_bundle
+
+    parent = tmp_path_factory.mktemp("heads")
+    return export_bundle(save_heads(encoder_checkpoint, parent), parent / "b", variants=["fp32"]).folder

@@ -23,10 +23,10 @@ from encort.runtime.cli.options import (
 from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
-    from encort.runtime.cli.readers import Input
-    from encort.runtime.cli.records import Records
-    from encort.runtime.cli.row_errors import OnError
     from encort.runtime.common.aggregation import AggregationName
+    from encort.runtime.corpus.inputs import Input
+    from encort.runtime.corpus.records import Records
+    from encort.runtime.corpus.row_errors import OnError
     from encort.runtime.tasks.quantization import EmbeddingPrecision
     from encort.runtime.text.windows import Overflow
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 @click.option("--dimensions", type=int, help="Number of leading values of each embedding; default: as the bundle says.")
 @click.option(
     "--output-precision",
-    type=click.Choice(["float32", "int8", "uint8", "binary", "ubinary"]),
+    type=click.Choice(["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
     default="float32",
-    help="Precision of the embeddings: one byte per value, or for binary and ubinary one bit; default: float32.",
+    help="Precision of the embeddings: two bytes per value, one, or for binary and ubinary one bit; default: float32.",
 )
 def embed(prompt: str | None, dimensions: int | None, output_precision: "EmbeddingPrecision", **options: Any) -> None:
     """Write sentence embeddings of TEXTS, one record per text.
@@ -48,7 +48,7 @@ def embed(prompt: str | None, dimensions: int | None, output_precision: "Embeddi
     encort embed banking.bundle --input texts.csv --output embeddings.npy
     encort embed search.bundle --prompt document --dimensions 256 --output-precision int8 -i texts.csv -o texts.npy
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import EmbeddingRecords
+    from encort.runtime.corpus.records import EmbeddingRecords
 
     _run(EmbeddingRecords(prompt=prompt, dimensions=dimensions, precision=output_precision), **options)
 
@@ -98,8 +98,8 @@ def predict(
     encort predict topics.bundle --input messages.csv --threshold 0.3
     encort predict nli.bundle --labels "travel, cooking" "Where is my luggage?"
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.cli.records import PredictionRecords
     from encort.runtime.cli.zero_shot import ZeroShotRecords, check_options
+    from encort.runtime.corpus.records import PredictionRecords
     from encort.runtime.tasks.zero_shot import TEMPLATE
 
     check_options(
@@ -163,9 +163,9 @@ def rank(
     encort rank search.bundle "lost card" --input answers.csv --top-k 10
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.cli.readers import read_texts
-    from encort.runtime.cli.records import rank_records
     from encort.runtime.cli.streams import decode_argument
     from encort.runtime.cli.writers import open_writer
+    from encort.runtime.corpus.records import rank_records
     from encort.runtime.model import load
 
     texts = read_texts(documents, file, column, header)
@@ -188,8 +188,8 @@ def _run(
     **options: Any,
 ) -> None:
     from encort.runtime.cli.readers import read_inputs
-    from encort.runtime.cli.row_errors import RowRunner
     from encort.runtime.cli.writers import check_writes_errors, open_writer
+    from encort.runtime.corpus.row_errors import RowRunner
     from encort.runtime.model import load
 
     inputs = read_inputs(texts, file, column, header)

@@ -10,8 +10,7 @@ import click
 from encort.runtime.cli.options import BUNDLE, COLUMN, HEADER, INPUT, OUTPUT, PROMPT, add_options
 
 if TYPE_CHECKING:
-    from encort.runtime.cli.readers import Input
-    from encort.runtime.cli.writers import Record
+    from encort.runtime.corpus.inputs import Input, Record
     from encort.runtime.text.token_batch import TokenBatch
     from encort.runtime.text.vocabulary import Vocabulary
 
@@ -42,8 +41,8 @@ def tokenize(
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.bundle.manifest import TOKENIZER_FILE
     from encort.runtime.cli.readers import read_inputs
-    from encort.runtime.cli.row_errors import RowRunner
     from encort.runtime.cli.writers import open_writer
+    from encort.runtime.corpus.row_errors import RowRunner
     from encort.runtime.hub.download import open_bundle
     from encort.runtime.text.tokenizer import Tokenizer
 

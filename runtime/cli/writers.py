@@ -1,7 +1,7 @@
 """Output of the command line: JSON lines, a numpy array, or Parquet, one record per input."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -14,8 +14,8 @@ from encort.runtime.common.errors import InputError, MissingExtraError
 from encort.runtime.common.folders import shorten_path
 from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.temporary import temporary_beside
+from encort.runtime.corpus.inputs import Record
 
-Record = Mapping[str, Any]
 NoEmbeddings = Callable[[], NDArray[Any]]
 _NONE = np.empty((0, 0), np.float32)
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import HeadInfo, Task
-from encort.runtime.cli.writers import Record
 from encort.runtime.common.errors import InputError, InputTypeError
+from encort.runtime.corpus.inputs import Record
 from encort.runtime.model import Model
 from encort.runtime.tasks.zero_shot import TEMPLATE, entailment_columns, hypotheses, zero_shot
 from encort.runtime.text.token_batch import Text, TokenBatch

@@ -1,6 +1,7 @@
-"""Embeddings in fewer bytes: one byte per value, or one bit per value.
+"""Embeddings in fewer bytes: two bytes or one byte per value, or one bit per value.
 
-Types and bytes are those of `quantize_embeddings` of sentence-transformers, so that the same indexes take them.
+Types and bytes are those of `quantize_embeddings` of sentence-transformers, so that the same indexes take them; it has
+no float16.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +14,9 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_choice
 from encort.runtime.common.errors import InputError
 
-EmbeddingPrecision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-"""Precisions of embeddings. `int8` and `uint8` have one of 256 steps per value, and `binary` and `ubinary` one bit per
-value, eight of them in an int8 or uint8."""
+EmbeddingPrecision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+"""Precisions of embeddings. `float16` has two bytes per value. `int8` and `uint8` have one of 256 steps per value, and
+`binary` and `ubinary` one bit per value, eight of them in an int8 or uint8."""
 
 RANGED = ("int8", "uint8")
 """Precisions that need the range of each dimension."""
@@ -49,7 +50,7 @@ def typical_ranges(embeddings: FloatArray) -> FloatArray:
 def quantize_embeddings(
     embeddings: FloatArray, precision: EmbeddingPrecision, ranges: FloatArray | None = None
 ) -> NDArray[Any]:
-    """Return embeddings in a precision, as `quantize_embeddings` of sentence-transformers does.
+    """Return embeddings in a precision; see the top of this file.
 
     Args:
         embeddings: `(texts, dim)` float32.
@@ -59,7 +60,7 @@ def quantize_embeddings(
             that a result depends on the other texts.
 
     Returns:
-        `(texts, dim)` in float32, int8 or uint8; or for bits `(texts, ceil(dim / 8))` in int8 or uint8.
+        `(texts, dim)` in float32, float16, int8 or uint8; or for bits `(texts, ceil(dim / 8))` in int8 or uint8.
 
     Raises:
         InputError: There is no such precision; or ranges would come from a single embedding.
@@ -91,6 +92,7 @@ def _bits(embeddings: FloatArray) -> NDArray[np.uint8]:
 
 _QUANTIZERS: Mapping[str, Callable[[FloatArray, FloatArray | None], NDArray[Any]]] = {
     "float32": lambda embeddings, _: embeddings.astype(np.float32, copy=False),
+    "float16": lambda embeddings, _: embeddings.astype(np.float16),
     "int8": lambda embeddings, ranges: (_steps(embeddings, ranges) - 128).astype(np.int8),
     "uint8": lambda embeddings, ranges: _steps(embeddings, ranges).astype(np.uint8),
     "binary": lambda embeddings, _: (_bits(embeddings).astype(np.int16) - 128).astype(np.int8),

@@ -21,6 +21,7 @@ RUNTIME_ORDER = (
     {"sessions", "task_runner", "text_methods"},
     {"task_methods"},
     {"model"},
+    {"corpus"},
     {"server"},
     {"cli"},
 )
@@ -54,13 +55,13 @@ MAY_IMPORT = {
     "runtime": {
         *("encort.runtime", "numpy", "onnxruntime", "tokenizers", "click"),
         # In functions, or in files that no other file imports.
-        *("encort_kernels", "huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
+        *("encort_kernels", "fsspec", "huggingface_hub", "pyarrow", "prometheus_client", "opentelemetry"),
         *("msgspec", "orjson", "starlette", "uvicorn"),  # in `server`, and in the command that starts it
     },
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
     "integrations": {
         *("encort.runtime", "encort.integrations", "numpy"),
-        *("chromadb", "haystack", "langchain_core", "llama_index", "torch"),
+        *("chromadb", "daft", "haystack", "langchain_core", "llama_index", "pyarrow", "pyspark", "ray", "torch"),
     },
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.

@@ -18,7 +18,6 @@ from encort.runtime.common.folders import sha256
 from encort.runtime.engine.costs import Costs
 from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.planner import ExecutionSlots
-from tests.builders import save_heads
 from tests.runtime.fakes import Fakes, MakeEngine
 
 PlainManifest = dict[str, Any]
@@ -149,12 +148,3 @@ def run_encort(tmp_path: Path) -> RunEncort:
         return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
-
-
-@pytest.fixture(scope="session")
-def multi_head(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle of one encoder with a head for every task."""
-    from encort.export.exporter import export_bundle
-
-    parent = tmp_path_factory.mktemp("heads")
-    return export_bundle(save_heads(encoder_checkpoint, parent), parent / "b", variants=["fp32"]).folder

@@ -36,7 +36,7 @@ def read_parquet(file: Path) -> Iterator[Row | InputError]:
         check_names(table.schema_arrow.names, file)
         decoders = _class_decoders(table.schema_arrow.metadata or {})
         for batch in table.iter_batches(batch_size=_ROWS):
-            for row in _rows(batch):
+            for row in batch_rows(batch):
                 number += 1
                 if isinstance(row, Exception):
                     yield InputError(f"{file}, row {number} cannot be read: {row}")
@@ -48,7 +48,7 @@ def read_parquet(file: Path) -> Iterator[Row | InputError]:
         raise InputError(f"{file} is not Parquet: {error}") from error
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+def batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
     """Yield the rows of a batch, or the error of a row with a value that Python lacks, such as a date in year 30000."""
     try:
         yield from batch.to_pylist()

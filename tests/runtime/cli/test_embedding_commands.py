@@ -84,9 +84,12 @@ def test_files_hold_embeddings_in_their_precision(
     if count:
         invoke(*command, "-o", tmp_path / "x.parquet")
         column = parquet.read_table(tmp_path / "x.parquet").column("embedding")
-        assert column.type.value_type == {"float32": "float", "ubinary": "uint8", "binary": "int8"}.get(
-            precision, precision
-        )
+        assert column.type.value_type == {
+            "float32": "float",
+            "float16": "halffloat",
+            "ubinary": "uint8",
+            "binary": "int8",
+        }.get(precision, precision)
         assert [record["embedding"] for record in invoke(*command)] == column.to_pylist()
 
 

@@ -56,7 +56,9 @@ def test_one_embedding_has_no_ranges_of_its_own(embeddings: FloatArray) -> None:
 
 
 def test_an_unknown_precision_is_an_error(embeddings: FloatArray) -> None:
-    with pytest.raises(InputError, match="precision must be one of float32, int8, uint8, binary, ubinary; got 'int4'"):
+    with pytest.raises(
+        InputError, match="precision must be one of float32, float16, int8, uint8, binary, ubinary; got 'int4'"
+    ):
         quantize_embeddings(embeddings, "int4")  # type: ignore[arg-type]
 
 

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from pyarrow import parquet
 
-from encort.runtime.cli import row_errors
 from encort.runtime.cli.main import group
-from encort.runtime.cli.readers import Input
-from encort.runtime.cli.row_errors import OnError, RowRunner
 from encort.runtime.common.errors import InputError, InputTooLongError
+from encort.runtime.corpus import row_errors
+from encort.runtime.corpus.inputs import Input
+from encort.runtime.corpus.row_errors import OnError, RowRunner
 from encort.runtime.text.token_batch import Text
 
 Invoke = Callable[..., Result]
@@ -160,7 +160,7 @@ def test_a_missing_file_is_no_error_of_a_row(invoke: Invoke, encoder_bundle: Pat
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize("stage", ["tokenize", "make_records"])
 def test_bad_inputs_among_many_are_found(monkeypatch: pytest.MonkeyPatch, stage: str, chunk: int) -> None:
-    monkeypatch.setattr(row_errors, "_CHUNK", chunk)
+    monkeypatch.setattr(row_errors, "CHUNK", chunk)
     calls = []
 
     def check(texts: Any) -> Any:

@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import HeadInfo, Task
-from encort.runtime.cli.writers import Record
 from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.token_lists import JoinedTokens
+from encort.runtime.corpus.inputs import Record
 from encort.runtime.model import Model
 from encort.runtime.tasks.quantization import EmbeddingPrecision
 from encort.runtime.tasks.specs import CLASSIFIERS
 from encort.runtime.text.joined_words import JoinedWords
+from encort.runtime.text.prompts import Prompt
 from encort.runtime.text.token_batch import Text, TokenBatch
 
 
@@ -45,7 +46,7 @@ class EmbeddingRecords:
         precision: See `Model.embed`.
     """
 
-    prompt: str | None = None
+    prompt: str | Prompt | None = None
     dimensions: int | None = None
     precision: EmbeddingPrecision = "float32"
 
@@ -91,6 +92,7 @@ class PredictionRecords:
         threshold: Least probability of a label of a text that may have several; None: the bundle's threshold.
         null_threshold: See `Model.answer`.
         aggregation: See `Model.tag`.
+        among: Tasks that the head may have, beside what the options are for.
     """
 
     head: str | None = None
@@ -99,21 +101,22 @@ class PredictionRecords:
     threshold: float | None = None
     null_threshold: float | None = None
     aggregation: AggregationName | None = None
+    among: tuple[Task, ...] = ()
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The tasks that all given options are for; none if no option restricts them.
+        """The tasks that all given options are for; none if nothing restricts them.
 
         Raises:
             InputError: The options are for different tasks.
         """
         values = {name: getattr(self, name) for name in OPTION_TASKS}
         given = {name: OPTION_TASKS[name] for name, value in values.items() if value is not None and value is not False}
-        tasks = tuple(task for task in Task if all(task in tasks for tasks in given.values()))
+        tasks = tuple(task for task in self.among or Task if all(task in tasks for tasks in given.values()))
         if not tasks:
             names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"{names} are for different tasks; give one of them")
-        return tasks if given else ()
+        return tasks if given or self.among else ()
 
     def tokenization(self, model: Model) -> dict[str, Any]:
         """Return the options of `Model.tokenize`: contexts of questions are read in windows, and heads get no prompt.

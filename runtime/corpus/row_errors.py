@@ -6,16 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-from encort.runtime.cli.readers import Input
-from encort.runtime.cli.writers import Record
 from encort.runtime.common.errors import InputError
+from encort.runtime.corpus.inputs import Input, Record
 from encort.runtime.engine.pending import prefetch
 from encort.runtime.text.token_batch import Text, TokenBatch
 
 OnError = Literal["fail", "skip", "column"]
 """Handling of inputs that cannot be used: stop with the error, leave the input out, or write its error."""
 
-_CHUNK = 1024
+CHUNK = 1024
 """Inputs that are read at a time: enough to fill micro-batches, few enough that results appear soon."""
 
 
@@ -26,6 +25,7 @@ class RowRunner:
     Attributes:
         tokenize: Makes a batch of texts; raises `InputError` if one of them cannot be used.
         make_records: Makes one record per text of a batch; raises `InputError` likewise.
+        chunk: Inputs that are read at a time.
         on_error: See `OnError`. With `"column"` every record has the field `error`, which is None for good inputs.
         inputs: Number of inputs so far.
         errors: Number of inputs so far that cannot be used.
@@ -35,6 +35,7 @@ class RowRunner:
     tokenize: Callable[[Sequence[Text]], TokenBatch]
     make_records: Callable[[TokenBatch], Sequence[Record]]
     on_error: OnError
+    chunk: int = field(default_factory=lambda: CHUNK)
     inputs: int = 0
     errors: int = 0
     first_error: InputError | None = None
@@ -46,7 +47,7 @@ class RowRunner:
             InputError: An input cannot be used, with `on_error="fail"`; or the inputs cannot be read any further.
         """
         remaining = iter(inputs)
-        chunks = iter(lambda: _Chunk(inputs=list(itertools.islice(remaining, _CHUNK))), _Chunk(inputs=[]))
+        chunks = iter(lambda: _Chunk(inputs=list(itertools.islice(remaining, self.chunk))), _Chunk(inputs=[]))
         with ThreadPoolExecutor(max_workers=1) as thread:
             for chunk, batch in prefetch(lambda chunk: thread.submit(self._tokenize, chunk), chunks):
                 records = self._make_records(chunk, batch)

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 import encort
 from encort.runtime.cli.main import group
-from encort.runtime.cli.records import EmbeddingRecords, PredictionRecords
 from encort.runtime.common.aggregation import AggregationName
 from encort.runtime.common.errors import InputError, WrongTaskError
+from encort.runtime.corpus.records import EmbeddingRecords, PredictionRecords
 from encort.runtime.text.windows import Overflow
 from tests.runtime.conftest import RunEncort
 
