@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encort.runtime.bundle.manifest import Similarity, Task
 from encort.runtime.common.aggregation import Aggregation, AggregationName
-from encort.runtime.common.arrays import FloatArray, Int8Array, UInt8Array
+from encort.runtime.common.arrays import Float16Array, FloatArray, Int8Array, UInt8Array
 from encort.runtime.common.errors import InputTypeError
 from encort.runtime.engine.tokenizer_pool import TokenizerPool
 from encort.runtime.task_runner import TaskRunner
@@ -57,6 +57,11 @@ class TaskMethods(TextMethods):
     def embed(
         self, texts: Inputs, *, precision: Literal["float32"] = "float32", **options: Unpack[EmbedOptions]
     ) -> FloatArray: ...
+
+    @overload
+    def embed(
+        self, texts: Inputs, *, precision: Literal["float16"], **options: Unpack[EmbedOptions]
+    ) -> Float16Array: ...
 
     @overload
     def embed(

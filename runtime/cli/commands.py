@@ -46,6 +46,7 @@ def embed(prompt: str | None, dimensions: int | None, output_precision: "Embeddi
     \b
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
+    encort embed search.bundle --input "corpus/*.parquet" --output vectors --on-error column --resume
     encort embed search.bundle --prompt document --dimensions 256 --output-precision int8 -i texts.csv -o texts.npy
     """  # noqa: D301 - click's mark for examples is the character itself
     from encort.runtime.corpus.records import EmbeddingRecords
@@ -185,13 +186,37 @@ def _run(
     overflow: "Overflow | None",
     stride: int | None,
     on_error: "OnError",
+    resume: bool,
+    part_rows: int | None,
+    prefix: str,
     **options: Any,
 ) -> None:
+    from encort.runtime.cli.corpus import is_corpus, run_corpus
     from encort.runtime.cli.readers import read_inputs
     from encort.runtime.cli.writers import check_writes_errors, open_writer
+    from encort.runtime.common.errors import InputError
     from encort.runtime.corpus.row_errors import RowRunner
     from encort.runtime.model import load
 
+    if file is not None and not texts and is_corpus(file, output, resume=resume):
+        run_corpus(
+            records,
+            bundle=bundle,
+            file=file,
+            header=header,
+            output=output,
+            resume=resume,
+            part_rows=part_rows,
+            load_options=options,
+            column=column,
+            overflow=overflow,
+            stride=stride,
+            on_error=on_error,
+            prefix=prefix,
+        )
+        return
+    if resume or part_rows is not None or prefix:
+        raise InputError("--resume, --part-rows and --prefix are for jobs: name --input, and a folder with --output")
     inputs = read_inputs(texts, file, column, header)
     if on_error == "column":
         check_writes_errors(output)

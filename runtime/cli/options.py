@@ -17,7 +17,8 @@ INPUT = click.option(
     "-i",
     "file",
     type=FOLDER,
-    help="Read texts from a .csv, .tsv, .jsonl, .json, .conll or .parquet file, or one text per line.",
+    help="Read texts from a .csv, .tsv, .jsonl, .json, .conll or .parquet file, or one text per line; or from a folder "
+    "of such tables, or a glob in quotes.",
 )
 COLUMN = click.option(
     "--column", help="Column of the texts; default: text and text_pair, tokens, or question and context."
@@ -30,7 +31,7 @@ OUTPUT = click.option(
     "-o",
     type=FOLDER,
     help="Write a .jsonl, .npy or .parquet file; default: JSON lines on stdout. An existing file is replaced when the "
-    "new one is complete.",
+    "new one is complete. A name without an ending is a folder of Parquet files, which have the input's columns too.",
 )
 PROMPT = click.option(
     "--prompt",
@@ -71,6 +72,13 @@ BATCH_OPTIONS = [
         default="fail",
         help="For an input that cannot be used: stop, leave it out, or write its error into the field error.",
     ),
+    click.option("--resume", is_flag=True, help="Go on with a job that was stopped, from its last finished part."),
+    click.option(
+        "--part-rows",
+        type=click.IntRange(min=1),
+        help="Rows per file of a folder, and what a kill may cost; default: 65536.",
+    ),
+    click.option("--prefix", default="", help="Put before the names of result columns in a folder of Parquet files."),
 ]
 """Arguments and options of a command that runs texts through a bundle."""
 

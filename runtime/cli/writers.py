@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import IO, Any, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from encort.runtime.cli.streams import check_stdout
 from encort.runtime.common.errors import InputError, MissingExtraError
 from encort.runtime.common.folders import shorten_path
+from encort.runtime.common.npy import NpyRows
 from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.temporary import temporary_beside
 from encort.runtime.corpus.inputs import Record
@@ -123,18 +124,23 @@ class Collector:
         self.records += records
 
 
-class EmbeddingCollector(Collector):
-    """Collects embeddings, and refuses other records."""
+class Embeddings:
+    """Writes embeddings into an .npy file, and refuses other records."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.rows = NpyRows(file)
 
     def write(self, records: Sequence[Record]) -> None:
-        """Keep the records.
+        """Write the embeddings at once.
 
         Raises:
             InputError: A record is no embedding.
         """
         if not all("embedding" in record for record in records):
             raise InputError(".npy holds embeddings alone; write other results to .jsonl or .parquet")
-        super().write(records)
+        if records:
+            vectors = [record["embedding"] for record in records]
+            self.rows.append(np.array(vectors, getattr(vectors[0], "dtype", np.float32)))
 
 
 @contextmanager
@@ -145,11 +151,11 @@ def _json_lines(file: Path) -> Iterator[Writer]:
 
 @contextmanager
 def _npy(file: Path, no_embeddings: NoEmbeddings) -> Iterator[Writer]:
-    collector = EmbeddingCollector()
-    yield collector
-    rows, none = [record["embedding"] for record in collector.records], no_embeddings()
     with file.open("wb") as target:
-        np.save(target, np.array(rows, none.dtype).reshape(len(rows), none.shape[1]))
+        writer = Embeddings(target)
+        yield writer
+        writer.rows.append(no_embeddings())
+        writer.rows.finish()
 
 
 @contextmanager

@@ -81,6 +81,26 @@ def replace_folder(temporary: Path, output: Path) -> None:
     _remove(old)
 
 
+@contextlib.contextmanager
+def hold_lock(file: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of a file that exists, and yield whether it could be had. Without `flock`, it always can.
+
+    Args:
+        file: File to lock. The lock ends with the block, or with the process.
+        wait: Whether to wait for a process that holds it.
+    """
+    with file.open("rb") as opened:
+        try:
+            if fcntl is not None:
+                fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a network disk without locks
+            pass
+        yield True
+
+
 def remove_leftovers(output: Path) -> None:
     """Remove what processes that are gone have left next to an output.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.aggregation import Aggregation, AggregationName
-from encort.runtime.common.arrays import FloatArray, Int8Array, UInt8Array
+from encort.runtime.common.arrays import Float16Array, FloatArray, Int8Array, UInt8Array
 from encort.runtime.engine.future import Future
 from encort.runtime.serving.calls import (
     Call,
@@ -52,6 +52,11 @@ class AsyncService:
     async def embed(
         self, text: Text, *, precision: Literal["float32"] = "float32", **options: Unpack[EmbedRequestOptions]
     ) -> FloatArray: ...
+
+    @overload
+    async def embed(
+        self, text: Text, *, precision: Literal["float16"], **options: Unpack[EmbedRequestOptions]
+    ) -> Float16Array: ...
 
     @overload
     async def embed(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.aggregation import Aggregation, AggregationName
-from encort.runtime.common.arrays import FloatArray, Int8Array, UInt8Array
+from encort.runtime.common.arrays import Float16Array, FloatArray, Int8Array, UInt8Array
 from encort.runtime.serving.async_service import AsyncService, SpecService
 from encort.runtime.serving.calls import (
     Call,
@@ -82,6 +82,11 @@ class Service:
     def embed(
         self, text: Text, *, precision: Literal["float32"] = "float32", **options: Unpack[EmbedRequestOptions]
     ) -> FloatArray: ...
+
+    @overload
+    def embed(
+        self, text: Text, *, precision: Literal["float16"], **options: Unpack[EmbedRequestOptions]
+    ) -> Float16Array: ...
 
     @overload
     def embed(
