@@ -17,13 +17,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from encort.runtime.model import Model
 from encort.runtime.server.endpoints import TIMEOUT_HEADER, Endpoint, EndpointApp, Server, error_response, json_response
-from encort.runtime.server.errors import OPENAI, TEI, Contract, Failure, RequestError
+from encort.runtime.server.errors import OPEN_INFERENCE, OPENAI, TEI, Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
 from encort.runtime.server.operations.metrics import Metrics
 from encort.runtime.server.operations.monitor import Monitor
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from encort.runtime.server.routes import info, openai, rerank, tasks, tei, tei_ranking, tei_tokens
+from encort.runtime.server.routes.open_inference import endpoints as open_inference
 from encort.runtime.server.settings import ServerSettings
 
 ENDPOINTS: Sequence[Endpoint] = [
@@ -34,8 +35,9 @@ ENDPOINTS: Sequence[Endpoint] = [
     *openai.ENDPOINTS,
     *rerank.ENDPOINTS,
     *tasks.ENDPOINTS,
+    *open_inference.ENDPOINTS,
 ]
-PUBLIC = frozenset({"/health", "/ping", "/metrics", "/docs", "/openapi.json"})
+PUBLIC = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics", "/docs", "/openapi.json"})
 """Paths that need no API key."""
 
 
@@ -94,11 +96,15 @@ def _page_file(content: bytes, media_type: str) -> Callable[[Request], Response]
     return lambda _: Response(content, media_type=media_type, headers=SECURITY_HEADERS)
 
 
+_CONTRACTS = {"v1": OPENAI, "v2": OPEN_INFERENCE}
+"""Forms of failures for unknown routes, by a part of their paths."""
+
+
 def _no_route(request: Request, error: Exception) -> Response:
     """Answer 404 for an unknown path and 405 for a wrong method, in the form of the clients that use such paths."""
     assert isinstance(error, HTTPException), "the router raises it"
     path, allowed = request.url.path, (error.headers or {}).get("Allow")
-    contract = OPENAI if "v1" in path.split("/") else TEI
+    contract = next((contract for part, contract in _CONTRACTS.items() if part in path.split("/")), TEI)
     if allowed is None:
         return error_response(contract, RequestError(Failure.UNKNOWN_ROUTE, f"there is no route {path}"))
     message = f"{path} does not take {request.method}; send {allowed}"

@@ -42,7 +42,8 @@ class Reply:
     """The answer of a handler.
 
     Attributes:
-        content: A value of JSON; arrays of numpy are lists. None for an empty body.
+        content: A value of JSON, where arrays of numpy are lists; or the bytes of a body, whose type is in the headers.
+            None for an empty body.
         headers: Headers of the response.
     """
 
@@ -61,6 +62,7 @@ class Endpoint:
         handler: Gets the server and the request, and makes the reply.
         body: Type of the request's body; None for GET.
         result: Type of the response's body, for the documentation.
+        parse: Makes what the handler gets of the request and the bytes of its body; None: the JSON of the body.
     """
 
     paths: tuple[str, ...]
@@ -69,6 +71,7 @@ class Endpoint:
     handler: Callable[[Server, Any], Awaitable[Reply]]
     body: type[msgspec.Struct] | None = None
     result: Any = None
+    parse: Callable[[Request, bytes], Any] | None = None
 
     @property
     def method(self) -> str:
@@ -82,7 +85,7 @@ class EndpointApp:
     def __init__(self, server: Server, endpoint: Endpoint, path: str) -> None:
         """Answer the requests of one path of an endpoint."""
         self._server, self._endpoint, self._path = server, endpoint, path
-        self._decoder = None if endpoint.body is None else msgspec.json.Decoder(endpoint.body)
+        self._parse = endpoint.parse or _json_parser(endpoint.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. A client that disconnects cancels the work, and so does the end of its time."""
@@ -104,12 +107,21 @@ class EndpointApp:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request, receive: Receive) -> Response:
-        body = None
-        if self._decoder is not None:
-            body = self._decoder.decode(await _read(request, self._server.settings.max_body_bytes))
+        if self._endpoint.body is None:
+            body = self._parse(request, b"")
+        else:
+            body = self._parse(request, await _read(request, self._server.settings.max_body_bytes))
             current().model = self._server.models.name_of(getattr(body, "model", None))
         reply = await _unless_disconnected(self._endpoint.handler(self._server, body), receive)
         return json_response(reply.content, headers=reply.headers)
+
+
+def _json_parser(body: type[msgspec.Struct] | None) -> Callable[[Request, bytes], Any]:
+    """Return a function that reads the JSON of a body; None if there is no body."""
+    if body is None:
+        return lambda _, __: None
+    decoder = msgspec.json.Decoder(body)
+    return lambda _, content: decoder.decode(content)
 
 
 def _timeout_s(headers: Headers, *, most: float) -> float:
@@ -163,9 +175,11 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a response with a value of JSON."""
-    encoded = b"" if content is None else orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(encoded, status, headers, media_type="application/json" if encoded else None)
+    """Return a response with a value of JSON, or with bytes whose type is in the headers."""
+    if content is None or isinstance(content, bytes):
+        return Response(content, status, headers)
+    encoded = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(encoded, status, headers, media_type="application/json")
 
 
 def error_response(contract: Contract, error: RequestError) -> Response:

@@ -108,6 +108,8 @@ TEI = Contract(
 """text-embeddings-inference."""
 OPENAI = Contract(body=_openai_body, statuses={})
 """OpenAI, and the routes that have no contract of others."""
+OPEN_INFERENCE = Contract(body=lambda _, __, message: {"error": message}, statuses={})
+"""The Open Inference Protocol."""
 
 
 _FAILURES: Mapping[type[Exception], Failure] = {
@@ -125,6 +127,8 @@ def translate(error: Exception) -> RequestError:
         return error
     if isinstance(error, msgspec.DecodeError):
         return RequestError(Failure.INVALID, f"the body does not fit: {error}")
+    if isinstance(error, RecursionError):
+        return RequestError(Failure.INVALID, "the lists of the body are nested too deeply; send flat ones")
     for kind, failure in _FAILURES.items():
         if isinstance(error, kind):
             return RequestError(failure, str(error))

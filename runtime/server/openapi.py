@@ -1,5 +1,6 @@
 """The OpenAPI description of the routes, from the types of their bodies."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import msgspec
 
 from encort.runtime.server.endpoints import Endpoint
 
+_PARAMETER = re.compile(r"{(\w+)}")
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -18,7 +20,8 @@ def describe(endpoints: Sequence[Endpoint], *, base_path: str) -> dict[str, Any]
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
         for path in endpoint.paths:
-            paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schema_of)
+            template = path.replace(":path}", "}")
+            paths.setdefault(template, {})[endpoint.method.lower()] = _operation(endpoint, template, schema_of)
     return {
         "openapi": "3.1.0",
         "info": {"title": "encort", "version": "1"},
@@ -28,12 +31,16 @@ def describe(endpoints: Sequence[Endpoint], *, base_path: str) -> dict[str, Any]
     }
 
 
-def _operation(endpoint: Endpoint, schema_of: dict[str, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, path: str, schema_of: dict[str, Any]) -> dict[str, Any]:
     failure = {"description": "A failure, in the form of the route's contract"}
     success: dict[str, Any] = {"description": "Success"}
     if endpoint.result is not None:
         success["content"] = _json(schema_of[repr(endpoint.result)])
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": {"200": success, "default": failure}}
+    if names := _PARAMETER.findall(path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
     if endpoint.body is not None:
         operation["requestBody"] = {"required": True, "content": _json(schema_of[repr(endpoint.body)])}
     return operation

@@ -1,11 +1,7 @@
 """Real clients and a real server process."""
 
-import contextlib
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -15,33 +11,9 @@ import numpy as np
 import pytest
 
 import encort
+from tests.runtime.server.server_process import START_S, started
 
 TEXTS = ["hello", "my card is lost"]
-START_S = 60
-
-
-@contextlib.contextmanager
-def started(bundle: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
-    """Start `encort serve` on a free port, and give its process and address."""
-    command = [sys.executable, "-m", "encort", "serve", f"m={bundle}", "--threads", "1", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process, read_address(process)
-        finally:
-            process.terminate()
-
-
-def read_address(process: "subprocess.Popen[str]") -> str:
-    assert process.stderr is not None
-    timer = threading.Timer(START_S, process.kill)
-    timer.start()
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if line.startswith("listening on "):
-            timer.cancel()
-            return line.removeprefix("listening on ").strip()
-    raise AssertionError("".join(lines))
 
 
 @pytest.fixture(scope="module")
