@@ -22,7 +22,7 @@ ECOSYSTEM = tests/integrations/sentence_transformers/ecosystem/requirements.txt
 
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-lowest test-portable ecosystem soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm ecosystem soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -53,6 +53,15 @@ test: | $(VENV)/dev.installed
 # It needs node and npm, and downloads about half a gigabyte once. One library alone: make test-portable ONLY=transformers.js
 test-portable: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.portable build/portable $(if $(ONLY),--only $(ONLY))
+
+# The server with OpenAI's client for Node; needs node and npm. It downloads a few megabytes once.
+test-npm: build/npm/node_modules/openai | $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest tests/runtime/server/test_frameworks.py -k npm
+
+build/npm/node_modules/openai: tests/runtime/server/npm/package.json
+	mkdir -p build/npm && cp $< build/npm
+	npm install --prefix build/npm --no-audit --no-fund --no-package-lock
+	touch $@
 
 # Parity with PyTorch and short trainings, with the lowest versions that pyproject.toml allows.
 test-lowest: | $(LOWEST)/installed
