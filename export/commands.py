@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from encort.export.options import PoolingName, PortableFile, VariantName, WeightBits
+from encort.export.options import PoolingName, PortableFile, TaskName, VariantName, WeightBits
 from encort.runtime.common.extras import require
 from encort.runtime.common.output.terminal import echo
 
@@ -21,6 +21,11 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
 @click.option("--output", "-o", type=_PATH, required=True, help="Bundle folder to make.")
+@click.option(
+    "--task",
+    type=click.Choice(get_args(TaskName)),
+    help="Keep the head of a masked language model, which fills masks; default: its encoder alone, for embeddings.",
+)
 @click.option("--revision", help="Commit, branch or tag of a hub id.")
 @click.option(
     "--pooling", type=click.Choice(get_args(PoolingName)), help="Pooling of embeddings; default: the checkpoint's."

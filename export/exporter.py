@@ -18,6 +18,7 @@ from encort.export.options import (
     ExportOptions,
     PoolingName,
     PortableFile,
+    TaskName,
     VariantKind,
     VariantName,
     WeightBits,
@@ -52,6 +53,7 @@ def export_bundle(
     checkpoint: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
+    task: TaskName | None = None,
     revision: str | None = None,
     pooling: PoolingName | None = None,
     normalize: bool | None = None,
@@ -74,6 +76,7 @@ def export_bundle(
             encoder and one head each become one bundle, which runs the encoder once for any of its heads. The name of
             each head is then the name of its folder.
         output: Folder to make.
+        task: `"fill-mask"` keeps the head of a masked language model, for `Model.fill`; None exports its encoder alone.
         revision: Commit, branch or tag of a hub id.
         pooling: Pooling of sentence embeddings. None takes it from the checkpoint's sentence-transformers files; if
             there are none, it is the mean.
@@ -108,6 +111,7 @@ def export_bundle(
         InputError: `output` cannot be written.
     """
     options = ExportOptions(
+        task=task,
         pooling=pooling,
         normalize=normalize,
         max_length=max_length,
@@ -134,6 +138,7 @@ def export_bundle(
         pooling=options.chosen_pooling,
         normalize=normalize,
         max_length=max_length,
+        fills_masks=task is not None,
     )
     plan = Plan.of(source, options)
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:

@@ -27,6 +27,9 @@ VariantName = Literal["fp32", "int8", "portable", "native-bf16", "native-int8", 
 WeightBits = Literal[7, 8]
 """Bits of int8 weights: 8 for processors with VNNI, 7 for those without."""
 
+TaskName = Literal["fill-mask"]
+"""Tasks that an export makes only if it is asked for."""
+
 PortableFile = Literal["model.onnx", "onnx/model.onnx"]
 """Paths of the portable graph in a bundle."""
 
@@ -54,6 +57,7 @@ CUDA_PRECISIONS = {VariantKind.CUDA_FP16: Precision.FP16, VariantKind.CUDA_FP32:
 class ExportOptions:
     """Options of `export_bundle`; see there."""
 
+    task: TaskName | None = None
     pooling: PoolingName | None = None
     normalize: bool | None = None
     max_length: int | None = None
@@ -68,6 +72,8 @@ class ExportOptions:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        if self.task not in (None, *get_args(TaskName)):
+            raise InputError(f"task must be {' or '.join(get_args(TaskName))}, got {self.task}")
         if self.pooling is not None:
             choice(Pooling, "pooling", self.pooling)
         if self.variants is not None and not (self.variants and set(self.variants) <= set(VariantKind)):

@@ -43,6 +43,8 @@ class Plan:
         if options.evaluation is not None:
             if len(source.heads) > 1:
                 raise InputError("labelled data of one head cannot choose a graph for all; export without --evaluation")
+            if source.fills_masks:
+                raise InputError("labelled data cannot judge masked words; export without --evaluation")
             evaluation = Evaluation.read(
                 Path(options.evaluation),
                 next(iter(source.heads), None),

@@ -39,6 +39,7 @@ _OPTIMUM_TASKS = {
     Task.TEXT_REGRESSION: "text-classification",
     Task.TOKEN_CLASSIFICATION: "token-classification",
     Task.QUESTION_ANSWERING: "question-answering",
+    Task.FILL_MASK: "fill-mask",
 }
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _AXES = ("batch", "sequence")

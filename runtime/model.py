@@ -116,8 +116,9 @@ class Model(TaskMethods):
         pool = TokenizerPool(
             tokenizer,
             self._engine,
-            return_offsets=any(head.task.is_tokenwise for head in bundle.manifest.heads),
+            return_offsets=any(head.task.reads_offsets for head in bundle.manifest.heads),
             return_prompt_length=self._variant.reads_prompt_length,
+            return_mask_positions=self._variant.reads_mask_position,
             reverse=self._variant.reads_reversed,
             all_cores=options.threads in (None, cores),
         )
@@ -130,6 +131,7 @@ class Model(TaskMethods):
                 bundle.manifest,
                 self._variant,
                 tokenizer.subword_marks,
+                tokenizer.vocabulary,
                 embedding_ranges=lambda: self.embedding_ranges,
             ),
         )

@@ -17,6 +17,7 @@ from encort.runtime.tasks.results import (
     AllEmbeddings,
     Answers,
     Classification,
+    Masked,
     Matches,
     Ranked,
     Span,
@@ -340,6 +341,35 @@ class TaskMethods(TextMethods):
         spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
         return self._runner.run(spec, questions, overflow, stride)
 
+    def fill(
+        self,
+        texts: Inputs,
+        *,
+        top_k: int = 5,
+        head: str | None = None,
+        overflow: Overflow | None = None,
+        stride: int | None = None,
+    ) -> list[Matches[Masked]]:
+        """Return the words that fit the mask tokens of every text, such as `[MASK]`, in reading order.
+
+        The scores are those of the pipeline `fill-mask` of transformers.
+
+        >>> model.fill(["Paris is the [MASK] of France."], top_k=1)[0][0].words  # doctest: +SKIP
+        [Word(text='capital', token=3007, score=0.997)]
+
+        Args:
+            texts: See `tokenize`. Each has at least one mask token.
+            top_k: Most words for each mask token.
+            head: Name of the head; None: the first that fills masks.
+            overflow: See `tokenize`. A mask token that is cut off has no words.
+            stride: See `tokenize`.
+
+        Raises:
+            WrongTaskError: The bundle has no such head.
+            InputError: See `tokenize`; or a text has no mask token, or `top_k` is below 1.
+        """
+        return self._runner.run(self._tasks.fill(head, top_k=top_k), texts, overflow, stride)
+
     def rank(self, query: str, documents: Sequence[str], *, top_k: int | None = None) -> list[Ranked]:
         """Return documents in the order of their scores for a query, the best first.
 
@@ -397,8 +427,8 @@ class TaskMethods(TextMethods):
 
     def predict(
         self, texts: Inputs, *, overflow: Overflow | None = None, stride: int | None = None
-    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]:
-        """Return what the bundle is for: `classify`, `score`, `tag` or `answer` with its first head, or `embed`."""
-        results: FloatArray | list[Classification] | list[Matches[Span]] | list[Answers]
+    ) -> FloatArray | list[Classification] | list[Matches[Span]] | list[Answers] | list[Matches[Masked]]:
+        """Return what the bundle is for: the result of `classify` and others with its first head, or of `embed`."""
+        results: FloatArray | list[Classification] | list[Matches[Span]] | list[Answers] | list[Matches[Masked]]
         results = self._runner.run(self._tasks.predict(), texts, overflow, stride)
         return results

@@ -47,7 +47,7 @@ class TaskRunner:
         else:
             batch = self._tokenizer(texts, overflow=policy, stride=stride, prompt=spec.prompt)
         self._check(spec, batch)
-        return spec.finish(batch, self._engine.run(batch, spec.outputs))
+        return spec.finish(batch, self._engine.run(spec.rows(batch), spec.outputs))
 
     def _run_chunks(
         self, spec: TaskSpec[Results], texts: Sequence[Text], overflow: Overflow, stride: int | None
@@ -59,7 +59,7 @@ class TaskRunner:
 
     def _start(self, spec: TaskSpec[Results], batch: TokenBatch) -> Pending[Results]:
         self._check(spec, batch)
-        return _PendingResults(spec, batch, self._engine.start(batch, spec.outputs))
+        return _PendingResults(spec, batch, self._engine.start(spec.rows(batch), spec.outputs))
 
     def _check(self, spec: TaskSpec[Any], batch: TokenBatch) -> None:
         if self._engine.variant.reads_reversed and batch.reversed is None:

@@ -7,13 +7,14 @@ import numpy as np
 import onnx_ir as ir
 
 from encort.export.graph.builder import GraphBuilder
-from encort.export.graph.description import Description, Encoder, HeadWeights, Linear, Reads
+from encort.export.graph.description import Description, Encoder, HeadWeights, Linear, Reads, VocabularyHead
 from encort.export.graph.encoder import Tokens, last_hidden_state, token_inputs
 from encort.export.graph.layers import OpenLayerWriter, operator_layers
 from encort.export.graph.layouts import ATTENTION_LAYOUTS
 from encort.export.graph.operators import activate, linear, normalize
 from encort.export.graph.retrieval import retrieval_outputs
 from encort.export.graph.sentence import Encoded, mean_of_tokens, sentence_output
+from encort.export.graph.vocabulary import masked_word_output
 from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, POOLER_OUTPUT, Embedding, Layout
 from encort.runtime.common.errors import CheckpointError
 
@@ -45,7 +46,10 @@ def author(
         _encoder_outputs(builder, model, encoded[0], embedding)
     retrieval_outputs(builder, encoded[0], model.retrieval, model.encoders[0].hidden)
     for head in model.heads:
-        _head_outputs(builder, head, encoded)
+        if isinstance(head, VocabularyHead):
+            masked_word_output(builder, head, model.encoders[0], encoded[0])
+        else:
+            _head_outputs(builder, head, encoded)
     return builder.model()
 
 

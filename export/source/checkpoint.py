@@ -32,6 +32,8 @@ from encort.runtime.common.output.escaping import is_unicode
 from encort.runtime.common.tag_schemes import TagScheme, TagSchemeError
 from encort.runtime.common.token_lists import TokenKind
 
+_WITHOUT_LABELS = (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING, Task.FILL_MASK)
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -60,13 +62,21 @@ class Checkpoint:
     tokenizer: Any
 
     @classmethod
-    def open(cls, name: str, *, revision: str | None = None, pooling: list[Pooling] | None = None) -> "Checkpoint":
+    def open(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        pooling: list[Pooling] | None = None,
+        fills_masks: bool = False,
+    ) -> "Checkpoint":
         """Load a local folder, or download a hub id.
 
         Args:
             name: Folder or hub id.
             revision: Commit, branch or tag of a hub id.
             pooling: Poolings of sentence embeddings; None takes them from the folder's files.
+            fills_masks: Whether the head of a masked language model is kept.
 
         Raises:
             CheckpointError: The checkpoint does not exist; its weights are missing, pickled or not finite; it needs
@@ -80,7 +90,7 @@ class Checkpoint:
         config = read_config(encoder if adapter is None else adapter.config_folder)
         if adapter is not None:
             adapter.complete(config)
-        task, loader = task_and_loader(encoder, config)
+        task, loader = task_and_loader(encoder, config, fills_masks=fills_masks)
         task, activation = cross_encoder_head(folder, config, task)
         model = load_model(encoder if adapter is None else adapter.base, config, task, loader, adapter=adapter)
         tokenizer = open_tokenizer(encoder if adapter is None else adapter.tokenizer_folder, transformers)
@@ -113,7 +123,7 @@ class Checkpoint:
     @property
     def labels(self) -> list[str]:
         """Names of the columns of the logits; empty for tasks without labels."""
-        if self.task in (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING):
+        if self.task in _WITHOUT_LABELS:
             return []
         if self.task is Task.NEXT_SENTENCE_PREDICTION and self.architecture != MODEL_TYPE:
             return ["is_next", "not_next"]  # the order in which BERT was trained
@@ -176,6 +186,19 @@ class Checkpoint:
         return float(value)
 
     @property
+    def mask(self) -> int | None:
+        """Id of the token that stands for a missing word; None for other tasks than masked words.
+
+        Raises:
+            CheckpointError: The tokenizer has no such token.
+        """
+        if self.task is not Task.FILL_MASK:
+            return None
+        if self.tokenizer.mask_token_id is None:
+            raise CheckpointError(f"{self.name}: its tokenizer has no mask token, so no word can be asked for")
+        return int(self.tokenizer.mask_token_id)
+
+    @property
     def max_length(self) -> int | None:
         """Limit of tokens in the files of the model, or else that of the tokenizer; None if there is none."""
         own = self.retrieval.max_length or self.embedding.transformer.max_length
@@ -190,7 +213,7 @@ class Checkpoint:
             check_vocabulary(self.name, tokens=len(self.tokenizer), embeddings=config.vocab_size)
 
     def _check_labels(self) -> None:
-        has_labels = self.task not in (Task.FEATURE_EXTRACTION, Task.QUESTION_ANSWERING)
+        has_labels = self.task not in _WITHOUT_LABELS
         least = 1 if self.task in (Task.TEXT_REGRESSION, Task.MULTI_LABEL_CLASSIFICATION) else 2
         if has_labels and len(self.labels) < least:
             raise CheckpointError(

@@ -41,6 +41,7 @@ from encort.runtime.common.checkpoints.positions import count_positions
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.common.extras import installed_versions
 from encort.runtime.common.output.escaping import as_unicode
+from encort.runtime.text.masks import with_any_positions
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import LIMIT, Tokenizer
 
@@ -79,6 +80,7 @@ class ExportSource:
         pooling: list[Pooling] | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
+        fills_masks: bool = False,
     ) -> "ExportSource":
         """Load the checkpoints.
 
@@ -88,16 +90,22 @@ class ExportSource:
             pooling: Poolings of sentence embeddings; None takes them from the first checkpoint.
             normalize: Whether embeddings have length 1; None takes it from the first checkpoint.
             max_length: Largest number of tokens of one input; None takes the smallest limit of the checkpoints.
+            fills_masks: Whether masked language models keep the head that predicts words.
 
         Raises:
             CheckpointError: A checkpoint cannot be used, or their encoders or tokenizers differ.
         """
         checkpoints = tuple(
-            Checkpoint.open(name, revision=revision, pooling=pooling)
+            Checkpoint.open(name, revision=revision, pooling=pooling, fills_masks=fills_masks)
             for name, revision in itertools.zip_longest(names, revisions)
         )
         _check_same_encoder(checkpoints)
         heads = _heads(checkpoints)
+        if fills_masks and all(head.task is not Task.FILL_MASK for head in heads):
+            raise CheckpointError(
+                f"{', '.join(names)}: no masked language model, so it cannot fill masks; the architecture in its "
+                "config.json would end in ForMaskedLM"
+            )
         embedding = _embedding(checkpoints[0], normalize)
         description = _describe(checkpoints, heads)
         limit = _limit(checkpoints, description, max_length)
@@ -122,7 +130,13 @@ class ExportSource:
     def tokenize(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> TokenBatch:
         """Return a batch of texts or pairs with every input that the graphs read. No text has a prompt."""
         pools_prompts = self.embedding is None or self.embedding.include_prompt
-        return tokenizer(texts, reverse=self.is_pairwise, return_prompt_length=not pools_prompts)
+        batch = tokenizer(texts, reverse=self.is_pairwise, return_prompt_length=not pools_prompts)
+        return with_any_positions(batch) if self.fills_masks else batch
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether a head predicts masked words."""
+        return any(head.task is Task.FILL_MASK for head in self.heads)
 
     def manifest(self, folder: Path, variants: Sequence[Variant]) -> Manifest:
         """Return the manifest of a bundle that consists of the files of `folder`."""
@@ -209,6 +223,7 @@ def _head(checkpoint: Checkpoint, name: str, *, prefix: str) -> HeadInfo:
         threshold=checkpoint.threshold,
         null_threshold=checkpoint.null_threshold,
         activation=checkpoint.activation,
+        mask=checkpoint.mask,
     )
 
 
@@ -229,6 +244,7 @@ def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[HeadInfo]) -> D
                 checkpoint.model.config,
                 checkpoint.weights,
                 head.task,
+                encoders[0],
                 outputs=tuple(head.outputs),
                 prefix="" if len(heads) == 1 else f"{head.name}.",
             )

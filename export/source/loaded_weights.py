@@ -16,7 +16,7 @@ from encort.runtime.common.errors import CheckpointError
 _PRETRAINING_CLASSES = (transformers.AutoModelForPreTraining, transformers.AutoModelForMaskedLM)
 _EARLIER_PRETRAINING_HEADS = ("lm_predictions.lm_head.", "mask_predictions.")
 """Prefixes of heads that DeBERTa's authors saved, and that no class of transformers has by default."""
-_TASKS_AFTER_PRETRAINING = (Task.FEATURE_EXTRACTION, Task.NEXT_SENTENCE_PREDICTION)
+_TASKS_AFTER_PRETRAINING = (Task.FEATURE_EXTRACTION, Task.NEXT_SENTENCE_PREDICTION, Task.FILL_MASK)
 """Tasks of checkpoints as they come from pretraining, with the heads of other pretraining tasks."""
 
 

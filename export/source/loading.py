@@ -26,6 +26,9 @@ _HEADS: Mapping[str, tuple[Task, Any]] = {
 }
 """Task and loader of each kind of head, by the end of the transformers class's name."""
 
+_PRETRAINED = ("ForMaskedLM", "ForPreTraining")
+"""Ends of the names of classes that predict masked words. Most are exported for the embeddings of their encoder."""
+
 _PROBLEMS = {
     "single_label_classification": Task.TEXT_CLASSIFICATION,
     "multi_label_classification": Task.MULTI_LABEL_CLASSIFICATION,
@@ -51,8 +54,13 @@ def read_config(folder: Path) -> Any:
     return make_config(str(folder), settings, classes=transformers.CONFIG_MAPPING, installed=transformers.__version__)
 
 
-def task_and_loader(folder: Path, config: Any) -> tuple[Task, Any]:
+def task_and_loader(folder: Path, config: Any, *, fills_masks: bool = False) -> tuple[Task, Any]:
     """Return the task of the head, and the transformers class that loads the model (None for a dual encoder).
+
+    Args:
+        folder: Folder of the checkpoint.
+        config: Its settings.
+        fills_masks: Whether the head of a masked language model is kept, and not only its encoder.
 
     Raises:
         CheckpointError: The head or its class is unknown.
@@ -64,7 +72,9 @@ def task_and_loader(folder: Path, config: Any) -> tuple[Task, Any]:
         if architecture.endswith(ending):
             _check_class(folder, architecture, ending)
             return (_classifier_task(config) if task is Task.TEXT_CLASSIFICATION else task), loader
-    if not architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")) and architecture:
+    if fills_masks and architecture.endswith(_PRETRAINED):
+        return Task.FILL_MASK, transformers.AutoModelForMaskedLM
+    if not architecture.endswith(("Model", *_PRETRAINED)) and architecture:
         raise CheckpointError(
             f"{folder} is a {architecture}, and its head cannot be exported; encort knows: {', '.join(_HEADS)}; "
             "for embeddings save its encoder alone (model.base_model.save_pretrained)"

@@ -11,7 +11,7 @@ from encort.export.verification.oracle import Oracle, TokenRange
 from encort.export.verification.samples import texts_for
 from encort.export.verification.verify import verify
 from encort.runtime.bundle.bundle import Bundle, runs_here
-from encort.runtime.bundle.manifest import CONFIG_FILE, TOKENIZER_FILE, Fidelity, Variant
+from encort.runtime.bundle.manifest import CONFIG_FILE, TOKENIZER_FILE, Fidelity, Task, Variant
 from encort.runtime.common.errors import BundleError, CheckpointError
 from encort.runtime.common.files import parse_json
 from encort.runtime.text.token_batch import TokenBatch
@@ -51,6 +51,7 @@ def verify_against_checkpoint(
         pooling=None if embedding is None else embedding.pooling,
         normalize=None if embedding is None else embedding.normalize,
         max_length=manifest.max_length,
+        fills_masks=any(head.task is Task.FILL_MASK for head in manifest.heads),
     )
     _check_same(bundle, source)
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=manifest.max_length)

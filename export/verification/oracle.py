@@ -13,12 +13,14 @@ from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.export_source import ExportSource
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
+    MASK_POSITION,
     POOLER_OUTPUT,
     PROMPT_LENGTH,
     SENTENCE_EMBEDDING,
     Embedding,
     HeadInfo,
     Pooling,
+    Task,
 )
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import CheckpointError
@@ -57,7 +59,8 @@ class Case:
     Attributes:
         name: Description for messages.
         inputs: Every input that a padded graph may have, each `(batch, sequence)` int64. For models that leave prompts
-            out of the pooling also `prompt_length`, `(batch,)` int64. The first token of every row is unmasked.
+            out of the pooling also `prompt_length`, and for masked words `mask_position`, `(batch,)` int64. The first
+            token of every row is unmasked.
         is_sample: Whether the batch is one sample text.
     """
 
@@ -126,7 +129,9 @@ class Oracle:
             if index == 0:
                 outputs |= checkpoint.retrieval.outputs(encoded)
             if self.heads:
-                outputs |= zip(self.heads[index].outputs, _logits(result), strict=True)
+                head = self.heads[index]
+                logits = [_masked(result, tensors)] if head.task is Task.FILL_MASK else _logits(result)
+                outputs |= zip(head.outputs, logits, strict=True)
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
@@ -196,6 +201,13 @@ def _pool_text(pooling: Pooling, tokens: torch.Tensor, positions: torch.Tensor) 
         case Pooling.WEIGHTED_MEAN:
             return (tokens * positions[:, None]).sum(0) / positions.sum()
     return tokens.mean(0)
+
+
+def _masked(result: Any, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of one token of each text, `(batch, vocabulary)`."""
+    positions = tensors[MASK_POSITION]
+    logits: torch.Tensor = result.logits[torch.arange(len(positions)), positions]
+    return logits
 
 
 def _logits(result: Any) -> tuple[torch.Tensor, ...]:

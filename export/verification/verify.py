@@ -12,12 +12,22 @@ from tqdm import tqdm
 
 from encort.export.verification.oracle import Case, Oracle, TokenRange, padded_case
 from encort.runtime.bundle.cpu import cpu_name
-from encort.runtime.bundle.manifest import PORTABLE, PROMPT_LENGTH, Fidelity, HeadInfo, Layout, Task, Variant
+from encort.runtime.bundle.manifest import (
+    MASK_POSITION,
+    PORTABLE,
+    PROMPT_LENGTH,
+    Fidelity,
+    HeadInfo,
+    Layout,
+    Task,
+    Variant,
+)
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import FidelityError
 from encort.runtime.engine.cores import available_cores
 from encort.runtime.engine.session import Runner
 from encort.runtime.text.token_batch import TokenBatch, pad_rows
+from encort.runtime.verification.masked_rows import has_token_rows, run_rows
 from encort.runtime.verification.tolerance import COSINES, cosines, error_limit, neighbour_limit
 
 BATCH = 32
@@ -60,10 +70,10 @@ def verify(
         return list(workers.map(_Measurement.fidelity, measurements, repeat(samples), repeat(tokens)))
 
 
-def run(session: Runner, variant: Variant, case: Case) -> dict[str, FloatArray]:
+def run(session: Runner, variant: Variant, case: Case, heads: Sequence[HeadInfo] = ()) -> dict[str, FloatArray]:
     """Return every output of the variant for one case, by name."""
     names = list(variant.outputs)
-    return dict(zip(names, session.run(names, case.inputs), strict=True))
+    return dict(zip(names, run_rows(session, variant, names, case.inputs, heads), strict=True))
 
 
 def _sample_cases(samples: TokenBatch) -> Iterator[Case]:
@@ -106,6 +116,8 @@ def _random(
     rows["attention_mask"] = mask
     if PROMPT_LENGTH in inputs:
         rows[PROMPT_LENGTH] = _prompt_lengths(random, mask)
+    if MASK_POSITION in inputs:
+        rows[MASK_POSITION] = np.array([random.choice(np.flatnonzero(row)) for row in mask])
     return rows
 
 
@@ -138,7 +150,7 @@ class _Measurement:
         if (case.is_masked and layout is Layout.EQUAL_LENGTH) or (case.has_holes and layout is Layout.PACKED):
             return
         self.cases += 1
-        outputs = run(self.session, self.variant, case)
+        outputs = run(self.session, self.variant, case, self.oracle.heads)
         self._check_names(outputs, expected)
         for name, array in outputs.items():
             self._note_error(case, name, array, expected[name])
@@ -157,7 +169,7 @@ class _Measurement:
         if output.shape != expected.shape:
             raise FidelityError(f"variant {self.variant.name}: {name} is {output.shape}, expected {expected.shape}")
         difference = np.abs(output - expected)
-        if self.variant.is_tokenwise(name) and self.variant.layout is not Layout.EXPANDED:
+        if has_token_rows(self.variant, name, self.oracle.heads) and self.variant.layout is not Layout.EXPANDED:
             # The results of masked tokens are undefined, and no caller reads them.
             difference = difference[case.mask == 1]
         error = float(difference.max())

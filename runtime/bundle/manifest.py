@@ -41,6 +41,10 @@ TOKEN_WEIGHTS = "token_weights"  # noqa: S105 - not a password
 """Name of the output with one weight per token, `(batch, sequence)` float32, at least 0, as bge-m3 has them."""
 PROMPT_LENGTH = "prompt_length"
 """Name of the input with the number of leading tokens that pooling leaves out, `(batch,)` int64; 0 without a prompt."""
+MASK_POSITION = "mask_position"
+"""Name of the input with the number of the token whose word is predicted, `(batch,)` int64, from 0."""
+ROW_INPUTS = (PROMPT_LENGTH, MASK_POSITION)
+"""Names of the inputs with one number per row."""
 
 
 class Task(StrEnum):
@@ -53,6 +57,7 @@ class Task(StrEnum):
     TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 - not a password
     QUESTION_ANSWERING = "question-answering"
     NEXT_SENTENCE_PREDICTION = "next-sentence-prediction"
+    FILL_MASK = "fill-mask"
 
     @property
     def is_classification(self) -> bool:
@@ -63,6 +68,11 @@ class Task(StrEnum):
     def is_tokenwise(self) -> bool:
         """Whether the logits have one row per token, and not one row per text."""
         return self in (Task.TOKEN_CLASSIFICATION, Task.QUESTION_ANSWERING)
+
+    @property
+    def reads_offsets(self) -> bool:
+        """Whether results say where they are in the text."""
+        return self.is_tokenwise or self is Task.FILL_MASK
 
 
 class Pooling(StrEnum):
@@ -230,9 +240,11 @@ class HeadInfo:
     Attributes:
         name: Name of the head, which callers use if a bundle has several.
         task: Task of the head.
-        labels: Names of the columns of the logits; empty for question answering.
+        labels: Names of the columns of the logits; empty for question answering and masked words.
         outputs: Names of its outputs in every graph: the logits, `(batch, labels)` or `(batch, sequence, labels)`
-            float32. For question answering: the logits of start and end, each `(batch, sequence)` float32.
+            float32. For question answering: the logits of start and end, each `(batch, sequence)` float32. For masked
+            words: the logits of the vocabulary at `mask_position`, `(batch, vocabulary)` float32; in the portable
+            graph those of all tokens, `(batch, sequence, vocabulary)`.
         aggregation: For token classification: the default of `Model.tag`. `simple` for tags of characters, as for
             languages that write several words without spaces.
         tokens: For token classification: what the lists of tokens held that it was trained on. Lists that callers give
@@ -243,6 +255,7 @@ class HeadInfo:
             answer. Training chose it on validation data.
         activation: Function of the logits of a text that the checkpoint names for sentence-transformers; for text
             regression, `Model.score` applies it. None: it names none.
+        mask: For masked words: id of the token that stands for a missing word.
     """
 
     name: str
@@ -254,6 +267,7 @@ class HeadInfo:
     threshold: float = 0.5
     null_threshold: float = 0.0
     activation: Activation | None = None
+    mask: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,6 +390,11 @@ class Variant:
     def reads_prompt_length(self) -> bool:
         """Whether the graph leaves prompts out of the pooling."""
         return PROMPT_LENGTH in self.inputs
+
+    @property
+    def reads_mask_position(self) -> bool:
+        """Whether the graph predicts the word of one token of each row, and reads which."""
+        return MASK_POSITION in self.inputs
 
 
 @dataclass(frozen=True, kw_only=True)

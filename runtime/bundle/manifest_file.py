@@ -7,7 +7,9 @@ from typing import Any
 from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    MASK_POSITION,
     POOLER_OUTPUT,
+    PORTABLE,
     PROMPT_LENGTH,
     SENTENCE_EMBEDDING,
     Activation,
@@ -86,9 +88,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield from _embedding_problems(manifest.embedding)
     pools_prompts = manifest.embedding is None or manifest.embedding.include_prompt
     for variant in manifest.variants:
-        yield from _input_problems(variant, pools_prompts=pools_prompts)
+        yield from _input_problems(variant, manifest.heads, pools_prompts=pools_prompts)
         for head in manifest.heads:
-            if any(variant.outputs.get(name) != _logits_axes(head, variant.layout) for name in head.outputs):
+            if any(not _has_logits_axes(head, variant, variant.outputs.get(name)) for name in head.outputs):
                 yield f"the {len(head.labels)} labels of {head.name} do not name the logits of {variant.name}"
         for name in _VECTORS & variant.outputs.keys():
             if len(variant.outputs[name]) != 2 or not variant.outputs[name][1].isdecimal():
@@ -112,7 +114,7 @@ def _dimension_problems(embedding: Embedding | None, variant: Variant) -> Iterat
         yield f"embedding.truncate_dim is {limit}, not between 1 and the {axes[1]} values of {variant.name}"
 
 
-def _input_problems(variant: Variant, *, pools_prompts: bool) -> Iterator[str]:
+def _input_problems(variant: Variant, heads: Collection[HeadInfo], *, pools_prompts: bool) -> Iterator[str]:
     """Yield what is wrong with the inputs of a graph: unknown or missing names, or axes of another layout."""
     rows = ["tokens"] if variant.layout is Layout.PACKED else ["batch", "sequence"]
     needed = {"input_ids": rows, **_LAYOUT_INPUTS[variant.layout]}
@@ -120,6 +122,8 @@ def _input_problems(variant: Variant, *, pools_prompts: bool) -> Iterator[str]:
         needed["reversed_input_ids"] = rows
     if SENTENCE_EMBEDDING in variant.outputs and not pools_prompts:
         needed[PROMPT_LENGTH] = ["batch"]
+    if variant.name != PORTABLE and any(head.task is Task.FILL_MASK for head in heads):
+        needed[MASK_POSITION] = ["batch"]
     known = needed | dict.fromkeys(["token_type_ids", "reversed_input_ids", "reversed_token_type_ids"], rows)
     if unknown := variant.inputs.keys() - known:
         yield f"{variant.name} reads {', '.join(sorted(unknown))}, unlike a graph of layout {variant.layout}"
@@ -155,6 +159,8 @@ def _head_problems(head: HeadInfo) -> Iterator[str]:
         yield f"two labels of {head.name} have one name"
     if not _fits(head):
         yield f"head {head.name} cannot have {len(head.labels)} labels and {len(head.outputs)} outputs"
+    if (head.mask is None) == (head.task is Task.FILL_MASK):
+        yield f"head {head.name} has the mask token {head.mask}, and its task is {head.task}"
     if not 0 < head.threshold < 1:
         yield f"threshold of {head.name} is {head.threshold}, not between 0 and 1"
     if not math.isfinite(head.null_threshold):
@@ -172,13 +178,18 @@ def _fits(head: HeadInfo) -> bool:
     """Return whether the head has the number of labels and outputs that its task needs."""
     if head.task is Task.QUESTION_ANSWERING:
         return not head.labels and len(head.outputs) == 2
+    if head.task is Task.FILL_MASK:
+        return not head.labels and len(head.outputs) == 1
     if head.task is Task.TEXT_REGRESSION:
         return len(head.labels) == 1 and len(head.outputs) == 1
     return head.task is not Task.FEATURE_EXTRACTION and bool(head.labels) and len(head.outputs) == 1
 
 
-def _logits_axes(head: HeadInfo, layout: Layout) -> list[str]:
-    """Return the axes that the outputs of a head must have in a graph of a layout."""
-    tokens = ["tokens"] if layout is Layout.PACKED else ["batch", "sequence"]
+def _has_logits_axes(head: HeadInfo, variant: Variant, axes: list[str] | None) -> bool:
+    """Return whether an output of a head has the axes that it must have in a variant."""
+    tokens = ["tokens"] if variant.layout is Layout.PACKED else ["batch", "sequence"]
+    if head.task is Task.FILL_MASK:
+        rows = tokens if variant.name == PORTABLE else ["batch"]
+        return axes is not None and axes[:-1] == rows and axes[-1].isdecimal()
     rows = tokens if head.task.is_tokenwise else ["batch"]
-    return [*rows, str(len(head.labels))] if head.labels else rows
+    return axes == ([*rows, str(len(head.labels))] if head.labels else rows)

@@ -59,6 +59,7 @@ def embed(prompt: str | None, dimensions: int | None, output_precision: "Embeddi
 @click.option("--head", help="Name of the head; default: the first one that fits the options.")
 @click.option("--all-scores", is_flag=True, help="Write the score of every label.")
 @click.option("--n-best", type=click.IntRange(min=1), help="Most answers per question; default: 1.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Most words per mask token; default: 5.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -82,6 +83,7 @@ def predict(
     head: str | None,
     all_scores: bool,
     n_best: int | None,
+    top_k: int | None,
     threshold: float | None,
     null_threshold: float | None,
     aggregation: "AggregationName | None",
@@ -96,6 +98,7 @@ def predict(
     encort predict banking.bundle "my card has not come"
     encort predict banking.bundle --input messages.csv --column message --output labels.jsonl
     encort predict answers.bundle --input questions.jsonl --n-best 3
+    encort predict words.bundle --top-k 3 "Paris is the [MASK] of France."
     encort predict topics.bundle --input messages.csv --threshold 0.3
     encort predict nli.bundle --labels "travel, cooking" "Where is my luggage?"
     """  # noqa: D301 - click's mark for examples is the character itself
@@ -108,6 +111,7 @@ def predict(
         with_labels_only={"--template": template, "--multi-label": multi_label},
         without_labels_only={
             "--n-best": n_best,
+            "--top-k": top_k,
             "--null-threshold": null_threshold,
             "--aggregation": aggregation,
             "--threshold without --multi-label": None if multi_label else threshold,
@@ -131,6 +135,7 @@ def predict(
         head=head,
         all_scores=all_scores,
         n_best=n_best,
+        top_k=top_k,
         threshold=threshold,
         null_threshold=null_threshold,
         aggregation=aggregation,

@@ -89,6 +89,7 @@ class PredictionRecords:
         head: Name of the head; None: the first one that fits the other options.
         all_scores: Write the score of every label.
         n_best: Most answers per question; None: one.
+        top_k: Most words per mask token; None: five.
         threshold: Least probability of a label of a text that may have several; None: the bundle's threshold.
         null_threshold: See `Model.answer`.
         aggregation: See `Model.tag`.
@@ -98,6 +99,7 @@ class PredictionRecords:
     head: str | None = None
     all_scores: bool = False
     n_best: int | None = None
+    top_k: int | None = None
     threshold: float | None = None
     null_threshold: float | None = None
     aggregation: AggregationName | None = None
@@ -160,6 +162,7 @@ class PredictionRecords:
 OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
     "all_scores": CLASSIFIERS,
     "n_best": (Task.QUESTION_ANSWERING,),
+    "top_k": (Task.FILL_MASK,),
     "threshold": (Task.MULTI_LABEL_CLASSIFICATION,),
     "null_threshold": (Task.QUESTION_ANSWERING,),
     "aggregation": (Task.TOKEN_CLASSIFICATION,),
@@ -209,6 +212,11 @@ def _answers(model: Model, batch: TokenBatch, head: HeadInfo, options: Predictio
         }
 
 
+def _words(model: Model, batch: TokenBatch, head: HeadInfo, options: PredictionRecords) -> Iterable[Record]:
+    filled = model.fill(batch, top_k=5 if options.top_k is None else options.top_k, head=head.name)
+    return ({"masks": [asdict(masked) for masked in text]} for text in filled)
+
+
 _RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, PredictionRecords], Iterable[Record]]] = {
     Task.TEXT_CLASSIFICATION: _classes,
     Task.MULTI_LABEL_CLASSIFICATION: _classes,
@@ -216,5 +224,6 @@ _RECORDS: Mapping[Task, Callable[[Model, TokenBatch, HeadInfo, PredictionRecords
     Task.TEXT_REGRESSION: _scores,
     Task.TOKEN_CLASSIFICATION: _spans,
     Task.QUESTION_ANSWERING: _answers,
+    Task.FILL_MASK: _words,
 }
 """Records of each task, before the counts are added."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.bundle.manifest import PROMPT_LENGTH, Variant
+from encort.runtime.bundle.manifest import ROW_INPUTS, Variant
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.cuda.packing import packed_specs, token_offset
 from encort.runtime.engine.session import BoundRun, Session
@@ -66,7 +66,7 @@ def fill_up(packed: Mapping[str, NDArray[Any]], shape: Shape) -> dict[str, NDArr
     dummy_ends = np.append(tokens + np.arange(1, dummy_rows), shape.tokens)
     cu_seqlens = np.append(bounds, dummy_ends).astype(np.int32)
     mask = np.arange(shape.tokens) < np.diff(cu_seqlens)[:, None]
-    sizes = dict.fromkeys(packed, shape.tokens) | {PROMPT_LENGTH: shape.rows}
+    sizes = dict.fromkeys(packed, shape.tokens) | dict.fromkeys(ROW_INPUTS, shape.rows)
     flat = {name: array for name, array in packed.items() if name not in ("cu_seqlens", "token_offset")}
     return {name: np.pad(array, (0, sizes[name] - len(array))) for name, array in flat.items()} | {
         "token_offset": token_offset(mask),

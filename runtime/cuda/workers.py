@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.bundle.files import GraphFiles
-from encort.runtime.bundle.manifest import PROMPT_LENGTH, Variant
+from encort.runtime.bundle.manifest import ROW_INPUTS, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import DeviceError, EncortError, ModelClosedError
 from encort.runtime.common.forks import new_lock
@@ -203,7 +203,7 @@ class GpuWorker:
             (longest_text, list(self._variant.outputs)),
             (_mask_of_largest_run(max_length), [self._variant.vector]),
         ):
-            zeros = {PROMPT_LENGTH: 0 * mask[:, 0], "attention_mask": mask}
+            zeros = dict.fromkeys(ROW_INPUTS, 0 * mask[:, 0]) | {"attention_mask": mask}
             self.run(outputs, dict.fromkeys(self._variant.inputs, 0 * mask) | zeros)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encort.runtime.bundle.manifest import PROMPT_LENGTH, Layout, Variant
+from encort.runtime.bundle.manifest import ROW_INPUTS, Layout, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import EncortError, ModelClosedError
 from encort.runtime.common.forks import check_same_process, new_lock, new_reentrant_lock
@@ -249,7 +249,8 @@ class Engine:
 
     def _sample_rows(self, rows: int, length: int) -> dict[str, Int64Array]:
         ids = np.zeros((rows, length), np.int64)
-        return dict.fromkeys(self.variant.inputs, ids) | {"attention_mask": ids + 1, PROMPT_LENGTH: ids[:, 0]}
+        of_rows = dict.fromkeys(ROW_INPUTS, ids[:, 0])
+        return dict.fromkeys(self.variant.inputs, ids) | {"attention_mask": ids + 1, **of_rows}
 
 
 class _OutputArrays:

@@ -12,6 +12,7 @@ from encort.runtime.engine.engine import Engine
 from encort.runtime.engine.future import Future
 from encort.runtime.engine.pending import prefetch
 from encort.runtime.text.backend import Check, check_nothing
+from encort.runtime.text.masks import with_any_positions
 from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds, concatenate_batches
 from encort.runtime.text.token_prompt import TokenPrompt
 from encort.runtime.text.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ class TokenizerPool:
         reverse: bool,
         all_cores: bool,
         return_prompt_length: bool = False,
+        return_mask_positions: bool = False,
     ) -> None:
         """Share the engine's threads.
 
@@ -46,10 +48,12 @@ class TokenizerPool:
             reverse: See `Tokenizer`.
             all_cores: The engine uses every core of the process, so the tokenizers library may do so too.
             return_prompt_length: See `Tokenizer`.
+            return_mask_positions: Whether the graph reads `mask_position`.
         """
         self._tokenizer, self._engine = tokenizer, engine
         self._return_offsets, self._return_prompt_length = return_offsets, return_prompt_length
         self._reverse, self._all_cores = reverse, all_cores
+        self._return_mask_positions = return_mask_positions
 
     def __call__(
         self,
@@ -148,7 +152,7 @@ class TokenizerPool:
             raise
         self._engine.recorder.observe("tokenize_seconds", time.perf_counter() - start)
         self._engine.recorder.count(truncated=int(batch.truncated.sum()))
-        return batch
+        return with_any_positions(batch) if self._return_mask_positions else batch
 
 
 class _PendingBatch:

@@ -27,12 +27,14 @@ _PIPELINES = {
     Task.FEATURE_EXTRACTION: "feature-extraction",
     Task.TOKEN_CLASSIFICATION: "token-classification",
     Task.QUESTION_ANSWERING: "question-answering",
+    Task.FILL_MASK: "fill-mask",
 }
 """The hub's names of tasks; all others are text classification."""
 _CALLS = {
     Task.TEXT_REGRESSION: ("score", '["a text", "another text"]', "float32, (2,)"),
     Task.TOKEN_CLASSIFICATION: ("tag", '["a text", "another text"]', "spans with labels and offsets"),
     Task.QUESTION_ANSWERING: ("answer", '[("a question", "its context")]', "answers with scores and offsets"),
+    Task.FILL_MASK: ("fill", '["a text with one [MASK]"]', "words with scores"),
     Task.NEXT_SENTENCE_PREDICTION: ("classify", '[("a text", "the next one")]', "labels with scores"),
 }
 """Method, arguments and result of the call for a task; all others classify texts."""

@@ -106,9 +106,8 @@ class Call(Generic[Item]):
             check=self._check,
         )
         self._spec.check(self._batch)
-        self._future = self._scheduler.submit(
-            self._batch, self._spec.outputs, deadline=self._deadline, times=self.times
-        )
+        rows = self._spec.rows(self._batch)
+        self._future = self._scheduler.submit(rows, self._spec.outputs, deadline=self._deadline, times=self.times)
         if self._is_given_up:  # in another thread, which has not seen the future
             self._future.cancel()
         return self._future

@@ -28,6 +28,7 @@ from encort.runtime.tasks.results import (
     AllEmbeddings,
     Answers,
     Classification,
+    Masked,
     Matches,
     Span,
     SparseEmbedding,
@@ -193,8 +194,14 @@ class Service:
         spec = self._tasks.answer(head, n_best=n_best, null_threshold=null_threshold)
         return self._request(spec, question, options)
 
+    def fill(
+        self, text: Text, *, top_k: int = 5, head: str | None = None, **options: Unpack[RequestOptions]
+    ) -> Matches[Masked]:
+        """Return the words that fit the mask tokens of a text; see `Model.fill`."""
+        return self._request(self._tasks.fill(head, top_k=top_k), text, options)
+
     def predict(self, text: Text, **options: Unpack[RequestOptions]) -> Any:
-        """Return what the bundle's task gives: the result of `classify`, `score`, `tag`, `answer` or `embed`."""
+        """Return what the bundle's task gives: the result of one of the methods above."""
         result = self._request(self._tasks.predict(), text, options)
         return float(result) if isinstance(result, np.float32) else result
 

@@ -137,6 +137,36 @@ class TaggedWord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Word:
+    """A word for a mask token.
+
+    Attributes:
+        text: Text of the token, which may begin with a space, or be a part of a word such as `##ing`.
+        token: Its id.
+        score: Its probability among the tokens of the vocabulary.
+    """
+
+    text: str
+    token: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """A mask token of a text, with the words that fit there.
+
+    Attributes:
+        words: The most probable words, the best first.
+        start: Offset of the first character of the mask token in the given text; None for inputs of token ids.
+        end: Offset behind its last character; None for inputs of token ids.
+    """
+
+    words: list[Word]
+    start: int | None
+    end: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A part of a context that answers a question.
 

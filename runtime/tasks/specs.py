@@ -23,11 +23,13 @@ from encort.runtime.common.checks import check_number, check_whole, choice
 from encort.runtime.common.errors import InputError, WrongTaskError
 from encort.runtime.tasks.answers import answers
 from encort.runtime.tasks.classification import ACTIVATIONS, classifications, sigmoid, softmax
+from encort.runtime.tasks.fill_mask import fill_mask_spec
 from encort.runtime.tasks.quantization import RANGED, EmbeddingPrecision, check_precision, quantize_embeddings
 from encort.runtime.tasks.results import (
     AllEmbeddings,
     Answers,
     Classification,
+    Masked,
     Matches,
     Span,
     SparseEmbedding,
@@ -40,6 +42,7 @@ from encort.runtime.tasks.word_tags import word_tags
 from encort.runtime.tasks.zero_shot import TEMPLATE, entailment_columns, hypotheses, zero_shot
 from encort.runtime.text.joined_words import JoinedWords
 from encort.runtime.text.prompts import Prompt
+from encort.runtime.text.vocabulary import Vocabulary
 from encort.runtime.text.words import SubwordMarks
 
 CLASSIFIERS = tuple(task for task in Task if task.is_classification)
@@ -55,6 +58,7 @@ class Tasks:
         manifest: Manifest of the bundle.
         variant: The variant that is served.
         subword_marks: Signs by which some aggregations find words.
+        vocabulary: Tokens of the vocabulary and their ids.
         embedding_ranges: Returns the range of each dimension of an embedding, `(2, dim)` float32.
     """
 
@@ -62,6 +66,7 @@ class Tasks:
     manifest: Manifest
     variant: Variant
     subword_marks: SubwordMarks
+    vocabulary: Vocabulary
     embedding_ranges: Callable[[], FloatArray]
 
     def head(self, name: str | None, *tasks: Task) -> HeadInfo:
@@ -76,7 +81,8 @@ class Tasks:
         have = ", ".join(f"{head.name} ({head.task})" for head in self.manifest.heads) or "none"
         wanted = "head" if name is None else f"head {name!r}"
         purpose = f" for {' or '.join(tasks)}" if tasks else ""
-        raise WrongTaskError(f"{self.folder} has no {wanted}{purpose}; its heads: {have}")
+        hint = "; export a masked language model with --task fill-mask" if tasks == (Task.FILL_MASK,) else ""
+        raise WrongTaskError(f"{self.folder} has no {wanted}{purpose}; its heads: {have}{hint}")
 
     def embedding_output(self, output: str) -> str:
         """Return the name of an output, if the graph has it.
@@ -234,6 +240,10 @@ class Tasks:
             merge=False,
         )
 
+    def fill(self, head: str | None, *, top_k: int = 5) -> TaskSpec[list[Matches[Masked]]]:
+        """Return the spec of `Model.fill`."""
+        return fill_mask_spec(self.head(head, Task.FILL_MASK), self.variant, self.vocabulary, top_k=top_k)
+
     def predict(self) -> TaskSpec[Any]:
         """Return the spec for the first head of the bundle; for embeddings if it has no head."""
         task = self.manifest.task
@@ -245,4 +255,6 @@ class Tasks:
             return self.tag(None)
         if task is Task.QUESTION_ANSWERING:
             return self.answer(None)
+        if task is Task.FILL_MASK:
+            return self.fill(None)
         return self.embed()

@@ -24,6 +24,11 @@ def check_nothing(_: TokenBatch) -> None:
     """Accept every input."""
 
 
+def same_rows(batch: TokenBatch) -> TokenBatch:
+    """Run the rows of a batch as they are."""
+    return batch
+
+
 @dataclass(frozen=True)
 class TaskSpec(Generic[Results]):
     """One task with its options.
@@ -38,6 +43,7 @@ class TaskSpec(Generic[Results]):
         any_prompt: Whether the task takes batches that were tokenized with any other prompt.
         overflow: Policy for inputs over the limit, if the caller gives none.
         merge: Whether the windows of a text are merged before `postprocess`, which else merges them itself.
+        rows: Makes the batch that is run from the tokenized one. The outputs of its rows go to `postprocess`.
         hypotheses: Texts that each text is paired with, so that it has one row for each; empty: texts stay as they are.
     """
 
@@ -50,6 +56,7 @@ class TaskSpec(Generic[Results]):
     any_prompt: bool = False
     overflow: Overflow = "truncate"
     merge: bool = True
+    rows: Callable[[TokenBatch], TokenBatch] = same_rows
     hypotheses: Sequence[str] = ()
 
     @property
@@ -88,8 +95,8 @@ class TaskSpec(Generic[Results]):
         """Return one result per text.
 
         Args:
-            batch: The batch that was run.
-            arrays: `outputs`, as `Engine.run` returns them.
+            batch: The tokenized batch.
+            arrays: `outputs` of its `rows`, as `Engine.run` returns them.
         """
         if not self.merge:
             return self.postprocess(batch, list(arrays))

@@ -39,6 +39,8 @@ class TokenBatch:
         prompt_length: Number of tokens at the beginning of every row that are special or of the prompt, 0 without a
             prompt; None for models that pool the prompt like any other token.
         attended: Whether other tokens attend to a token, `(tokens,)` bool; None: to all.
+        mask_positions: Number of the token in each row whose word is predicted, `(n,)` int64; None for models that
+            predict no words.
     """
 
     ids: Int64Array
@@ -52,6 +54,7 @@ class TokenBatch:
     prompt: "str | TokenPrompt" = ""
     prompt_length: int | None = None
     attended: BoolArray | None = None
+    mask_positions: Int64Array | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -96,7 +99,7 @@ class TokenBatch:
 
         The mask is 1 on tokens that others attend to.
 
-        With `prompt_length`, it is an input too, `(len(indices),)` int64.
+        With `prompt_length` or `mask_positions`, they are inputs too, `(len(indices),)` int64.
         """
         positions, is_token = self.tokens(indices)
         rows = {"input_ids": self.ids[positions], "token_type_ids": self.type_ids[positions]}
@@ -107,6 +110,8 @@ class TokenBatch:
             rows |= {f"reversed_{name}": swapped[name] for name in ("input_ids", "token_type_ids")}
         if self.prompt_length is not None:
             rows["prompt_length"] = np.full(len(indices), self.prompt_length, np.int64)
+        if self.mask_positions is not None:
+            rows["mask_position"] = self.mask_positions[indices]
         return rows
 
 
@@ -115,6 +120,7 @@ def concatenate_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
     offsets = [batch.offsets for batch in batches if batch.offsets is not None]
     reverse = [batch.reversed for batch in batches if batch.reversed is not None]
     attended = [batch.attended for batch in batches if batch.attended is not None]
+    positions = [batch.mask_positions for batch in batches if batch.mask_positions is not None]
     return TokenBatch(
         ids=np.concatenate([batch.ids for batch in batches]),
         type_ids=np.concatenate([batch.type_ids for batch in batches]),
@@ -127,6 +133,7 @@ def concatenate_batches(batches: Sequence[TokenBatch]) -> TokenBatch:
         prompt=batches[0].prompt,
         prompt_length=batches[0].prompt_length,
         attended=np.concatenate(attended) if attended else None,
+        mask_positions=np.concatenate(positions) if positions else None,
     )
 
 

@@ -54,6 +54,10 @@ class Vocabulary:
         self.tokens(ids)  # refuses ids that the library would leave out
         return str(self._backend.library.decode(self._checked(ids), skip_special_tokens=skip_special_tokens))
 
+    def text(self, number: int) -> str:
+        """Return the text of one token; empty for an id without a token, which a model may predict all the same."""
+        return str(self._backend.library.decode([number], skip_special_tokens=False))
+
     def _id(self, token: str) -> int:
         number = self._backend.library.token_to_id(token)
         number = self._backend.subword_marks.unknown if number is None else number

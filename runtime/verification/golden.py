@@ -16,10 +16,12 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import BundleError, DeviceError, FidelityError
 from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import Runner, Session, has_device
+from encort.runtime.text.masks import with_any_positions
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.golden_spans import count_changed_texts
 from encort.runtime.verification.golden_vectors import Golden, GoldenSamples
+from encort.runtime.verification.masked_rows import has_token_rows, run_rows
 from encort.runtime.verification.tolerance import COSINE_SLACK, cosines, error_limit, neighbour_limit
 
 log = logging.getLogger("encort")
@@ -104,6 +106,7 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner, *, least_co
     golden = Golden.load(bundle.read(GOLDEN_FILE))
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(golden.texts, reverse=variant.reads_reversed, return_prompt_length=variant.reads_prompt_length)
+    batch = with_any_positions(batch)
     expected = list(_split_by_text(golden.outputs[variant.vector], batch))
     alone = [session.run([variant.vector], batch.rows(np.array([index])))[0][0] for index in range(len(batch))]
     (rows,) = session.run([variant.vector], batch.rows(np.arange(len(batch))))
@@ -123,13 +126,14 @@ def _check(bundle: Bundle, variant: Variant, samples: GoldenSamples) -> GoldenCh
     if variant.vector not in names:
         raise BundleError(f"{GOLDEN_FILE} lacks {variant.vector} of {variant.name}; export the bundle again")
     with _open_session(bundle, variant) as session:
-        runs = [session.run(names, batch.rows(np.array([index]))) for index in range(len(batch))]
+        heads = bundle.manifest.heads
+        runs = [run_rows(session, variant, names, batch.rows(np.array([i])), heads) for i in range(len(batch))]
         if variant.layout is not Layout.EQUAL_LENGTH:
             alone = [run[names.index(variant.vector)][0] for run in runs]
             _check_neighbours(bundle, variant, session, batch, alone)
     outputs = {
         # Without the batch axis, the tokens of all texts can be concatenated.
-        name: np.concatenate([array[0] if variant.is_tokenwise(name) else array for array in column])
+        name: np.concatenate([array[0] if has_token_rows(variant, name, heads) else array for array in column])
         for name, column in zip(names, zip(*runs, strict=True), strict=True)
     }
     if any(outputs[name].shape != golden.outputs[name].shape for name in names):

@@ -15,6 +15,7 @@ from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Variant
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import BundleError, BundleFileChangedError
 from encort.runtime.common.files import parse_json
+from encort.runtime.text.masks import with_any_positions
 from encort.runtime.text.token_batch import Text, TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.text.words import SubwordMarks
@@ -98,6 +99,7 @@ class GoldenSamples:
                 f"{bundle.folder}: the tokenizer gives other ids than at export; install the tokenizers version of "
                 f"encort.json ({bundle.manifest.tools.get('tokenizers', 'unknown')}), or export again"
             )
+        batch = with_any_positions(batch)
         return cls(golden=golden, batch=batch, marks=tokenizer.subword_marks)
 
 

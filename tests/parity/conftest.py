@@ -101,6 +101,7 @@ HEADS = {
     "token-classification": ("AutoModelForTokenClassification", ["O", "B-a", "B-b", "B-c"]),
     "question-answering": ("AutoModelForQuestionAnswering", None),
     "next-sentence-prediction": ("AutoModelForNextSentencePrediction", None),
+    "fill-mask": ("AutoModelForMaskedLM", None),
 }
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from encort.export.graph.architectures import post_norm, pre_norm
 from encort.export.graph.architectures.albert import albert
 from encort.export.graph.architectures.deberta import deberta_v2
+from encort.export.graph.architectures.masked_words import describe_masked_words
 from encort.export.graph.architectures.reader import EncoderReader, read_linear, read_norm
 from encort.export.graph.architectures.table import Architecture
-from encort.export.graph.description import Encoder, HeadWeights, Reads
+from encort.export.graph.description import Encoder, HeadWeights, Reads, VocabularyHead
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.errors import CheckpointError
@@ -55,14 +56,21 @@ def describe_encoder(config: Any, weights: Mapping[str, FloatArray], *, prefix: 
 
 
 def describe_head(
-    config: Any, weights: Mapping[str, FloatArray], task: Task, *, outputs: tuple[str, ...], prefix: str = ""
-) -> HeadWeights:
+    config: Any,
+    weights: Mapping[str, FloatArray],
+    task: Task,
+    encoder: Encoder,
+    *,
+    outputs: tuple[str, ...],
+    prefix: str = "",
+) -> HeadWeights | VocabularyHead:
     """Describe a checkpoint's head.
 
     Args:
         config: The transformers configuration of the checkpoint.
         weights: The state dict as float32 arrays.
         task: Task of the head.
+        encoder: Description of the encoder, whose embeddings the head may share.
         outputs: Names for the graph's outputs.
         prefix: Prefix for the names of its weights in the graph; several heads in one graph need different ones.
 
@@ -70,6 +78,8 @@ def describe_head(
         CheckpointError: The architecture is not in the table.
     """
     architecture = _architecture(config)
+    if task is Task.FILL_MASK:
+        return describe_masked_words(config, weights, architecture, encoder, outputs=outputs, prefix=prefix)
     names = architecture.token_heads.get(task) or architecture.classifier
     return HeadWeights(
         reads=names.reads,

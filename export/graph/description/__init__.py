@@ -26,6 +26,7 @@ from encort.export.graph.description.model import (
     RetrievalWeights,
     SentenceModule,
     UnitNorm,
+    VocabularyHead,
 )
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "Rotary",
     "SentenceModule",
     "UnitNorm",
+    "VocabularyHead",
 ]

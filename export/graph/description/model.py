@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from encort.export.graph.description.encoder import Encoder
 from encort.export.graph.description.linears import LayerNorm, Linear, Norm
+from encort.runtime.common.arrays import FloatArray
 
 
 class Reads(StrEnum):
@@ -36,6 +37,29 @@ class HeadWeights:
     activation: str
     norm: Norm | None = None
     logits: Linear
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VocabularyHead:
+    """A head that predicts words: `norm(activation(dense(x))) @ words.T + bias`, or `x @ words.T + bias`.
+
+    Attributes:
+        name: Prefix of its weights' names in the graph.
+        dense: First layer, followed by `activation`; None if there is none.
+        activation: Hugging Face name of the activation.
+        norm: Norm after the activation; None if there is none.
+        words: `(vocabulary, size)`. It is `Embeddings.words` itself if the checkpoint ties both.
+        bias: `(vocabulary,)`; None if there is none.
+        outputs: Name of the graph's output.
+    """
+
+    name: str
+    dense: Linear | None
+    activation: str
+    norm: Norm | None
+    words: FloatArray
+    bias: FloatArray | None
     outputs: tuple[str, ...]
 
 
@@ -89,6 +113,6 @@ class Description:
     """
 
     encoders: tuple[Encoder, ...]
-    heads: tuple[HeadWeights, ...]
+    heads: tuple[HeadWeights | VocabularyHead, ...]
     modules: tuple[SentenceModule, ...] = ()
     retrieval: RetrievalWeights = RetrievalWeights()
