@@ -61,3 +61,20 @@ def multi_head(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
     parent = tmp_path_factory.mktemp("heads")
     return export_bundle(save_heads(encoder_checkpoint, parent), parent / "b", variants=["fp32"]).folder
+
+
+@pytest.fixture(scope="session")
+def masked_bundle(encoder_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of a masked language model in full precision. It is shared: copy it before you change it."""
+    import torch
+    import transformers
+
+    from encort.export.exporter import export_bundle
+    from tests.builders import save_tokenizer
+
+    torch.manual_seed(4)
+    checkpoint = tmp_path_factory.mktemp("checkpoint")
+    transformers.BertForMaskedLM.from_pretrained(encoder_checkpoint).save_pretrained(checkpoint)
+    save_tokenizer(checkpoint)
+    folder = tmp_path_factory.mktemp("bundles") / "words.bundle"
+    return export_bundle(checkpoint, folder, task="fill-mask", variants=["fp32"]).folder

@@ -51,12 +51,13 @@ def imported_packages(block: str) -> set[str]:
 
 @pytest.mark.parametrize(("name", "block"), code_blocks())
 def test_python_blocks_run(
-    name: str, block: str, classifier_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, block: str, classifier_bundle: Path, masked_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for framework in FRAMEWORKS & imported_packages(block):
         pytest.importorskip(framework, reason=f"needs {framework}")
     shutil.copytree(classifier_bundle, tmp_path / "my.bundle")
     shutil.copytree(classifier_bundle, tmp_path / "nli.bundle")
+    shutil.copytree(masked_bundle, tmp_path / "words.bundle")
     manifest = json.loads((tmp_path / "nli.bundle" / MANIFEST_FILE).read_text(encoding="utf-8"))
     manifest["heads"][0]["labels"][0] = "entailment"
     (tmp_path / "nli.bundle" / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")

@@ -152,7 +152,6 @@ def test_the_task_is_the_task_of_the_first_head(text: str, task: Task) -> None:
         ({"task": "question-answering"}, ["batch", "sequence", "3"]),
         ({"outputs": ["logits", "logits"]}, ["batch", "3"]),
         ({"task": "fill-mask", "labels": []}, ["batch", "90"]),
-        ({"task": "fill-mask", "labels": [], "mask": 4}, ["batch", "sequence", "90"]),
         ({"task": "fill-mask", "mask": 4}, ["batch", "90"]),
         ({"mask": 4}, ["batch", "3"]),
         ({"outputs": []}, ["batch", "3"]),
@@ -171,6 +170,20 @@ def test_a_head_whose_outputs_do_not_fit_its_task_is_refused(
     for variant in plain["variants"]:
         variant["outputs"]["logits"] = axes
     with pytest.raises(BundleError, match=r"head|logits"):
+        read_manifest(json.dumps(plain))
+
+
+def test_graphs_of_masked_words_read_a_position_and_give_one_row_per_text(masked_bundle: Path) -> None:
+    plain = json.loads((masked_bundle / "encort.json").read_text(encoding="utf-8"))
+    assert read_manifest(json.dumps(plain)).task is Task.FILL_MASK
+    variant = plain["variants"][0]
+    size = variant["outputs"]["logits"][-1]
+    variant["outputs"]["logits"] = ["batch", "sequence", size]
+    with pytest.raises(BundleError, match="logits"):
+        read_manifest(json.dumps(plain))
+    variant["outputs"]["logits"] = ["batch", size]
+    del variant["inputs"]["mask_position"]
+    with pytest.raises(BundleError, match="does not read mask_position"):
         read_manifest(json.dumps(plain))
 
 
