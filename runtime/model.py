@@ -86,7 +86,7 @@ def load(
         provider=provider,
         provider_options=dict(provider_options or {}),
     )
-    return _load(bundle, options)
+    return load_with(bundle, options)
 
 
 class Model(TaskMethods):
@@ -258,7 +258,7 @@ class Model(TaskMethods):
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[str, LoadOptions]]:
-        return _load, (self._bundle.source, self._options)
+        return load_with, (self._bundle.source, self._options)
 
     @property
     def _costs_file(self) -> Path | None:
@@ -268,5 +268,6 @@ class Model(TaskMethods):
         return costs_file(self.manifest.files[self._variant.file].sha256, self._options.execution_provider)
 
 
-def _load(bundle: str | Path, options: LoadOptions) -> Model:
+def load_with(bundle: str | Path, options: LoadOptions) -> Model:
+    """Open a bundle with the options of `load`."""
     return Model(open_bundle(bundle, files=partial(files_to_load, options=options)), options)

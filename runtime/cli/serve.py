@@ -1,18 +1,15 @@
 """The command `encort serve`: bundles over HTTP."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from encort.runtime.cli.options import FOLDER, LOAD_OPTIONS, add_options
-from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
-    from encort.runtime.model import Model
     from encort.runtime.options import DeviceName, PrecisionName
 
 
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--tls-certificate", type=FOLDER, help="Certificate for HTTPS, a .pem file.")
 @click.option("--tls-key", type=FOLDER, help="Key of the certificate, a .pem file.")
 @click.option("--api-key-file", type=FOLDER, help="File of the API keys, one per line; a request must have one.")
+@click.option("--admin-key-file", type=FOLDER, help="File of the keys for POST /admin/models/{name}, one per line.")
 @click.option("--cors-origin", multiple=True, help="Origin whose pages may call the server; may be repeated.")
 @click.option("--base-path", default="", help="Path before all routes, such as /models.")
 @click.option("--max-body-bytes", type=int, default=2**24, help="Most bytes of a request's body.")
@@ -45,6 +43,7 @@ def serve(
     tls_certificate: Path | None,
     tls_key: Path | None,
     api_key_file: Path | None,
+    admin_key_file: Path | None,
     cors_origin: tuple[str, ...],
     base_path: str,
     max_body_bytes: int,
@@ -61,8 +60,8 @@ def serve(
 ) -> None:
     """Serve BUNDLES over HTTP, each a bundle or NAME=BUNDLE. The first is that of requests without a name.
 
-    Every option can be given as a variable of the environment too, such as ENCORT_PORT for --port, and API keys as
-    ENCORT_API_KEYS, separated by spaces.
+    Every option can be given as a variable of the environment too, such as ENCORT_PORT for --port, and keys as
+    ENCORT_API_KEYS and ENCORT_ADMIN_KEYS, separated by spaces. SIGHUP opens the bundles again, without a gap.
 
     \b
     encort serve banking.bundle --port 8080
@@ -71,13 +70,11 @@ def serve(
     from encort.runtime.common.extras import require
 
     require("encort serve", "serve", "msgspec", "orjson", "prometheus_client", "starlette", "uvicorn")
-    import uvicorn
 
     from encort.runtime.common.errors import InputError
-    from encort.runtime.model import load
-    from encort.runtime.server.app import app
-    from encort.runtime.server.operations.access_log import write_to_stdout
-    from encort.runtime.server.process import run
+    from encort.runtime.options import LoadOptions
+    from encort.runtime.server.launch import Launch
+    from encort.runtime.server.launch import serve as serve_bundles
     from encort.runtime.server.settings import ServerSettings
 
     settings = ServerSettings(
@@ -88,7 +85,8 @@ def serve(
         max_wait_ms=max_wait_ms,
         timeout_s=timeout_s,
         te_metrics=te_metrics,
-        api_keys=_api_keys(api_key_file),
+        api_keys=_keys(api_key_file, "ENCORT_API_KEYS"),
+        admin_keys=_keys(admin_key_file, "ENCORT_ADMIN_KEYS"),
         cors_origins=cors_origin,
         base_path=base_path,
     )
@@ -96,30 +94,19 @@ def serve(
     other_names = _named("alias", aliases)
     if bool(tls_certificate) != bool(tls_key):
         raise InputError("TLS needs both: --tls-certificate and --tls-key")
-    if access_log:
-        write_to_stdout()
-    with contextlib.ExitStack() as stack:
-        models = {}
-        for name, bundle in named.items():
-            models[name] = stack.enter_context(load(bundle, device=device, precision=precision, threads=threads))
-            models[name].warm_up()
-            echo(_line(name, bundle, models[name]), err=True)
-        application = app(models, aliases=other_names, settings=settings)
-        config = uvicorn.Config(
-            application,
-            host=host,
-            port=port,
-            uds=None if unix_socket is None else str(unix_socket),
-            ssl_certfile=tls_certificate,
-            ssl_keyfile=tls_key,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            # Addresses of proxies are for logs, which do not have them.
-            proxy_headers=False,
-        )
-        scheme = "http" if tls_key is None else "https"
-        run(config, lambda address: echo(f"listening on {_address(scheme, host, address)}{base_path}", err=True))
+    launch = Launch(
+        bundles=named,
+        aliases=other_names,
+        settings=settings,
+        options=LoadOptions(device=device, precision=precision, threads=threads),
+        host=host,
+        port=port,
+        unix_socket=unix_socket,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        access_log=access_log,
+    )
+    serve_bundles(launch)
 
 
 def _named(kind: str, items: Sequence[str]) -> dict[str, str]:
@@ -141,26 +128,13 @@ def _named(kind: str, items: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _api_keys(file: Path | None) -> tuple[str, ...]:
+def _keys(file: Path | None, variable: str) -> tuple[str, ...]:
     from encort.runtime.common.errors import InputError
 
-    keys = os.environ.get("ENCORT_API_KEYS", "").split()
+    keys = os.environ.get(variable, "").split()
     if file is not None:
         lines = file.read_text(encoding="utf-8").split()
         if not lines:
-            raise InputError(f"{file} has no API keys; write one per line")
+            raise InputError(f"{file} has no keys; write one per line")
         keys += lines
     return tuple(keys)
-
-
-def _line(name: str, bundle: str, model: "Model") -> str:
-    heads = ", ".join(f"{head.name} ({head.task})" for head in model.manifest.heads) or "embeddings"
-    from encort.runtime.engine.cores import available_cores
-
-    threads = model.options.threads or available_cores()
-    return f"{name}: {bundle}, {heads}, variant {model.variant.name}, threads {threads}"
-
-
-def _address(scheme: str, host: str, address: Any) -> str:
-    """Return the address of a socket: its path, or a URL with the port that it got."""
-    return f"unix:{address}" if isinstance(address, str) else f"{scheme}://{host}:{address[1]}"

@@ -1,9 +1,11 @@
 """`app`: the ASGI application."""
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -20,8 +22,11 @@ from encort.runtime.server.endpoints import TIMEOUT_HEADER, Endpoint, EndpointAp
 from encort.runtime.server.errors import OPEN_INFERENCE, OPENAI, TEI, Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
+from encort.runtime.server.operations.admin import ReloadApp
 from encort.runtime.server.operations.metrics import Metrics
 from encort.runtime.server.operations.monitor import Monitor
+from encort.runtime.server.operations.proof import prove
+from encort.runtime.server.operations.reload import Reloader
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from encort.runtime.server.routes import info, openai, rerank, tasks, tei, tei_ranking, tei_tokens
 from encort.runtime.server.routes.open_inference import endpoints as open_inference
@@ -42,21 +47,31 @@ PUBLIC = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "
 
 
 def app(
-    models: Mapping[str, Model], *, aliases: Mapping[str, str] | None = None, settings: ServerSettings | None = None
+    models: Mapping[str, Model],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    settings: ServerSettings | None = None,
+    sources: Mapping[str, str | Path] | None = None,
 ) -> Starlette:
     """Return an ASGI application that serves models. It takes requests between its startup and its shutdown.
 
+    The golden vectors of each model are checked first, on the variant that will serve.
+
     Args:
         models: Loaded models by name; the first is that of requests without a name. The caller closes them.
+            The application closes the models that replace them.
         aliases: Names of models by other names for them.
         settings: Options of the server.
+        sources: The bundle of each model, which a reload opens; None: the folder or hub name that it was loaded from.
 
     Raises:
         InputError: There is no model, or an alias is no alias of one.
+        FidelityError: A model does not give its golden vectors on this machine.
     """
     settings = settings or ServerSettings()
-    registry = ModelRegistry(models, aliases or {}, settings)
+    registry = ModelRegistry(models, aliases or {}, settings, {name: prove(model) for name, model in models.items()})
     server = Server(models=registry, settings=settings)
+    reloader = Reloader(registry, {name: model.bundle.source for name, model in models.items()} | dict(sources or {}))
     running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
     metrics = Metrics(registry.loaded, running, te_names=settings.te_metrics)
     description = describe(ENDPOINTS, base_path=settings.base_path)
@@ -68,6 +83,7 @@ def app(
             yield
         finally:
             await registry.close()
+            await asyncio.to_thread(_close_others, registry, models)
 
     routes: list[BaseRoute] = [
         Route(path, _application(server, endpoint, path), methods=[endpoint.method])
@@ -76,6 +92,9 @@ def app(
     ]
     routes.append(Route("/openapi.json", lambda _: json_response(description)))
     routes.append(Route("/metrics", lambda request: _exposition(metrics, request)))
+    if settings.admin_keys:
+        reload = _KeyCheck(ReloadApp(reloader), OPENAI, settings.admin_keys)
+        routes.append(Route(ReloadApp.PATH, reload, methods=["POST"]))
     routes += [Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()]
     application = Starlette(
         routes=[Mount(settings.base_path, routes=routes)] if settings.base_path else routes,
@@ -84,7 +103,15 @@ def app(
         lifespan=lifespan,
     )
     application.state.server = server
+    application.state.reloader = reloader
     return application
+
+
+def _close_others(registry: ModelRegistry, models: Mapping[str, Model]) -> None:
+    """Close the models that replaced those of the caller."""
+    for name, model in registry.loaded.items():
+        if model is not models[name]:
+            model.close()
 
 
 def _exposition(metrics: Metrics, request: Request) -> Response:
@@ -117,15 +144,15 @@ def _application(server: Server, endpoint: Endpoint, path: str) -> ASGIApp:
     """Return the application of a route. It asks for a key if the server has keys and the route is not public."""
     application, settings = EndpointApp(server, endpoint, path), server.settings
     is_open = not settings.api_keys or path in PUBLIC
-    return application if is_open else _KeyCheck(application, endpoint.contract, settings)
+    return application if is_open else _KeyCheck(application, endpoint.contract, settings.api_keys)
 
 
 class _KeyCheck:
     """Refuses requests without an API key."""
 
-    def __init__(self, inner: ASGIApp, contract: Contract, settings: ServerSettings) -> None:
+    def __init__(self, inner: ASGIApp, contract: Contract, keys: Iterable[str]) -> None:
         self._inner, self._contract = inner, contract
-        self._digests = [_digest(key) for key in settings.api_keys]
+        self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the route, or answer 401."""

@@ -10,6 +10,7 @@ from encort.runtime.model import Model
 from encort.runtime.server.errors import Failure, RequestError
 from encort.runtime.server.settings import ServerSettings
 from encort.runtime.serving.async_service import SpecService
+from encort.runtime.verification.golden import GoldenCheck
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +22,7 @@ class ServedModel:
         model: The loaded bundle.
         service: Runs the texts of all requests.
         max_tokens: Most tokens of a request.
+        proof: What the golden vectors showed; None if they were not checked.
         part_texts: Texts of a request that are queued together; two such parts fill at most the queue.
         closing: Waits for the requests of the service, when it is closed.
     """
@@ -30,19 +32,31 @@ class ServedModel:
     service: SpecService
     max_tokens: int
     part_texts: int
+    proof: GoldenCheck | None
     closing: contextlib.AsyncExitStack = field(repr=False)
 
 
 class ModelRegistry:
-    """Models by name. A request keeps the model that it got, also while another one replaces it."""
+    """Models by name. A request keeps the model that it got, also while another one replaces it.
 
-    def __init__(self, models: Mapping[str, Model], aliases: Mapping[str, str], settings: ServerSettings) -> None:
+    Attributes:
+        proofs: What the golden vectors of each model showed, when it began to serve.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        aliases: Mapping[str, str],
+        settings: ServerSettings,
+        proofs: Mapping[str, GoldenCheck | None],
+    ) -> None:
         """Name the models; the first is the default.
 
         Args:
             models: Loaded models by name.
             aliases: Names of models by other names for them.
             settings: Options of their queues.
+            proofs: What the golden vectors of each model showed.
 
         Raises:
             InputError: There is no model, or an alias is a model's name or names no model.
@@ -53,6 +67,7 @@ class ModelRegistry:
             if alias in models or name not in models:
                 raise InputError(f"alias {alias!r} must be a new name of one of {', '.join(models)}, got {name!r}")
         self._loaded, self._aliases, self._settings = dict(models), dict(aliases), settings
+        self.proofs = dict(proofs)
         self._served: dict[str, ServedModel] = {}
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -93,11 +108,16 @@ class ModelRegistry:
 
     async def open(self) -> None:
         """Take requests for all models."""
-        for name, model in self._loaded.items():
-            await self.replace(name, model)
+        for name, model in list(self._loaded.items()):
+            await self.replace(name, model, self.proofs.get(name))
 
-    async def replace(self, name: str, model: Model) -> ServedModel | None:
+    async def replace(self, name: str, model: Model, proof: GoldenCheck | None = None) -> ServedModel | None:
         """Give new requests to a loaded model, then wait for the requests of the one before.
+
+        Args:
+            name: Name of the model.
+            model: The model.
+            proof: What its golden vectors showed.
 
         Returns:
             The model before, which the caller may close.
@@ -108,13 +128,14 @@ class ModelRegistry:
         service = await closing.enter_async_context(context)
         assert isinstance(service, SpecService), "model.serving() gives it"
         before = self._served.get(name)
-        self._loaded[name] = model
+        self._loaded[name], self.proofs[name] = model, proof
         self._served[name] = ServedModel(
             name=name,
             model=model,
             service=service,
             max_tokens=settings.max_tokens,
             part_texts=max(1, settings.queue_tokens // (2 * model.manifest.max_length)),
+            proof=proof,
             closing=closing,
         )
         if before is not None:

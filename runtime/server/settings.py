@@ -20,6 +20,7 @@ class ServerSettings:
         timeout_s: Most seconds of a request, if its client sets no lower limit; see `endpoints.TIMEOUT_HEADER`.
         te_metrics: Whether `/metrics` also has the names of text-embeddings-inference.
         api_keys: Keys of which a request must have one, as `Authorization: Bearer KEY`. Without keys, all may call.
+        admin_keys: Keys of which `POST /admin/models/{name}` must have one. Without them, there is no such route.
         cors_origins: Origins whose pages may call the server; `"*"` for all.
         base_path: Path before all routes, such as `/models`.
     """
@@ -32,6 +33,7 @@ class ServerSettings:
     timeout_s: float = 60.0
     te_metrics: bool = False
     api_keys: tuple[str, ...] = ()
+    admin_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     base_path: str = ""
 
@@ -44,5 +46,5 @@ class ServerSettings:
             raise InputError(f"timeout_s must be a number above 0, got {self.timeout_s}")
         if self.base_path and (not self.base_path.startswith("/") or self.base_path.endswith("/")):
             raise InputError(f"base_path must begin with / and not end with it, got {self.base_path!r}")
-        if not all(self.api_keys):
+        if not all((*self.api_keys, *self.admin_keys)):
             raise InputError("an API key is empty; remove it, or all may call the server")

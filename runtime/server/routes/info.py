@@ -10,6 +10,7 @@ from encort.runtime.engine.cores import available_cores
 from encort.runtime.server.endpoints import Endpoint, Reply, Server
 from encort.runtime.server.errors import TEI
 from encort.runtime.server.models import ServedModel
+from encort.runtime.server.operations.info import facts
 from encort.runtime.server.ranking import tasks_of
 from encort.runtime.tasks.specs import CLASSIFIERS
 
@@ -71,6 +72,7 @@ def _runs_on(served: ServedModel) -> dict[str, Any]:
         "instruction_set": kernels_instruction_set() if variant.is_native else variant.instruction_set,
         "threads": _threads(served),
         "max_length": model.manifest.max_length,
+        **facts(served),
     }
 
 

@@ -4,20 +4,25 @@ import contextlib
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 START_S = 60
 
 
 @contextlib.contextmanager
-def started(*bundles: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
-    """Start `encort serve` on a free port, and give its process and address. The bundles are named m, m1, m2 ..."""
+def started(
+    *bundles: Path, options: Sequence[str] = (), wait: bool = True
+) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """Start `encort serve` on a free port, and give its process and, after a wait, its address.
+
+    The bundles are named m, m1, m2 ...
+    """
     named = [f"m{number or ''}={bundle}" for number, bundle in enumerate(bundles)]
-    command = [sys.executable, "-m", "encort", "serve", *named, "--threads", "1", "--port", "0"]
+    command = [sys.executable, "-m", "encort", "serve", *named, "--threads", "1", "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield process, read_address(process)
+            yield process, read_address(process) if wait else ""
         finally:
             process.terminate()
 

@@ -1,0 +1,63 @@
+"""`Reloader`: another bundle under the name of a served model, without a gap."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from encort.runtime.common.errors import EncortError
+from encort.runtime.server.models import ModelRegistry, ServedModel
+from encort.runtime.server.operations.proof import describe_proof, open_proven
+
+_LOG = logging.getLogger("encort.server")
+
+
+class Reloader:
+    """Replaces models. One reload runs at a time, and a bundle that fails leaves the model before in service."""
+
+    def __init__(self, registry: ModelRegistry, sources: Mapping[str, str | Path]) -> None:
+        """Replace the models of a registry.
+
+        Args:
+            registry: The served models.
+            sources: The bundle of each model.
+        """
+        self._registry, self._sources = registry, dict(sources)
+        self._lock = asyncio.Lock()
+
+    async def reload(self, name: str, bundle: str | Path | None = None) -> ServedModel:
+        """Load a bundle, prove it, warm it up, give it the new requests, and close the model before when it is done.
+
+        Args:
+            name: Name or alias of the model.
+            bundle: The new bundle; None: the one before, which may have changed.
+
+        Returns:
+            The new model.
+
+        Raises:
+            RequestError: There is no such model.
+            EncortError: The bundle cannot be loaded, or does not pass. The model before goes on.
+        """
+        async with self._lock:
+            served = self._registry.get(name)
+            source = self._sources[served.name] if bundle is None else bundle
+            model, proof = await asyncio.to_thread(open_proven, source, served.model.options)
+            try:
+                before = await self._registry.replace(served.name, model, proof)
+            except EncortError:
+                model.close()
+                raise
+            self._sources[served.name] = source
+            if before is not None:
+                await asyncio.to_thread(before.model.close)
+            _LOG.info("%s: %s serves, variant %s, %s", served.name, source, model.variant.name, describe_proof(proof))
+            return self._registry.get(name)
+
+    async def reload_all(self) -> None:
+        """Reload every model. Failures are logged."""
+        for name in list(self._sources):
+            try:
+                await self.reload(name)
+            except (EncortError, OSError) as error:
+                _LOG.warning("%s was not reloaded, the model before serves on: %s", name, error)
