@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 @click.option("--max-wait-ms", type=float, default=0.0, help="Time that a text waits for others while a core is free.")
 @click.option("--timeout-s", type=float, default=60.0, help="Most seconds of a request; clients may set less.")
 @click.option("--te-metrics", is_flag=True, help="Give metrics by the names of text-embeddings-inference too.")
+@click.option("--drift-share", type=float, default=0.0, help="Share of the requests that run again in fp32.")
+@click.option("--drift-most-time", type=float, default=0.05, help="Most time of these runs, as a share of all time.")
 @click.option("--access-log/--no-access-log", default=True, help="Write a line of JSON per request to stdout.")
 @add_options(*LOAD_OPTIONS)
 def serve(
@@ -53,6 +55,8 @@ def serve(
     max_wait_ms: float,
     timeout_s: float,
     te_metrics: bool,
+    drift_share: float,
+    drift_most_time: float,
     access_log: bool,
     device: "DeviceName",
     precision: "PrecisionName",
@@ -85,6 +89,8 @@ def serve(
         max_wait_ms=max_wait_ms,
         timeout_s=timeout_s,
         te_metrics=te_metrics,
+        drift_share=drift_share,
+        drift_most_time=drift_most_time,
         api_keys=_keys(api_key_file, "ENCORT_API_KEYS"),
         admin_keys=_keys(admin_key_file, "ENCORT_ADMIN_KEYS"),
         cors_origins=cors_origin,

@@ -25,7 +25,7 @@ from encort.runtime.server.openapi import describe
 from encort.runtime.server.operations.admin import ReloadApp
 from encort.runtime.server.operations.metrics import Metrics
 from encort.runtime.server.operations.monitor import Monitor
-from encort.runtime.server.operations.proof import prove
+from encort.runtime.server.operations.proof import prepare
 from encort.runtime.server.operations.reload import Reloader
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from encort.runtime.server.routes import info, openai, rerank, tasks, tei, tei_ranking, tei_tokens
@@ -69,9 +69,16 @@ def app(
         FidelityError: A model does not give its golden vectors on this machine.
     """
     settings = settings or ServerSettings()
-    registry = ModelRegistry(models, aliases or {}, settings, {name: prove(model) for name, model in models.items()})
+    compares = settings.drift_share > 0
+    registry = ModelRegistry(
+        {name: prepare(model, with_reference=compares) for name, model in models.items()},
+        aliases or {},
+        settings,
+        lambda name, drift: metrics.count_drift(name, drift),  # noqa: PLW0108 - metrics are made after it
+    )
     server = Server(models=registry, settings=settings)
-    reloader = Reloader(registry, {name: model.bundle.source for name, model in models.items()} | dict(sources or {}))
+    bundles = {name: model.bundle.source for name, model in models.items()} | dict(sources or {})
+    reloader = Reloader(registry, bundles, with_reference=compares)
     running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
     metrics = Metrics(registry.loaded, running, te_names=settings.te_metrics)
     description = describe(ENDPOINTS, base_path=settings.base_path)

@@ -96,14 +96,17 @@ async def run_all(
         RequestError: The texts have too many tokens. Those behind the limit are not queued.
     """
     budget = TokenBudget(served.max_tokens)
-    spec = replace(spec, accepts=budget.before(spec.accepts))
+    counted = replace(spec, accepts=budget.before(spec.accepts))
     record = current()
     record.model = served.name
-    results = await run_parts(served, spec, texts, overflow=overflow)
+    results = await run_parts(served, counted, texts, overflow=overflow)
     tokens = sum(int(part.batch.tokens_per_text.sum()) for part in results)
     record.texts, record.tokens = record.texts + len(texts), record.tokens + tokens
     record.calls += [part.times for part in results]
-    return Results(items=[item for part in results for item in part.items], tokens=tokens)
+    items = [item for part in results for item in part.items]
+    if served.shadow is not None:
+        served.shadow.offer(spec, texts, items, overflow)
+    return Results(items=items, tokens=tokens)
 
 
 async def embed_all(

@@ -96,7 +96,7 @@ def serve(launch: Launch, *, sockets: list[socket] | None = None) -> None:
             models[name].warm_up()
         application = app(models, aliases=launch.aliases, settings=launch.settings, sources=launch.bundles)
         for name, model in models.items():
-            proof = application.state.server.models.proofs[name]
+            proof = application.state.server.models.proof(name)
             echo(_line(name, launch.bundles[name], model, describe_proof(proof)), err=True)
         config = launch.config(application)
         run(

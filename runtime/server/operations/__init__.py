@@ -6,5 +6,6 @@ Reading order:
 2. `metrics`, `te_metrics`, `access_log`: where it is counted and written.
 3. `monitor`: the middleware that makes the record of every request.
 4. `proof`: golden vectors before a model serves; `info` tells what they showed.
-5. `reload`, `admin`: another bundle for the name of a model, without a gap.
+5. `drift`: a share of the live requests, compared with fp32.
+6. `reload`, `admin`: another bundle for the name of a model, without a gap.
 """

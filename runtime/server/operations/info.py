@@ -7,9 +7,12 @@ from encort.runtime.server.models import ServedModel
 
 
 def facts(served: ServedModel) -> dict[str, Any]:
-    """Return what the start found about a model; a value of JSON.
+    """Return what the start found about a model, and its drift since then; a value of JSON.
 
     Args:
         served: The model.
     """
-    return {"golden_vectors": None if served.proof is None else asdict(served.proof)}
+    return {
+        "golden_vectors": None if served.proof is None else asdict(served.proof),
+        "drift": None if served.shadow is None else served.shadow.summary,
+    }

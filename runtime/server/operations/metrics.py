@@ -10,11 +10,14 @@ from prometheus_client.registry import Collector
 
 from encort.runtime.engine.stats import BOUNDS, StatsSource
 from encort.runtime.monitoring.prometheus import StatsCollector
+from encort.runtime.server.operations.drift import Drift
 from encort.runtime.server.operations.record import RequestRecord
 from encort.runtime.server.operations.te_metrics import TeCollector
 
 _COUNTS = tuple(2**power for power in range(16))
 """Buckets of numbers of texts and tokens."""
+_COSINES = (0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
+_DIFFERENCES = (1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class Metrics:
@@ -47,7 +50,15 @@ class Metrics:
         self._tokens = Histogram(
             "encort_request_tokens", "Tokens of a request.", by_route, registry=own, buckets=_COUNTS
         )
+        self._compared, self._flips, self._cosines, self._differences = (
+            Counter("encort_drift_texts", "Texts that ran again in fp32.", ("model",), registry=own),
+            Counter("encort_drift_flips", "Texts with another label or span in fp32.", ("model",), registry=own),
+            Histogram("encort_drift_cosine", "Cosine to fp32.", ("model",), registry=own, buckets=_COSINES),
+            Histogram("encort_drift_difference", "Difference to fp32.", ("model",), registry=own, buckets=_DIFFERENCES),
+        )
         for model in models:
+            for drift in (self._compared, self._flips, self._cosines, self._differences):
+                drift.labels(model)
             for route in routes:
                 self._requests.labels(model, route, "200")
                 for histogram in (*self._times.values(), self._texts, self._tokens):
@@ -72,6 +83,16 @@ class Metrics:
             self._times[name].labels(*labels).observe(seconds)
         self._texts.labels(*labels).observe(record.texts)
         self._tokens.labels(*labels).observe(record.tokens)
+
+    def count_drift(self, model: str, drift: Drift) -> None:
+        """Count a text that ran again in fp32."""
+        self._compared.labels(model).inc()
+        if drift.flipped:
+            self._flips.labels(model).inc()
+        if drift.cosine is not None:
+            self._cosines.labels(model).observe(drift.cosine)
+        if drift.difference is not None:
+            self._differences.labels(model).observe(drift.difference)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their media type, in the format that a scraper accepts."""

@@ -1,13 +1,53 @@
-"""Proof that the variant that will serve gives the results of the export on this machine."""
+"""`Prepared`: a model that may serve, with the proof that it gives the results of the export on this machine."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from encort.runtime.bundle.bundle import Bundle
-from encort.runtime.bundle.manifest import GOLDEN_FILE
+from encort.runtime.bundle.manifest import GOLDEN_FILE, Precision
 from encort.runtime.engine.session import CPU_PROVIDER
 from encort.runtime.model import Model, load_with
 from encort.runtime.options import LoadOptions
 from encort.runtime.verification.golden import GoldenCheck, verify_variant
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A model that may serve.
+
+    Attributes:
+        model: The loaded bundle.
+        proof: What the golden vectors showed; None if they were not checked.
+        reference: The bundle in fp32, on one core, for `DriftShadow`; None if nothing is compared.
+    """
+
+    model: Model
+    proof: GoldenCheck | None
+    reference: Model | None
+
+    def close_reference(self) -> None:
+        """Close the reference."""
+        if self.reference is not None:
+            self.reference.close()
+
+
+def prepare(model: Model, *, with_reference: bool) -> Prepared:
+    """Prove a model.
+
+    Args:
+        model: The model.
+        with_reference: Whether it is to be compared with fp32, unless it is fp32 itself.
+
+    Raises:
+        BundleError: A file is missing or changed, or the bundle has no fp32 variant.
+        FidelityError: The results differ by more than the variant's tolerance.
+    """
+    proof, reference = prove(model), None
+    if with_reference and model.variant.precision is not Precision.FP32:
+        reference = load_with(
+            model.bundle.folder, LoadOptions(precision="fp32", threads=1, max_length=model.options.max_length)
+        )
+    return Prepared(model=model, proof=proof, reference=reference)
 
 
 def prove(model: Model) -> GoldenCheck | None:
@@ -28,7 +68,7 @@ def prove(model: Model) -> GoldenCheck | None:
     return verify_variant(Bundle.open(model.bundle.folder), model.variant)
 
 
-def open_proven(bundle: str | Path, options: LoadOptions) -> tuple[Model, GoldenCheck | None]:
+def open_prepared(bundle: str | Path, options: LoadOptions, *, with_reference: bool) -> Prepared:
     """Load a bundle, prove it and warm it up.
 
     Raises:
@@ -36,12 +76,12 @@ def open_proven(bundle: str | Path, options: LoadOptions) -> tuple[Model, Golden
     """
     model = load_with(bundle, options)
     try:
-        proof = prove(model)
+        prepared = prepare(model, with_reference=with_reference)
         model.warm_up()
     except BaseException:
         model.close()
         raise
-    return model, proof
+    return prepared
 
 
 def describe_proof(proof: GoldenCheck | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encort.runtime.common.errors import EncortError
 from encort.runtime.server.models import ModelRegistry, ServedModel
-from encort.runtime.server.operations.proof import describe_proof, open_proven
+from encort.runtime.server.operations.proof import describe_proof, open_prepared
 
 _LOG = logging.getLogger("encort.server")
 
@@ -15,14 +15,16 @@ _LOG = logging.getLogger("encort.server")
 class Reloader:
     """Replaces models. One reload runs at a time, and a bundle that fails leaves the model before in service."""
 
-    def __init__(self, registry: ModelRegistry, sources: Mapping[str, str | Path]) -> None:
+    def __init__(self, registry: ModelRegistry, sources: Mapping[str, str | Path], *, with_reference: bool) -> None:
         """Replace the models of a registry.
 
         Args:
             registry: The served models.
             sources: The bundle of each model.
+            with_reference: See `prepare`.
         """
         self._registry, self._sources = registry, dict(sources)
+        self._with_reference = with_reference
         self._lock = asyncio.Lock()
 
     async def reload(self, name: str, bundle: str | Path | None = None) -> ServedModel:
@@ -42,16 +44,19 @@ class Reloader:
         async with self._lock:
             served = self._registry.get(name)
             source = self._sources[served.name] if bundle is None else bundle
-            model, proof = await asyncio.to_thread(open_proven, source, served.model.options)
+            prepared = await asyncio.to_thread(
+                open_prepared, source, served.model.options, with_reference=self._with_reference
+            )
             try:
-                before = await self._registry.replace(served.name, model, proof)
+                before = await self._registry.replace(served.name, prepared)
             except EncortError:
-                model.close()
+                prepared.model.close()
                 raise
             self._sources[served.name] = source
             if before is not None:
                 await asyncio.to_thread(before.model.close)
-            _LOG.info("%s: %s serves, variant %s, %s", served.name, source, model.variant.name, describe_proof(proof))
+            variant, proof = prepared.model.variant.name, describe_proof(prepared.proof)
+            _LOG.info("%s: %s serves, variant %s, %s", served.name, source, variant, proof)
             return self._registry.get(name)
 
     async def reload_all(self) -> None:
