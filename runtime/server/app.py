@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -81,7 +82,7 @@ def app(
     reloader = Reloader(registry, bundles, with_reference=compares)
     running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
     metrics = Metrics(registry.loaded, running, te_names=settings.te_metrics)
-    description = describe(ENDPOINTS, base_path=settings.base_path)
+    description = describe(ENDPOINTS)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -97,7 +98,7 @@ def app(
         for endpoint in ENDPOINTS
         for path in endpoint.paths
     ]
-    routes.append(Route("/openapi.json", lambda _: json_response(description)))
+    routes.append(Route("/openapi.json", lambda request: json_response(description | _servers(request))))
     routes.append(Route("/metrics", lambda request: _exposition(metrics, request)))
     if settings.admin_keys:
         reload = _KeyCheck(ReloadApp(reloader), OPENAI, settings.admin_keys)
@@ -121,6 +122,11 @@ def _close_others(registry: ModelRegistry, models: Mapping[str, Model]) -> None:
             model.close()
 
 
+def _servers(request: Request) -> dict[str, Any]:
+    """Return the path before all routes, under which other applications or the base path have put them."""
+    return {"servers": [{"url": request.scope.get("root_path") or "/"}]}
+
+
 def _exposition(metrics: Metrics, request: Request) -> Response:
     content, media_type = metrics.expose(request.headers.get("accept", ""))
     return Response(content, headers={"content-type": media_type})
@@ -131,14 +137,15 @@ def _page_file(content: bytes, media_type: str) -> Callable[[Request], Response]
 
 
 _CONTRACTS = {"v1": OPENAI, "v2": OPEN_INFERENCE}
-"""Forms of failures for unknown routes, by a part of their paths."""
+"""Forms of failures for unknown routes, by the first part of their paths; of others, that of TEI."""
 
 
 def _no_route(request: Request, error: Exception) -> Response:
     """Answer 404 for an unknown path and 405 for a wrong method, in the form of the clients that use such paths."""
     assert isinstance(error, HTTPException), "the router raises it"
     path, allowed = request.url.path, (error.headers or {}).get("Allow")
-    contract = next((contract for part, contract in _CONTRACTS.items() if part in path.split("/")), TEI)
+    own_path = path.removeprefix(request.scope.get("root_path", ""))
+    contract = _CONTRACTS.get(own_path.removeprefix("/").partition("/")[0], TEI)
     if allowed is None:
         return error_response(contract, RequestError(Failure.UNKNOWN_ROUTE, f"there is no route {path}"))
     message = f"{path} does not take {request.method}; send {allowed}"

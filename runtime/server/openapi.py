@@ -12,8 +12,8 @@ _PARAMETER = re.compile(r"{(\w+)}")
 _REFERENCE = "#/components/schemas/{name}"
 
 
-def describe(endpoints: Sequence[Endpoint], *, base_path: str) -> dict[str, Any]:
-    """Return the description of all routes, a value of JSON."""
+def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the description of all routes, a value of JSON. `servers` is left to the request: it has the path."""
     types = [kind for endpoint in endpoints for kind in (endpoint.body, endpoint.result) if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     schema_of = dict(zip(map(repr, types), schemas, strict=True))
@@ -25,7 +25,6 @@ def describe(endpoints: Sequence[Endpoint], *, base_path: str) -> dict[str, Any]
     return {
         "openapi": "3.1.0",
         "info": {"title": "encort", "version": "1"},
-        "servers": [{"url": base_path or "/"}],
         "paths": paths,
         "components": {"schemas": components},
     }

@@ -1,8 +1,12 @@
-"""The page at `/`: static files, which talk to the server's own API. They need no build step and no other host."""
+"""The pages at `/` and `/docs`: static files, which talk to the server's own API.
+
+They need no build step and no other host.
+"""
 
 from collections.abc import Mapping
 from importlib.resources import files
 
+_PAGES = {"index.html": "/", "docs.html": "/docs"}
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -21,7 +25,7 @@ def _read_files() -> Mapping[str, tuple[bytes, str]]:
     for file in files(__name__).iterdir():
         suffix = file.name[file.name.rfind(".") :]
         if suffix in _MEDIA_TYPES:
-            path = "/" if file.name == "index.html" else f"/page/{file.name}"
+            path = _PAGES.get(file.name, f"/page/{file.name}")
             contents[path] = file.read_bytes(), f"{_MEDIA_TYPES[suffix]}; charset=utf-8"
     return contents
 

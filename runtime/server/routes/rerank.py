@@ -19,7 +19,7 @@ class Document(msgspec.Struct):
     text: str
 
 
-class RerankRequest(msgspec.Struct, kw_only=True):
+class RerankRequestV1(msgspec.Struct, kw_only=True):
     """Body of `/v1/rerank`."""
 
     model: str | None = None
@@ -38,7 +38,7 @@ class RerankRequestV2(msgspec.Struct, kw_only=True):
     top_n: int | None = None
 
 
-async def rerank(server: Server, body: RerankRequest) -> Reply:
+async def rerank(server: Server, body: RerankRequestV1) -> Reply:
     """Return the documents in the form of Jina and of Cohere's version 1."""
     documents = [item if isinstance(item, str) else item.text for item in body.documents]
     name, ranked, tokens = await _rank(server, body, documents)
@@ -58,7 +58,7 @@ async def rerank_v2(server: Server, body: RerankRequestV2) -> Reply:
 
 
 async def _rank(
-    server: Server, body: RerankRequest | RerankRequestV2, documents: list[str]
+    server: Server, body: RerankRequestV1 | RerankRequestV2, documents: list[str]
 ) -> tuple[str, list[Ranked], int]:
     served = server.models.get(body.model)
     if not documents:
@@ -78,7 +78,7 @@ ENDPOINTS = [
         summary="Documents in the order of their scores for a query",
         contract=OPENAI,
         handler=rerank,
-        body=RerankRequest,
+        body=RerankRequestV1,
         result=dict[str, Any],
     ),
     Endpoint(
