@@ -36,7 +36,9 @@ from encort.runtime.task_methods import TaskMethods
 from encort.runtime.task_runner import TaskRunner
 from encort.runtime.tasks.quantization import typical_ranges
 from encort.runtime.tasks.specs import Tasks
+from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.text.tokenizer import Tokenizer
+from encort.runtime.verification.golden import check_sample, shortest_sample
 from encort.runtime.verification.golden_vectors import Golden
 
 
@@ -58,7 +60,8 @@ def load(
 
     Args:
         bundle: Folder that `encort export` made; or `"hf://org/name@revision"`, a bundle of the hub, of which the files
-            for this device and precision are downloaded. Only the latter needs the network and `encort[hub]`.
+            for this device and precision are downloaded, which needs `encort[hub]`; or the URL of a folder in an
+            object store, such as `"s3://bucket/my.bundle"`, which needs `encort[store]` and fsspec's package for it.
         device: `"auto"` (the CPU), `"cpu"`, `"cuda"` (the first GPU), `"cuda:1"`, or several as
             `["cuda:0", "cuda:1"]`.
         precision: `"auto"` (the exporter's first choice that this machine can run), `"fp32"`, `"bf16"`, `"int8"`, or on
@@ -223,6 +226,17 @@ class Model(TaskMethods):
         self._sessions.warm_up()
         self._engine.warm_up(self.manifest.max_length)
 
+    def check_health(self) -> None:
+        """Run the shortest golden text and compare the result, as services do that restart what fails.
+
+        Raises:
+            FidelityError: The result is not that of the model that was exported.
+            ModelClosedError: The model was closed.
+        """
+        batch, expected = self._golden_sample
+        (rows,) = self._engine.run(batch, [self._variant.vector])
+        check_sample(self._variant, rows, expected)
+
     def measure_costs(self) -> Costs:
         """Measure the costs of a run on this machine and plan by them from now on. It takes about a second."""
         return self._engine.measure_costs(self.manifest.max_length)
@@ -259,6 +273,10 @@ class Model(TaskMethods):
 
     def __reduce__(self) -> tuple[Callable[..., "Model"], tuple[str, LoadOptions]]:
         return load_with, (self._bundle.source, self._options)
+
+    @cached_property
+    def _golden_sample(self) -> tuple[TokenBatch, FloatArray]:
+        return shortest_sample(self._bundle, self._variant)
 
     @property
     def _costs_file(self) -> Path | None:

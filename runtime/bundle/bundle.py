@@ -43,7 +43,8 @@ class Bundle:
     Attributes:
         folder: Absolute path of its folder.
         manifest: Content of its `encort.json`.
-        hub_name: Its name on the hub, `hf://org/name@commit`; None: it was opened as a folder.
+        hub_name: Its name on the hub, `hf://org/name@commit`, or its URL in an object store; None: it was opened as a
+            folder.
     """
 
     folder: Path
@@ -52,7 +53,7 @@ class Bundle:
 
     @property
     def source(self) -> str:
-        """Name by which `encort.load` opens the same bundle again, on any machine for a bundle of the hub."""
+        """Name by which `encort.load` opens the same bundle again, on any machine if it is of the hub or of a store."""
         return str(self.folder) if self.hub_name is None else self.hub_name
 
     @classmethod

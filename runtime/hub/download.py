@@ -1,4 +1,4 @@
-"""Open a bundle: a folder, or a bundle of the hub whose files are downloaded first.
+"""Open a bundle: a folder, or a bundle of the hub or of an object store, whose files are downloaded first.
 
 huggingface_hub keeps downloaded files in its cache as links to blobs. A bundle has no links that lead out of its
 folder, and ONNX Runtime reads no weights through them. So the files of a bundle get a folder of their own in the cache
@@ -18,6 +18,7 @@ from encort.runtime.common.errors import BundleFileMissingError
 from encort.runtime.common.temporary import temporary_beside
 from encort.runtime.hub.client import is_reachable, require_hub, translated
 from encort.runtime.hub.names import HubName, is_hub_name
+from encort.runtime.hub.store import is_store_url, open_stored
 
 _FOLDER = "encort"
 """Name of the folder of bundles, in the cache of a repository."""
@@ -33,21 +34,23 @@ def all_files(bundle: Bundle) -> Iterable[str]:
 
 
 def open_bundle(bundle: str | Path, *, files: ChooseFiles = all_files) -> Bundle:
-    """Open the bundle in a folder, or `hf://org/name@revision`.
+    """Open the bundle in a folder, in an object store (`s3://bucket/my.bundle`), or `hf://org/name@revision`.
 
     A folder is opened without the network. From the hub, the manifest is downloaded first, and then the files that are
     needed. They stay in the cache of huggingface_hub. Files of a repository that are not in the manifest are not read.
 
     Args:
-        bundle: Folder or name.
+        bundle: Folder, URL or name.
         files: Returns the names of the files that are needed, from the bundle with its manifest alone.
 
     Raises:
         BundleError: The folder or the repository has no usable bundle.
-        HubError: The hub cannot be reached, or has no such repository or revision.
+        HubError: The hub or the store cannot be reached, or has no such repository or revision.
         InputError: The name is no name of a repository.
-        MissingExtraError: huggingface_hub is not installed.
+        MissingExtraError: huggingface_hub or fsspec is not installed.
     """
+    if isinstance(bundle, str) and is_store_url(bundle):
+        return open_stored(bundle, files)
     if not (isinstance(bundle, str) and is_hub_name(bundle)):
         return Bundle.open(bundle)
     require_hub(f"opening {bundle}")

@@ -120,6 +120,37 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner, *, least_co
         )
 
 
+def shortest_sample(bundle: Bundle, variant: Variant) -> tuple[TokenBatch, FloatArray]:
+    """Return the shortest golden text as tokens, and the rows of `Variant.vector` that it must give.
+
+    Raises:
+        BundleError: The golden vectors are missing or damaged.
+    """
+    bundle = Bundle.open(bundle.folder)  # with its own limit, by which the golden texts were cut
+    golden = Golden.load(bundle.read(GOLDEN_FILE))
+    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+    options = {"reverse": variant.reads_reversed, "return_prompt_length": variant.reads_prompt_length}
+    batch, expected = tokenizer(golden.texts, **options), golden.outputs[variant.vector]
+    index = int(batch.lengths.argmin())
+    start, stop = batch.cu_seqlens[index : index + 2] if variant.is_tokenwise(variant.vector) else (index, index + 1)
+    return tokenizer([golden.texts[index]], **options), expected[start:stop]
+
+
+def check_sample(variant: Variant, rows: FloatArray, expected: FloatArray) -> None:
+    """Compare rows of `Variant.vector` with those of a golden text.
+
+    Raises:
+        FidelityError: A cosine between them is below that of the certificate, and below that of other providers.
+    """
+    certified = 1.0 if variant.fidelity is None else variant.fidelity.min_cosine - COSINE_SLACK
+    least, cosine = min(FOREIGN_COSINE, certified), float(cosines(rows, expected).min())
+    if not cosine >= least:  # NaN must fail too
+        raise FidelityError(
+            f"{variant.name} gives a golden text a cosine of {cosine:.4f}, and {least:.4f} is the least: this process "
+            "serves wrong results; start it again"
+        )
+
+
 def _check(bundle: Bundle, variant: Variant, samples: GoldenSamples) -> GoldenCheck:
     golden, batch = samples.golden, samples.batch
     names = [name for name in golden.outputs if name in variant.outputs]

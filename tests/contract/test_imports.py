@@ -61,7 +61,18 @@ MAY_IMPORT = {
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
     "integrations": {
         *("encort.runtime", "encort.integrations", "numpy"),
-        *("chromadb", "daft", "haystack", "langchain_core", "llama_index", "pyarrow", "pyspark", "ray", "torch"),
+        *(
+            "chromadb",
+            "daft",
+            "haystack",
+            "langchain_core",
+            "llama_index",
+            "pyarrow",
+            "pyspark",
+            "ray",
+            "starlette",
+            "torch",
+        ),
     },
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.
