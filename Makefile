@@ -20,9 +20,12 @@ EXAMPLES = next_sentence nsmc stsb wnut17 xquad
 
 ECOSYSTEM = tests/integrations/sentence_transformers/ecosystem/requirements.txt
 
+ENGINES ?= ray spark daft
+CLUSTERS = tests/integrations/clusters
+
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm ecosystem soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm ecosystem clusters soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -71,6 +74,11 @@ test-lowest: | $(LOWEST)/installed
 ecosystem: | $(VENV)-ecosystem/installed
 	$(VENV)-ecosystem/bin/python -m pytest $(dir $(ECOSYSTEM))
 
+# Ray, Spark and Daft on a bundle, each in its own environment: Daft does not take the pyarrow of the others. Spark needs
+# Java 17. One engine alone: make clusters ENGINES=ray
+clusters: $(addprefix $(VENV)-,$(addsuffix /installed,$(ENGINES)))
+	for engine in $(ENGINES); do $(VENV)-$$engine/bin/python -m pytest -n 0 $(CLUSTERS)/test_$$engine.py || exit 1; done
+
 # Threads, signals, forks, kills and damaged folders, at random. To repeat a run: make soak SOAK="--seed 1 --only signals"
 soak: | $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.soak --minutes $(MINUTES) $(SOAK)
@@ -106,6 +114,13 @@ $(VENV)-ecosystem/installed: pyproject.toml constraints.txt $(ECOSYSTEM)
 	test -x $(VENV)-ecosystem/bin/python || $(PYTHON) -m venv $(VENV)-ecosystem
 	$(VENV)-ecosystem/bin/python $(INSTALL) constraints.txt $(TORCH)
 	$(VENV)-ecosystem/bin/python $(INSTALL) constraints.txt --editable ".[export]" --requirement $(ECOSYSTEM)
+	touch $@
+
+# Without constraints.txt: the engines allow fewer versions of shared packages.
+$(foreach engine,ray spark daft,$(VENV)-$(engine)/installed): $(VENV)-%/installed: pyproject.toml
+	test -x $(VENV)-$*/bin/python || $(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --disable-pip-version-check --no-compile $(TORCH)
+	$(VENV)-$*/bin/python -m pip install --disable-pip-version-check --no-compile --editable ".[$*,export]" pytest pytest-xdist
 	touch $@
 
 # The race against other systems, each in its own environment in build/race. On two cores it takes a little more than an hour

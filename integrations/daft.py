@@ -13,7 +13,6 @@ Install it with `pip install "encort[daft]"`:
 from dataclasses import dataclass, field
 from typing import Any
 
-from encort.integrations import arrow
 from encort.runtime.common.errors import InputError
 from encort.runtime.common.extras import require
 
@@ -24,6 +23,8 @@ from daft import DataType  # noqa: E402
 from daft.ai.protocols import TextEmbedder, TextEmbedderDescriptor  # noqa: E402
 from daft.ai.provider import Provider  # noqa: E402
 from daft.ai.typing import EmbeddingDimensions, UDFOptions  # noqa: E402
+
+from encort.integrations import arrow  # noqa: E402
 
 __all__ = ["EncortProvider"]
 

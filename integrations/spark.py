@@ -13,7 +13,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from encort.integrations import arrow
 from encort.integrations.threads import with_threads
 from encort.runtime.common.extras import require
 
@@ -27,6 +26,8 @@ from pyspark.ml.functions import predict_batch_udf  # noqa: E402
 from pyspark.sql import DataFrame  # noqa: E402
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema  # noqa: E402
 from pyspark.sql.types import ArrayType, FloatType, StructType  # noqa: E402
+
+from encort.integrations import arrow  # noqa: E402
 
 __all__ = ["embed", "embed_udf", "run"]
 
@@ -77,7 +78,7 @@ def embed_udf(bundle: str, *, batch_rows: int = 4096, **options: Any) -> Any:
 def _annotate(
     task: Callable[..., arrow.TableTask], bundle: str, options: dict[str, Any], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    opened = task(bundle, **with_threads(options, _task_cpus))  # type: ignore[arg-type] # with those of the task too
+    opened = task(bundle, **with_threads(options, _task_cpus))
     for batch in batches:
         table = opened(pa.Table.from_batches([batch]))
         fields = [field.with_type(_spark_type(field.type)) for field in table.schema]
@@ -85,7 +86,7 @@ def _annotate(
 
 
 def _predictor(bundle: str, options: dict[str, Any]) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    opened = arrow.Embed(bundle, on_error="fail", **with_threads(options, _task_cpus))  # type: ignore[arg-type]
+    opened = arrow.Embed(bundle, on_error="fail", **with_threads(options, _task_cpus))
 
     def predict(texts: NDArray[Any]) -> NDArray[np.float32]:
         column = opened(pa.table({"text": pa.array(texts.tolist(), pa.string())}))["embedding"]

@@ -1,20 +1,17 @@
 """Threads of a model in a worker of a batch engine: the cores that the worker has, not those of the machine."""
 
-from collections.abc import Callable
-from typing import Any, cast
-
-from encort.integrations.lazy_model import LoadKeywords
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
-def with_threads(options: LoadKeywords, cpus: Callable[[], float | None]) -> LoadKeywords:
-    """Return options of `encort.load` with the threads that an engine gives, unless they name threads or GPUs.
+def with_threads(options: Mapping[str, Any], cpus: Callable[[], float | None]) -> dict[str, Any]:
+    """Return options with the `threads` of `encort.load` that an engine gives, unless they name threads or GPUs.
 
     Args:
-        options: Options of `encort.load`.
-        cpus: Returns the cores of the worker, at least one thread is used; None: the engine does not say.
+        options: Options of a task, with those of `encort.load`.
+        cpus: Returns the cores of the worker, of which a part counts as one; None: the engine does not say.
     """
-    given: float | None = None
-    if options.get("threads") is None and not str(options.get("device", "auto")).startswith("cuda"):
-        given = cpus()
-    threads: dict[str, Any] = {} if given is None else {"threads": max(1, int(given))}
-    return cast("LoadKeywords", {**options, **threads})
+    if options.get("threads") is not None or str(options.get("device", "auto")).startswith("cuda"):
+        return dict(options)
+    given = cpus()
+    return {**options, **({} if given is None else {"threads": max(1, int(given))})}

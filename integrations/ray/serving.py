@@ -57,7 +57,8 @@ class Replica:
 
     async def embed(self, text: Text, **options: Any) -> NDArray[Any]:
         """Return the sentence embedding of a text, `(dimensions,)` float32; see `AsyncService.embed`."""
-        return await (await self._service()).embed(text, **options)
+        embedding: NDArray[Any] = await (await self._service()).embed(text, **options)
+        return embedding
 
     async def classify(self, text: Text, **options: Any) -> Classification:
         """Return the class of a text; see `AsyncService.classify`."""

@@ -3,6 +3,7 @@
 With them, `encort verify` repeats the proof of the export on any machine, without torch.
 """
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -128,12 +129,15 @@ def shortest_sample(bundle: Bundle, variant: Variant) -> tuple[TokenBatch, Float
     """
     bundle = Bundle.open(bundle.folder)  # with its own limit, by which the golden texts were cut
     golden = Golden.load(bundle.read(GOLDEN_FILE))
-    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
-    options = {"reverse": variant.reads_reversed, "return_prompt_length": variant.reads_prompt_length}
-    batch, expected = tokenizer(golden.texts, **options), golden.outputs[variant.vector]
+    tokenize = functools.partial(
+        Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length),
+        reverse=variant.reads_reversed,
+        return_prompt_length=variant.reads_prompt_length,
+    )
+    batch, expected = tokenize(golden.texts), golden.outputs[variant.vector]
     index = int(batch.lengths.argmin())
     start, stop = batch.cu_seqlens[index : index + 2] if variant.is_tokenwise(variant.vector) else (index, index + 1)
-    return tokenizer([golden.texts[index]], **options), expected[start:stop]
+    return tokenize([golden.texts[index]]), expected[start:stop]
 
 
 def check_sample(variant: Variant, rows: FloatArray, expected: FloatArray) -> None:

@@ -61,18 +61,8 @@ MAY_IMPORT = {
     # A user's scripts for another library run on encort: each adapter imports that library, in its own file or folder.
     "integrations": {
         *("encort.runtime", "encort.integrations", "numpy"),
-        *(
-            "chromadb",
-            "daft",
-            "haystack",
-            "langchain_core",
-            "llama_index",
-            "pyarrow",
-            "pyspark",
-            "ray",
-            "starlette",
-            "torch",
-        ),
+        *("chromadb", "haystack", "langchain_core", "llama_index", "torch"),
+        *("daft", "pyarrow", "pyspark", "ray", "starlette"),  # batch engines
     },
     "export": {
         # The command reads calibration texts as `encort embed` reads its input.

@@ -22,7 +22,7 @@ FILES = [
 DOCUMENTS = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in FILES}
 README = DOCUMENTS["README.md"]
 NEEDS_GPUS = {"docs/gpu.md"}
-FRAMEWORKS = {"chromadb", "haystack", "langchain_core", "llama_index"}
+FRAMEWORKS = {"chromadb", "daft", "haystack", "langchain_core", "llama_index", "pyspark", "ray"}
 """Packages that a block may import. Without one of them, the block is skipped."""
 
 

@@ -11,7 +11,16 @@ from encort.errors import MissingExtraError
 from encort.runtime.common import extras
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-EXTRAS = {"chroma": "chroma", "haystack": "haystack", "langchain": "langchain", "llama_index": "llama-index"}
+EXTRAS = {
+    "arrow": "parquet",
+    "chroma": "chroma",
+    "daft": "daft",
+    "haystack": "haystack",
+    "langchain": "langchain",
+    "llama_index": "llama-index",
+    "ray": "ray",
+    "spark": "spark",
+}
 
 
 @pytest.mark.parametrize(("module", "extra"), EXTRAS.items())
