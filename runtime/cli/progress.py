@@ -23,8 +23,9 @@ class Progress:
         self._start = self._shown = time.monotonic()
 
     def skip(self, rows: int) -> None:
-        """Count rows of an earlier run, which have no part in the rate."""
+        """Begin to measure time, behind rows of an earlier run, which have no part in the rate."""
         self._rows = self._earlier = rows
+        self._start = self._shown = time.monotonic()
 
     def add(self, rows: int, tokens: int) -> None:
         """Count rows, and show the line if it is time."""
