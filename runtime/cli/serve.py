@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--te-metrics", is_flag=True, help="Give metrics by the names of text-embeddings-inference too.")
 @click.option("--drift-share", type=float, default=0.0, help="Share of the requests that run again in fp32.")
 @click.option("--drift-most-time", type=float, default=0.05, help="Most time of these runs, as a share of all time.")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes that share the port and the cores.")
 @click.option("--access-log/--no-access-log", default=True, help="Write a line of JSON per request to stdout.")
 @add_options(*LOAD_OPTIONS)
 def serve(
@@ -57,6 +58,7 @@ def serve(
     te_metrics: bool,
     drift_share: float,
     drift_most_time: float,
+    workers: int,
     access_log: bool,
     device: "DeviceName",
     precision: "PrecisionName",
@@ -112,7 +114,12 @@ def serve(
         tls_key=tls_key,
         access_log=access_log,
     )
-    serve_bundles(launch)
+    if workers == 1:
+        serve_bundles(launch)
+    else:
+        from encort.runtime.server.workers import supervise
+
+        supervise(launch, workers=workers)
 
 
 def _named(kind: str, items: Sequence[str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from encort.runtime.server.operations.metrics import Metrics
 from encort.runtime.server.operations.monitor import Monitor
 from encort.runtime.server.operations.proof import prepare
 from encort.runtime.server.operations.reload import Reloader
+from encort.runtime.server.operations.shared import SAVE_S, SharedFolder, SummedStats
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from encort.runtime.server.routes import info, openai, rerank, tasks, tei, tei_ranking, tei_tokens
 from encort.runtime.server.routes.open_inference import endpoints as open_inference
@@ -70,6 +71,7 @@ def app(
         FidelityError: A model does not give its golden vectors on this machine.
     """
     settings = settings or ServerSettings()
+    shared = None if settings.shared_folder is None else SharedFolder(settings.shared_folder)
     compares = settings.drift_share > 0
     registry = ModelRegistry(
         {name: prepare(model, with_reference=compares) for name, model in models.items()},
@@ -79,17 +81,21 @@ def app(
     )
     server = Server(models=registry, settings=settings)
     bundles = {name: model.bundle.source for name, model in models.items()} | dict(sources or {})
-    reloader = Reloader(registry, bundles, with_reference=compares)
+    reloader = Reloader(registry, bundles, shared, with_reference=compares)
     running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
-    metrics = Metrics(registry.loaded, running, te_names=settings.te_metrics)
+    stats = registry.loaded if shared is None else SummedStats(registry.loaded, shared)
+    metrics = Metrics(stats, running, te_names=settings.te_metrics)
     description = describe(ENDPOINTS)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await registry.open()
+        saving = asyncio.ensure_future(_save(stats)) if isinstance(stats, SummedStats) else None
         try:
             yield
         finally:
+            if saving is not None:
+                saving.cancel()
             await registry.close()
             await asyncio.to_thread(_close_others, registry, models)
 
@@ -113,6 +119,12 @@ def app(
     application.state.server = server
     application.state.reloader = reloader
     return application
+
+
+async def _save(stats: SummedStats) -> None:
+    while True:
+        stats.save()
+        await asyncio.sleep(SAVE_S)
 
 
 def _close_others(registry: ModelRegistry, models: Mapping[str, Model]) -> None:

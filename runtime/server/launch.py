@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
@@ -75,12 +75,20 @@ class Launch:
         )
 
 
-def serve(launch: Launch, *, sockets: list[socket] | None = None) -> None:
+def serve(
+    launch: Launch,
+    *,
+    sockets: list[socket] | None = None,
+    on_ready: Callable[[], object] | None = None,
+    is_quiet: bool = False,
+) -> None:
     """Load the models, prove them, and serve until SIGTERM or SIGINT. Until then, a signal ends the process at once.
 
     Args:
         launch: Options of the server.
-        sockets: Sockets that listen already; None: those of the options are opened, and their address is printed.
+        sockets: Sockets that listen already; None: those of the options are opened.
+        on_ready: Called when the server takes requests; None: the address is printed then.
+        is_quiet: Whether nothing is said about the models.
 
     Raises:
         EncortError: A bundle cannot be served.
@@ -96,12 +104,14 @@ def serve(launch: Launch, *, sockets: list[socket] | None = None) -> None:
             models[name].warm_up()
         application = app(models, aliases=launch.aliases, settings=launch.settings, sources=launch.bundles)
         for name, model in models.items():
+            if is_quiet:
+                break
             proof = application.state.server.models.proof(name)
             echo(_line(name, launch.bundles[name], model, describe_proof(proof)), err=True)
         config = launch.config(application)
         run(
             config,
-            lambda bound: None if sockets else echo(f"listening on {launch.address(bound)}", err=True),
+            lambda bound: on_ready() if on_ready else echo(f"listening on {launch.address(bound)}", err=True),
             application.state.reloader.reload_all,
             sockets=sockets,
         )

@@ -12,7 +12,7 @@ import uvicorn
 
 Reload = Callable[[], Coroutine[Any, Any, None]]
 """Reloads every model."""
-Announce = Callable[[Any], None]
+Announce = Callable[[Any], object]
 """Gets the address of the first socket, as `socket.getsockname` returns it."""
 
 

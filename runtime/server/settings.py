@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from encort.runtime.common.checks import check_number, check_whole
 from encort.runtime.common.errors import InputError
@@ -25,6 +26,7 @@ class ServerSettings:
         api_keys: Keys of which a request must have one, as `Authorization: Bearer KEY`. Without keys, all may call.
         admin_keys: Keys of which `POST /admin/models/{name}` must have one. Without them, there is no such route.
         cors_origins: Origins whose pages may call the server; `"*"` for all.
+        shared_folder: Folder that the worker processes of one server share; None: there is one process.
         base_path: Path before all routes, such as `/models`.
     """
 
@@ -40,6 +42,7 @@ class ServerSettings:
     api_keys: tuple[str, ...] = ()
     admin_keys: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    shared_folder: Path | None = None
     base_path: str = ""
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class ReloadApp:
         try:
             content = await _read(request)
             body = msgspec.json.decode(content, type=ReloadRequest) if content else ReloadRequest()
-            served = await self._reloader.reload(request.path_params["name"], body.bundle)
+            served = await self._reloader.reload_everywhere(request.path_params["name"], body.bundle)
         except (EncortError, OSError) as error:
             message = f"the bundle does not serve, the model before serves on: {error}"
             return error_response(OPENAI, RequestError(Failure.INVALID, message))

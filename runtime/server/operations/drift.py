@@ -73,7 +73,7 @@ class DriftShadow:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What was found since the model began to serve; a value of JSON."""
+        """Counts and cosines since the model began to serve; a value of JSON."""
         mean = self._cosine_sum / self._cosines if self._cosines else None
         return {"share": self._share, **self._summary, "mean_cosine": mean, "seconds": round(self._spent_s, 3)}
 
