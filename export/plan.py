@@ -64,9 +64,10 @@ def _kinds(source: ExportSource, options: ExportOptions) -> list[VariantKind]:
                 "expands queries; export the variants fp32, int8 and portable"
             )
         return kinds
-    if source.retrieval.projection is not None:
+    if source.retrieval.projection is not None or source.retrieval.expansion is not None:
         raise CheckpointError(
-            f"architecture {source.checkpoints[0].architecture!r} has no authored graph, which token vectors need; "
+            f"architecture {source.checkpoints[0].architecture!r} has no authored graph, which token vectors "
+            "and sparse embeddings need; "
             f"encort authors: {', '.join(ARCHITECTURES)}"
         )
     checkpoint, authored = source.checkpoints[0], ", ".join(ARCHITECTURES)

@@ -24,7 +24,7 @@ from encort.runtime.tasks.results import (
     SparseEmbedding,
     TaggedWord,
 )
-from encort.runtime.tasks.retrieval import max_sim
+from encort.runtime.tasks.retrieval import max_sim, sparse_products
 from encort.runtime.tasks.similarity import best_first, similarities
 from encort.runtime.tasks.specs import Tasks
 from encort.runtime.tasks.task_spec import Inputs
@@ -140,7 +140,7 @@ class TaskMethods(TextMethods):
         overflow: Overflow | None = None,
         stride: int | None = None,
     ) -> list[SparseEmbedding]:
-        """Return the sparse embedding of every text: weights of its tokens, as bge-m3 has them.
+        """Return the sparse embedding of every text: weights of its tokens (bge-m3), or of any words (SPLADE).
 
         Args:
             texts: See `tokenize`.
@@ -375,7 +375,8 @@ class TaskMethods(TextMethods):
 
         A bundle with a regression head, such as a cross-encoder, scores each pair of query and document: see `score`.
         A bundle of token vectors alone, such as ColBERT, sums for each token of the query the largest product
-        with a token of the document (MaxSim). Other bundles compare embeddings with `similarity`. The query gets the
+        with a token of the document (MaxSim). A bundle of sparse embeddings alone, such as SPLADE, takes their dot
+        product. Other bundles compare embeddings with `similarity`. The query gets the
         prompt named `query`, and documents get `document`, `passage` or `corpus`, if the bundle has them.
 
         Args:
@@ -405,6 +406,9 @@ class TaskMethods(TextMethods):
         if manifest.embedding is None and manifest.late_interaction is not None:
             (vectors,) = self.embed_tokens([query], prompt=of_query)
             return max_sim(vectors, self.embed_tokens(documents, prompt=of_documents))
+        if manifest.embedding is None and manifest.sparse is not None:
+            (weights,) = self.embed_sparse([query], prompt=of_query)
+            return sparse_products(weights, self.embed_sparse(documents, prompt=of_documents))
         embedding = self.embed([query], prompt=of_query)
         (scores,) = self.similarity(embedding, self.embed(documents, prompt=of_documents))
         return np.asarray(scores, np.float32)

@@ -44,7 +44,7 @@ def author(
     ]
     if embedding is not None:
         _encoder_outputs(builder, model, encoded[0], embedding)
-    retrieval_outputs(builder, encoded[0], model.retrieval, model.encoders[0].hidden)
+    retrieval_outputs(builder, encoded[0], model.retrieval, model.encoders[0])
     for head in model.heads:
         if isinstance(head, VocabularyHead):
             masked_word_output(builder, head, model.encoders[0], encoded[0])

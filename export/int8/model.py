@@ -19,7 +19,14 @@ from encort.export.int8.native import native_layers
 from encort.export.int8.quantization import STRENGTHS, QuantizedGroup, QuantizedLinear, quantize
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle, padded_case
-from encort.runtime.bundle.manifest import LAST_HIDDEN_STATE, SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, Embedding, Layout
+from encort.runtime.bundle.manifest import (
+    LAST_HIDDEN_STATE,
+    SENTENCE_EMBEDDING,
+    SPARSE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    Embedding,
+    Layout,
+)
 from encort.runtime.common.arrays import FloatArray
 from encort.runtime.text.token_batch import TokenBatch
 from encort.runtime.verification.tolerance import cosines
@@ -179,12 +186,14 @@ def _vectors(oracle: Oracle, probes: Sequence[Case]) -> FloatArray:
     """Return the vectors that accuracy is judged by.
 
     These are the sentence embeddings; for heads that read every token, the hidden states; for a dual encoder, the
-    logits; for a model of token vectors alone, these.
+    logits; for a model of token vectors or of sparse embeddings alone, these.
     """
     rows = []
     for case in probes:
         outputs = oracle(case)
-        if oracle.embedding is None and not oracle.heads:
+        if oracle.embedding is None and SPARSE_EMBEDDING in outputs:
+            rows.append(outputs[SPARSE_EMBEDDING])
+        elif oracle.embedding is None and not oracle.heads:
             rows.append(outputs[TOKEN_EMBEDDINGS][case.mask == 1])
         elif oracle.embedding is None:
             rows.append(outputs[oracle.heads[0].outputs[0]])

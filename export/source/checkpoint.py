@@ -21,6 +21,7 @@ from encort.export.source.loading import (
 )
 from encort.export.source.retrieval.reader import read_retrieval
 from encort.export.source.retrieval.settings import RetrievalSettings
+from encort.export.source.retrieval.splade import SpladePooling
 from encort.runtime.bundle.manifest import Activation, Pooling, Task
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.checkpoints.hub import locate
@@ -90,13 +91,17 @@ class Checkpoint:
         config = read_config(encoder if adapter is None else adapter.config_folder)
         if adapter is not None:
             adapter.complete(config)
-        task, loader = task_and_loader(encoder, config, fills_masks=fills_masks)
+        expansion = SpladePooling.read(folder)
+        task, loader = task_and_loader(encoder, config, keeps_words=fills_masks or expansion is not None)
+        if expansion is not None and task is not Task.FILL_MASK:
+            raise CheckpointError(f"{name} weighs words, but the architecture in its config.json predicts none")
+        task = Task.FEATURE_EXTRACTION if task is Task.FILL_MASK and not fills_masks else task
         task, activation = cross_encoder_head(folder, config, task)
         model = load_model(encoder if adapter is None else adapter.base, config, task, loader, adapter=adapter)
         tokenizer = open_tokenizer(encoder if adapter is None else adapter.tokenizer_folder, transformers)
         if embedding.transformer.lower_case:
             lower_case(tokenizer.backend_tokenizer)
-        retrieval = read_retrieval(folder, config, tokenizer)
+        retrieval = read_retrieval(folder, config, tokenizer, expansion, embedding.prompts)
         checkpoint = cls(name, folder, revision, task, activation, embedding, retrieval, model, tokenizer)
         checkpoint._check_weights()
         checkpoint._check_labels()

@@ -15,7 +15,7 @@ from encort.export.graph.architectures import (
     describe_encoder,
     describe_head,
 )
-from encort.export.graph.description import Description
+from encort.export.graph.description import Description, Encoder, VocabularyHead
 from encort.export.source.checkpoint import Checkpoint
 from encort.export.source.dual_encoder import MODEL_TYPE
 from encort.export.source.embedding.torch_modules import describe_modules, output_size
@@ -26,6 +26,7 @@ from encort.runtime.bundle.bundle import file_entries
 from encort.runtime.bundle.manifest import (
     FORMAT_VERSION,
     SENTENCE_EMBEDDING,
+    SPARSE_EMBEDDING,
     TOKEN_EMBEDDINGS,
     TOKEN_WEIGHTS,
     Embedding,
@@ -238,7 +239,7 @@ def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[HeadInfo]) -> D
     return Description(
         encoders=encoders,
         modules=describe_modules(first.embedding.modules),
-        retrieval=first.retrieval.describe(),
+        retrieval=first.retrieval.describe(_words(first, encoders[0])),
         heads=tuple(
             describe_head(
                 checkpoint.model.config,
@@ -251,6 +252,16 @@ def _describe(checkpoints: Sequence[Checkpoint], heads: Sequence[HeadInfo]) -> D
             for checkpoint, head in zip(checkpoints, heads, strict=False)
         ),
     )
+
+
+def _words(checkpoint: Checkpoint, encoder: Encoder) -> VocabularyHead | None:
+    """Return the head whose logits weigh words; None if the checkpoint has no such weights."""
+    if checkpoint.retrieval.expansion is None:
+        return None
+    config, weights = checkpoint.model.config, checkpoint.weights
+    head = describe_head(config, weights, Task.FILL_MASK, encoder, outputs=(SPARSE_EMBEDDING,))
+    assert isinstance(head, VocabularyHead)
+    return head
 
 
 def _check_same_encoder(checkpoints: Sequence[Checkpoint]) -> None:

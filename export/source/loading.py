@@ -54,13 +54,13 @@ def read_config(folder: Path) -> Any:
     return make_config(str(folder), settings, classes=transformers.CONFIG_MAPPING, installed=transformers.__version__)
 
 
-def task_and_loader(folder: Path, config: Any, *, fills_masks: bool = False) -> tuple[Task, Any]:
+def task_and_loader(folder: Path, config: Any, *, keeps_words: bool = False) -> tuple[Task, Any]:
     """Return the task of the head, and the transformers class that loads the model (None for a dual encoder).
 
     Args:
         folder: Folder of the checkpoint.
         config: Its settings.
-        fills_masks: Whether the head of a masked language model is kept, and not only its encoder.
+        keeps_words: Whether the head of a masked language model is kept, and not only its encoder.
 
     Raises:
         CheckpointError: The head or its class is unknown.
@@ -72,7 +72,7 @@ def task_and_loader(folder: Path, config: Any, *, fills_masks: bool = False) -> 
         if architecture.endswith(ending):
             _check_class(folder, architecture, ending)
             return (_classifier_task(config) if task is Task.TEXT_CLASSIFICATION else task), loader
-    if fills_masks and architecture.endswith(_PRETRAINED):
+    if keeps_words and architecture.endswith(_PRETRAINED):
         return Task.FILL_MASK, transformers.AutoModelForMaskedLM
     if not architecture.endswith(("Model", *_PRETRAINED)) and architecture:
         raise CheckpointError(

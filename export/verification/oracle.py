@@ -127,7 +127,7 @@ class Oracle:
             if index == 0 and self.embedding is not None:
                 outputs |= _encoder_outputs(encoded, tensors, self.embedding, checkpoint.embedding.modules)
             if index == 0:
-                outputs |= checkpoint.retrieval.outputs(encoded)
+                outputs |= checkpoint.retrieval.outputs(result, encoded, tensors["attention_mask"])
             if self.heads:
                 head = self.heads[index]
                 logits = [_masked(result, tensors)] if head.task is Task.FILL_MASK else _logits(result)

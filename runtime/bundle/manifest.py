@@ -39,6 +39,8 @@ TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - not a password
 """Name of the output with one vector per token, `(batch, sequence, size)` float32 of length 1, as ColBERT has them."""
 TOKEN_WEIGHTS = "token_weights"  # noqa: S105 - not a password
 """Name of the output with one weight per token, `(batch, sequence)` float32, at least 0, as bge-m3 has them."""
+SPARSE_EMBEDDING = "sparse_embedding"
+"""Name of the output with one weight per word of the vocabulary, `(batch, vocabulary)` float32, at least 0."""
 PROMPT_LENGTH = "prompt_length"
 """Name of the input with the number of leading tokens that pooling leaves out, `(batch,)` int64; 0 without a prompt."""
 MASK_POSITION = "mask_position"
@@ -226,11 +228,17 @@ class LateInteraction:
 class Sparse:
     """Sparse embeddings: a weight for some tokens of the vocabulary.
 
+    They come from weights of a text's own tokens (bge-m3), or of all words of the vocabulary (SPLADE).
+
     Attributes:
         skipped: Token ids that never have a weight, such as those of special tokens.
+        prompts: Texts that are put before inputs, by name, if there are no sentence embeddings.
+        default_prompt: Name of the prompt that is used when a caller names none; None: no prompt.
     """
 
     skipped: list[int] = field(default_factory=list)
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,4 +450,5 @@ class Manifest:
         """
         if self.late_interaction is not None and self.late_interaction.prompts:
             return Prompts(self.late_interaction.prompts, DOCUMENT_NAMES[0])
-        return Prompts() if self.embedding is None else Prompts(self.embedding.prompts, self.embedding.default_prompt)
+        settings = self.sparse if self.embedding is None else self.embedding
+        return Prompts() if settings is None else Prompts(settings.prompts, settings.default_prompt)

@@ -86,6 +86,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield from _head_problems(head)
     if manifest.embedding is not None:
         yield from _embedding_problems(manifest.embedding)
+    if manifest.sparse is not None and manifest.sparse.default_prompt not in (None, *manifest.sparse.prompts):
+        yield f"sparse.default_prompt {manifest.sparse.default_prompt!r} is none of the prompts"
     pools_prompts = manifest.embedding is None or manifest.embedding.include_prompt
     for variant in manifest.variants:
         yield from _input_problems(variant, manifest.heads, pools_prompts=pools_prompts)

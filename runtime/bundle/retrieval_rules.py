@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from encort.runtime.bundle.manifest import PORTABLE, TOKEN_EMBEDDINGS, TOKEN_WEIGHTS, Layout, Manifest, Variant
+from encort.runtime.bundle.manifest import (
+    PORTABLE,
+    SPARSE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    TOKEN_WEIGHTS,
+    Layout,
+    Manifest,
+    Variant,
+)
 
 
 def retrieval_problems(manifest: Manifest, variant: Variant) -> Iterator[str]:
@@ -13,9 +21,12 @@ def retrieval_problems(manifest: Manifest, variant: Variant) -> Iterator[str]:
         yield f"{TOKEN_EMBEDDINGS} of {variant.name} has axes {vectors}, expected {tokens} and a size"
     if variant.outputs.get(TOKEN_WEIGHTS, tokens) != tokens:
         yield f"{TOKEN_WEIGHTS} of {variant.name} has axes {variant.outputs[TOKEN_WEIGHTS]}, expected {tokens}"
+    words = variant.outputs.get(SPARSE_EMBEDDING)
+    if words is not None and not (words[:-1] == ["batch"] and words[-1].isdecimal()):
+        yield f"{SPARSE_EMBEDDING} of {variant.name} has axes {words}, expected batch and a size"
     if variant.name == PORTABLE:
         return
     if manifest.late_interaction is not None and vectors is None:
         yield f"{variant.name} gives no {TOKEN_EMBEDDINGS}"
-    if manifest.sparse is not None and TOKEN_WEIGHTS not in variant.outputs:
-        yield f"{variant.name} gives no {TOKEN_WEIGHTS}"
+    if manifest.sparse is not None and variant.outputs.keys().isdisjoint((TOKEN_WEIGHTS, SPARSE_EMBEDDING)):
+        yield f"{variant.name} gives neither {TOKEN_WEIGHTS} nor {SPARSE_EMBEDDING}"

@@ -54,6 +54,33 @@ def sparse_embeddings(
     return embeddings
 
 
+def vocabulary_embeddings(batch: TokenBatch, weights: FloatArray, top_k: int | None) -> list[SparseEmbedding]:
+    """Return the sparse embedding of every text from the weights of all words.
+
+    Args:
+        batch: The tokens, one row per text, or one row per window of a text.
+        weights: Weight of each word, `(rows, vocabulary)` float32. Of several windows, the largest weight is taken.
+        top_k: Most weights of a text, the largest ones; None: all.
+    """
+    if batch.windows is not None:
+        weights = np.maximum.reduceat(weights, np.flatnonzero(np.diff(batch.windows.texts, prepend=-1)))
+    embeddings = []
+    for row, truncated in zip(weights, batch.truncated_texts.tolist(), strict=True):
+        indices = np.flatnonzero(row > 0)
+        chosen = indices[np.sort(np.argsort(-row[indices], kind="stable")[:top_k])]
+        embeddings.append(SparseEmbedding(indices=chosen, weights=row[chosen], truncated=truncated))
+    return embeddings
+
+
+def sparse_products(query: SparseEmbedding, documents: Sequence[SparseEmbedding]) -> FloatArray:
+    """Return the dot product of a sparse embedding with each of others, `(n,)` float32."""
+    products = []
+    for document in documents:
+        _, own, others = np.intersect1d(query.indices, document.indices, assume_unique=True, return_indices=True)
+        products.append(query.weights[own] @ document.weights[others])
+    return np.array(products, np.float32)
+
+
 def _largest(ids: Int64Array, weights: FloatArray) -> tuple[Int64Array, FloatArray]:
     """Return the different ids, ascending, and the largest weight of each."""
     indices, inverse = np.unique(ids, return_inverse=True)

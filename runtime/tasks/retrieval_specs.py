@@ -5,6 +5,7 @@ import numpy as np
 from encort.runtime.bundle.manifest import (
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
+    SPARSE_EMBEDDING,
     TOKEN_EMBEDDINGS,
     TOKEN_WEIGHTS,
     Manifest,
@@ -14,7 +15,7 @@ from encort.runtime.common.arrays import FloatArray
 from encort.runtime.common.checks import check_whole
 from encort.runtime.common.errors import WrongTaskError
 from encort.runtime.tasks.results import AllEmbeddings, SparseEmbedding
-from encort.runtime.tasks.retrieval import sparse_embeddings, token_vectors
+from encort.runtime.tasks.retrieval import sparse_embeddings, token_vectors, vocabulary_embeddings
 from encort.runtime.tasks.task_spec import TaskSpec
 from encort.runtime.text.added_tokens import kept_tokens
 from encort.runtime.text.prompts import Prompt
@@ -55,6 +56,14 @@ def sparse_spec(
     """
     if top_k is not None:
         check_whole("top_k", top_k, least=1)
+    if SPARSE_EMBEDDING in variant.outputs:
+        return TaskSpec(
+            outputs=[SPARSE_EMBEDDING],
+            postprocess=lambda batch, arrays: vocabulary_embeddings(batch, arrays[0], top_k),
+            merge=False,
+            prompt=manifest.prompts.resolve(prompt),
+            any_prompt=prompt is None,
+        )
     return TaskSpec(
         outputs=[_checked_output(variant, TOKEN_WEIGHTS)],
         postprocess=lambda batch, arrays: sparse_embeddings(batch, arrays[0], _without_weight(manifest), top_k),

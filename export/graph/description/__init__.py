@@ -21,6 +21,7 @@ from encort.export.graph.description.linears import LayerNorm, Linear, Norm, Par
 from encort.export.graph.description.model import (
     Dense,
     Description,
+    Expansion,
     HeadWeights,
     Reads,
     RetrievalWeights,
@@ -39,6 +40,7 @@ __all__ = [
     "DistanceEmbeddings",
     "Embeddings",
     "Encoder",
+    "Expansion",
     "FeedForward",
     "HeadWeights",
     "Layer",

@@ -89,16 +89,33 @@ SentenceModule = Dense | LayerNorm | UnitNorm
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Expansion:
+    """A weight for every word of the vocabulary, from the logits of all tokens of a text (SPLADE, Formal et al. 2021).
+
+    Attributes:
+        words: Head that gives the logits of each token.
+        pooling: `max`, the largest weight over the tokens, or `sum`.
+        logarithms: How often `log(1 + x)` is taken of the positive logits: once or twice.
+    """
+
+    words: VocabularyHead
+    pooling: str
+    logarithms: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RetrievalWeights:
     """Layers on the hidden states of each token.
 
     Attributes:
         projection: Modules that make the vector of a token, which is then scaled to length 1; None: there are none.
         token_weights: Layer that gives each token a weight, cut at 0; None: there is none.
+        expansion: Weights of the words of the vocabulary; None: there are none.
     """
 
     projection: tuple[SentenceModule, ...] | None = None
     token_weights: Linear | None = None
+    expansion: Expansion | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

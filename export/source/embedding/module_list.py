@@ -10,7 +10,10 @@ from encort.runtime.common.errors import CheckpointError
 
 FILE = "modules.json"
 TRANSFORMER, POOLING, NORMALIZE, DROPOUT, DENSE = "Transformer", "Pooling", "Normalize", "Dropout", "Dense"
-_KINDS = (TRANSFORMER, POOLING, DENSE, "LayerNorm", NORMALIZE, DROPOUT)
+SPLADE = "SpladePooling"
+_EARLIER = {"MLMTransformer": TRANSFORMER}
+"""Kinds that sentence-transformers has renamed."""
+_KINDS = (TRANSFORMER, POOLING, DENSE, "LayerNorm", NORMALIZE, DROPOUT, SPLADE)
 """Kinds of modules that a bundle can hold: the last part of their type."""
 _PACKAGES = ("sentence_transformers", "pylate")
 
@@ -39,7 +42,7 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
     file = folder / FILE
     modules = [_entry(file, module) for module in read_json(file, list)] if file.exists() else []
     kinds = [module.kind for module in modules]
-    if _has_token_modules(kinds):
+    if _has_token_modules(kinds) or kinds == [TRANSFORMER, SPLADE]:
         modules, kinds = modules[:1], kinds[:1]
     if kinds[:2] == [TRANSFORMER, POOLING] and not {TRANSFORMER, POOLING} & {*kinds[2:]}:
         return modules
@@ -67,13 +70,25 @@ def read_token_modules(folder: Path) -> list[ModuleEntry]:
     return modules[1:] if _has_token_modules([module.kind for module in modules]) else []
 
 
+def splade_folder(folder: Path) -> Path | None:
+    """Return the folder of the pooling of a sentence-transformers `SparseEncoder`; None for other folders.
+
+    Raises:
+        CheckpointError: See `read_modules`.
+    """
+    file = folder / FILE
+    modules = [_entry(file, module) for module in read_json(file, list)] if file.exists() else []
+    return modules[1].folder if [module.kind for module in modules] == [TRANSFORMER, SPLADE] else None
+
+
 def _has_token_modules(kinds: Sequence[str]) -> bool:
     return list(kinds[:1]) == [TRANSFORMER] and set(kinds[1:]) == {DENSE}
 
 
 def _entry(file: Path, module: Any) -> ModuleEntry:
     type_, path = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
-    package, _, kind = str(type_).rpartition(".")
+    package, _, name = str(type_).rpartition(".")
+    kind = _EARLIER.get(name, name)
     if package.partition(".")[0] not in _PACKAGES or kind not in _KINDS:
         raise CheckpointError(
             f"{file} has a module {type_!r}, which a bundle cannot hold; it may have {', '.join(_KINDS)} of "

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from encort.export.source.embedding.module_list import DROPOUT, read_modules
+from encort.export.source.embedding.module_list import DROPOUT, read_modules, splade_folder
 from encort.export.source.embedding.poolings import Poolings
 from encort.export.source.embedding.prompts import PromptSettings
 from encort.export.source.embedding.torch_modules import NormalizeModule, read_module
 from encort.export.source.embedding.transformer_settings import TransformerSettings
 from encort.runtime.bundle.manifest import Pooling
+from encort.runtime.common.errors import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,14 @@ class EmbeddingSettings:
             CheckpointError: A file is damaged, or asks for something that a bundle cannot do.
         """
         encoder, pooled, *others = read_modules(folder)
+        transformer = TransformerSettings.read(encoder.folder)
+        if transformer.predicts_words and splade_folder(folder) is None:
+            raise CheckpointError(f"{folder} pools logits of words (fill-mask), which a bundle can do for SPLADE alone")
         modules = [read_module(entry) for entry in others if entry.kind != DROPOUT]
         normalize = bool(modules) and isinstance(modules[-1], NormalizeModule)
         return cls(
             encoder_folder=encoder.folder,
-            transformer=TransformerSettings.read(encoder.folder),
+            transformer=transformer,
             poolings=Poolings.read(pooled.folder, methods=pooling),
             modules=tuple(modules[:-1] if normalize else modules),
             normalize=normalize,

@@ -16,7 +16,8 @@ _FILES = tuple(
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """Names of the file; early versions named it after the architecture."""
-_TASKS = ("feature-extraction", "sequence-classification")
+_WORDS = "fill-mask"
+_TASKS = ("feature-extraction", "sequence-classification", _WORDS)
 _OUTPUTS = ("last_hidden_state", "logits")
 _UNSUPPORTED = (
     *("tokenizer_args", "processor_kwargs", "config_args", "config_kwargs", "processing_kwargs"),
@@ -32,10 +33,12 @@ class TransformerSettings:
     Attributes:
         max_length: Largest number of tokens of one input; None: that of the tokenizer.
         lower_case: Whether texts are lowercased before the tokenizer's own normalizer.
+        predicts_words: Whether it gives logits of words in place of hidden states.
     """
 
     max_length: int | None = None
     lower_case: bool = False
+    predicts_words: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> "TransformerSettings":
@@ -54,7 +57,7 @@ class TransformerSettings:
             raise CheckpointError(f"{file}: max_seq_length is {limit!r}, expected a whole number above 0")
         if not isinstance(lower_case, bool):
             raise CheckpointError(f"{file}: do_lower_case is {lower_case!r}, expected true or false")
-        return cls(max_length=limit, lower_case=lower_case)
+        return cls(max_length=limit, lower_case=lower_case, predicts_words=settings.get("transformer_task") == _WORDS)
 
 
 def _check_supported(file: Path, settings: Mapping[str, Any]) -> None:
