@@ -15,7 +15,7 @@ _POOLINGS = ("max", "sum")
 
 @dataclass(frozen=True, kw_only=True)
 class SpladePooling:
-    """How the logits of words become weights.
+    """The way in which logits of words become weights.
 
     Attributes:
         pooling: `max` or `sum`, over the tokens of a text.
