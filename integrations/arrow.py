@@ -14,6 +14,8 @@ The objects can be pickled. A process opens a bundle once, at the first table, f
 
 from typing import Any, Self, Unpack
 
+from numpy.typing import NDArray
+
 from encort.integrations.lazy_model import BundleOrModel, LoadKeywords, ModelOwner, shared_model
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.aggregation import AggregationName
@@ -93,7 +95,7 @@ class TableTask(ModelOwner):
 
 
 class Embed(TableTask):
-    """Adds sentence embeddings to tables, in a column `embedding` of lists of one size."""
+    """Adds sentence embeddings to tables, in a column `embedding` of lists of equal length."""
 
     def __init__(
         self,
@@ -127,6 +129,14 @@ class Embed(TableTask):
         """
         records = EmbeddingRecords(prompt=prompt, dimensions=dimensions, precision=output_precision)
         super().__init__(bundle, _options(records, column, overflow, on_error, prefix), load_options)
+
+    def no_embeddings(self) -> NDArray[Any]:
+        """Return an array of no embeddings, `(0, width)`, in the precision that was asked for. It opens the bundle.
+
+        Raises:
+            EncortError: See `__call__`.
+        """
+        return self._options.records.no_embeddings(self._model.open())
 
 
 class Classify(TableTask):

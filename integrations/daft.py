@@ -76,8 +76,8 @@ class _Descriptor(TextEmbedderDescriptor):
 
     def get_dimensions(self) -> EmbeddingDimensions:
         with arrow.Embed(self.model, **self.options) as embed:
-            data_type = embed.schema(pa.schema([("text", pa.string())])).field("embedding").type
-        return EmbeddingDimensions(size=data_type.list_size, dtype=DataType.from_arrow_type(data_type.value_type))
+            none = embed.no_embeddings()
+        return EmbeddingDimensions(size=none.shape[1], dtype=DataType.from_arrow_type(pa.from_numpy_dtype(none.dtype)))
 
     def instantiate(self) -> TextEmbedder:
         return _Embedder(arrow.Embed(self.model, **self.options))

@@ -102,6 +102,6 @@ def _task_cpus() -> float | None:
 
 def _spark_type(data_type: pa.DataType) -> pa.DataType:
     """Return the type that Spark has for one of Arrow."""
-    if pa.types.is_fixed_size_list(data_type) or pa.types.is_list(data_type):
+    if pa.types.is_list(data_type):
         return pa.list_(_spark_type(data_type.value_type))
     return _WIDER.get(data_type, data_type)

@@ -42,16 +42,16 @@ def result_columns(records: Sequence[Record], schema: pa.Schema) -> list[pa.Arra
 def _sized_type(value: Any) -> pa.DataType:
     """Return the type of an embedding, of a list of scores, or of the scores of labels."""
     if isinstance(value, np.ndarray):
-        return pa.list_(pa.from_numpy_dtype(value.dtype), len(value))
+        # No list of fixed size: pyarrow up to 21 at least cannot read one with nulls from Parquet, and Spark has none.
+        return pa.list_(pa.from_numpy_dtype(value.dtype))
     return pa.struct(dict.fromkeys(value, pa.float64())) if isinstance(value, Mapping) else pa.list_(pa.float64())
 
 
 def _column(values: Sequence[Any], data_type: pa.DataType) -> pa.Array:
-    if not pa.types.is_fixed_size_list(data_type):
+    vectors = [value for value in values if isinstance(value, np.ndarray)]
+    if not vectors:
         return pa.array(values, data_type)
     missing = np.array([value is None for value in values], bool)
-    vectors = np.zeros((len(values), data_type.list_size), data_type.value_type.to_pandas_dtype())
-    if not missing.all():
-        vectors[~missing] = np.stack([value for value in values if value is not None])
-    mask = pa.array(missing) if missing.any() else None
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=data_type, mask=mask)
+    ends = np.cumsum(~missing, dtype=np.int32) * len(vectors[0])
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32(), mask=np.append(missing, False))
+    return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(vectors)), type=data_type)

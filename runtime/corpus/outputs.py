@@ -150,11 +150,8 @@ class _ParquetPart:
 
 
 def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with file.open("r+b") as written:
+        os.fsync(written.fileno())
 
 
 @contextmanager

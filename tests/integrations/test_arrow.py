@@ -31,7 +31,7 @@ def test_embeddings_are_those_of_the_model(bundle: Path, model: encort.Model, ta
     np.testing.assert_allclose(
         np.stack(result["embedding"].to_pylist()), expected, atol=1e-6 if precision == "float32" else 1e-3
     )
-    assert result["embedding"].type == pa.list_(pa.from_numpy_dtype(expected.dtype), expected.shape[1])
+    assert result["embedding"].type == pa.list_(pa.from_numpy_dtype(expected.dtype))
     assert result["truncated"].to_pylist() == [False, False, False, False, True]
     assert result["error"].null_count == len(TEXTS)
 
@@ -77,8 +77,8 @@ def test_wrong_tables_are_one_error(bundle: Path, columns: Any, options: Any, me
 def test_a_prefix_lets_two_models_share_a_table(bundle: Path, table: Any) -> None:
     once = arrow.Embed(bundle, threads=1, prefix="a_")(table)
     both = arrow.Embed(bundle, threads=1, prefix="b_", dimensions=8)(once)
-    assert both["a_embedding"].type.list_size == 40
-    assert both["b_embedding"].type.list_size == 8
+    assert len(both["a_embedding"][0]) == 40
+    assert len(both["b_embedding"][0]) == 8
 
 
 def test_heads_have_their_columns(multi_head: Path, table: Any) -> None:

@@ -31,7 +31,9 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def texts() -> Any:
-    return ray.data.from_arrow([pa.table({"id": [n], "text": [text]}) for n, text in enumerate(TEXTS)])
+    """Six blocks of ten texts."""
+    blocks = [range(start, start + 10) for start in range(0, COUNT, 10)]
+    return ray.data.from_arrow([pa.table({"id": block, "text": [TEXTS[n] for n in block]}) for block in blocks])
 
 
 def vectors(rows: list[dict[str, Any]]) -> Any:
