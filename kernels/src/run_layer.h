@@ -49,15 +49,9 @@ struct Encoded {
 
   void put(int row, int column, Floats v, int lanes = LANES) const {
     uint8_t* to = data + row * stride + column * size_of(reader->format);
-    if (reader->format == Format::bf16) {
-      Halves halves = to_bf16(v);
-      std::memcpy(to, &halves, lanes * 2);
-    } else {
-      Floats multiplier{};
-      std::memcpy(&multiplier, reader->multiplier + column, lanes * 4);
-      Bytes bytes = to_bytes(v * multiplier + reader->zero_point);
-      std::memcpy(to, &bytes, lanes);
-    }
+    if (reader->format == Format::bf16) return store_part(to, to_bf16(v), lanes);
+    const Floats multiplier = load_part<Floats>(reader->multiplier + column, lanes);
+    store_part(to, to_bytes(v * multiplier + reader->zero_point), lanes);
   }
 };
 
@@ -94,8 +88,7 @@ void normalize(const Norm& norm, float* row, int size, Use use) {
   for (int column = 0; column < padded; column += LANES) total += load<Floats>(row + column);
   const float mean = sum(total) / size;
   for (int column = 0; column < padded; column += LANES) {
-    Floats difference = load<Floats>(row + column) - mean;
-    for (int lane = size - column; lane < LANES; ++lane) difference[lane] = 0;
+    const Floats difference = fill_after(load<Floats>(row + column) - mean, size - column, 0.0f);
     squares += difference * difference;
   }
   const float factor = 1 / std::sqrt(sum(squares) / size + norm.epsilon);
@@ -154,12 +147,7 @@ class Attention {
     uint16_t* to_keys = keys_memory.rows(keys * size_);
     uint16_t* to_values = values_memory.rows(keys * columns);
     for (int token = 0; token < keys; token += LANES)
-      for (int lane = 0; lane < LANES; ++lane)
-        for (int pair = 0; pair < size_ / 2; ++pair) {
-          uint32_t two = 0;
-          if (token + lane < length_) std::memcpy(&two, key + (token + lane) * stride_ + 2 * pair, 4);
-          std::memcpy(to_keys + token * size_ + (pair * LANES + lane) * 2, &two, 4);
-        }
+      for (int pair = 0; pair < size_ / 2; pair += LANES) pack_keys(key, token, pair, to_keys + token * size_);
     for (int column = 0; column < columns; column += LANES)
       for (int token = 0; token < keys; token += 2) {
         Words even = value_words(value, token, column), odd = value_words(value, token + 1, column);
@@ -168,10 +156,19 @@ class Attention {
     keys_ = to_keys, values_ = to_values;
   }
 
+  // Keys of sixteen tokens, from one pair of values to at most sixteen pairs later.
+  void pack_keys(const uint16_t* key, int token, int pair, uint16_t* to) const {
+    const int tokens = std::min(LANES, length_ - token), pairs = std::min(LANES, size_ / 2 - pair);
+    Words rows[LANES];
+    for (int row = 0; row < LANES; ++row)
+      rows[row] = row < tokens ? load_part<Words>(key + (token + row) * stride_ + 2 * pair, pairs) : Words{};
+    transpose(rows);
+    for (int row = 0; row < pairs; ++row) store(to + (pair + row) * 2 * LANES, rows[row]);
+  }
+
   Words value_words(const uint16_t* value, int token, int column) const {
-    Halves halves{};
-    if (token < length_)
-      std::memcpy(&halves, value + token * stride_ + column, std::min(LANES, size_ - column) * 2);
+    if (token >= length_) return Words{};
+    const Halves halves = load_part<Halves>(value + token * stride_ + column, std::min(LANES, size_ - column));
     return __builtin_convertvector(halves, Words);
   }
 
@@ -182,7 +179,8 @@ class Attention {
       const float* values = bias.values + head_ * (2 * bias.longest - 1) + bias.longest - 1 - query;
       for (int key = 0; key < length_; ++key) row[key] += values[key];
     }
-    for (int key = length_; key < keys; ++key) row[key] = -3e38f;
+    float* last = row + keys - LANES;
+    store(last, fill_after(load<Floats>(last), length_ - (keys - LANES), -3e38f));
     Floats most = load<Floats>(row), total{};
     for (int key = LANES; key < keys; key += LANES) most = max(most, load<Floats>(row + key));
     const float highest = largest(most);
