@@ -7,6 +7,10 @@
 
 namespace {
 
+struct DotScope {
+  DotScope() {}  // nothing to prepare
+};
+
 using Dot = void (*)(const uint8_t*, ptrdiff_t, const uint8_t*, ptrdiff_t, int, void*, ptrdiff_t);
 
 template <class Format, int... Sizes>

@@ -5,7 +5,7 @@
 
 namespace encort {
 
-static const InstructionSet* const BEST_FIRST[] = {&avx512, &avx_vnni};
+static const InstructionSet* const BEST_FIRST[] = {&amx, &avx512, &avx_vnni};
 
 const InstructionSet* choose_instruction_set() {
   const char* wanted = std::getenv("ENCORT_KERNELS_ISA");

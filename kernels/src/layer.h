@@ -73,6 +73,6 @@ struct InstructionSet {
   void (*run)(const Layer&, const Texts&, const float* x, float* y, const Parallel&);  // x and y are (tokens, hidden)
 };
 
-extern const InstructionSet avx512, avx_vnni, reference;
+extern const InstructionSet amx, avx512, avx_vnni, reference;
 
 }  // namespace encort

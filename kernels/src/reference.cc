@@ -7,6 +7,10 @@ namespace {
 
 constexpr int ROWS = 6, TILES = 4;
 
+struct DotScope {
+  DotScope() {}  // nothing to prepare
+};
+
 float from_bf16(uint16_t half) {
   const uint32_t word = uint32_t{half} << 16;
   float value;

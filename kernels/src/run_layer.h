@@ -4,8 +4,10 @@
 //   constexpr int ROWS, TILES;  // most rows of `a` and tiles of `b` that one product takes
 //   void dot(Format, const uint8_t* a, ptrdiff_t stride, int rows, const uint8_t* b, ptrdiff_t tile, int tiles,
 //            int steps, void* c, ptrdiff_t columns);
+//   struct DotScope;  // lives as long as products are computed, one after the other, in a thread
 // It computes c[row][16 * t + lane], int32 for int8 and float for bf16, from rows of `a` that are `stride` bytes apart,
 // and from tiles of `b` that are `tile` bytes apart; each step reads four bytes of a row and 64 bytes of a tile.
+// Room for ROWS rows of c may be written.
 #pragma once
 
 #include <algorithm>
@@ -63,6 +65,7 @@ void multiply_panel(const Linear& linear, const uint8_t* a, ptrdiff_t stride, in
   const ptrdiff_t tile = steps * 64;
   const uint8_t* b = static_cast<const uint8_t*>(linear.weight) + first * tile;
   alignas(64) float c[ROWS * TILES * LANES];
+  const DotScope scope;
   for (int row = 0; row < rows; row += ROWS) {
     const int block = std::min(ROWS, rows - row);
     dot(linear.format, a + row * stride, stride, block, b, tile, tiles, steps, c, TILES * LANES);
@@ -118,6 +121,7 @@ class Attention {
     float* scores = scores_memory.rows(ROWS * std::max(keys, columns));
     uint16_t* shares = shares_memory.rows(ROWS * keys);
     float inverse[ROWS];
+    const DotScope scope;
     for (int row = 0; row < length_; row += ROWS) {
       const int block = std::min(ROWS, length_ - row);
       multiply(query_ + row * stride_, stride_, block, keys_, keys / LANES, size_ / 2, scores, keys);

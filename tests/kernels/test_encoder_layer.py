@@ -37,7 +37,7 @@ ACTIVATIONS = {
 SHAPES = [(32, 2, 48), (40, 5, 72), (128, 2, 256), (256, 2, 80), (36, 3, 50)]
 """Hidden size, heads and intermediate size: heads of 16, 8, 64, 128 and 12."""
 LENGTHS = [[1], [2, 17, 1, 5], [40, 300], [16, 16, 15]]
-SETS = ["avx512", "avx_vnni", "reference"]
+SETS = ["amx", "avx512", "avx_vnni", "reference"]
 
 
 def random_layer(shape: tuple[int, int, int], *, activation: str = "gelu", bias_length: int | None = None) -> Layer:
