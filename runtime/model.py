@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.kernels import kernels_instruction_set
 from encort.runtime.bundle.manifest import (
     GOLDEN_FILE,
     SENTENCE_EMBEDDING,
@@ -158,6 +159,11 @@ class Model(TaskMethods):
     def variant(self) -> Variant:
         """The graph that is served, with its precision and its certificate."""
         return self._variant
+
+    @property
+    def instruction_set(self) -> str | None:
+        """Instruction set of native layers, such as `avx512`; None if ONNX Runtime's own operators run."""
+        return kernels_instruction_set() if self._variant.is_native else None
 
     @property
     def dimension(self) -> int:

@@ -1,4 +1,4 @@
-"""One large matrix product in ONNX Runtime, which shows the limit of the machine."""
+"""One large matrix product, which shows the limit of the machine: in ONNX Runtime, and for bf16 in PyTorch."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ SIZE = 2048
 
 
 def load(variant: str, _: Path, __: Path, threads: int) -> Embed:
-    """Variants: fp32, int8 (unsigned by signed bytes, as in ONNX Runtime's 8-bit kernels)."""
+    """Variants: fp32, bf16, int8 (unsigned by signed bytes, as in ONNX Runtime's 8-bit kernels)."""
+    if variant == "bf16":
+        return _load_bf16(threads)
     session = onnxruntime.InferenceSession(_graph(variant), _options(threads), providers=["CPUExecutionProvider"])
     draw = np.random.default_rng(13)
     matrix = (
@@ -23,6 +25,20 @@ def load(variant: str, _: Path, __: Path, threads: int) -> Embed:
 
     def embed(texts: list[str]) -> Any:
         session.run(None, {"x": matrix})
+        return np.zeros((len(texts), 1), np.float32)
+
+    return embed
+
+
+def _load_bf16(threads: int) -> Embed:
+    """ONNX Runtime has no product of bf16 on x86, so PyTorch's is taken."""
+    import torch
+
+    torch.set_num_threads(threads)
+    matrix = torch.randn(SIZE, SIZE, dtype=torch.bfloat16)
+
+    def embed(texts: list[str]) -> Any:
+        torch.mm(matrix, matrix)
         return np.zeros((len(texts), 1), np.float32)
 
     return embed
@@ -51,4 +67,4 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
 
 
 if __name__ == "__main__":
-    main(load, packages=("onnxruntime",))
+    main(load, packages=("onnxruntime", "torch"))

@@ -78,6 +78,7 @@ SYSTEMS = (
 )
 LIMITS = (
     System(name="matrix product", peer="limits", variant="fp32", precision="fp32"),
+    System(name="matrix product", peer="limits", variant="bf16", precision="bf16"),
     System(name="matrix product", peer="limits", variant="int8", precision="int8"),
 )
 """One large matrix product, which is no encoder: it shows how fast an encoder's matrix products could be at best."""

@@ -179,6 +179,8 @@ def check_native(layer: Layer) -> None:
         "it has another norm than LayerNorm": not (
             isinstance(layer.attention_norm, LayerNorm) and isinstance(layer.output_norm, LayerNorm)
         ),
+        "its norms have different epsilons": getattr(layer.attention_norm, "epsilon", None)
+        != getattr(layer.output_norm, "epsilon", None),
         "heads share keys": attention.heads.groups != attention.heads.count,
         "its heads have an odd size": attention.heads.size % 2 == 1,
         "its attention has a window": attention.window is not None,

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <vector>
 
+#include "phases.h"
 #include "vectors.h"
 
 namespace {
@@ -205,7 +206,8 @@ class Attention {
 
 // Attention output, norm, feed-forward and norm of `rows` tokens, from their contexts and their inputs `x`, into `y`.
 // The rows of x and y are padded to a multiple of LANES.
-void feed_forward(const Layer& layer, const Encoded& context, int rows, const float* x, float* y, const Parallel& parallel) {
+void feed_forward(const Layer& layer, const Encoded& context, int rows, const float* x, float* y, const Parallel& parallel,
+                  Stopwatch& watch) {
   static thread_local Buffer<uint8_t> hidden_memory, inner_memory;
   const int width = round_up(layer.hidden, LANES);
   Encoded hidden = Encoded::for_reader(layer.intermediate, rows, hidden_memory);
@@ -215,24 +217,30 @@ void feed_forward(const Layer& layer, const Encoded& context, int rows, const fl
       store(y + row * width + column, v + load<Floats>(x + row * width + column));
     });
   });
+  watch.end(Phase::attention_output);
   for (int row = 0; row < rows; ++row)
     normalize(layer.attention_norm, y + row * width, layer.hidden, [&](int column, Floats v) { hidden.put(row, column, v); });
+  watch.end(Phase::attention_norm);
   parallel(panels(layer.intermediate), [&](int panel) {
     multiply_panel(layer.intermediate, hidden.data, hidden.stride, rows, panel, [&](int row, int column, Floats v) {
       inner.put(row, column, activate(layer.activation, v));
     });
   });
+  watch.end(Phase::intermediate);
   parallel(panels(layer.output), [&](int panel) {
     multiply_panel(layer.output, inner.data, inner.stride, rows, panel, [&](int row, int column, Floats v) {
       store(y + row * width + column, v + load<Floats>(y + row * width + column));
     });
   });
+  watch.end(Phase::output);
   for (int row = 0; row < rows; ++row) normalize(layer.output_norm, y + row * width, layer.hidden, [](int, Floats) {});
+  watch.end(Phase::output_norm);
 }
 
 void run_padded(const Layer& layer, const Texts& texts, const float* x, float* y, const Parallel& parallel) {
   static thread_local Buffer<uint8_t> hidden_memory, context_memory;
   static thread_local Buffer<uint16_t> qkv_memory;
+  Stopwatch watch;
   const int tokens = texts.tokens(), width = round_up(layer.hidden, LANES);
   Encoded hidden = Encoded::for_reader(layer.qkv, tokens, hidden_memory);
   for (int row = 0; row < tokens; ++row)
@@ -244,6 +252,7 @@ void run_padded(const Layer& layer, const Texts& texts, const float* x, float* y
     multiply_panel(layer.qkv, hidden.data, hidden.stride, tokens, panel,
                    [&](int row, int column, Floats v) { store(qkv + row * stride + column, to_bf16(v)); });
   });
+  watch.end(Phase::qkv);
 
   Encoded context = Encoded::for_reader(layer.attention_output, tokens, context_memory);
   parallel(texts.count * layer.heads, [&](int index) {
@@ -251,10 +260,11 @@ void run_padded(const Layer& layer, const Texts& texts, const float* x, float* y
     Attention(layer, qkv, stride, first, length, index % layer.heads)
         .run([&](int token, int column, Floats v, int lanes) { context.put(first + token, column, v, lanes); });
   });
+  watch.end(Phase::attention);
 
   for (int row = 0; row < tokens; row += CHUNK) {
     Encoded part = {context.reader, context.data + row * context.stride, context.stride};
-    feed_forward(layer, part, std::min(CHUNK, tokens - row), x + row * width, y + row * width, parallel);
+    feed_forward(layer, part, std::min(CHUNK, tokens - row), x + row * width, y + row * width, parallel, watch);
   }
 }
 

@@ -35,3 +35,10 @@ def kernels_instruction_set() -> str:
     except OSError as error:
         log.warning("%s cannot be loaded, so native variants are not used; install it again: %s", KERNELS, error)
         return ""
+
+
+def kernels_phase_seconds() -> dict[str, float]:
+    """Return the seconds that all native layers of this process have taken so far, by phase of a layer."""
+    import encort_kernels
+
+    return encort_kernels.phase_seconds()

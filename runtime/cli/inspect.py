@@ -36,6 +36,8 @@ def _summary(manifest: "Manifest") -> str:
     rows.append(("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())))
     for variant in manifest.variants:
         rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
+        if variant.is_native:
+            rows.append(("", _kernels_line()))
         if variant.fidelity is not None:
             rows += [("", line) for line in _fidelity_lines(variant.fidelity)]
         texts = variant.calibration
@@ -63,6 +65,15 @@ def _embedding_rows(embedding: "Embedding", variants: "Sequence[Variant]") -> "I
         yield f"prompt {name}", f'"{text}"{default}'
     if embedding.prompts and not embedding.include_prompt:
         yield "", "tokens of prompts are not pooled"
+
+
+def _kernels_line() -> str:
+    from encort.runtime.bundle.kernels import KERNELS, kernels_instruction_set
+
+    found = kernels_instruction_set()
+    if not found:
+        return f"not used on this machine: {KERNELS} is not installed, or knows no instruction set of the processor"
+    return f"computed by {KERNELS}, on this machine with {found}"
 
 
 def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":

@@ -98,9 +98,7 @@ class Session:
         """
         if threads > 1:
             check_grant(threads - 1)  # the calling thread is one of them
-        options = session_options(threads, spinning=spinning)
-        if variant.is_native:
-            options.register_custom_ops_library(str(kernels_library()))
+        options = session_options(variant, threads, spinning=spinning)
         with graph.unchanged() as path:
             self._session = _open(path, options, provider, dict(provider_options or {}))
             self._weights = graph.map_weights()
@@ -267,9 +265,11 @@ def _open(
     return session
 
 
-def session_options(threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:
+def session_options(variant: Variant, threads: int, *, spinning: bool = False) -> onnxruntime.SessionOptions:
     """Return ONNX Runtime's session options for an authored graph; see `Session`."""
     options = onnxruntime.SessionOptions()
+    if variant.is_native:
+        options.register_custom_ops_library(str(kernels_library()))
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from encort.runtime.bundle.bundle import Bundle, runs_here
 from encort.runtime.bundle.manifest import GOLDEN_FILE, TOKENIZER_FILE, Device, Layout, Variant
-from encort.runtime.common.arrays import FloatArray
+from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import BundleError, DeviceError, FidelityError
 from encort.runtime.cuda.workers import open_devices
 from encort.runtime.engine.session import Runner, Session, has_device
@@ -90,7 +90,14 @@ def verify_variant(bundle: Bundle, variant: Variant) -> GoldenCheck:
     return _check(bundle, variant, GoldenSamples.of(bundle, [variant]))
 
 
-def check_results(bundle: Bundle, variant: Variant, session: Runner, *, least_cosine: float = FOREIGN_COSINE) -> None:
+def check_results(
+    bundle: Bundle,
+    variant: Variant,
+    session: Runner,
+    *,
+    least_cosine: float = FOREIGN_COSINE,
+    most_texts: int | None = None,
+) -> None:
     """Compare a session with the golden vectors, for a provider or a processor that the export did not run.
 
     Texts are run one at a time and all together.
@@ -100,6 +107,7 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner, *, least_co
         variant: Variant of the session.
         session: The session to check.
         least_cosine: Least cosine to a golden vector.
+        most_texts: Run only that many texts, from the shortest to the longest; all by default.
 
     Raises:
         FidelityError: A cosine to a golden vector is below `least_cosine`.
@@ -108,11 +116,13 @@ def check_results(bundle: Bundle, variant: Variant, session: Runner, *, least_co
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(golden.texts, reverse=variant.reads_reversed, return_prompt_length=variant.reads_prompt_length)
     batch = with_any_positions(batch)
-    expected = list(_split_by_text(golden.outputs[variant.vector], batch))
-    alone = [session.run([variant.vector], batch.rows(np.array([index])))[0][0] for index in range(len(batch))]
-    (rows,) = session.run([variant.vector], batch.rows(np.arange(len(batch))))
+    chosen = _sample_lengths(batch, most_texts or len(batch))
+    vectors = list(_split_by_text(golden.outputs[variant.vector], batch))
+    expected = [vectors[index] for index in chosen]
+    alone = [session.run([variant.vector], batch.rows(np.array([index])))[0][0] for index in chosen]
+    (rows,) = session.run([variant.vector], batch.rows(chosen))
     is_tokenwise = variant.is_tokenwise(variant.vector)
-    together = [row[:length] if is_tokenwise else row for row, length in zip(rows, batch.lengths, strict=True)]
+    together = [row[:length] if is_tokenwise else row for row, length in zip(rows, batch.lengths[chosen], strict=True)]
     similarities = np.concatenate([cosines(results, expected) for results in (alone, together)])
     if not similarities.min() >= least_cosine:
         raise FidelityError(
@@ -153,6 +163,12 @@ def check_sample(variant: Variant, rows: FloatArray, expected: FloatArray) -> No
             f"{variant.name} gives a golden text a cosine of {cosine:.4f}, and {least:.4f} is the least: this process "
             "serves wrong results; start it again"
         )
+
+
+def _sample_lengths(batch: TokenBatch, count: int) -> Int64Array:
+    """Return the indices of that many texts, evenly spaced from the shortest to the longest."""
+    places = np.linspace(0, len(batch) - 1, min(count, len(batch))).round().astype(np.int64)
+    return np.argsort(batch.lengths, kind="stable")[places]
 
 
 def _check(bundle: Bundle, variant: Variant, samples: GoldenSamples) -> GoldenCheck:

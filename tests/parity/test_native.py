@@ -1,17 +1,26 @@
 """Native variants: whole layers as operators of encort-kernels, in bf16 and int8."""
 
+import importlib.metadata
 import importlib.util
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import encort
+from encort.benchmarks.bundle.profile import profile
 from encort.export.exporter import export_bundle
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.kernels import kernels_instruction_set
+from encort.runtime.bundle.manifest import Device, Precision
+from encort.runtime.cli.inspect import inspect
 from encort.runtime.common.errors import DeviceError, FidelityError, InputError
 from encort.runtime.verification.golden import verify_bundle
 from encort.runtime.verification.tolerance import cosines
@@ -66,6 +75,7 @@ def test_int8_is_as_near_as_the_stock_operators(bundle: Path) -> None:
 def test_auto_is_bf16_where_the_kernels_are(bundle: Path) -> None:
     with encort.load(bundle) as model:
         assert model.variant.name == "native-bf16"
+        assert model.instruction_set == kernels_instruction_set()
     assert {check.variant for check in verify_bundle(Bundle.open(bundle))} >= {"native-bf16", "native-int8"}
 
 
@@ -105,6 +115,40 @@ def test_without_the_kernels_other_variants_run(bundle: Path, monkeypatch: pytes
         assert model.variant.name == "cpu-int8"
     with pytest.raises(DeviceError, match=r"native-bf16 needs encort-kernels, which is not installed or does not know"):
         encort.load(bundle, precision="bf16")
+
+
+@needs_kernels
+def test_inspect_says_what_computes_native_layers(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = CliRunner().invoke(inspect, [str(bundle)]).output
+    assert f"computed by encort-kernels, on this machine with {kernels_instruction_set()}" in printed
+    monkeypatch.setattr("encort.runtime.bundle.kernels.kernels_instruction_set", lambda: "")
+    assert (
+        "not used on this machine: encort-kernels is not installed" in CliRunner().invoke(inspect, [str(bundle)]).output
+    )
+
+
+@needs_kernels
+def test_a_profile_has_the_phases_of_the_layers(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    operators = profile(opened, opened.variant(Device.CPU, Precision.BF16), TEXTS)
+    names = {operator.name for operator in operators if operator.seconds > 0}
+    assert names >= {f"EncoderLayer, {phase}" for phase in ("qkv", "attention", "intermediate", "output norm")}
+    assert sum(operator.share for operator in operators) == pytest.approx(1)
+
+
+@needs_kernels
+def test_a_damaged_library_is_named_and_other_variants_run(bundle: Path, tmp_path: Path) -> None:
+    for file in importlib.metadata.files("encort-kernels") or ():
+        if "__pycache__" not in file.parts:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(file.locate()), tmp_path / file)
+    library = tmp_path / "encort_kernels" / "libencort_kernels.so"
+    library.write_bytes(library.read_bytes()[:5000])
+    script = f"import encort; print(encort.load({str(bundle)!r}).variant.name)"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "cpu-fp32"
+    assert "encort-kernels cannot be loaded, so native variants are not used; install it again" in result.stderr
 
 
 def test_an_export_without_the_kernels_says_what_to_install(
