@@ -40,18 +40,38 @@ if TYPE_CHECKING:
     default="float32",
     help="Precision of the embeddings: two bytes per value, one, or for binary and ubinary one bit; default: float32.",
 )
-def embed(prompt: str | None, dimensions: int | None, output_precision: "EmbeddingPrecision", **options: Any) -> None:
+@click.option("--tokens", is_flag=True, help="Write the vectors of the tokens in place of sentence embeddings.")
+@click.option("--sparse", is_flag=True, help="Write sparse embeddings in their place: token ids with weights.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Most weights of --sparse, the largest ones; default: all.")
+def embed(
+    prompt: str | None,
+    dimensions: int | None,
+    output_precision: "EmbeddingPrecision",
+    tokens: bool,
+    sparse: bool,
+    top_k: int | None,
+    **options: Any,
+) -> None:
     """Write sentence embeddings of TEXTS, one record per text.
 
     \b
     encort embed banking.bundle "a text" "another"
     encort embed banking.bundle --input texts.csv --output embeddings.npy
     encort embed search.bundle --input "corpus/*.parquet" --output vectors --on-error column --resume
+    encort embed splade.bundle --sparse --top-k 20 "a text"
     encort embed search.bundle --prompt document --dimensions 256 --output-precision int8 -i texts.csv -o texts.npy
     """  # noqa: D301 - click's mark for examples is the character itself
-    from encort.runtime.corpus.records import EmbeddingRecords
+    from encort.runtime.common.errors import InputError
+    from encort.runtime.corpus.retrieval_records import choose_records, conflict
 
-    _run(EmbeddingRecords(prompt=prompt, dimensions=dimensions, precision=output_precision), **options)
+    dense = {"--dimensions": dimensions is not None, "--output-precision": output_precision != "float32"}
+    given = [name for name, is_given in dense.items() if is_given]
+    if problem := conflict(tokens=tokens, sparse=sparse, top_k=top_k, dense=given):
+        raise InputError(problem)
+    records = choose_records(
+        tokens=tokens, sparse=sparse, top_k=top_k, prompt=prompt, dimensions=dimensions, precision=output_precision
+    )
+    _run(records, **options)
 
 
 @click.command()

@@ -31,6 +31,7 @@ def _summary(manifest: "Manifest") -> str:
     rows += [(head.name, f"{head.task}, {_shortened(head.labels)}{_settings(head)}") for head in manifest.heads]
     if manifest.embedding is not None:
         rows += _embedding_rows(manifest.embedding, manifest.variants)
+    rows += _retrieval_rows(manifest)
     rows.append(("max length", f"{manifest.max_length} tokens"))
     rows += [("source", f"{source.model} ({source.architecture})") for source in manifest.sources]
     rows.append(("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())))
@@ -74,6 +75,20 @@ def _kernels_line() -> str:
     if not found:
         return f"not used on this machine: {KERNELS} is not installed, or knows no instruction set of the processor"
     return f"computed by {KERNELS}, on this machine with {found}"
+
+
+def _retrieval_rows(manifest: "Manifest") -> "Iterator[tuple[str, str]]":
+    from encort.runtime.bundle.manifest import SPARSE_EMBEDDING, TOKEN_EMBEDDINGS
+
+    outputs = {name: axes for variant in manifest.variants for name, axes in variant.outputs.items()}
+    if manifest.late_interaction is not None and TOKEN_EMBEDDINGS in outputs:
+        yield "token vectors", f"{outputs[TOKEN_EMBEDDINGS][-1]} dimensions, L2 normalized, compared by MaxSim"
+        for name, prompt in manifest.late_interaction.prompts.items():
+            expansion = "" if prompt.expansion is None else ", filled up with mask tokens"
+            yield f"read as {name}", f"up to {prompt.max_length} tokens{expansion}"
+    if manifest.sparse is not None:
+        words = outputs.get(SPARSE_EMBEDDING)
+        yield "sparse", "weights of the text's tokens" if words is None else f"weights of {words[-1]} words"
 
 
 def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":

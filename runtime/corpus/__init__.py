@@ -3,7 +3,7 @@
 Reading order:
 
 1. `inputs`: one input, and the text of a row.
-2. `records`: results as records, one per input.
+2. `records`: results as records, one per input; `retrieval_records`: those of tokens and words.
 3. `row_errors`: records of many inputs; an input that cannot be used stops the job, is left out, or gives an error.
 4. `columns`: records as columns of Arrow.
 5. `tables`: an Arrow table in, the table with result columns out.

@@ -12,6 +12,7 @@ ERROR = "error"
 """Column that says why an input cannot be used; null for the others."""
 
 _OFFSETS = {"start": pa.int64(), "end": pa.int64()}
+_WORD = pa.struct({"text": pa.string(), "token": pa.int64(), "score": pa.float64()})
 _TYPES: Mapping[str, pa.DataType] = {
     "label": pa.string(),
     "score": pa.float64(),
@@ -23,6 +24,10 @@ _TYPES: Mapping[str, pa.DataType] = {
     "null_score": pa.float64(),
     "tokens": pa.int32(),
     "truncated": pa.bool_(),
+    "token_embeddings": pa.list_(pa.list_(pa.float32())),
+    "indices": pa.list_(pa.int64()),
+    "weights": pa.list_(pa.float32()),
+    "masks": pa.list_(pa.struct({"words": pa.list_(_WORD), "start": pa.int64(), "end": pa.int64()})),
     ERROR: pa.string(),
 }
 """Types of the fields of records, but for `embedding` and `scores`, whose size depends on the bundle."""

@@ -70,7 +70,7 @@ class EmbeddingRecords:
     def make(self, model: Model, batch: TokenBatch) -> list[Record]:
         """Return one record per text."""
         embeddings = model.embed(batch, dimensions=self.dimensions, precision=self.precision)
-        return _with_counts(batch, ({"embedding": embedding} for embedding in embeddings))
+        return with_counts(batch, ({"embedding": embedding} for embedding in embeddings))
 
 
 def rank_records(model: Model, query: str, documents: Sequence[Any], *, top_k: int | None) -> list[Record]:
@@ -152,7 +152,7 @@ class PredictionRecords:
         head = self._head(model)
         if head is None:
             return EmbeddingRecords().make(model, batch)
-        return _with_counts(batch, _RECORDS[head.task](model, batch, head, self))
+        return with_counts(batch, _RECORDS[head.task](model, batch, head, self))
 
     def _head(self, model: Model) -> HeadInfo | None:
         tasks = self.tasks
@@ -170,7 +170,8 @@ OPTION_TASKS: Mapping[str, tuple[Task, ...]] = {
 """Tasks that an option of `PredictionRecords` is for."""
 
 
-def _with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
+def with_counts(batch: TokenBatch, records: Iterable[Mapping[str, Any]]) -> list[Record]:
+    """Return records with the number of tokens of each text, and whether it was cut."""
     counts = zip(batch.tokens_per_text.tolist(), batch.truncated_texts.tolist(), strict=True)
     return [
         {**record, "tokens": tokens, "truncated": truncated}
