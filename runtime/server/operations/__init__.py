@@ -3,7 +3,7 @@
 Reading order:
 
 1. `record`: what is known of one request.
-2. `metrics`, `te_metrics`, `access_log`: where it is counted and written.
+2. `metrics`, `te_metrics`, `access_log`, `tracing`: where it is counted and written.
 3. `monitor`: the middleware that makes the record of every request.
 4. `proof`: golden vectors before a model serves; `info` tells what they showed.
 5. `drift`: a share of the live requests, compared with fp32.

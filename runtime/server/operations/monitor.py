@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from encort.runtime.server.operations import access_log, record
+from encort.runtime.server.operations import access_log, record, tracing
 from encort.runtime.server.operations.metrics import Metrics
 from encort.runtime.server.operations.record import RequestRecord
 
@@ -35,6 +35,7 @@ class Monitor:
             return
         request = _record(scope)
         record.begin(request)
+        span = tracing.begin(request, Headers(scope=scope))
 
         async def send_with_times(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -55,6 +56,7 @@ class Monitor:
             total_s = time.monotonic() - request.received
             self._metrics.count(request, total_s=total_s)
             access_log.write(request, total_s=total_s)
+            tracing.end(span, request)
 
 
 def _record(scope: Scope) -> RequestRecord:
