@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -169,3 +171,14 @@ def test_a_client_that_disconnects_takes_all_its_texts_along(connect: Connect, e
     runs = encoder.stats().runs
     asyncio.run(asyncio.wait_for(leave(), 5))
     assert encoder.stats().runs == runs
+
+
+def test_the_metrics_of_the_dashboard_exist(connect: Connect, encoder: encort.Model) -> None:
+    async def scrape() -> str:
+        async with connect({"m": encoder}) as client:
+            return (await client.get("/metrics")).text
+
+    dashboard = (Path(__file__).parents[3] / "examples/serve/grafana/encort.json").read_text(encoding="utf-8")
+    names = set(re.findall(r"\bencort_\w+", dashboard))
+    assert len(names) > 10
+    assert names <= {name for name, *_ in metrics(asyncio.run(scrape()))}
