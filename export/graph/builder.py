@@ -1,6 +1,6 @@
 """Write ONNX graphs and functions node by node, on top of onnx-ir."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class GraphBuilder:
             graph = ir.Graph((), (), nodes=(), opset_imports=dict(opsets), name=graph)
         self._graph, self._tape = graph, tape.Tape(graph)
         self._weights: dict[str, ir.Value] = {}
+        self._branches = 0
 
     @property
     def is_standard(self) -> bool:
@@ -65,7 +66,10 @@ class GraphBuilder:
     def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
         """Return a constant array. Every call with the same name returns the value of the first call."""
         if name not in self._weights:
-            self._weights[name] = self._tape.initializer(ir.tensor(array, name=name), name=name)
+            # In the graph itself: every branch reads it from there.
+            value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+            self._graph.register_initializer(value)
+            self._weights[name] = value
         return self._weights[name]
 
     def integers(self, *values: int) -> ir.Value:
@@ -75,6 +79,31 @@ class GraphBuilder:
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """Add one node and return its only output."""
         return self._tape.op(kind, inputs, attributes, domain=domain)
+
+    def choose(self, condition: ir.Value, then: Callable[[], ir.Value], otherwise: Callable[[], ir.Value]) -> ir.Value:
+        """Add nodes of which a run computes only one branch, and return their result.
+
+        Args:
+            condition: One bool.
+            then: Writes the nodes that run if the condition holds, and returns their result. They may read all values
+                that were there before. Values that are first written in a branch exist in this branch only.
+            otherwise: Writes the nodes that run if it does not hold.
+        """
+        return self.op("If", condition, then_branch=self._branch(then), else_branch=self._branch(otherwise))
+
+    def _branch(self, write: Callable[[], ir.Value]) -> ir.Graph:
+        branch = ir.Graph((), (), nodes=(), name=f"branch_{self._branches}")
+        self._branches += 1
+        outer, self._tape = self._tape, tape.Tape(branch)
+        try:
+            branch.outputs.append(write())
+        finally:
+            self._tape = outer
+        for node in branch:
+            for value in node.outputs:
+                # Unique in the whole graph, because branches read values of the graph around them.
+                value.name = f"{branch.name}.{value.name}"
+        return branch
 
     def model(self) -> ir.Model:
         """Return the finished graph as a model."""

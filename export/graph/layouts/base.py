@@ -64,7 +64,8 @@ class AttentionLayout(ABC):
             value: Projected values.
             heads: Attention heads.
             bias: Added to the scores, `(1, heads, sequence, sequence)` or with a row for each text, `(batch, ...)`.
-            window: Largest distance of two tokens that see each other; None if all tokens of a text do.
+            window: Largest distance of two tokens that see each other; None if all tokens of a text do. Layers with a
+                window have no bias.
         """
 
     @abstractmethod

@@ -3,9 +3,11 @@
 import numpy as np
 import onnx_ir as ir
 
+from encort.export.graph.builder import GraphBuilder
 from encort.export.graph.description import AttentionHeads, Rotary
 from encort.export.graph.layouts.base import AttentionLayout
-from encort.export.graph.layouts.nodes import attention, cumulative_sum, is_not, rotate, window_bias
+from encort.export.graph.layouts.local import LocalAttention
+from encort.export.graph.layouts.nodes import attention, cumulative_sum, is_not, rotate
 
 MOST_COLUMNS = 2**13
 """Length of the longest text that a bias by distance supports, in tokens."""
@@ -13,6 +15,10 @@ MOST_COLUMNS = 2**13
 
 class EqualLength(AttentionLayout):
     """Texts of equal length, `(batch, sequence)`, without a mask."""
+
+    def __init__(self, builder: GraphBuilder, ids: ir.Value) -> None:
+        super().__init__(builder, ids)
+        self._windows: dict[int, LocalAttention] = {}
 
     def unpad(self, x: ir.Value) -> ir.Value:
         return x
@@ -37,9 +43,20 @@ class EqualLength(AttentionLayout):
         bias: ir.Value | None,
         window: int | None,
     ) -> ir.Value:
-        if window is not None:
-            bias = window_bias(self._builder, self.columns, window, bias)
-        return attention(self._builder, (query, key, value), heads, mask=None, bias=bias)
+        builder, projections = self._builder, (query, key, value)
+        if window is None:
+            return attention(builder, projections, heads, mask=None, bias=bias)
+        local, width = self._local(window), builder.integers(-1, heads.width)
+
+        def attend_in_blocks() -> ir.Value:
+            rows = [builder.op("Reshape", x, width) for x in projections]
+            return builder.op("Reshape", local.attend(rows, heads), builder.op("Shape", query))
+
+        return builder.choose(
+            local.is_short,
+            lambda: attention(builder, projections, heads, mask=None, bias=local.short_bias),
+            attend_in_blocks,
+        )
 
     def rotate(self, x: ir.Value, rotary: Rotary) -> ir.Value:
         # One number stands for the position of the first token of every text.
@@ -63,6 +80,18 @@ class EqualLength(AttentionLayout):
     @property
     def mask(self) -> ir.Value | None:
         return None
+
+    def _local(self, window: int) -> LocalAttention:
+        """Return the attention of layers with a window, which they share."""
+        if window not in self._windows:
+            self._windows[window] = LocalAttention.of(self._builder, self._cells, self._sequence(), window)
+        return self._windows[window]
+
+    @property
+    def _cells(self) -> ir.Value:
+        """Index of each token in the grid of the texts, `(tokens,)` int64."""
+        zero, one = (self._builder.weight(f"index_{number}", np.array(number)) for number in (0, 1))
+        return self._builder.op("Range", zero, self._builder.op("Size", self._ids), one)
 
     def _first_rows(self, table: ir.Value) -> ir.Value:
         """Return as many rows of the table as a text has tokens."""

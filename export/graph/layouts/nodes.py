@@ -1,5 +1,7 @@
 """Nodes that several layouts share."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -29,7 +31,7 @@ def is_not(builder: GraphBuilder, ids: ir.Value, padding_id: int) -> ir.Value:
 
 def attention(
     builder: GraphBuilder,
-    projections: tuple[ir.Value, ir.Value, ir.Value],
+    projections: Sequence[ir.Value],
     heads: AttentionHeads,
     *,
     mask: ir.Value | None,
@@ -74,17 +76,15 @@ def rotate_row(builder: GraphBuilder, x: ir.Value, positions: ir.Value, rotary: 
     return builder.op("Squeeze", rotated, axis)
 
 
-def window_bias(builder: GraphBuilder, columns: ir.Value, window: int, bias: ir.Value | None) -> ir.Value:
-    """Return the bias with a mask on pairs of tokens whose distance is larger than the window.
+def window_bias(builder: GraphBuilder, columns: ir.Value, window: int) -> ir.Value:
+    """Return the bias that hides keys farther than the window, `(1, 1, sequence, sequence)` float32.
 
     Args:
         builder: Builder of the graph.
         columns: Numbers of the columns, `(sequence,)` int64.
         window: Largest distance of two tokens that see each other.
-        bias: `(1, heads, sequence, sequence)`; None stands for zeros.
     """
     distances = builder.op("Abs", builder.op("Sub", columns, builder.op("Unsqueeze", columns, builder.integers(1))))
     is_far = builder.op("Cast", builder.op("Greater", distances, builder.integers(window)), to=ir.DataType.FLOAT)
     mask = builder.op("Mul", is_far, builder.weight("masked_score", np.array(SMALLEST_MASK, np.float32)))
-    mask = builder.op("Unsqueeze", mask, builder.integers(0, 1))
-    return mask if bias is None else builder.op("Add", bias, mask)
+    return builder.op("Unsqueeze", mask, builder.integers(0, 1))

@@ -103,7 +103,7 @@ class Packed(AttentionLayout):
         window: int | None,
     ) -> ir.Value:
         if window is not None:
-            bias = self._builder.op("CastLike", window_bias(self._builder, self.columns, window, bias), query)
+            bias = self._builder.op("CastLike", window_bias(self._builder, self.columns, window), query)
         inputs = (query, key, value, None, self._token_offset, self._cu_seqlens, bias)
         return self._builder.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads.count)
 

@@ -33,7 +33,7 @@ class Padded(EqualLength):
         window: int | None,
     ) -> ir.Value:
         if window is not None:
-            bias = window_bias(self._builder, self.columns, window, bias)
+            bias = window_bias(self._builder, self.columns, window)
         biases = [self._mask_bias] if bias is None else [bias, self._mask_bias]
         return standard.attention(self._builder, query, key, value, heads=heads, biases=biases)
 

@@ -1,10 +1,12 @@
 """Layout of padded texts of any lengths, whose padding is left out of the layers."""
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from encort.export.graph.builder import OPSETS, GraphBuilder
 from encort.export.graph.description import AttentionHeads, Rotary
-from encort.export.graph.layouts.nodes import attention, cumulative_sum, rotate_row, window_bias
+from encort.export.graph.layouts.nodes import attention, cumulative_sum, rotate_row
 from encort.export.graph.layouts.padded import Padded
 
 
@@ -25,6 +27,8 @@ class Ragged(Padded):
         # For each element of the mask, the row of its token; masked elements get the row of another token.
         rows = builder.op("Sub", cumulative_sum(builder, flat_mask), builder.integers(1))
         self._rows = builder.op("Reshape", rows, builder.op("Shape", self._mask))
+        self._is_full = builder.op("Equal", builder.op("Size", self._unmasked), builder.op("Size", ids))
+        self._grid = builder.op("Concat", builder.op("Shape", ids), builder.integers(-1), axis=0)
 
     @property
     def numbers(self) -> ir.Value:
@@ -53,8 +57,33 @@ class Ragged(Padded):
         bias: ir.Value | None,
         window: int | None,
     ) -> ir.Value:
-        if window is not None:
-            bias = window_bias(self._builder, self.columns, window, bias)
-        padded = (self.repad(query), self.repad(key), self.repad(value))
+        builder, projections = self._builder, (query, key, value)
+        if window is None and bias is None:
+            return builder.choose(
+                self._is_full,
+                lambda: self._attend_unmasked(projections, heads),
+                lambda: self._attend_masked(projections, heads, None),
+            )
+        if window is None:
+            return self._attend_masked(projections, heads, bias)
+        local = self._local(window)
+        return builder.choose(
+            local.is_short,
+            lambda: self._attend_masked(projections, heads, local.short_bias),
+            lambda: local.attend(projections, heads),
+        )
+
+    def _attend_masked(self, projections: Sequence[ir.Value], heads: AttentionHeads, bias: ir.Value | None) -> ir.Value:
+        padded = [self.repad(x) for x in projections]
         context = attention(self._builder, padded, heads, mask=self._attention_mask, bias=bias)
         return self._builder.op("Gather", self._builder.op("Flatten", context, axis=2), self._unmasked)
+
+    def _attend_unmasked(self, projections: Sequence[ir.Value], heads: AttentionHeads) -> ir.Value:
+        """Return the attention's result of texts without padding, for which the kernel keeps no scores."""
+        padded = [self._builder.op("Reshape", x, self._grid) for x in projections]
+        context = attention(self._builder, padded, heads, mask=None, bias=None)
+        return self._builder.op("Flatten", context, axis=2)
+
+    @property
+    def _cells(self) -> ir.Value:
+        return self._unmasked

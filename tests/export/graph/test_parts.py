@@ -1,5 +1,6 @@
 """Parts of a layer that post-norm encoders lack, against eager transformers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,22 +47,41 @@ def encoder(request: pytest.FixtureRequest) -> tuple[Any, Description]:
     return described(config(request.param, initializer_range=0.3))
 
 
-@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED, Layout.PADDED])
-def test_pre_norm_layers_equal_eager(encoder: tuple[Any, Description], layout: Layout) -> None:
-    model, description = encoder
+def check(model: Any, description: Description, layout: Layout, lengths: Sequence[int]) -> None:
+    """Compare hidden states with eager transformers, for whole texts, and for padded ones where the layout has such."""
     graph = author(description, layout, embedding=Embedding(pooling=[Pooling.MEAN], normalize=True))
     session = onnxruntime.InferenceSession(ir.to_proto(graph).SerializeToString())
-    for length in (1, 2, 17, 70):
-        ids = np.random.default_rng(length).integers(3, 90, (2, length))
+    for length in lengths:
+        ids = np.random.default_rng(length).integers(3, 90, (3, length))
         mask = np.ones_like(ids)
+        masks = [mask]
         if layout is not Layout.EQUAL_LENGTH:
-            mask[1, length // 2 + 1 :] = 0
-        with torch.inference_mode():
-            expected = model(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state.numpy()
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        wanted = {node.name: inputs[node.name] for node in session.get_inputs()}
-        hidden = session.run(["last_hidden_state"], wanted)[0]
-        np.testing.assert_allclose(hidden[mask == 1], expected[mask == 1], rtol=0, atol=1e-4)
+            ends = np.array([[length], [length // 2 + 1], [1]])
+            masks += [(np.arange(length) < ends).astype(np.int64)]
+        for mask in masks:
+            tensors = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            with torch.inference_mode():
+                expected = model(**tensors).last_hidden_state.numpy()
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            hidden = session.run(
+                ["last_hidden_state"], {node.name: inputs[node.name] for node in session.get_inputs()}
+            )[0]
+            np.testing.assert_allclose(hidden[mask == 1], expected[mask == 1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED, Layout.PADDED])
+def test_pre_norm_layers_equal_eager(encoder: tuple[Any, Description], layout: Layout) -> None:
+    check(*encoder, layout, lengths=(1, 2, 17, 70))
+
+
+@pytest.mark.parametrize("layout", [Layout.EQUAL_LENGTH, Layout.RAGGED])
+@pytest.mark.parametrize("local_attention", [1, 2, 11, 40, 200])
+def test_windows_of_any_size_equal_eager(local_attention: int, layout: Layout) -> None:
+    size = local_attention // 2
+    encoder = described(config("ModernBert", local_attention=local_attention, initializer_range=0.3))
+    # Around the length from which texts are cut into blocks, and around whole blocks.
+    lengths = {1, size, size + 1, 2 * size + 1, 3 * size, 3 * size + 1, 4 * size - 1, 69, 70}
+    check(*encoder, layout, lengths=sorted(length for length in lengths if 0 < length <= 70))
 
 
 def test_a_part_that_layers_share_stays_shared_in_half_precision(encoder: tuple[Any, Description]) -> None:
