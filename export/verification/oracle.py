@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,9 @@ from encort.runtime.bundle.manifest import (
 from encort.runtime.common.arrays import FloatArray, Int64Array
 from encort.runtime.common.errors import CheckpointError
 from encort.runtime.text.token_batch import pad_rows
+
+LONG = 1024
+"""Tokens of a text from which eager attention would need gigabytes: at 8,192 tokens, 3 GiB of scores per layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +150,8 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
     if getattr(model.config, "type_vocab_size", 2) == 1:
         accepted.discard("token_type_ids")
     try:
-        result = model(**{name: tensor for name, tensor in tensors.items() if name in accepted})
+        with _attention_for(model, tensors["input_ids"].shape[1]):
+            result = model(**{name: tensor for name, tensor in tensors.items() if name in accepted})
     except (IndexError, RuntimeError) as error:
         shape = tuple(tensors["input_ids"].shape)
         raise CheckpointError(
@@ -155,6 +160,19 @@ def _run(model: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Any]:
     finally:
         hook.remove()
     return result, encoder_results[0]
+
+
+@contextmanager
+def _attention_for(model: Any, length: int) -> Iterator[None]:
+    """Compute the attention of long texts in PyTorch's own kernel, which keeps no scores, if the model can use it."""
+    if length <= LONG or not getattr(model, "_supports_sdpa", False):
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("eager")
 
 
 def _encoder_outputs(

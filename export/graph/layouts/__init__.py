@@ -3,7 +3,7 @@
 Most nodes of an encoder work on each token by itself, so they are the same in every layout. These modules hold the
 nodes that differ: the inputs that describe the layout, positions, attention, and pooling.
 
-In reading order: `base`, `nodes`, `equal_length`, `padded`, `ragged`, `packed`.
+In reading order: `base`, `nodes`, `local`, `equal_length`, `padded`, `ragged`, `packed`.
 """
 
 from encort.export.graph.layouts.base import AttentionLayout

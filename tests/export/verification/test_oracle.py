@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from encort.export.source.export_source import ExportSource
 from encort.export.verification.oracle import Case, Oracle
@@ -64,6 +65,24 @@ def test_sentence_embeddings_count_only_unmasked_tokens(
     if normalize:
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(outputs[SENTENCE_EMBEDDING], expected, rtol=0, atol=1e-6)
+
+
+def test_long_texts_give_the_results_of_eager_attention(
+    classifier: ExportSource, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle, model = Oracle.of(classifier), classifier.checkpoints[0].model
+    expected, kernels = oracle(case), []
+    original = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: kernels.append(1) or original(*a, **k)
+    )
+    monkeypatch.setattr("encort.export.verification.oracle.LONG", 4)
+    outputs = oracle(case)
+    assert len(kernels) == model.config.num_hidden_layers
+    assert model.config._attn_implementation == "eager"
+    for name, array in expected.items():
+        tokens = case.mask == 1 if array.shape[:2] == case.mask.shape else ...
+        np.testing.assert_allclose(outputs[name][tokens], array[tokens], rtol=0, atol=1e-5)
 
 
 def test_an_encoder_has_no_logits(encoder_checkpoint: Path, case: Case) -> None:

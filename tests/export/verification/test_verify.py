@@ -145,6 +145,15 @@ def test_no_case_is_longer_than_the_limit(limit: int) -> None:
     assert max(ids(case).shape[1] for case in session.cases) == limit
 
 
+def test_long_limits_are_tried_with_one_text_and_shorter_neighbours() -> None:
+    session = FakeSession()
+    judge(session, limit=8192)
+    shapes = [ids(case).shape for case in session.cases]
+    assert {(1, 8191), (1, 8192)} <= set(shapes)
+    assert max(batch * length for batch, length in shapes) == 8192
+    assert any(length > 2000 and not is_full(case) for case, (_, length) in zip(session.cases, shapes, strict=True))
+
+
 def test_every_token_and_both_types_are_tried() -> None:
     session = FakeSession()
     judge(session)
