@@ -109,7 +109,12 @@ WRONG_SETTINGS = {
 
 
 def attentions(graph: ir.Graph) -> list[ir.Node]:
-    return [node for node in graph if node.op_type == "MultiHeadAttention"]
+    return [node for node in graph.all_nodes() if node.op_type == "MultiHeadAttention"]
+
+
+def masked_attentions(graph: ir.Graph) -> list[ir.Node]:
+    at = MASK_INPUT_OF_ATTENTION
+    return [node for node in attentions(graph) if len(node.inputs) > at and node.inputs[at] is not None]
 
 
 def only(graph: ir.Graph, kind: str) -> ir.Node:
@@ -118,9 +123,8 @@ def only(graph: ir.Graph, kind: str) -> ir.Node:
 
 
 def drop_attention_mask(graph: ir.Graph) -> None:
-    for node in attentions(graph):
-        if len(node.inputs) > MASK_INPUT_OF_ATTENTION:
-            node.replace_input_with(MASK_INPUT_OF_ATTENTION, None)
+    for node in masked_attentions(graph):
+        node.replace_input_with(MASK_INPUT_OF_ATTENTION, None)
 
 
 def drop_pooling_mask(graph: ir.Graph) -> None:
@@ -133,11 +137,12 @@ def drop_pooling_mask(graph: ir.Graph) -> None:
 
 
 def invert_attention_mask(graph: ir.Graph) -> None:
-    for node in attentions(graph):
-        if len(node.inputs) > MASK_INPUT_OF_ATTENTION:
-            ones = ir.node("Sub", [node.inputs[MASK_INPUT_OF_ATTENTION]] * 2)
-            graph.insert_before(node, ones)
-            node.replace_input_with(MASK_INPUT_OF_ATTENTION, ones.outputs[0])
+    for node in masked_attentions(graph):
+        inverted = ir.node("Sub", [node.inputs[MASK_INPUT_OF_ATTENTION]] * 2)
+        # The attention is in a branch, whose names must differ from those of the graph around it.
+        inverted.outputs[0].name = f"inverted.{node.outputs[0].name}"
+        node.graph.insert_before(node, inverted)
+        node.replace_input_with(MASK_INPUT_OF_ATTENTION, inverted.outputs[0])
 
 
 def forget_attention_scale(graph: ir.Graph) -> None:
