@@ -24,7 +24,7 @@ from encort.integrations.ray import Embed, run
 from encort.runtime.common.output.markdown import table
 
 _CPUS = 2
-"""Logical cores of a node: one for the actor, and one for reads."""
+"""Logical cores of a node. Its actor takes all of them, so that no node has two actors."""
 
 
 class Noted(Embed):
@@ -67,7 +67,7 @@ def measure(bundle: str, folder: Path, *, nodes: int, kill_seconds: float | None
     killer.start()
     try:
         blocks = ray.data.read_parquet(str(folder / "corpus")).repartition(8 * nodes).materialize()
-        options: dict[str, Any] = {"folder": str(pids), "threads": 1, "ray_options": {"scheduling_strategy": "SPREAD"}}
+        options: dict[str, Any] = {"folder": str(pids), "threads": 1, "num_cpus": _CPUS}
         dataset = run(Noted, blocks, bundle, actors=nodes, batch_rows=1024, **options)
         batches, start = [], 0.0
         for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
