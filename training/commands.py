@@ -30,6 +30,10 @@ TASKS = {
     "question-answering": ("question_answering:QuestionAnswering", "Find the answers to questions in contexts."),
     "next-sentence-prediction": ("next_sentence:NextSentencePrediction", "Predict whether one text follows another."),
     "dual-encoder": ("next_sentence:DualEncoderTask", "Predict next sentences with two encoders."),
+    "masked-language-modeling": (
+        "masked_language:MaskedLanguageModeling",
+        "Adapt an encoder to texts without labels.",
+    ),
     "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Learn embeddings from similar or scored pairs."),
 }
 """MODULE:CLASS in `training/tasks` and help line, by name. The class is a string so that `--help` imports no torch."""

@@ -51,6 +51,12 @@ NEXT_SENTENCE = RowSchema(
 )
 """Two texts; the label is 1 if the second follows, 0 if not, -1 if it is unknown."""
 
+TEXTS = RowSchema(
+    columns=[_TEXT],
+    parse=lambda values: {**read_cells(values, text=text_cell), "label": None},
+)
+"""A text without a label."""
+
 SENTENCE_PAIRS = RowSchema(
     columns=[_TEXT, _TEXT_PAIR, Column(role="label", names=["score", "label"], is_optional=True)],
     parse=functools.partial(read_cells, text=text_cell, text_pair=text_cell, label=optional_cell(score_cell)),
