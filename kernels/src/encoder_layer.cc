@@ -5,7 +5,9 @@
 //   weight and bias of attention_norm and output_norm; optionally distance_bias (heads, 2 * longest - 1) float32.
 // Attributes: heads, activation (0 Gelu, 1 Gelu by tanh, 2 Relu), epsilon,
 //   and PRODUCT_zero_point, PRODUCT_inputs and PRODUCT_outputs for each product.
+#include <atomic>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -77,11 +79,33 @@ class OnnxRuntimeThreads final : public Parallel {
   OnnxRuntimeThreads(const ort::KernelContext* context, double work) : context_(context), on_threads_(work >= WORTH_THREADS) {}
 
   void run(Task task, size_t count, void* data) const override {
-    if (on_threads_ && count > 1) return check(ort::parallel_for(context_, task, count, 0, data));
+    if (on_threads_ && count > 1) return run_on_threads(task, count, data);
     for (size_t index = 0; index < count; ++index) task(data, index);
   }
 
  private:
+  // An exception must not leave a thread of ONNX Runtime; the only one that a task has is of memory.
+  struct Guarded {
+    Task task;
+    void* data;
+    std::atomic<bool> has_failed{false};
+
+    static void run(void* guarded, size_t index) {
+      auto* self = static_cast<Guarded*>(guarded);
+      try {
+        self->task(self->data, index);
+      } catch (const std::bad_alloc&) {
+        self->has_failed = true;
+      }
+    }
+  };
+
+  void run_on_threads(Task task, size_t count, void* data) const {
+    Guarded guarded{task, data};
+    check(ort::parallel_for(context_, Guarded::run, count, 0, &guarded));
+    if (guarded.has_failed) throw std::bad_alloc();
+  }
+
   const ort::KernelContext* context_;
   bool on_threads_;
 };
