@@ -103,6 +103,14 @@ HEADS = {
     "next-sentence-prediction": ("AutoModelForNextSentencePrediction", None),
     "fill-mask": ("AutoModelForMaskedLM", None),
 }
+if hasattr(transformers, "NomicBertConfig"):
+    CONFIGS["nomic-bert"] = transformers.NomicBertConfig(
+        **{**SIZES, "max_position_embeddings": 64}, layer_norm_eps=1e-3
+    )
+if hasattr(transformers, "GteConfig"):
+    GTE: dict[str, Any] = {**SIZES, "max_position_embeddings": 64, "pad_token_id": 0}
+    CONFIGS["gte"] = transformers.GteConfig(**GTE, layer_norm_eps=2e-3)
+    CONFIGS["gte-untyped"] = transformers.GteConfig(**GTE, type_vocab_size=0, hidden_act="relu")
 
 
 @pytest.fixture(scope="session", params=CONFIGS)

@@ -7,7 +7,7 @@ A new architecture is one more function in this folder, which returns its table 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from encort.export.graph.architectures import post_norm, pre_norm
+from encort.export.graph.architectures import post_norm, pre_norm, rotary
 from encort.export.graph.architectures.albert import albert
 from encort.export.graph.architectures.deberta import deberta_v2
 from encort.export.graph.architectures.masked_words import describe_masked_words
@@ -32,6 +32,8 @@ ARCHITECTURES: Mapping[str, Callable[[Any], Architecture]] = {
     "deberta-v2": deberta_v2,
     "modernbert": pre_norm.modernbert,
     "eurobert": pre_norm.eurobert,
+    "nomic_bert": rotary.nomic_bert,
+    "gte": rotary.gte,
 }
 """Tables by the `model_type` in `config.json`."""
 

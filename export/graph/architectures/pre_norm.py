@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from encort.export.graph.architectures.rotary import rotary_base
 from encort.export.graph.architectures.table import Architecture, HeadNames
 from encort.export.graph.description import NormPlacement, Part, Reads
 from encort.runtime.bundle.manifest import Task
-from encort.runtime.common.checkpoints.majors import FULL_ATTENTION, attention_kinds, rotary_settings
+from encort.runtime.common.checkpoints.majors import FULL_ATTENTION, attention_kinds
 from encort.runtime.common.errors import CheckpointError
 
 _MODERNBERT_POOLING = {"cls": Reads.FIRST_TOKEN, "mean": Reads.MEAN}
@@ -48,7 +49,7 @@ def modernbert(config: Any) -> Architecture:
         epsilon=config.norm_eps,
         placement=NormPlacement.PRE,
         has_first_norm=False,
-        rotary_bases=[_rotary_base(config, kind) for kind in kinds],
+        rotary_bases=[rotary_base(config, kind) for kind in kinds],
         windows=[None if kind == FULL_ATTENTION else window for kind in kinds],
     )
 
@@ -94,7 +95,7 @@ def eurobert(config: Any) -> Architecture:
         epsilon=config.rms_norm_eps,
         placement=NormPlacement.PRE,
         is_rms=True,
-        rotary_bases=[_rotary_base(config, FULL_ATTENTION)] * config.num_hidden_layers,
+        rotary_bases=[rotary_base(config, FULL_ATTENTION)] * config.num_hidden_layers,
     )
 
 
@@ -106,15 +107,3 @@ def _pooling(config: Any, known: Mapping[str, Reads]) -> Reads:
             f"{config.model_type} with classifier_pooling={config.classifier_pooling!r} has no authored graph; "
             f"encort authors: {', '.join(known)}"
         ) from None
-
-
-def _rotary_base(config: Any, kind: str) -> float:
-    """Return the base of the rotary positions of layers with a kind of attention."""
-    settings = rotary_settings(config, kind)
-    scaling = settings.get("rope_type", "default")
-    if scaling != "default":
-        raise CheckpointError(
-            f"{config.model_type} with rope_type={scaling!r} has no authored graph; encort authors rotary positions "
-            "without scaling (rope_type 'default' in config.json)"
-        )
-    return float(settings["rope_theta"])

@@ -1,0 +1,63 @@
+"""Bases of rotary positions; NomicBERT and GTE, which have the layers of BERT with such positions and a gate."""
+
+from typing import Any
+
+from encort.export.graph.architectures.table import Architecture, HeadNames
+from encort.export.graph.description import Reads
+from encort.runtime.common.checkpoints.majors import FULL_ATTENTION, rotary_settings
+from encort.runtime.common.errors import CheckpointError
+
+
+def nomic_bert(config: Any) -> Architecture:
+    """Return the table of NomicBERT.
+
+    Raises:
+        CheckpointError: The configuration scales its rotary positions.
+    """
+    return _post_norm(config, "nomic_bert.")
+
+
+def gte(config: Any) -> Architecture:
+    """Return the table of GTE, whose authors call it `new`.
+
+    Raises:
+        CheckpointError: The configuration scales its rotary positions.
+    """
+    return _post_norm(config, "gte.")
+
+
+def _post_norm(config: Any, prefix: str) -> Architecture:
+    return Architecture(
+        prefix=prefix,
+        positions=None,
+        layer="layers.{}.",
+        query="self_attn.q_proj",
+        key="self_attn.k_proj",
+        value="self_attn.v_proj",
+        attention_output="self_attn.o_proj",
+        attention_norm="post_attention_layernorm",
+        intermediate="mlp.gate_proj",
+        gate="mlp.up_proj",
+        output="mlp.down_proj",
+        output_norm="post_mlp_layernorm",
+        classifier=HeadNames(reads=Reads.FIRST_TOKEN, dense=f"{prefix}pooler.dense", logits="classifier"),
+        activation=config.hidden_act,
+        epsilon=config.layer_norm_eps,
+        rotary_bases=[rotary_base(config, FULL_ATTENTION)] * config.num_hidden_layers,
+    )
+
+
+def rotary_base(config: Any, kind: str) -> float:
+    """Return the base of the rotary positions of layers with a kind of attention.
+
+    Raises:
+        CheckpointError: The positions are scaled.
+    """
+    settings = rotary_settings(config, kind)
+    scaling = settings.get("rope_type", "default")
+    if scaling != "default":
+        raise CheckpointError(
+            f"{config.model_type} with rope_type={scaling!r} has no authored graph; encort authors rotary positions "
+            "without scaling (rope_type 'default' in config.json)"
+        )
+    return float(settings["rope_theta"])
