@@ -37,7 +37,7 @@ MODELS = [
     ("deberta-v2", "encoder"),
     ("modernbert", "token-classification"),
     ("modernbert-biased", "text-classification"),
-    *([("eurobert", "text-classification")] if "eurobert" in CONFIGS else []),
+    *((name, "text-classification") for name in ("eurobert", "gte") if name in CONFIGS),
     ("dual-encoder", "next-sentence-prediction"),
 ]
 

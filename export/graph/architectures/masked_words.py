@@ -95,6 +95,26 @@ def _eurobert(_: Any) -> MaskedWordNames:
     return MaskedWordNames(words="lm_head", bias="lm_head.bias")
 
 
+def _nomic_bert(config: Any) -> MaskedWordNames:
+    name = "cls.predictions"
+    return MaskedWordNames(
+        dense=f"{name}.transform.dense",
+        norm=f"{name}.transform.layer_norm",
+        words=f"{name}.decoder",
+        bias=f"{name}.decoder.bias",
+        activation=config.hidden_act,
+    )
+
+
+def _gte(_: Any) -> MaskedWordNames:
+    return MaskedWordNames(
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        words="lm_head.decoder",
+        bias="lm_head.decoder.bias",
+    )
+
+
 _NAMES: Mapping[str, Callable[[Any], MaskedWordNames]] = {
     "bert": _bert,
     "roberta": _roberta,
@@ -107,6 +127,8 @@ _NAMES: Mapping[str, Callable[[Any], MaskedWordNames]] = {
     "deberta-v2": _bert,
     "modernbert": _modernbert,
     "eurobert": _eurobert,
+    "nomic_bert": _nomic_bert,
+    "gte": _gte,
 }
 """Tables by the `model_type` in `config.json`."""
 
