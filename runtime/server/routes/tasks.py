@@ -1,4 +1,4 @@
-"""The routes of the other tasks: classes, scores, spans and answers. They have the forms of OpenAI's routes."""
+"""The routes of the other tasks: classes, words, scores, spans and answers. They have the forms of OpenAI's routes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +10,7 @@ from encort.runtime.server.embeddings import as_texts, check_count, run_all
 from encort.runtime.server.endpoints import Endpoint, Reply, Server
 from encort.runtime.server.errors import OPENAI, Failure, RequestError
 from encort.runtime.server.ranking import score_pairs
+from encort.runtime.tasks.zero_shot import TEMPLATE
 
 
 class ClassifyRequest(msgspec.Struct, kw_only=True):
@@ -18,6 +19,24 @@ class ClassifyRequest(msgspec.Struct, kw_only=True):
     model: str | None = None
     input: str | list[str]
     top_k: int | None = None
+
+
+class ZeroShotRequest(msgspec.Struct, kw_only=True):
+    """Body of `/v1/classify_zero_shot`: texts, and the labels to choose from, in words."""
+
+    model: str | None = None
+    input: str | list[str]
+    labels: list[str]
+    template: str = TEMPLATE
+    multi_label: bool = False
+
+
+class FillRequest(msgspec.Struct, kw_only=True):
+    """Body of `/v1/fill`: texts with mask tokens, such as `[MASK]`."""
+
+    model: str | None = None
+    input: str | list[str]
+    top_k: int = 5
 
 
 class TagRequest(msgspec.Struct, kw_only=True):
@@ -58,6 +77,30 @@ async def classify(server: Server, body: ClassifyRequest) -> Reply:
         for item in results.items
     ]
     return _reply(served.name, data, results.tokens)
+
+
+async def classify_zero_shot(server: Server, body: ZeroShotRequest) -> Reply:
+    """Return which label fits each text, and the scores of all labels, the best first."""
+    served = server.models.get(body.model)
+    texts = as_texts(body.input, most=server.settings.max_items)
+    check_count(len(body.labels), most=server.settings.max_items)
+    spec = served.service.tasks.classify_zero_shot(
+        None, body.labels, template=body.template, multi_label=body.multi_label
+    )
+    results = await run_all(served, spec, texts)
+    data = [
+        {"label": item.label, "score": item.score, "scores": _best(item.scores, len(body.labels))}
+        for item in results.items
+    ]
+    return _reply(served.name, data, results.tokens)
+
+
+async def fill(server: Server, body: FillRequest) -> Reply:
+    """Return the words that fit each mask token of each text, the best first."""
+    served = server.models.get(body.model)
+    texts = as_texts(body.input, most=server.settings.max_items)
+    results = await run_all(served, served.service.tasks.fill(None, top_k=body.top_k), texts)
+    return _reply(served.name, [{"masks": [asdict(mask) for mask in masks]} for masks in results.items], results.tokens)
 
 
 async def score(server: Server, body: ScoreRequest) -> Reply:
@@ -119,6 +162,8 @@ ENDPOINTS = [
     Endpoint(paths=(path,), summary=summary, contract=OPENAI, handler=handler, body=body, result=dict[str, Any])
     for path, summary, handler, body in (
         ("/v1/classify", "Classes of texts", classify, ClassifyRequest),
+        ("/v1/classify_zero_shot", "Which of any labels fits a text", classify_zero_shot, ZeroShotRequest),
+        ("/v1/fill", "Words for mask tokens", fill, FillRequest),
         ("/v1/score", "Scores of pairs of texts", score, ScoreRequest),
         ("/v1/tag", "Tagged spans of texts", tag, TagRequest),
         ("/v1/answer", "Answers to questions from their contexts", answer, AnswerRequest),

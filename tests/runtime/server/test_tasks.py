@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import encort
+from encort.export.exporter import export_bundle
+from tests.conftest import MakeCheckpoint
 from tests.runtime.server.conftest import Connect
 
 TEXTS = ["hello", "my card is lost"]
@@ -55,6 +57,32 @@ def test_answers_equal_those_of_the_model(connect: Connect, heads: encort.Model,
 def test_scores_equal_those_of_the_model(connect: Connect, heads: encort.Model) -> None:
     answer = post(connect, heads, "/v1/score", {"text_1": "my card", "text_2": TEXTS}).json()
     assert [item["score"] for item in answer["data"]] == pytest.approx(heads.score(PAIRS).tolist(), rel=1e-4)
+
+
+def test_words_for_masks_equal_those_of_the_model(connect: Connect, masked_bundle: Path) -> None:
+    texts = ["my [MASK] is lost", "[MASK] my [MASK]"]
+    with encort.load(masked_bundle, threads=1) as model:
+        answer = post(connect, model, "/v1/fill", {"input": texts, "top_k": 2}).json()
+        expected = model.fill(texts, top_k=2)
+    assert [len(item["masks"]) for item in answer["data"]] == [1, 2]
+    found = [word["token"] for item in answer["data"] for mask in item["masks"] for word in mask["words"]]
+    assert found == [word.token for masks in expected for mask in masks for word in mask.words]
+
+
+def test_labels_of_the_request_are_chosen_by_inference(
+    connect: Connect, make_checkpoint: MakeCheckpoint, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(labels=["contradiction", "neutral", "entailment"], seed=7)
+    body = {"input": TEXTS, "labels": ["card", "my pin"], "multi_label": True}
+    with encort.load(export_bundle(checkpoint, tmp_path / "b", variants=["fp32"]).folder, threads=1) as model:
+        answer = post(connect, model, "/v1/classify_zero_shot", body).json()
+        expected = model.classify_zero_shot(TEXTS, ["card", "my pin"], multi_label=True)
+        refused = post(connect, model, "/v1/classify_zero_shot", {**body, "template": "no place"})
+    for item, result in zip(answer["data"], expected, strict=True):
+        assert item["label"] == result.label == next(iter(item["scores"]))
+        assert item["scores"] == pytest.approx(dict(result.scores), rel=1e-4)
+    assert refused.status_code == 400
+    assert "template" in refused.text
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
