@@ -27,8 +27,6 @@ class Ragged(Padded):
         # For each element of the mask, the row of its token; masked elements get the row of another token.
         rows = builder.op("Sub", cumulative_sum(builder, flat_mask), builder.integers(1))
         self._rows = builder.op("Reshape", rows, builder.op("Shape", self._mask))
-        self._is_full = builder.op("Equal", builder.op("Size", self._unmasked), builder.op("Size", ids))
-        self._grid = builder.op("Concat", builder.op("Shape", ids), builder.integers(-1), axis=0)
 
     @property
     def numbers(self) -> ir.Value:
@@ -58,13 +56,7 @@ class Ragged(Padded):
         window: int | None,
     ) -> ir.Value:
         builder, projections = self._builder, (query, key, value)
-        if window is None and bias is None:
-            return builder.choose(
-                self._is_full,
-                lambda: self._attend_unmasked(projections, heads),
-                lambda: self._attend_masked(projections, heads, None),
-            )
-        if window is None:
+        if window is None:  # with the mask even if nothing is masked: without it, the sums have another rounding
             return self._attend_masked(projections, heads, bias)
         local = self._local(window)
         return builder.choose(
@@ -77,12 +69,6 @@ class Ragged(Padded):
         padded = [self.repad(x) for x in projections]
         context = attention(self._builder, padded, heads, mask=self._attention_mask, bias=bias)
         return self._builder.op("Gather", self._builder.op("Flatten", context, axis=2), self._unmasked)
-
-    def _attend_unmasked(self, projections: Sequence[ir.Value], heads: AttentionHeads) -> ir.Value:
-        """Return the attention's result of texts without padding, for which the kernel keeps no scores."""
-        padded = [self._builder.op("Reshape", x, self._grid) for x in projections]
-        context = attention(self._builder, padded, heads, mask=None, bias=None)
-        return self._builder.op("Flatten", context, axis=2)
 
     @property
     def _cells(self) -> ir.Value:
