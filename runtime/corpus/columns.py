@@ -57,6 +57,6 @@ def _column(values: Sequence[Any], data_type: pa.DataType) -> pa.Array:
     if not vectors:
         return pa.array(values, data_type)
     missing = np.array([value is None for value in values], bool)
-    ends = np.cumsum(~missing, dtype=np.int32) * len(vectors[0])
+    ends = np.cumsum([0 if value is None else len(value) for value in values], dtype=np.int32)
     offsets = pa.array(np.concatenate([[0], ends]), pa.int32(), mask=np.append(missing, False))
     return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(vectors)), type=data_type)

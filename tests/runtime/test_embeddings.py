@@ -206,7 +206,7 @@ def test_ranges_come_from_the_sample_texts_of_the_bundle(encoder: encort.Model) 
 
 
 def test_an_unknown_precision_is_an_error(encoder: encort.Model) -> None:
-    with pytest.raises(InputError, match="precision must be one of float32, int8"):
+    with pytest.raises(InputError, match="precision must be one of float32, float16, int8"):
         encoder.embed(TEXTS, precision="fp16")  # type: ignore[call-overload]
 
 

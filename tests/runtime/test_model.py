@@ -226,7 +226,7 @@ def test_an_option_of_tokenize_stream_that_is_not_a_whole_number_is_refused(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("overflow", ["windows", "auto", ""])
 def test_an_unknown_overflow_is_refused(classifier: encort.Model, method: str, overflow: str) -> None:
-    with pytest.raises(InputError, match="overflow must be one of truncate, error, window; got"):
+    with pytest.raises(InputError, match="overflow must be one of truncate, truncate_left, error, window; got"):
         getattr(classifier, method)(["hello"], overflow=overflow)
 
 

@@ -48,7 +48,10 @@ class EmbeddingSettings:
         encoder, pooled, *others = read_modules(folder)
         transformer = TransformerSettings.read(encoder.folder)
         if transformer.predicts_words and splade_folder(folder) is None:
-            raise CheckpointError(f"{folder} pools logits of words (fill-mask), which a bundle can do for SPLADE alone")
+            raise CheckpointError(
+                f"sentence_bert_config.json of {folder} pools logits of words (fill-mask), which a bundle can do for "
+                "SPLADE alone"
+            )
         modules = [read_module(entry) for entry in others if entry.kind != DROPOUT]
         normalize = bool(modules) and isinstance(modules[-1], NormalizeModule)
         return cls(

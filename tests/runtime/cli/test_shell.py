@@ -41,10 +41,10 @@ def labels(done: "subprocess.CompletedProcess[str]") -> int:
         ("encort predict BUNDLE <&-", "standard input is closed"),
         ("encort predict BUNDLE hello >&-", "standard output is closed"),
         ("encort inspect BUNDLE >&-", "standard output is closed"),
-        ("encort predict BUNDLE --input folder.jsonl", "folder.jsonl is a folder"),
+        ("encort predict BUNDLE --input folder.jsonl", "a job over many files writes a folder"),
         ("encort predict BUNDLE hello --output folder.jsonl", "folder.jsonl is a folder"),
         ("encort predict BUNDLE hello --output in.txt/out.jsonl", "there is no folder in.txt"),
-        ("encort predict BUNDLE --input $(printf 'x%.0s' {1..300})", "cannot be read: File name too long"),
+        ("encort predict BUNDLE --input $(printf 'x%.0s' {1..300})", "File name too long"),
         ("encort predict BUNDLE hello > /dev/full", "No space left on device"),
     ],
 )
