@@ -1,5 +1,6 @@
 """Words for mask tokens are those of the pipeline `fill-mask` of transformers."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def model(bundle: Path) -> Iterator[encort.Model]:
 def expected(folder: Path, texts: list[str], top_k: int) -> list[list[list[tuple[int, str, float]]]]:
     """Return id, text and score of the words for every mask of every text, by transformers."""
     pipeline = transformers.pipeline("fill-mask", str(folder), top_k=top_k, device="cpu")
+    if "token_type_ids" not in inspect.signature(pipeline.model.forward).parameters:
+        pipeline.tokenizer.model_input_names = ["input_ids", "attention_mask"]  # transformers 4.57 passes types on
     results = [pipeline(text) for text in texts]
     of_masks = [result if isinstance(result[0], list) else [result] for result in results]
     return [[[(w["token"], w["token_str"], w["score"]) for w in mask] for mask in masks] for masks in of_masks]
