@@ -100,8 +100,9 @@ class Job:
     def _description(self) -> Mapping[str, Any]:
         """Return what must be the same when the job goes on."""
         files, variant = self.model.manifest.files, self.model.variant
+        names = [variant.file, variant.weights_file, TOKENIZER_FILE]
         return {
-            "bundle": [files[name].sha256 for name in (variant.file, TOKENIZER_FILE)],
+            "bundle": [files[name].sha256 for name in names if name is not None],
             "options": repr(self.options),
             "rows per part": self._chunk_rows * self._chunks_per_part,
             "input": self.corpus.describe(),

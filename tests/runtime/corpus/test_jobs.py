@@ -15,7 +15,9 @@ from click.testing import CliRunner
 
 import encort
 from encort.errors import EncortError, InputError, OutputExistsError
+from encort.export.exporter import export_bundle
 from encort.runtime.cli.main import group
+from tests.conftest import MakeCheckpoint
 
 pa = pytest.importorskip("pyarrow")
 dataset = pytest.importorskip("pyarrow.dataset")
@@ -195,6 +197,17 @@ def test_finished_parts_are_not_written_again(embed: Embed, corpus: Path, tmp_pa
     (corpus / "lang=b" / "x.parquet").unlink()
     with pytest.raises(OutputExistsError, match="another job, whose input differ"):
         embed(*command, "--resume")
+
+
+def test_the_output_of_other_weights_in_the_same_graph_stays(
+    embed: Embed, corpus: Path, tmp_path: Path, make_checkpoint: MakeCheckpoint
+) -> None:
+    embed("-i", corpus, "-o", tmp_path / "out")
+    trained = export_bundle(make_checkpoint(seed=99), tmp_path / "trained", variants=["fp32"]).folder
+    arguments = ["embed", trained, "-i", corpus, "-o", tmp_path / "out", "--resume"]
+    result = CliRunner().invoke(group, [*map(os.fspath, arguments)])
+    assert isinstance(result.exception, OutputExistsError)
+    assert "another job, whose bundle differ" in str(result.exception)
 
 
 def test_the_folder_of_another_program_stays(embed: Embed, corpus: Path, tmp_path: Path) -> None:

@@ -20,12 +20,6 @@ NPM = ROOT / "build" / "npm"
 
 
 @pytest.fixture(scope="module")
-def heads(multi_head: Path) -> Iterator[encort.Model]:
-    with encort.load(multi_head, threads=1) as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
 def address(encoder_bundle: Path, multi_head: Path) -> Iterator[str]:
     """Address of a server with an encoder, m, and a bundle of all heads, m1."""
     with started(encoder_bundle, multi_head) as (_, address):

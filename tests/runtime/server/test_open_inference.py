@@ -18,12 +18,6 @@ PAIRS = [("my card", "hello"), ("my card", "my card is lost")]
 
 
 @pytest.fixture(scope="module")
-def heads(multi_head: Path) -> Iterator[encort.Model]:
-    with encort.load(multi_head, threads=1) as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
 def triton(encoder_bundle: Path, multi_head: Path) -> Iterator[Any]:
     """The client of Triton, with a server of two models."""
     client = pytest.importorskip("tritonclient.http")

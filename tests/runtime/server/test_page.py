@@ -1,7 +1,5 @@
 """The page at `/` in a real browser, with the answers of a fake server."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,47 +8,21 @@ import pytest
 
 from encort.runtime.server.page import PAGE_FILES, SECURITY_HEADERS
 from tests.runtime.server.page_server import KEY, page_server
+from tests.runtime.server.pages import opened_page, run_task
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    """The system's Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-
 
 @pytest.fixture
 def page(browser: "Browser") -> "Iterator[Page]":
-    """The page with all models. A test fails on an error in the console, such as a violated security policy."""
-    with page_server() as address, browser.new_page() as page:
-        errors: list[str] = []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#tasks input")
+    """The page with all models."""
+    with page_server() as address, opened_page(browser, address) as page:
         yield page
-        assert errors == []
-
-
-def run(page: "Page", task: str, texts: str, question: str = "") -> None:
-    page.get_by_role("radio", name=task).check(force=True)
-    page.locator("#texts").fill(texts)
-    if question:
-        page.locator("#question").fill(question)
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#result > *")
 
 
 def test_similarities_are_a_heat_map_with_tokens_and_times(page: "Page") -> None:
-    run(page, "Similarity", "one\n\n  two ")
+    run_task(page, "Similarity", "one\n\n  two ")
     cells = page.locator("td:not(.corner)").all_inner_texts()
     assert cells == ["1.00", "0.60", "0.60", "1.00"]
     assert page.locator("th[scope=row]").all_inner_texts() == ["1 one", "2 two"]
@@ -62,7 +34,7 @@ def test_similarities_are_a_heat_map_with_tokens_and_times(page: "Page") -> None
 
 
 def test_classes_are_bars_and_labels_are_text(page: "Page") -> None:
-    run(page, "Classes", "<script>document.title = 'broken'</script>")
+    run_task(page, "Classes", "<script>document.title = 'broken'</script>")
     assert page.locator(".bars .name").all_inner_texts() == ["<i>", "b"]
     assert page.locator(".bars .number").all_inner_texts() == ["0.750", "0.250"]
     widths = page.evaluate("[...document.querySelectorAll('.bar')].map(bar => getComputedStyle(bar, '::before').width)")
@@ -72,19 +44,19 @@ def test_classes_are_bars_and_labels_are_text(page: "Page") -> None:
 
 
 def test_offsets_of_spans_count_code_points(page: "Page") -> None:
-    run(page, "Spans", "🙂 Ada & <b>")
+    run_task(page, "Spans", "🙂 Ada & <b>")
     assert page.locator("mark").evaluate("mark => mark.firstChild.data") == "Ada"
     assert page.locator(".marked").evaluate("p => p.lastChild.data") == " & <b>"
 
 
 def test_answers_are_marked_in_the_context(page: "Page") -> None:
-    run(page, "Answers", "In 1932.", question="When?")
+    run_task(page, "Answers", "In 1932.", question="When?")
     assert page.locator("mark").evaluate("mark => mark.firstChild.data") == "1932"
     assert page.locator(".bars .name").all_inner_texts() == ["1932"]
 
 
 def test_documents_are_ranked_and_negative_scores_have_no_bar(page: "Page") -> None:
-    run(page, "Ranking", "one\ntwo", question="Which?")
+    run_task(page, "Ranking", "one\ntwo", question="Which?")
     assert page.locator(".bars .name").all_inner_texts() == ["two", "one"]
     assert page.locator(".bars .number").all_inner_texts() == ["3.500", "-1.000"]
 
@@ -108,7 +80,7 @@ def test_the_keyboard_is_enough(page: "Page") -> None:
 def test_a_phone_scrolls_in_one_direction_only(page: "Page", scheme: "str") -> None:
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.set_viewport_size({"width": 360, "height": 700})
-    run(page, "Similarity", "one\n" + "a long text " * 20)
+    run_task(page, "Similarity", "one\n" + "a long text " * 20)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (background == "rgb(20, 22, 27)") == (scheme == "dark")

@@ -12,21 +12,13 @@ import numpy as np
 import pytest
 
 import encort
+from tests.runtime.server.pages import opened_page, run_task
 from tests.runtime.server.server_process import START_S, started
-from tests.runtime.server.test_page import browser, run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-__all__ = ["browser"]
-
 TEXTS = "hello\nmy card is lost\nchange the pin"
-
-
-@pytest.fixture(scope="module")
-def heads(multi_head: Path) -> Iterator[encort.Model]:
-    with encort.load(multi_head, threads=1) as model:
-        yield model
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +29,14 @@ def address(encoder_bundle: Path, multi_head: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: "Browser", address: str) -> "Iterator[Page]":
-    """The page of a bundle of all heads, `m`, and of an encoder, `m1`. An error in the console fails the test."""
-    with browser.new_page() as page:
-        errors: list[str] = []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("#tasks input")
+    """The page of a bundle of all heads, `m`, and of an encoder, `m1`."""
+    with opened_page(browser, address) as page:
         yield page
-        assert errors == []
 
 
 def test_the_heat_map_has_the_cosines_of_the_model(page: "Page", encoder: encort.Model) -> None:
     page.locator("#model").select_option("m1")
-    run(page, "Similarity", TEXTS)
+    run_task(page, "Similarity", TEXTS)
     vectors = encoder.embed(TEXTS.split("\n"))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     shown = [float(text) for text in page.locator("td:not(.corner)").all_inner_texts()]
@@ -60,14 +46,14 @@ def test_the_heat_map_has_the_cosines_of_the_model(page: "Page", encoder: encort
 
 
 def test_the_bars_have_the_classes_of_the_model(page: "Page", heads: encort.Model) -> None:
-    run(page, "Classes", "hello")
+    run_task(page, "Classes", "hello")
     scores = heads.classify(["hello"])[0].scores
     expected = sorted(scores, key=lambda label: -scores[label])[:10]
     assert page.locator(".bars .name").all_inner_texts() == expected
 
 
 def test_the_marks_have_the_spans_of_the_model(page: "Page", heads: encort.Model) -> None:
-    run(page, "Spans", "🙂 my card is lost")
+    run_task(page, "Spans", "🙂 my card is lost")
     expected = [span.text for span in heads.tag(["🙂 my card is lost"])[0]]
     assert expected
     assert page.locator("mark").evaluate_all("marks => marks.map(mark => mark.firstChild.data)") == expected
@@ -75,13 +61,13 @@ def test_the_marks_have_the_spans_of_the_model(page: "Page", heads: encort.Model
 
 def test_the_answer_is_that_of_the_model(page: "Page", heads: encort.Model) -> None:
     context = "my card is lost, hello"
-    run(page, "Answers", context, question="my card")
+    run_task(page, "Answers", context, question="my card")
     answers = heads.answer([("my card", context)], n_best=3)[0]
     assert page.locator(".bars .name").all_inner_texts() == [answer.text for answer in answers]
 
 
 def test_the_documents_are_in_the_order_of_the_model(page: "Page", heads: encort.Model) -> None:
-    run(page, "Ranking", TEXTS, question="my card")
+    run_task(page, "Ranking", TEXTS, question="my card")
     documents = TEXTS.split("\n")
     expected = [documents[item.index] for item in heads.rank("my card", documents)]
     assert page.locator(".bars .name").all_inner_texts() == expected

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,6 @@ from tests.runtime.server.conftest import Connect
 
 TEXTS = ["hello", "my card is lost"]
 PAIRS = [("my card", "hello"), ("my card", "my card is lost")]
-
-
-@pytest.fixture(scope="module")
-def heads(multi_head: Path) -> Iterator[encort.Model]:
-    with encort.load(multi_head, threads=1) as model:
-        yield model
 
 
 def post(connect: Connect, model: encort.Model, path: str, body: Any, **settings: Any) -> Any:
