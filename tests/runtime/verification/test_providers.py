@@ -100,3 +100,26 @@ def test_a_provider_with_other_results_is_refused(portable_bundle: Path) -> None
     check_results(bundle, variant, session)
     with pytest.raises(FidelityError, match=r"a cosine of -1\.0000 to a golden vector"):
         check_results(bundle, variant, WrongSession(session))
+
+
+class CountingSession:
+    """Notes the lengths of the texts of each run."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.lengths: list[list[int]] = []
+
+    def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
+        self.lengths.append(inputs["attention_mask"].sum(axis=1).tolist())
+        return self.session.run(names, inputs)  # type: ignore[no-any-return]
+
+
+def test_a_part_of_the_golden_texts_has_the_shortest_and_the_longest(portable_bundle: Path) -> None:
+    bundle = Bundle.open(portable_bundle)
+    variant = bundle.portable()
+    every, some = (CountingSession(golden.Session(bundle.graph(variant), variant, threads=1)) for _ in range(2))
+    check_results(bundle, variant, every)
+    check_results(bundle, variant, some, most_texts=3)
+    *alone, together = some.lengths
+    assert len(alone) == len(together) == 3
+    assert (min(together), max(together)) == (min(every.lengths[-1]), max(every.lengths[-1]))
