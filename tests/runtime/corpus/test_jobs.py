@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 
 import encort
 from encort.errors import EncortError, InputError, OutputExistsError
 from encort.export.exporter import export_bundle
 from encort.runtime.cli.main import group
-from tests.conftest import MakeCheckpoint
 
 pa = pytest.importorskip("pyarrow")
 dataset = pytest.importorskip("pyarrow.dataset")
@@ -200,11 +201,16 @@ def test_finished_parts_are_not_written_again(embed: Embed, corpus: Path, tmp_pa
 
 
 def test_the_output_of_other_weights_in_the_same_graph_stays(
-    embed: Embed, corpus: Path, tmp_path: Path, make_checkpoint: MakeCheckpoint
+    embed: Embed, encoder_checkpoint: Path, corpus: Path, tmp_path: Path
 ) -> None:
     embed("-i", corpus, "-o", tmp_path / "out")
-    trained = export_bundle(make_checkpoint(seed=99), tmp_path / "trained", variants=["fp32"]).folder
-    arguments = ["embed", trained, "-i", corpus, "-o", tmp_path / "out", "--resume"]
+    changed = tmp_path / "changed"
+    shutil.copytree(encoder_checkpoint, changed)
+    weights = load_file(changed / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] *= 2  # small weights are in the graph itself
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    other = export_bundle(changed, tmp_path / "other", variants=["fp32"]).folder
+    arguments = ["embed", other, "-i", corpus, "-o", tmp_path / "out", "--resume"]
     result = CliRunner().invoke(group, [*map(os.fspath, arguments)])
     assert isinstance(result.exception, OutputExistsError)
     assert "another job, whose bundle differ" in str(result.exception)
