@@ -25,7 +25,7 @@ CLUSTERS = tests/integrations/clusters
 
 MINUTES ?= 7
 
-.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm fuzz test-kernels kernels-wheel ecosystem clusters soak check lint bench bench-compare tables clean
+.PHONY: demo $(EXAMPLES) test test-lowest test-portable test-npm fuzz test-kernels kernels-wheel ecosystem clusters soak check lint docs bench bench-compare tables clean
 
 # Train, export, verify, predict, embed, compare with eager PyTorch.
 demo: $(DEMO)/bundle/encort.json
@@ -107,6 +107,11 @@ lint: | $(VENV)/dev.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# The site of the documentation, in build/site: open build/site/index.html. Warnings and broken links are errors.
+docs: | $(VENV)/docs.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo "Open build/site/index.html"
+
 $(VENV)/demo.installed: pyproject.toml constraints.txt $(wildcard kernels/src/*)
 	@echo "Installing into $(VENV); this downloads about half a gigabyte, and more if pip takes torch's CUDA build."
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -118,6 +123,12 @@ $(VENV)/demo.installed: pyproject.toml constraints.txt $(wildcard kernels/src/*)
 
 $(VENV)/dev.installed: $(VENV)/demo.installed
 	$(PIP) --editable ".[dev]"
+	touch $@
+
+# encort alone, without torch: a fresh clone builds its documentation in a minute.
+$(VENV)/docs.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 # torch is the newest one here too: pip gets its CPU build, and CUDA builds of earlier versions.
