@@ -16,7 +16,13 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 COPIES = "repository"
-LINK = re.compile(r"(\]\()(?!\w+:|#|<)([^)#\s]+)")
+LINK = re.compile(
+    r"""
+    (?P<code> ^(?P<fence>```+).*?^(?P=fence)[ ]*$ | `[^`\n]+` ) |   # code has no links
+    (?<=\]\() (?!\w+:|\#|<) (?P<target>[^)\#\s]+)
+    """,
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
 ALWAYS = ("CHANGELOG.md", "CONTRIBUTING.md")
 """Files that the navigation names."""
 
@@ -43,8 +49,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder = PurePosixPath(_in_repository(here)).parent
 
     def replace(link: re.Match[str]) -> str:
-        target = _resolve(folder, link[2])
-        return f"{link[1]}{relpath(_on_site(target), str(PurePosixPath(here).parent))}"
+        if link["code"]:
+            return link[0]
+        return relpath(_on_site(_resolve(folder, link["target"])), str(PurePosixPath(here).parent))
 
     return LINK.sub(replace, markdown)
 
@@ -52,7 +59,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def _targets(name: str) -> Iterator[str]:
     folder = PurePosixPath(name).parent
     for link in LINK.finditer((ROOT / name).read_text(encoding="utf-8")):
-        yield _resolve(folder, link[2])
+        if link["target"]:
+            yield _resolve(folder, link["target"])
 
 
 def _resolve(folder: PurePosixPath, link: str) -> str:
