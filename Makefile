@@ -109,7 +109,8 @@ lint: | $(VENV)/dev.installed
 
 # The site of the documentation, in build/site: open build/site/index.html. Warnings and broken links are errors.
 docs: | $(VENV)/docs.installed
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	$(VENV)/bin/python docs/scripts/prepare.py build/docs
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/zensical build --clean --strict
 	@echo "Open build/site/index.html"
 
 $(VENV)/demo.installed: pyproject.toml constraints.txt $(wildcard kernels/src/*)
