@@ -36,7 +36,16 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="Texts that arrive per second in the load test; default: several rates up to saturation.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=7, help="Number of times that the whole workload is run.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), help="Runs of the whole workload; default: up to 7, as time allows."
+)
+@click.option(
+    "--budget-s",
+    type=click.FloatRange(min=1),
+    default=120,
+    show_default=True,
+    help="Seconds to take, about. Texts, rounds, calls and processes are as many as fit.",
+)
 @click.option("--profile", is_flag=True, help="Also measure the time of each operator.")
 @click.option("--output", "-o", type=_FILE, help="Write the numbers as JSON.")
 @click.option("--html", "page", type=_FILE, help="Write a page with plots.")
@@ -52,7 +61,8 @@ def bench(
     against: str | None,
     checkpoint: str | None,
     rates: tuple[float, ...],
-    rounds: int,
+    rounds: int | None,
+    budget_s: float,
     profile: bool,
     output: Path | None,
     page: Path | None,
@@ -92,6 +102,7 @@ def bench(
         checkpoint=checkpoint,
         rates=rates,
         rounds=rounds,
+        budget_s=budget_s,
         with_profile=profile,
     )
     if output is not None:

@@ -3,12 +3,14 @@
 import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tqdm import tqdm
 
+Argument = TypeVar("Argument")
 Measured = TypeVar("Measured")
 
 CONFIDENCE = 0.95
@@ -28,8 +30,20 @@ class Ratio:
         return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
 
 
+def elapsed(run: Callable[[Argument], object], argument: Argument) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    run(argument)
+    return time.perf_counter() - start
+
+
 def measure_in_turn(
-    systems: Mapping[str, Callable[[], Measured]], *, rounds: int, seed: int = 13, quiet: bool = False
+    systems: Mapping[str, Callable[[], Measured]],
+    *,
+    rounds: int,
+    seed: int = 13,
+    quiet: bool = False,
+    before_each: Callable[[str, int], None] | None = None,
 ) -> dict[str, list[Measured]]:
     """Measure every system once per round, in an order that is drawn for each round.
 
@@ -40,15 +54,19 @@ def measure_in_turn(
         rounds: Number of rounds.
         seed: Seed of the orders.
         quiet: Whether to show no progress bar.
+        before_each: Called before each measurement with the name of the system and the number of the round, from 1. It
+            shows the progress in place of the bar.
 
     Returns:
         Results of each system by its name, one per round.
     """
     order, draw = list(systems), random.Random(seed)  # noqa: S311 - no secret
     results: dict[str, list[Measured]] = {name: [] for name in systems}
-    for _ in tqdm(range(rounds), desc="rounds", disable=quiet or None):
+    for number in tqdm(range(1, rounds + 1), desc="rounds", disable=quiet or before_each is not None or None):
         draw.shuffle(order)
         for name in order:
+            if before_each is not None:
+                before_each(name, number)
             results[name].append(systems[name]())
     return results
 

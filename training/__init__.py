@@ -9,7 +9,7 @@ Read the files in the order of the walk:
 4. `features`: token ids and padded batches.
 5. `fit`: the trainer. `progress`: what it shows on stderr. `resume`: the state of an unfinished training.
    `disk_errors`: failed writes of libraries.
-6. `report`: metrics and pictures.
+6. `report`: metrics, with the `pictures` of losses and confusions.
 
 `tasks` has one file per task. `multi_head` trains several heads on one encoder by the same walk. `dual_encoder` is the
 model of next-sentence prediction that encodes each text once.

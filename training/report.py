@@ -1,17 +1,14 @@
 """Report on a training: a JSON file for programs, and a page with pictures for people."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from encort.runtime.common.extras import installed_versions
-from encort.runtime.common.output.escaping import dump_json, printable
+from encort.runtime.common.output.escaping import dump_json
 from encort.runtime.common.output.markdown import escape, table
+from encort.training.pictures import MAX_NAMES, draw_confusion, draw_loss
 from encort.training.prepare import Prepared
 from encort.training.settings import TrainingSettings
 from encort.training.tasks.base import Scores
@@ -21,8 +18,8 @@ PAGE_FILE = "training.md"
 LOSS_FILE = "loss.svg"
 CONFUSION_FILE = "confusion.svg"
 _TOOLS = ("encort", "torch", "transformers", "datasets")
-_MAX_NAMES = 40
-"""Most labels whose names can be read beside a confusion matrix."""
+_MAX_PAIRS = 20
+"""Most pairs of confused labels that the page lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +98,13 @@ class TrainingReport:
 
 
 def write_report(report: TrainingReport, folder: Path) -> None:
-    """Write `training.json`, and `training.md` with its pictures: the losses, and the confusion if there is one."""
+    """Write `training.json`, and `training.md` with its pictures: the losses, and the confusion of a few labels."""
     text = dump_json(asdict(report), indent=2) + "\n"
     (folder / REPORT_FILE).write_text(text, encoding="utf-8")
-    _draw_loss(report.history, folder / LOSS_FILE)
-    if report.confusion:
-        _draw_confusion(report.confusion, folder / CONFUSION_FILE)
+    draw_loss(report.history, folder / LOSS_FILE)
+    if _has_matrix(report):
+        title = f"Labels of the {list(report.metrics)[-1]} data"
+        draw_confusion(report.confusion, folder / CONFUSION_FILE, title=title)
     (folder / PAGE_FILE).write_text("\n".join(_page(report)) + "\n", encoding="utf-8")
 
 
@@ -125,8 +123,9 @@ def _page(report: TrainingReport) -> list[str]:
     if report.by_label:
         lines += ["", f"## Labels ({split})", "", *_labels_table(report)]
     if report.confusion:
-        lines += ["", f"## Most frequent mistakes ({split})", "", f"![confusion]({CONFUSION_FILE})"]
-        lines += ["", *table(["right", "predicted", "examples"], _mistakes(report.confusion))]
+        lines += ["", f"## Most confused labels ({split})", ""]
+        lines += [f"![confusion]({CONFUSION_FILE})", ""] if _has_matrix(report) else []
+        lines += _confused_table(report.confusion)
     if report.label_counts:
         lines += ["", "## Training examples of each label", ""]
         counts = sorted(report.label_counts.items(), key=lambda item: -item[1])
@@ -164,50 +163,21 @@ def _confusion_by_name(scores: Scores, labels: Sequence[str]) -> dict[str, dict[
     }
 
 
-def _mistakes(confusion: Mapping[str, Mapping[str, int]], limit: int = 10) -> list[tuple[str, str, int]]:
-    """Return the most frequent mistakes, each with the right label, the predicted label and the count."""
-    mistakes = [
-        (right, predicted, count)
-        for right, row in confusion.items()
+def _has_matrix(report: TrainingReport) -> bool:
+    """Return whether there is a confusion whose names can be read in a picture."""
+    return 0 < len(report.confusion) <= MAX_NAMES
+
+
+def _confused_table(confusion: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """List the pairs of labels with the most mistakes, each with its share of the examples of the true label."""
+    pairs = [
+        [true, predicted, count, f"{100 * count / sum(row.values()):.1f} %"]
+        for true, row in confusion.items()
         for predicted, count in row.items()
-        if right != predicted and count
+        if true != predicted and count
     ]
-    return sorted(mistakes, key=lambda mistake: -mistake[2])[:limit]
-
-
-def _draw_loss(history: Sequence[Mapping[str, float]], file: Path) -> None:
-    with _figure(6, 3.5, file) as axes:
-        for name, label in (("loss", "training"), ("eval_loss", "validation")):
-            points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
-            epochs, losses = [epoch for epoch, _ in points], [loss for _, loss in points]
-            axes.plot(epochs, losses, label=label, marker="o" if label == "validation" else None)
-        axes.set(xlabel="epoch", ylabel="loss")
-        axes.legend()
-
-
-def _draw_confusion(confusion: Mapping[str, Mapping[str, int]], file: Path) -> None:
-    labels, counts = list(confusion), np.array([list(row.values()) for row in confusion.values()])
-    size = 3 + 0.2 * min(len(labels), _MAX_NAMES)
-    with _figure(size, size, file) as axes:
-        axes.imshow(counts / np.maximum(1, counts.sum(axis=1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
-        axes.set(xlabel="predicted", ylabel="right")
-        if len(labels) <= _MAX_NAMES:
-            names = [printable(label) for label in labels]
-            axes.set_xticks(range(len(labels)), names, rotation=90, parse_math=False)
-            axes.set_yticks(range(len(labels)), names, parse_math=False)
-
-
-@contextlib.contextmanager
-def _figure(width: float, height: float, file: Path) -> Iterator[Any]:
-    """Give axes to draw on, and save them as SVG.
-
-    Text stays text, so that a viewer draws it with its own fonts: matplotlib's own lacks most scripts.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure  # needs neither a window nor the global state of pyplot
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "encort"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure.subplots()
-        figure.savefig(file, metadata={"Date": None})
+    if not pairs:
+        return ["No label was confused with another one."]
+    pairs.sort(key=lambda pair: -pair[2])
+    header = ["true label", "predicted label", "examples", "of the true label"]
+    return table(header, pairs[:_MAX_PAIRS])

@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from encort.benchmarks.bundle.bench import EAGER
 from encort.benchmarks.bundle.report import BundleReport
+from encort.benchmarks.bundle.systems import EAGER
 from encort.benchmarks.timing import speedup
 from encort.runtime.common.output.escaping import printable
 

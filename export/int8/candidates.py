@@ -116,9 +116,13 @@ def _plot(search: QuantizationSearch, file: Path) -> None:
             else f"{candidate.smoothing}, {len(candidate.excluded)} in fp32"
         )
         axes.annotate(label, point, xytext=(5, 4), textcoords="offset points", fontsize=7)
-    axes.axhline(search.candidates[0].metric - search.max_drop, color="gray", linestyle="--", linewidth=1)
+    limit = search.candidates[0].metric - search.max_drop
+    axes.axhline(limit, color="gray", linestyle="--", linewidth=1, label=f"{search.max_drop} points lost")
+    axes.legend(loc="lower right", fontsize=8)
     axes.set_xlabel("time per text, relative to fp32 in the same rounds")
     axes.margins(x=0.2)
     axes.set_ylabel(f"{search.metric}, %")
-    axes.set_title(f"{search.metric} on {search.examples} examples against latency; the star was chosen", fontsize=9)
+    axes.set_title(
+        f"{search.metric} on {search.examples} examples by time per text; green: allowed, star: chosen", fontsize=9
+    )
     figure.savefig(file)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import encort
-from encort.benchmarks.bundle.profile import profile
+from encort.benchmarks.bundle.measurements.profile import profile
 from encort.export.exporter import export_bundle
 from encort.runtime.bundle.bundle import Bundle
 from encort.runtime.bundle.kernels import kernels_instruction_set

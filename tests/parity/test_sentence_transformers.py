@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import encort
-from encort.benchmarks.bundle.profile import profile
+from encort.benchmarks.bundle.measurements.profile import profile
 from encort.export.exporter import export_bundle
 from encort.export.verification.against_checkpoint import verify_against_checkpoint
 from encort.runtime.bundle.bundle import Bundle

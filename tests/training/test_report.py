@@ -127,21 +127,25 @@ def test_every_label_of_the_last_split_has_its_scores(tables: Callable[..., dict
     ]
 
 
-def test_the_most_frequent_mistakes_come_first(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
-    assert tables()["Most frequent mistakes (test)"] == [
-        ["right", "predicted", "examples"],
-        ["b", "a", "5"],
-        ["c", "b", "2"],
-        ["a", "b", "1"],
+def test_the_most_confused_labels_come_first(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
+    assert tables()["Most confused labels (test)"] == [
+        ["true label", "predicted label", "examples", "of the true label"],
+        ["b", "a", "5", "11.1 %"],
+        ["c", "b", "2", "18.2 %"],
+        ["a", "b", "1", "25.0 %"],
     ]
 
 
-def test_at_most_ten_mistakes_are_shown(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
+def test_at_most_twenty_pairs_are_shown(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
     report = labelled(*(str(label) for label in range(8)), confusion=np.arange(64).reshape(8, 8))
-    rows = tables(report)["Most frequent mistakes (test)"][1:]
-    assert rows == [["7", str(column), str(56 + column)] for column in (6, 5, 4, 3, 2, 1, 0)] + [
-        ["6", str(column), str(48 + column)] for column in (7, 5, 4)
-    ]
+    rows = tables(report)["Most confused labels (test)"][1:]
+    assert len(rows) == 20
+    assert [row[:3] for row in rows[:7]] == [["7", str(column), str(56 + column)] for column in range(6, -1, -1)]
+
+
+def test_a_page_without_mistakes_says_so(written: Callable[..., Path]) -> None:
+    page = (written(labelled("a", "b")) / "training.md").read_text(encoding="utf-8")
+    assert "No label was confused with another one." in page
 
 
 def test_label_counts_are_sorted_by_frequency(tables: Callable[..., dict[str, list[list[str]]]]) -> None:
@@ -209,7 +213,7 @@ def test_every_picture_of_the_page_exists(written: Callable[..., Path]) -> None:
 
 
 def test_the_loss_picture_names_its_axes_and_both_curves(written: Callable[..., Path]) -> None:
-    assert {"epoch", "loss", "training", "validation"} <= set(texts_of(written() / "loss.svg"))
+    assert {"Loss by epoch", "epoch", "loss", "training", "validation"} <= set(texts_of(written() / "loss.svg"))
 
 
 def test_a_training_without_evaluations_has_a_loss_picture(written: Callable[..., Path]) -> None:
@@ -217,11 +221,23 @@ def test_a_training_without_evaluations_has_a_loss_picture(written: Callable[...
     assert ElementTree.parse(written(report) / "loss.svg").getroot().tag.endswith("svg")
 
 
-def test_the_confusion_picture_names_up_to_40_labels(written: Callable[..., Path]) -> None:
-    few, many = ([f"label{number}" for number in range(count)] for count in (40, 41))
-    shown = texts_of(written(labelled(*few)) / "confusion.svg")
-    assert [shown.count(label) for label in few] == [2] * 40
-    assert not set(texts_of(written(labelled(*many)) / "confusion.svg")) & set(many)
+def test_the_confusion_picture_names_every_label_and_its_axes(written: Callable[..., Path]) -> None:
+    labels = [f"label{number}" for number in range(30)]
+    shown = texts_of(written(labelled(*labels)) / "confusion.svg")
+    assert [shown.count(label) for label in labels] == [2] * 30
+    assert {"true label", "predicted label", "Labels of the test data"} <= set(shown)
+
+
+def test_the_confusion_of_few_labels_has_its_counts(written: Callable[..., Path]) -> None:
+    assert {"3", "40", "11", "9"} & set(texts_of(written() / "confusion.svg")) == {"3", "40", "9"}
+
+
+def test_many_labels_have_the_table_of_confused_labels_alone(written: Callable[..., Path]) -> None:
+    folder = written(labelled(*(f"label{number}" for number in range(77)), confusion=np.ones((77, 77), int)))
+    assert not (folder / "confusion.svg").exists()
+    page = (folder / "training.md").read_text(encoding="utf-8")
+    assert "confusion.svg" not in page
+    assert "| label0 | label1 | 1 | 1.3 % |" in page
 
 
 def test_a_label_without_examples_does_not_divide_by_zero(written: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import transformers
 from click.testing import CliRunner
 
 from encort.benchmarks.bundle import bench, inputs
-from encort.benchmarks.bundle.bench import EAGER, measure_bundle
-from encort.benchmarks.bundle.cold_start import measure_cold_start
+from encort.benchmarks.bundle.bench import measure_bundle
 from encort.benchmarks.bundle.inputs import TextCutter, workload
+from encort.benchmarks.bundle.measurements import calls
+from encort.benchmarks.bundle.measurements.cold_start import measure_cold_start
+from encort.benchmarks.bundle.measurements.profile import profile
 from encort.benchmarks.bundle.page import build_tables, render_html, render_text
-from encort.benchmarks.bundle.profile import profile
 from encort.benchmarks.bundle.report import BundleReport, ColdStart
+from encort.benchmarks.bundle.systems import EAGER
 from encort.benchmarks.bundle.torch_baseline import Eager
 from encort.benchmarks.results import read
 from encort.export.exporter import export_bundle
@@ -39,8 +42,8 @@ from encort.training.dual_encoder import DualEncoderConfig, DualEncoderForNextSe
 def _short() -> Iterator[None]:
     """Make `encort bench` take seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "CALLS", (2, 3))
-        patch.setattr(bench, "TEXTS_PER_CALL", (1, 3))
+        patch.setattr(calls, "MAX_CALLS", 3)
+        patch.setattr(calls, "TEXTS_PER_CALL", (1, 3))
         patch.setattr(bench, "LOAD_SECONDS", 0.2)
         patch.setattr(bench, "COLD_STARTS", 1)
         patch.setattr(inputs, "_MAX_JOINED", 2)
@@ -128,6 +131,21 @@ def test_the_command_writes_a_result_and_a_page(classifier_bundle: Path, tmp_pat
     assert stored.workload == "texts.txt"
     assert json.loads(result.read_text())["machine"]["cores"] >= 1
     assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("budget_s", [6.0, 15.0])
+def test_the_time_is_kept_and_the_progress_shown(
+    classifier_bundle: Path, budget_s: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = time.monotonic()
+    report = measure_bundle(classifier_bundle, budget_s=budget_s)
+    assert time.monotonic() - start < budget_s + 10
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"encort bench: about {budget_s:.0f} s; --budget-s takes another time"
+    rounds, texts = len(report.control), report.texts
+    assert any(f"{texts} texts in {rounds} rounds: encort fp32" in line for line in lines)
+    parts = dict.fromkeys(line.split(": ")[1].split(",")[0] for line in lines[1:] if line.endswith(" s left"))
+    assert list(parts) == ["open", "first texts", "rounds", "latency", "load", "cold starts", "stages"]
 
 
 def test_calibrate_stores_the_costs(classifier_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

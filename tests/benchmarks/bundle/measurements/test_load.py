@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 import encort
-from encort.benchmarks.bundle.load import measure_load
+from encort.benchmarks.bundle.measurements.load import measure_load
 from encort.benchmarks.bundle.report import LoadTest
 from encort.runtime.common.errors import OverloadedError
 from encort.runtime.engine.stats import Recorder
