@@ -5,8 +5,8 @@
     model = SentenceTransformer("minilm.bundle")
     embeddings = model.encode(["a text", "another"])
 
-Only the import and the name of the model change in a script. docs/sentence-transformers.md says what differs. torch is
-imported when a result is a tensor in sentence-transformers too, and never before.
+Only the import and the name of the model change in a script. docs/moving-over/sentence-transformers.md says what
+differs. torch is imported when a result is a tensor in sentence-transformers too, and never before.
 
 Reading order: `opening` finds the bundle and refuses options that a bundle cannot follow; `inputs` and `outputs` are
 what goes in and comes out; `tensors` has the similarities, and imports torch; `opened_bundle`, `transformers_parts` and

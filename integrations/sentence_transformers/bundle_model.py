@@ -112,7 +112,7 @@ class BundleModel(TransformersParts):
     if not TYPE_CHECKING:  # a type checker would take any name for an attribute
 
         def __getattr__(self, name: str) -> Any:
-            what_to_do = _MISSING.get(name, "docs/sentence-transformers.md of encort lists what there is")
+            what_to_do = _MISSING.get(name, "docs/moving-over/sentence-transformers.md of encort lists what there is")
             raise AttributeError(f"{type(self).__name__} of encort has no {name}: {what_to_do}")
 
     def __getitem__(self, index: object) -> Any:

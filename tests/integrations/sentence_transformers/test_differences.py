@@ -251,7 +251,7 @@ WITHOUT: dict[str, tuple[str, Call]] = {
     "modules": ("no modules of PyTorch", lambda m: m.parameters()),
     "saving": ("copy its folder, or upload it with `encort push`", lambda m: m.save_pretrained("folder")),
     "a precision": ("chosen at export", lambda m: m.half()),
-    "anything else": ("docs/sentence-transformers.md", lambda m: m.no_such_name),
+    "anything else": ("docs/moving-over/sentence-transformers.md", lambda m: m.no_such_name),
 }
 
 

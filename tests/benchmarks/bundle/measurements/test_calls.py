@@ -1,8 +1,8 @@
-"""Latency of calls, with systems that take a known time."""
+"""Latency of calls, with a system that takes a known time by a clock of its own."""
 
-import time
 from collections.abc import Sequence
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,7 +11,7 @@ from encort.benchmarks.bundle.measurements import calls
 from encort.benchmarks.bundle.measurements.calls import measure_calls
 from encort.runtime.text.token_batch import Text
 
-TOKEN_S = 2e-4
+TOKEN_S = 0.001
 
 
 class Words:
@@ -26,30 +26,43 @@ class Words:
         return len(text.split())
 
 
-def run(texts: Sequence[Text]) -> None:
-    time.sleep(TOKEN_S * sum(len(str(text).split()) for text in texts))
+def measure(seconds: float, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple[int, int], int], float]:
+    """Return the number of calls by shape, and the seconds that all of them took."""
+    now = 0.0
 
+    def run(texts: Sequence[Text]) -> float:
+        nonlocal now
+        taken = TOKEN_S * sum(len(str(text).split()) for text in texts)
+        now += taken
+        return taken
 
-def measure(seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], int]:
-    """Return the number of calls by shape."""
     monkeypatch.setattr(calls, "TEXTS_PER_CALL", (1, 8))
+    monkeypatch.setattr(calls, "elapsed", lambda run, call: run(call))
+    monkeypatch.setattr(calls, "time", SimpleNamespace(perf_counter=lambda: now))
     shown: list[str] = []
     latencies = measure_calls(
         {"slow": run}, cast(TextCutter, Words()), token_seconds={"slow": TOKEN_S}, seconds=seconds, show=shown.append
     )
     assert sorted(shown) == sorted(f"slow, {latency.texts} x {latency.tokens} tokens" for latency in latencies)
-    assert all(latency.p50_ms >= 1e3 * TOKEN_S * latency.texts * latency.tokens for latency in latencies)
-    return {(latency.texts, latency.tokens): latency.calls for latency in latencies}
+    assert all(latency.p50_ms == pytest.approx(latency.texts * latency.tokens) for latency in latencies)
+    return {(latency.texts, latency.tokens): latency.calls for latency in latencies}, now
 
 
 def test_shapes_have_as_many_calls_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = time.perf_counter()
-    counts: Any = measure(0.9, monkeypatch)
-    assert time.perf_counter() - start < 1.8
+    counts, taken = measure(6.0, monkeypatch)
     assert list(counts) == [(1, 8), (1, 32), (1, 128), (8, 8), (8, 32), (8, 128)]
-    assert counts[1, 8] > counts[1, 128] >= 1
-    assert counts[8, 128] >= 1
+    assert counts[1, 8] == 125  # a second, a sixth of the time
+    assert counts[1, 8] > counts[1, 128] > counts[8, 128] >= 1
+    assert taken < 7
+
+
+def test_a_call_that_takes_more_than_its_share_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, taken = measure(2.5, monkeypatch)
+    assert counts[8, 128] == 1
+    assert taken < 3
 
 
 def test_a_shape_that_cannot_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (8, 128) not in measure(0.1, monkeypatch)
+    counts, taken = measure(1.0, monkeypatch)
+    assert (8, 128) not in counts
+    assert taken < 1.5
