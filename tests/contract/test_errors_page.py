@@ -10,9 +10,7 @@ from encort import errors
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
-ENTRIES = {
-    heading: text for heading, text in re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL)
-}
+ENTRIES: dict[str, str] = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 CODES = {
     name: (int(first), int(last or first))
     for first, last, names in re.findall(r"^\| (\d+)(?: to (\d+))? \|(.*)\|.*\|$", PAGE, flags=re.MULTILINE)

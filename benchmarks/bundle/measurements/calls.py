@@ -1,7 +1,7 @@
 """Latency of calls of one shape, one after the other."""
 
+import bisect
 import itertools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,10 +31,10 @@ def measure_calls(
     seconds: float,
     show: Callable[[str], None],
 ) -> list[Latency]:
-    """Time calls of every shape in every system, shapes with few tokens first.
+    """Time calls of every shape in every system.
 
-    Each shape may take an equal share of the time that is left. A shape whose single call would take longer than all of
-    it is left out.
+    Time is kept for one call of each, the cheapest first; those for which none is left are not measured. What is left
+    over is for more calls, in equal shares.
 
     Args:
         systems: Functions that run texts, by name.
@@ -47,22 +47,25 @@ def measure_calls(
         One latency per shape and system.
     """
     lengths = {min(tokens, cutter.limit) for tokens in (*TEXT_TOKENS, cutter.limit)}
-    shapes = sorted(itertools.product(TEXTS_PER_CALL, lengths), key=math.prod)
-    cells = [(texts, tokens, name) for texts, tokens in shapes for name in systems]
+    cells = [
+        (texts * tokens * token_seconds[name], texts, tokens, name)
+        for texts, tokens, name in itertools.product(TEXTS_PER_CALL, lengths, systems)
+    ]
+    cells.sort()
+    needed = list(itertools.accumulate(cost for cost, *_ in cells))
+    count = bisect.bisect_right(needed, seconds)
     latencies, end = [], time.perf_counter() + seconds
-    for number, (texts, tokens, name) in enumerate(cells):
-        left = end - time.perf_counter()
-        if texts * tokens * token_seconds[name] > left:
-            continue
+    for number, (cost, texts, tokens, name) in enumerate(cells[:count]):
         show(f"{name}, {texts} x {tokens} tokens")
+        spare = end - time.perf_counter() - (needed[count - 1] - needed[number] + cost)
         call = [cutter.cut(tokens)] * texts
-        timed = _time_calls(systems[name], call, seconds=min(SHAPE_SECONDS, left / (len(cells) - number)))
+        timed = _time_calls(systems[name], call, seconds=min(SHAPE_SECONDS, spare / (count - number)))
         latencies.append(_latency(name, texts, cutter.count_tokens(call[0]), timed))
     return sorted(latencies, key=lambda latency: (latency.texts, latency.tokens))
 
 
 def _time_calls(run: Run, call: Sequence[Text], *, seconds: float) -> list[float]:
-    """Return the seconds of as many calls as fit; the first call counts only where there is no other."""
+    """Return the seconds of the calls after the first that fit; those of the first if none does."""
     first = elapsed(run, call)
     return [elapsed(run, call) for _ in range(min(MAX_CALLS, int(seconds / first)))] or [first]
 
