@@ -171,13 +171,13 @@ def _has_matrix(report: TrainingReport) -> bool:
 def _confused_table(confusion: Mapping[str, Mapping[str, int]]) -> list[str]:
     """List the pairs of labels with the most mistakes, each with its share of the examples of the true label."""
     pairs = [
-        [true, predicted, count, f"{100 * count / sum(row.values()):.1f} %"]
+        (count, true, predicted, f"{100 * count / sum(row.values()):.1f} %")
         for true, row in confusion.items()
         for predicted, count in row.items()
         if true != predicted and count
     ]
     if not pairs:
         return ["No label was confused with another one."]
-    pairs.sort(key=lambda pair: -pair[2])
+    pairs.sort(key=lambda pair: -pair[0])
     header = ["true label", "predicted label", "examples", "of the true label"]
-    return table(header, pairs[:_MAX_PAIRS])
+    return table(header, [(true, predicted, count, share) for count, true, predicted, share in pairs[:_MAX_PAIRS]])

@@ -133,18 +133,17 @@ def test_the_command_writes_a_result_and_a_page(classifier_bundle: Path, tmp_pat
     assert page.read_text().startswith("<!doctype html>")
 
 
-@pytest.mark.parametrize("budget_s", [6.0, 15.0])
-def test_the_time_is_kept_and_the_progress_shown(
-    classifier_bundle: Path, budget_s: float, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_time_is_kept_and_the_progress_shown(classifier_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.monotonic()
-    report = measure_bundle(classifier_bundle, budget_s=budget_s)
-    assert time.monotonic() - start < budget_s + 10
+    report = measure_bundle(classifier_bundle, budget_s=4)
+    assert time.monotonic() - start < 20  # the least of everything; a busy machine takes longer than four seconds
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"encort bench: about {budget_s:.0f} s; --budget-s takes another time"
+    assert lines[0] == "encort bench: about 4 s; --budget-s takes another time"
     rounds, texts = len(report.control), report.texts
     assert any(f"{texts} texts in {rounds} rounds: encort fp32" in line for line in lines)
-    parts = dict.fromkeys(line.split(": ")[1].split(",")[0] for line in lines[1:] if line.endswith(" s left"))
+    parts = dict.fromkeys(
+        line.split(": ")[1].split(",")[0] for line in lines[1:] if re.search(r"\d s (left|over)", line)
+    )
     assert list(parts) == ["open", "first texts", "rounds", "latency", "load", "cold starts", "stages"]
 
 

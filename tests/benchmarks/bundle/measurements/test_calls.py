@@ -51,8 +51,7 @@ def measure(seconds: float, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[tuple
 def test_shapes_have_as_many_calls_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, taken = measure(8.0, monkeypatch)
     assert list(counts) == [(1, 8), (1, 32), (1, 128), (8, 8), (8, 32), (8, 128)]
-    assert counts[1, 8] == calls.MAX_CALLS
-    assert counts[1, 8] > counts[1, 32] > counts[1, 128] > counts[8, 128] >= 1
+    assert calls.MAX_CALLS > counts[1, 8] > counts[1, 32] > counts[1, 128] > counts[8, 128] >= 1
     assert 6 < taken < 8.5
 
 
