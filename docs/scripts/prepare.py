@@ -3,8 +3,8 @@
     python docs/scripts/prepare.py build/docs
 
 Documents can be read in the repository, where links follow its folders, and on the site, which holds `docs/` alone. A
-link that leaves `docs/` leads to a copy in the site's folder `repository/`: a Markdown file becomes a page, any other file
-is copied as it is. A link to a file that does not exist stays, and fails the build.
+link that leaves `docs/` leads to a copy in the site's folder `repository/`: a Markdown file becomes a page, and any
+other file is copied as it is. A link to a file that does not exist stays, and fails the build.
 """
 
 import re
