@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.cli.streams import check_stdout
-from encort.runtime.common.errors import InputError, MissingExtraError
+from encort.runtime.common.errors import InputError
+from encort.runtime.common.extras import require
 from encort.runtime.common.folders import shorten_path
 from encort.runtime.common.npy import NpyRows
 from encort.runtime.common.output.escaping import dump_json
@@ -113,17 +114,6 @@ class JsonLines:
         self._file.flush()
 
 
-class Collector:
-    """Collects records, for formats that are written as a whole."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Keep the records."""
-        self.records += records
-
-
 class Embeddings:
     """Writes embeddings into an .npy file, and refuses other records."""
 
@@ -160,16 +150,11 @@ def _npy(file: Path, no_embeddings: NoEmbeddings) -> Iterator[Writer]:
 
 @contextmanager
 def _parquet(file: Path) -> Iterator[Writer]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("writing Parquet", extra="parquet") from None
-    collector = Collector()
-    yield collector
-    names = dict.fromkeys(name for record in collector.records for name in record)
-    columns = {name: [record.get(name) for record in collector.records] for name in names}
-    parquet.write_table(pyarrow.table(columns), file)
+    require("writing Parquet", "parquet", "pyarrow")
+    from encort.runtime.cli.parquet_rows import open_parquet
+
+    with open_parquet(file) as writer:
+        yield writer
 
 
 _WRITERS: dict[str, Callable[[Path, NoEmbeddings], AbstractContextManager[Writer]]] = {

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from encort.runtime.cli import writers
+from encort.runtime.cli import parquet_rows, writers
 from encort.runtime.cli.writers import open_writer
 from encort.runtime.common.errors import EncortError, InputError, MissingExtraError
 
@@ -230,3 +231,36 @@ def test_parquet_has_the_columns_of_all_records(tmp_path: Path) -> None:
         {"label": "a", "error": None},
         {"label": "b", "error": "c"},
     ]
+
+
+def test_groups_of_parquet_rows_get_the_types_of_all_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "GROUP", 2)
+    spans = [{"label": "a", "score": 0.5}]
+    records: list[Any] = [
+        {"spans": [], "score": 1, "error": None},
+        {"error": "null"},
+        {"spans": spans, "score": 0.25, "cut": [None, [1, 2]]},
+        {"embedding": np.ones(2, np.float16), "error": "b"},
+        {"spans": [], "cut": [None]},
+    ]
+    write(tmp_path / "x.parquet", records[:1], records[1:])
+    file = parquet.ParquetFile(tmp_path / "x.parquet")
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [2, 2, 1]
+    names = ["spans", "score", "error", "cut", "embedding"]
+    assert file.read().to_pylist() == [{name: record.get(name) for name in names} for record in records[:3]] + [
+        {**dict.fromkeys(names), "embedding": [1.0, 1.0], "error": "b"},
+        {**dict.fromkeys(names), "spans": [], "cut": [None]},
+    ]
+
+
+def test_parquet_keeps_one_group_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "GROUP", 4)
+    with open_writer(tmp_path / "x.parquet") as writer:
+        references = []
+        for number in range(10):
+            vector = np.full(3, number, np.float32)
+            references.append(weakref.ref(vector))
+            writer.write([{"embedding": vector}])
+        del vector
+        assert sum(reference() is not None for reference in references) == 2
+    assert len(parquet.read_table(tmp_path / "x.parquet")) == 10
