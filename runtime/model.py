@@ -102,12 +102,13 @@ class Model(TaskMethods):
 
     def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
         """Open a session, the tokenizer and the threads; see `load`."""
+        tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
         # The golden vectors, which sessions are checked with, may be longer than the limit.
-        self._sessions = SessionOpener(bundle, options)
+        self._sessions = SessionOpener(bundle, options, tokenizer)
         bundle = bundle.limited(options.max_length)
         self._bundle, self._options = bundle, options
         self._variant = self._sessions.variant
-        tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+        tokenizer = tokenizer.limited(bundle.manifest.max_length)
         cores, gpus = available_cores(), options.gpu_numbers
         self._engine = Engine(
             self._variant,

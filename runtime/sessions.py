@@ -9,12 +9,13 @@ from encort.runtime.common.errors import BundleError, FidelityError, VariantNotF
 from encort.runtime.cuda import workers as cuda
 from encort.runtime.engine.session import Runner, Session, check_provider
 from encort.runtime.options import LoadOptions
+from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification.golden import check_results
 from encort.runtime.verification.tolerance import COSINES
 
 log = logging.getLogger("encort")
 
-_PROOF_TEXTS = 8
+_PROOF_TEXTS = 4
 """Golden vectors that a native variant is compared with when it is loaded; `encort verify` takes them all."""
 
 
@@ -47,15 +48,21 @@ class SessionOpener:
         variant: The variant that the options ask for.
     """
 
-    def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
+    def __init__(self, bundle: Bundle, options: LoadOptions, tokenizer: Tokenizer) -> None:
         """Choose the variant and check its files.
+
+        Args:
+            bundle: The bundle, with its own limit.
+            options: The options of `load`.
+            tokenizer: The bundle's tokenizer, with the bundle's own limit; golden texts are read with it.
 
         Raises:
             BundleError: The bundle has no such variant, or its files changed.
             DeviceError: The installed onnxruntime lacks the execution provider.
         """
         check_provider(options.execution_provider)
-        self._bundle, self._options = bundle, options
+        self._bundle, self._options, self._tokenizer = bundle, options, tokenizer
+        self._proven: Session | None = None
         self._gpus: cuda.GpuWorkers | None = None
         self.variant = choose_variant(bundle, options)
         self._graph = bundle.graph(self.variant)
@@ -64,7 +71,12 @@ class SessionOpener:
 
     def open(self, threads: int) -> Runner:
         """Open a session with the given number of threads, or one that stands for all GPUs."""
-        return self._open_gpus(self._options.gpu_numbers) if self._options.gpu_numbers else self._open_one(threads)
+        if self._options.gpu_numbers:
+            return self._open_gpus(self._options.gpu_numbers)
+        if threads == 1 and self._proven is not None:
+            session, self._proven = self._proven, None  # opened already, to prove the variant
+            return session
+        return self._open_one(threads)
 
     def warm_up(self) -> None:
         """Capture the graphs of small runs on GPUs; see `Model.warm_up`."""
@@ -82,7 +94,10 @@ class SessionOpener:
         least = COSINES[self.variant.precision][1]
         try:
             session = self._open_one(1)
-            check_results(self._bundle, self.variant, session, least_cosine=least, most_texts=_PROOF_TEXTS)
+            check_results(
+                self._bundle, self.variant, session, self._tokenizer, least_cosine=least, most_texts=_PROOF_TEXTS
+            )
+            self._proven = session
         except (BundleError, FidelityError) as error:
             failed = self.variant.name
             try:
@@ -120,4 +135,4 @@ class SessionOpener:
     def _check(self, sessions: Sequence[Runner]) -> None:
         """Compare with the golden vectors: the export did not run the graph on this kind of device."""
         for session in sessions:
-            check_results(self._bundle, self.variant, session)
+            check_results(self._bundle, self.variant, session, self._tokenizer)

@@ -52,12 +52,24 @@ class Tokenizer:
             BundleError: The content is not a tokenizer, or `max_length` makes no sense for it.
         """
         self._backend = Backend(content)
-        special = self._backend.library.num_special_tokens_to_add(is_pair=False)
-        if not special < max_length < LIMIT:
-            raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
+        self._check_limit(max_length)
         self._max_length = max_length
         self.vocabulary = Vocabulary(self._backend)
         self._piece = min(_CHARACTERS * max_length, _LONGEST_PIECE)
+
+    def limited(self, max_length: int) -> "Tokenizer":
+        """Return a tokenizer with the same vocabulary, which is not read again, and a lower limit.
+
+        Raises:
+            BundleError: `max_length` makes no sense for the tokenizer.
+        """
+        self._check_limit(max_length)
+        return self._limited(max_length)
+
+    def _check_limit(self, max_length: int) -> None:
+        special = self._backend.library.num_special_tokens_to_add(is_pair=False)
+        if not special < max_length < LIMIT:
+            raise BundleError(f"max_length {max_length} is not between {special + 1} and {LIMIT} tokens")
 
     @property
     def subword_marks(self) -> SubwordMarks:

@@ -94,6 +94,7 @@ def check_results(
     bundle: Bundle,
     variant: Variant,
     session: Runner,
+    tokenizer: Tokenizer,
     *,
     least_cosine: float = FOREIGN_COSINE,
     most_texts: int | None = None,
@@ -106,6 +107,7 @@ def check_results(
         bundle: The bundle.
         variant: Variant of the session.
         session: The session to check.
+        tokenizer: The bundle's tokenizer, with the bundle's own limit, by which the golden texts were cut.
         least_cosine: Least cosine to a golden vector.
         most_texts: Run only that many texts, from the shortest to the longest; all by default.
 
@@ -113,7 +115,6 @@ def check_results(
         FidelityError: A cosine to a golden vector is below `least_cosine`.
     """
     golden = Golden.load(bundle.read(GOLDEN_FILE))
-    tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
     batch = tokenizer(golden.texts, reverse=variant.reads_reversed, return_prompt_length=variant.reads_prompt_length)
     batch = with_any_positions(batch)
     chosen = _sample_lengths(batch, most_texts or len(batch))

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from encort.runtime.bundle.kernels import kernels_instruction_set
 from encort.runtime.bundle.manifest import Device, Precision
 from encort.runtime.cli.inspect import inspect
 from encort.runtime.common.errors import DeviceError, FidelityError, InputError
+from encort.runtime.engine.session import Session
+from encort.runtime.text.backend import Backend
 from encort.runtime.verification.golden import verify_bundle
 from encort.runtime.verification.tolerance import cosines
 
@@ -104,6 +107,27 @@ def test_a_variant_that_misses_the_golden_vectors_is_replaced(
     assert "native-int8 is not used, cpu-int8 is: a cosine of 0.5" in caplog.text
     with pytest.raises(FidelityError, match=r"cosine of 0\.5"):
         encort.load(bundle, precision="bf16")
+
+
+@needs_kernels
+def test_a_load_reads_the_tokenizer_and_opens_the_graph_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counter[type]()
+    for kind in (Backend, Session):
+        monkeypatch.setattr(kind, "__init__", _counted(kind, counts))
+    with encort.load(bundle, precision="bf16", max_length=8) as model:
+        assert model.variant.name == "native-bf16"
+        assert model.tokenize(["card " * 20]).lengths.tolist() == [8]
+    assert counts == {Backend: 1, Session: 1}
+
+
+def _counted(kind: type, counts: Counter[type]) -> Callable[..., None]:
+    original = kind.__init__  # type: ignore[misc]
+
+    def init(self: object, *args: object, **kwargs: object) -> None:
+        counts[kind] += 1
+        original(self, *args, **kwargs)
+
+    return init
 
 
 @needs_kernels

@@ -9,7 +9,9 @@ import pytest
 
 import encort
 from encort.runtime.bundle.bundle import Bundle
+from encort.runtime.bundle.manifest import TOKENIZER_FILE
 from encort.runtime.common.errors import DeviceError, FidelityError, VariantNotFoundError
+from encort.runtime.text.tokenizer import Tokenizer
 from encort.runtime.verification import golden
 from encort.runtime.verification.golden import check_results
 
@@ -83,6 +85,10 @@ def test_a_provider_with_the_results_of_the_model_is_used(
     assert openvino == [[("CPUExecutionProvider", {})], [(OPENVINO, {})]]
 
 
+def tokenizer_of(bundle: Bundle) -> Tokenizer:
+    return Tokenizer(bundle.read(TOKENIZER_FILE), max_length=bundle.manifest.max_length)
+
+
 class WrongSession:
     """Returns negated outputs."""
 
@@ -97,9 +103,9 @@ def test_a_provider_with_other_results_is_refused(portable_bundle: Path) -> None
     bundle = Bundle.open(portable_bundle)
     variant = bundle.portable()
     session = golden.Session(bundle.graph(variant), variant, threads=1)
-    check_results(bundle, variant, session)
+    check_results(bundle, variant, session, tokenizer_of(bundle))
     with pytest.raises(FidelityError, match=r"a cosine of -1\.0000 to a golden vector"):
-        check_results(bundle, variant, WrongSession(session))
+        check_results(bundle, variant, WrongSession(session), tokenizer_of(bundle))
 
 
 class CountingSession:
@@ -118,8 +124,8 @@ def test_a_part_of_the_golden_texts_has_the_shortest_and_the_longest(portable_bu
     bundle = Bundle.open(portable_bundle)
     variant = bundle.portable()
     every, some = (CountingSession(golden.Session(bundle.graph(variant), variant, threads=1)) for _ in range(2))
-    check_results(bundle, variant, every)
-    check_results(bundle, variant, some, most_texts=3)
+    check_results(bundle, variant, every, tokenizer_of(bundle))
+    check_results(bundle, variant, some, tokenizer_of(bundle), most_texts=3)
     *alone, together = some.lengths
     assert len(alone) == len(together) == 3
     assert (min(together), max(together)) == (min(every.lengths[-1]), max(every.lengths[-1]))
