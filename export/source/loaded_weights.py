@@ -1,7 +1,7 @@
 """Check that loading a checkpoint has used all of its weights, and lacked none."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ class LoadedWeights:
         missing: Weights of the model that the folder lacks.
         mismatched: Weights that have another shape in the folder.
         unexpected: Weights of the folder that the model does not have.
+        other_classes: Classes of transformers that `config.json` names too; the folder may have their heads.
     """
 
     missing: Sequence[str]
     mismatched: Sequence[str]
     unexpected: Sequence[str]
+    other_classes: Sequence[str] = ()
 
     def check(self, folder: Path, model: Any, task: Task) -> None:
         """Refuse a model whose results would not be those of the folder's weights.
@@ -68,12 +70,15 @@ class LoadedWeights:
         names = {name: name.removeprefix(prefix) for name in self.unexpected if not is_buffer(name)}
         if not names:
             return []
-        harmless = _weights_of(transformers.AutoModel, model.config, part="pooler.")
+        harmless = _weights_of(transformers.AutoModel.from_config, model.config, part="pooler.")
+        for class_name in self.other_classes:
+            if hasattr(transformers, class_name):
+                harmless |= _weights_of(getattr(transformers, class_name), model.config)
         others: tuple[str, ...] = ()
         if task in _TASKS_AFTER_PRETRAINING:
             others = _EARLIER_PRETRAINING_HEADS
             for auto_class in _PRETRAINING_CLASSES:
-                harmless |= _weights_of(auto_class, model.config)
+                harmless |= _weights_of(auto_class.from_config, model.config)
         return [name for name, own in names.items() if own not in harmless and not own.startswith(others)]
 
 
@@ -82,16 +87,16 @@ def _pooler_weights(model: Any) -> set[str]:
     return {name for name, _ in model.named_parameters() if "pooler." in name}
 
 
-def _weights_of(auto_class: Any, config: Any, *, part: str = "") -> set[str]:
+def _weights_of(make: Callable[[Any], Any], config: Any, *, part: str = "") -> set[str]:
     """Return the names of weights outside of the encoder, or of one part of it; none if there is no such class.
 
     Args:
-        auto_class: Class of transformers that makes the model.
+        make: Makes the model of transformers from its settings.
         config: Settings of the model.
         part: Prefix of the names in the encoder.
     """
     with contextlib.suppress(ValueError), torch.device("meta"):
-        model = auto_class.from_config(config)
+        model = make(config)
         names: Collection[str] = model.state_dict().keys()
         outside = f"{model.base_model_prefix}."
         return {name for name in names if (name.startswith(part) if part else not name.startswith(outside))}

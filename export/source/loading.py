@@ -163,13 +163,21 @@ def _load_pretrained(folder: Path, config: Any, loader: Any, files: Sequence[Pat
             output_loading_info=True,
             trust_remote_code=False,
             use_safetensors=True,
+            **_renamed(config),
         )
     weights = LoadedWeights(
         missing=sorted(info["missing_keys"]),
         mismatched=mismatched_names(info["mismatched_keys"]),
         unexpected=sorted({*info["unexpected_keys"], *_doubled(files, f"{model.base_model_prefix}.")}),
+        other_classes=(config.architectures or ())[1:],
     )
     return model, weights
+
+
+def _renamed(config: Any) -> dict[str, Any]:
+    """Return the option of loading that renames weights, where transformers does not know their published names."""
+    # The published classes with heads call the encoder `bert`.
+    return {"key_mapping": {r"^bert\.": "nomic_bert."}} if config.model_type == "nomic_bert" else {}
 
 
 def _doubled(files: Sequence[Path], prefix: str) -> set[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from encort.export.graph.architectures.rotary import rotary_base
+from encort.export.graph.architectures.rotary import rotary_angles
 from encort.export.graph.architectures.table import Architecture, HeadNames
 from encort.export.graph.description import NormPlacement, Part, Reads
 from encort.runtime.bundle.manifest import Task
@@ -18,7 +18,7 @@ def modernbert(config: Any) -> Architecture:
     """Return the table of ModernBERT.
 
     Raises:
-        CheckpointError: The configuration scales its rotary positions, or pools in an unknown way.
+        CheckpointError: The configuration scales its rotary positions other than linearly, or pools in an unknown way.
     """
     kinds = attention_kinds(config)
     window = config.local_attention // 2
@@ -49,7 +49,7 @@ def modernbert(config: Any) -> Architecture:
         epsilon=config.norm_eps,
         placement=NormPlacement.PRE,
         has_first_norm=False,
-        rotary_bases=[rotary_base(config, kind) for kind in kinds],
+        rotary=[rotary_angles(config, kind) for kind in kinds],
         windows=[None if kind == FULL_ATTENTION else window for kind in kinds],
     )
 
@@ -68,7 +68,7 @@ def eurobert(config: Any) -> Architecture:
     """Return the table of EuroBERT.
 
     Raises:
-        CheckpointError: The configuration scales its rotary positions, or pools in an unknown way.
+        CheckpointError: The configuration scales its rotary positions other than linearly, or pools in an unknown way.
     """
     return Architecture(
         prefix="model.",
@@ -95,7 +95,7 @@ def eurobert(config: Any) -> Architecture:
         epsilon=config.rms_norm_eps,
         placement=NormPlacement.PRE,
         is_rms=True,
-        rotary_bases=[rotary_base(config, FULL_ATTENTION)] * config.num_hidden_layers,
+        rotary=[rotary_angles(config, FULL_ATTENTION)] * config.num_hidden_layers,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encort.export.graph.architectures.table import Architecture, DisentangledNames, Name
+from encort.export.graph.architectures.table import Architecture, DisentangledNames, Name, RotaryAngles
 from encort.export.graph.description import (
     Attention,
     AttentionHeads,
@@ -39,7 +39,7 @@ class EncoderReader:
     def __init__(self, names: Architecture, weights: Mapping[str, FloatArray], prefix: str, config: Any) -> None:
         """Read weights whose names begin with the prefix, and settings from the configuration of transformers."""
         self._names, self._weights, self._prefix, self._config = names, weights, prefix, config
-        self._rotary = functools.cache(self._read_rotary)  # layers with one base share their rotation
+        self._rotary = functools.cache(self._read_rotary)  # layers with the same angles share them
 
     def encoder(self) -> Encoder:
         """Return the description of the encoder."""
@@ -121,10 +121,10 @@ class EncoderReader:
         return AttentionHeads(count, size, getattr(config, "num_key_value_heads", None) or count)
 
     def _positions(self, index: int, layer: str) -> PositionScheme | None:
-        bases, distances = self._names.rotary_bases, self._distance_embeddings
+        angles, distances = self._names.rotary, self._distance_embeddings
         if self._names.disentangled is not None and distances is not None:
             return self._disentangled(self._names.disentangled, distances, layer)
-        return self._distance_bias if bases is None else self._rotary(bases[index])
+        return self._distance_bias if angles is None else self._rotary(angles[index])
 
     def _disentangled(self, names: DisentangledNames, distances: DistanceEmbeddings, layer: str) -> Disentangled:
         return Disentangled(
@@ -159,11 +159,13 @@ class EncoderReader:
         table = self._table(self._names.distances)[buckets]
         return DistanceBias(name=f"{self._prefix}embeddings.distances", table=table)
 
-    def _read_rotary(self, base: float) -> Rotary:
+    def _read_rotary(self, rotary: RotaryAngles) -> Rotary:
         """Return the rotation of each position, with the rounding of transformers."""
         exponents = torch.arange(0, self._heads.size, 2, dtype=torch.float32) / self._heads.size
-        angles = torch.outer(torch.arange(self._max_length, dtype=torch.float32), 1.0 / base**exponents)
-        name = f"{self._prefix}rotary_{base:g}"
+        frequencies = 1.0 / rotary.base**exponents / rotary.factor
+        angles = torch.outer(torch.arange(self._max_length, dtype=torch.float32), frequencies)
+        scaling = "" if rotary.factor == 1 else f"_{rotary.factor:g}"
+        name = f"{self._prefix}rotary_{rotary.base:g}{scaling}"
         return Rotary(name=name, cosines=angles.cos().numpy(), sines=angles.sin().numpy())
 
     def _has(self, name: str) -> bool:

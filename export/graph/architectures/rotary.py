@@ -1,8 +1,8 @@
-"""Bases of rotary positions; NomicBERT and GTE, which have the layers of BERT with such positions and a gate."""
+"""Angles of rotary positions; NomicBERT and GTE, which have the layers of BERT with such positions and a gate."""
 
 from typing import Any
 
-from encort.export.graph.architectures.table import Architecture, HeadNames
+from encort.export.graph.architectures.table import Architecture, HeadNames, RotaryAngles
 from encort.export.graph.description import Reads
 from encort.runtime.common.checkpoints.majors import FULL_ATTENTION, rotary_settings
 from encort.runtime.common.errors import CheckpointError
@@ -12,7 +12,7 @@ def nomic_bert(config: Any) -> Architecture:
     """Return the table of NomicBERT.
 
     Raises:
-        CheckpointError: The configuration scales its rotary positions.
+        CheckpointError: The configuration scales its rotary positions, and not linearly.
     """
     return _post_norm(config, "nomic_bert.")
 
@@ -21,7 +21,7 @@ def gte(config: Any) -> Architecture:
     """Return the table of GTE, whose authors call it `new`.
 
     Raises:
-        CheckpointError: The configuration scales its rotary positions.
+        CheckpointError: The configuration scales its rotary positions, and not linearly.
     """
     return _post_norm(config, "gte.")
 
@@ -43,21 +43,22 @@ def _post_norm(config: Any, prefix: str) -> Architecture:
         classifier=HeadNames(reads=Reads.FIRST_TOKEN, dense=f"{prefix}pooler.dense", logits="classifier"),
         activation=config.hidden_act,
         epsilon=config.layer_norm_eps,
-        rotary_bases=[rotary_base(config, FULL_ATTENTION)] * config.num_hidden_layers,
+        rotary=[rotary_angles(config, FULL_ATTENTION)] * config.num_hidden_layers,
     )
 
 
-def rotary_base(config: Any, kind: str) -> float:
-    """Return the base of the rotary positions of layers with a kind of attention.
+def rotary_angles(config: Any, kind: str) -> RotaryAngles:
+    """Return the angles of the rotary positions of layers with a kind of attention.
 
     Raises:
-        CheckpointError: The positions are scaled.
+        CheckpointError: The positions are scaled in another way than linearly.
     """
     settings = rotary_settings(config, kind)
     scaling = settings.get("rope_type", "default")
-    if scaling != "default":
+    if scaling not in ("default", "linear"):
         raise CheckpointError(
             f"{config.model_type} with rope_type={scaling!r} has no authored graph; encort authors rotary positions "
-            "without scaling (rope_type 'default' in config.json)"
+            "without scaling, or with a linear one (rope_type 'default' or 'linear' in config.json)"
         )
-    return float(settings["rope_theta"])
+    factor = float(settings["factor"]) if scaling == "linear" else 1.0
+    return RotaryAngles(base=float(settings["rope_theta"]), factor=factor)

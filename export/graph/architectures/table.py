@@ -30,6 +30,19 @@ class HeadNames:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotaryAngles:
+    """Angles of rotary positions: pair `i` of a head with `n` pairs turns by `position / (base ** (i / n) * factor)`.
+
+    Attributes:
+        base: Base.
+        factor: Linear scaling of the positions.
+    """
+
+    base: float
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DisentangledNames:
     """Disentangled attention: the names of its weights, and its settings.
 
@@ -83,7 +96,7 @@ class Architecture:
         has_first_norm: Whether the attention of the first layer has a norm.
         distances: Table of attention biases by bucket of distance.
         disentangled: Disentangled attention; None for an architecture without it.
-        rotary_bases: Base of the rotary positions of each layer; None for an architecture without them.
+        rotary: Angles of the rotary positions of each layer; None for an architecture without them.
         windows: For each layer, the largest distance of two tokens that see each other, None if all of a text do; None
             for an architecture without such layers.
     """
@@ -116,5 +129,5 @@ class Architecture:
     has_first_norm: bool = True
     distances: str | None = None
     disentangled: DisentangledNames | None = None
-    rotary_bases: Sequence[float] | None = None
+    rotary: Sequence[RotaryAngles] | None = None
     windows: Sequence[int | None] | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from encort.runtime.common.checkpoints.files import check_files, read_json
 from encort.runtime.common.checkpoints.newer_settings import check_known, translate
+from encort.runtime.common.checkpoints.published import translate_published
 from encort.runtime.common.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -26,7 +27,7 @@ _LARGEST = {"num_hidden_layers": 1_000, "num_labels": 1_000_000}
 
 
 def read_settings(folder: Path, *, may_hold_adapter: bool = False) -> dict[str, Any]:
-    """Return the settings in `config.json`, not checked yet.
+    """Return the settings in `config.json`, under the names of transformers, not checked yet.
 
     Everything that loads a checkpoint begins here, so that the kinds and sizes of all its files are checked first.
 
@@ -35,7 +36,8 @@ def read_settings(folder: Path, *, may_hold_adapter: bool = False) -> dict[str, 
         may_hold_adapter: Whether the caller merges an adapter that the folder holds.
 
     Raises:
-        CheckpointError: The file is missing, or holds no settings; a file of the folder cannot be read.
+        CheckpointError: The file is missing, or holds no settings; a file of the folder cannot be read; the checkpoint
+            was published with code that computes otherwise than transformers.
     """
     check_files(folder)
     if (folder / _ADAPTER_FILE).exists() and not may_hold_adapter:
@@ -45,8 +47,7 @@ def read_settings(folder: Path, *, may_hold_adapter: bool = False) -> dict[str, 
         )
     if not (folder / CONFIG_FILE).exists():
         raise CheckpointError(f"{folder} has no {CONFIG_FILE}, so it is not a checkpoint")
-    settings: dict[str, Any] = read_json(folder / CONFIG_FILE, dict)
-    return settings
+    return translate_published(str(folder), read_json(folder / CONFIG_FILE, dict))
 
 
 def make_config(name: str, settings: Mapping[str, Any], *, classes: Mapping[str, Any], installed: str) -> Any:
