@@ -32,11 +32,11 @@ struct Rows {
   ptrdiff_t stride;
 };
 
-// Sixteen steps of rows; of a copy that is filled up with zeros, if the rows or the steps do not fill the registers.
+// The last steps of rows and of a tile, which do not fill the registers, are read from copies that are filled up with zeros.
 inline Rows full_rows(Rows a, int rows, int steps, uint8_t* copy) {
-  if (rows % BLOCK == 0 && steps >= BLOCK) return a;
+  if (steps >= BLOCK) return a;
   std::memset(copy, 0, ROWS * 64);
-  for (int row = 0; row < rows; ++row) std::memcpy(copy + row * 64, a.data + row * a.stride, std::min(steps, BLOCK) * 4);
+  for (int row = 0; row < rows; ++row) std::memcpy(copy + row * 64, a.data + row * a.stride, steps * 4);
   return {copy, 64};
 }
 

@@ -7,7 +7,7 @@
 //   struct DotScope;  // lives as long as products are computed, one after the other, in a thread
 // It computes c[row][16 * t + lane], int32 for int8 and float for bf16, from rows of `a` that are `stride` bytes apart,
 // and from tiles of `b` that are `tile` bytes apart; each step reads four bytes of a row and 64 bytes of a tile.
-// Room for ROWS rows of c may be written.
+// ROWS rows of `a` may be read, and room for ROWS rows of c may be written.
 #pragma once
 
 #include <algorithm>
@@ -47,7 +47,7 @@ struct Encoded {
 
   static Encoded for_reader(const Linear& reader, int rows, Buffer<uint8_t>& buffer) {
     ptrdiff_t stride = round_up(reader.inputs, LANES) * size_of(reader.format);
-    return {&reader, buffer.rows(rows * stride), stride};
+    return {&reader, buffer.rows((rows + ROWS) * stride), stride};
   }
 
   void put(int row, int column, Floats v, int lanes = LANES) const {
@@ -121,12 +121,13 @@ class Attention {
     const int keys = round_up(length_, LANES), columns = round_up(size_, LANES);
     float* scores = scores_memory.rows(ROWS * std::max(keys, columns));
     uint16_t* shares = shares_memory.rows(ROWS * keys);
-    float inverse[ROWS];
+    float highest[ROWS], inverse[ROWS];
     const DotScope scope;
     for (int row = 0; row < length_; row += ROWS) {
       const int block = std::min(ROWS, length_ - row);
       multiply(query_ + row * stride_, stride_, block, keys_, keys / LANES, size_ / 2, scores, keys);
-      for (int r = 0; r < block; ++r) inverse[r] = softmax(scores + r * keys, row + r, shares + r * keys);
+      for (int r = 0; r < block; ++r) highest[r] = finish_scores(scores + r * keys, row + r);
+      for (int r = 0; r < block; ++r) inverse[r] = exponentials(scores + r * keys, highest[r], shares + r * keys);
       float* context = scores;  // they were read to the end
       multiply(shares, keys, block, values_, columns / LANES, keys / 2, context, columns);
       for (int r = 0; r < block; ++r)
@@ -177,8 +178,8 @@ class Attention {
     return __builtin_convertvector(halves, Words);
   }
 
-  // Writes e^(score - largest) of a row as bf16, and returns the inverse of their sum.
-  float softmax(float* row, int query, uint16_t* shares) const {
+  // Adds the distance bias to the scores of a query, masks the lanes after the text, and returns the highest score.
+  float finish_scores(float* row, int query) const {
     const int keys = round_up(length_, LANES);
     if (const DistanceBias& bias = layer_.distance_bias; bias.values != nullptr) {
       const float* values = bias.values + head_ * (2 * bias.longest - 1) + bias.longest - 1 - query;
@@ -186,10 +187,15 @@ class Attention {
     }
     float* last = row + keys - LANES;
     store(last, fill_after(load<Floats>(last), length_ - (keys - LANES), -3e38f));
-    Floats most = load<Floats>(row), total{};
+    Floats most = load<Floats>(row);
     for (int key = LANES; key < keys; key += LANES) most = max(most, load<Floats>(row + key));
-    const float highest = largest(most);
-    for (int key = 0; key < keys; key += LANES) {
+    return largest(most);
+  }
+
+  // Writes e^(score - highest) of a row as bf16, and returns the inverse of their sum.
+  float exponentials(const float* row, float highest, uint16_t* shares) const {
+    Floats total{};
+    for (int key = 0; key < length_; key += LANES) {
       Floats share = exponential(load<Floats>(row + key) - highest);
       total += share;
       store(shares + key, to_bf16(share));
@@ -247,7 +253,7 @@ void run_padded(const Layer& layer, const Texts& texts, const float* x, float* y
     for (int column = 0; column < width; column += LANES) hidden.put(row, column, load<Floats>(x + row * width + column));
 
   const ptrdiff_t stride = round_up(layer.qkv.outputs, LANES);
-  uint16_t* qkv = qkv_memory.rows(tokens * stride);
+  uint16_t* qkv = qkv_memory.rows((tokens + ROWS) * stride);
   parallel(panels(layer.qkv), [&](int panel) {
     multiply_panel(layer.qkv, hidden.data, hidden.stride, tokens, panel,
                    [&](int row, int column, Floats v) { store(qkv + row * stride + column, to_bf16(v)); });
