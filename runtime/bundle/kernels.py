@@ -2,11 +2,14 @@
 
 import importlib.util
 import logging
+import os
 from functools import cache
 from pathlib import Path
 
 KERNELS = "encort-kernels"
 """Requirement of native variants, in the place of an instruction set."""
+CHOICE = "ENCORT_KERNELS_ISA"
+"""Environment variable by which the operators choose their instruction set."""
 
 log = logging.getLogger("encort")
 
@@ -31,10 +34,18 @@ def kernels_instruction_set() -> str:
     import encort_kernels
 
     try:
-        return encort_kernels.instruction_set()
+        found = encort_kernels.instruction_set()
     except OSError as error:
         log.warning("%s cannot be loaded, so native variants are not used; install it again: %s", KERNELS, error)
         return ""
+    if not found and CHOICE in os.environ:
+        log.warning(
+            "%s=%s is no instruction set of this processor, so native variants are not used; "
+            "leave it out, or choose amx, avx512, avx_vnni or reference",
+            CHOICE,
+            os.environ[CHOICE],
+        )
+    return found
 
 
 def kernels_phase_seconds() -> dict[str, float]:
