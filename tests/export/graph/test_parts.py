@@ -91,9 +91,9 @@ def test_a_part_that_layers_share_stays_shared_in_half_precision(encoder: tuple[
 
 @pytest.mark.skipif(not hasattr(transformers.ModernBertConfig(), "rope_parameters"), reason="it scales no positions")
 @pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
-def test_scaled_rotary_positions_are_refused(kind: str) -> None:
-    scaled = {kind: {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}}
-    with pytest.raises(CheckpointError, match=r"modernbert with rope_type='linear'.*without scaling"):
+def test_rotary_positions_that_scale_with_the_text_are_refused(kind: str) -> None:
+    scaled = {kind: {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}}
+    with pytest.raises(CheckpointError, match=r"modernbert with rope_type='dynamic' has no authored graph"):
         described(config("ModernBert", rope_parameters=scaled))
 
 
