@@ -9,8 +9,6 @@ peak of memory is its own too. The time is that of one run on one core, the leas
 import argparse
 import math
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,10 +102,13 @@ def measure(length: int, rounds: int, opener: Callable[..., Run], *arguments: An
         start = time.perf_counter()
         run(ids)
         seconds = min(seconds, time.perf_counter() - start)
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"{seconds:.2f} s, {peak / 2**20:,.0f} MiB"
+    return f"{seconds:.2f} s, {peak_mib():,.0f} MiB"
+
+
+def peak_mib() -> float:
+    """Return the peak of memory of this process, on Linux; `getrusage` would count the parent process too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:

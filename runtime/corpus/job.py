@@ -1,26 +1,27 @@
 """The walk of a job: chunks of a corpus, result columns, parts of the output."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from encort.runtime.bundle.manifest import TOKENIZER_FILE
+from encort.runtime.common.errors import InputError
 from encort.runtime.corpus.columns import ERROR
 from encort.runtime.corpus.job_log import FinishedPart, JobLog
-from encort.runtime.corpus.outputs import Output
+from encort.runtime.corpus.outputs import Output, WriteTable
 from encort.runtime.corpus.sources import Chunk, Corpus
 from encort.runtime.corpus.tables import TableOptions, TableRunner
 from encort.runtime.engine.pending import prefetch
-from encort.runtime.engine.tokenizer_pool import CHUNK
 from encort.runtime.model import Model
 
-PART_ROWS = 8 * CHUNK
+CHUNK_ROWS = 2048
+"""Rows that are run together: enough to find texts of equal length, few enough that small jobs need as much memory."""
+PART_ROWS = 32 * CHUNK_ROWS
 """Rows per part, if the user does not say: what a kill may cost."""
 
 
@@ -28,7 +29,7 @@ PART_ROWS = 8 * CHUNK
 class Job:
     """Result columns for all rows of a corpus.
 
-    The memory holds three chunks of rows at most, so that it does not grow with the corpus.
+    The memory holds two chunks of rows at most, so that it does not grow with the corpus.
 
     Attributes:
         model: The model.
@@ -72,30 +73,38 @@ class Job:
 
     @property
     def _chunks_per_part(self) -> int:
-        return math.ceil(self.part_rows / CHUNK)
+        return math.ceil(self.part_rows / CHUNK_ROWS)
 
     @property
     def _chunk_rows(self) -> int:
         return math.ceil(self.part_rows / self._chunks_per_part)
 
     def _write(self, runner: TableRunner, log: JobLog, skip: int, on_rows: Callable[[int, int], None]) -> None:
-        error = self.options.prefix + ERROR
-        tokens = self.options.prefix + "tokens"
         with ThreadPoolExecutor(max_workers=2) as threads:
             # The next chunk is begun while this one runs, so that the cores have work at the end of each chunk.
             results = prefetch(
                 lambda chunk: threads.submit(_annotate, runner, chunk), self.corpus.chunks(self._chunk_rows, skip=skip)
             )
-            while (first := next(results, None)) is not None:
-                counts = []
+            remaining = max(1, math.ceil((self.corpus.rows - skip) / self._chunk_rows))
+            while remaining:
+                chunks = min(remaining, self._chunks_per_part)
                 with self.output.part(log.parts) as write:
-                    for rows, table in _chain(first, islice(results, self._chunks_per_part - 1)):
-                        write(table)
-                        errors = len(table) - table[error].null_count + rows - len(table)
-                        read = pc.sum(table[tokens]).as_py() or 0
-                        counts.append(FinishedPart(rows=rows, written=len(table), errors=errors, tokens=read))
-                        on_rows(rows, read)
+                    counts = [self._store(results, write, on_rows) for _ in range(chunks)]
                 log.add(_sum(counts))
+                remaining -= chunks
+
+    def _store(
+        self, results: Iterator[tuple[int, pa.Table]], write: WriteTable, on_rows: Callable[[int, int], None]
+    ) -> FinishedPart:
+        """Write the next chunk. Nothing keeps its table afterwards, so that memory holds two chunks at most."""
+        rows, table = next(results, (0, None))
+        if table is None:
+            raise InputError(f"{self.corpus.root} lost rows while the job ran; start again with another output")
+        write(table)
+        errors = len(table) - table[self.options.prefix + ERROR].null_count + rows - len(table)
+        tokens = pc.sum(table[self.options.prefix + "tokens"]).as_py() or 0
+        on_rows(rows, tokens)
+        return FinishedPart(rows=rows, written=len(table), errors=errors, tokens=tokens)
 
     def _description(self) -> Mapping[str, Any]:
         """Return what must be the same when the job goes on."""
@@ -112,11 +121,6 @@ class Job:
 def _annotate(runner: TableRunner, chunk: Chunk) -> tuple[int, pa.Table]:
     """Return the number of rows, and the table with result columns."""
     return len(chunk.table), runner(chunk.table, locate=chunk.locate, errors=chunk.errors)
-
-
-def _chain(first: Any, others: Iterable[Any]) -> Iterator[Any]:
-    yield first
-    yield from others
 
 
 def _sum(parts: Sequence[FinishedPart]) -> FinishedPart:

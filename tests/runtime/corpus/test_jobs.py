@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,26 @@ def test_all_rows_of_all_files_are_there_in_order(embed: Embed, corpus: Path, tm
     np.testing.assert_allclose(np.stack(table["embedding"].to_pylist()), expected, atol=1e-6)
     parts = sorted(file.name for file in (tmp_path / "out").glob("*.parquet"))
     assert parts == [f"part-{number:05}.parquet" for number in range(4)]
+
+
+def test_memory_keeps_no_chunk_that_is_written(
+    embed: Embed, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from encort.runtime.corpus import job, outputs
+
+    monkeypatch.setattr(job, "CHUNK_ROWS", 4)
+    write = outputs._ParquetPart.write
+    tables: list[Any] = []
+    alive = []
+
+    def counting(part: Any, table: Any) -> None:
+        alive.append(sum(reference() is not None for reference in tables))
+        tables.append(weakref.ref(table))
+        write(part, table)
+
+    monkeypatch.setattr(outputs._ParquetPart, "write", counting)
+    embed("-i", corpus, "-o", tmp_path / "out")
+    assert alive == [0] * 13
 
 
 def test_a_glob_names_some_files(embed: Embed, corpus: Path, tmp_path: Path) -> None:
