@@ -26,6 +26,7 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(get_args(TaskName)),
     help="Keep the head of a masked language model, which fills masks; default: its encoder alone, for embeddings.",
 )
+@click.option("--adapter", help="Task whose adapter is merged, as jina-embeddings-v3 has them; default: none.")
 @click.option("--revision", help="Commit, branch or tag of a hub id.")
 @click.option(
     "--pooling", type=click.Choice(get_args(PoolingName)), help="Pooling of embeddings; default: the checkpoint's."

@@ -54,6 +54,7 @@ def export_bundle(
     output: str | Path,
     *,
     task: TaskName | None = None,
+    adapter: str | None = None,
     revision: str | None = None,
     pooling: PoolingName | None = None,
     normalize: bool | None = None,
@@ -77,6 +78,8 @@ def export_bundle(
             each head is then the name of its folder.
         output: Folder to make.
         task: `"fill-mask"` keeps the head of a masked language model, for `Model.fill`; None exports its encoder alone.
+        adapter: Task whose adapter is merged, if the checkpoint has adapters in its own weights, such as
+            `"retrieval.query"` of jina-embeddings-v3; None exports the model without them.
         revision: Commit, branch or tag of a hub id.
         pooling: Pooling of sentence embeddings. None takes it from the checkpoint's sentence-transformers files; if
             there are none, it is the mean.
@@ -139,6 +142,7 @@ def export_bundle(
         normalize=normalize,
         max_length=max_length,
         fills_masks=task is not None,
+        adapter=adapter,
     )
     plan = Plan.of(source, options)
     with new_folder(output, marker=MANIFEST_FILE, overwrite=overwrite) as folder:

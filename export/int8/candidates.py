@@ -7,7 +7,7 @@ from pathlib import Path
 
 from encort.export.int8.model import QuantizedModel
 from encort.runtime.bundle.manifest import Metric, Precision, Variant
-from encort.runtime.common.output.markdown import table
+from encort.runtime.common.output.markdown import escape, table
 
 TABLE_FILE = "search.md"
 
@@ -70,9 +70,12 @@ class QuantizationSearch:
         return Metric(name=self.metric, before=before, after=after, examples=self.examples)
 
     def table(self) -> str:
-        """Return the candidates as a Markdown table, with the chosen one marked."""
+        """Return the candidates as a Markdown table with the chosen one marked, and what this one leaves in fp32."""
         names = ("precision", "smoothing", "tensors in fp32", f"{self.metric}, %", "drop", "ms per text", "speed", "")
-        return "\n".join(table(names, [*map(_cells, self.candidates)]))
+        lines = table(names, [*map(_cells, self.candidates)])
+        if left := [name for candidate in self.candidates if candidate.chosen for name in candidate.excluded]:
+            lines += ["", f"int8 leaves in fp32 what lost most: {', '.join(map(escape, left))}"]
+        return "\n".join(lines)
 
     def save(self, folder: Path) -> None:
         """Write the candidates as JSON, as a Markdown table and as a picture."""

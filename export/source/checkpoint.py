@@ -22,6 +22,7 @@ from encort.export.source.loading import (
 from encort.export.source.retrieval.reader import read_retrieval
 from encort.export.source.retrieval.settings import RetrievalSettings
 from encort.export.source.retrieval.splade import SpladePooling
+from encort.export.source.task_adapters import check_adapter
 from encort.runtime.bundle.manifest import Activation, Pooling, Task
 from encort.runtime.common.aggregation import Aggregation
 from encort.runtime.common.checkpoints.hub import locate
@@ -70,6 +71,7 @@ class Checkpoint:
         revision: str | None = None,
         pooling: list[Pooling] | None = None,
         fills_masks: bool = False,
+        adapter: str | None = None,
     ) -> "Checkpoint":
         """Load a local folder, or download a hub id.
 
@@ -78,8 +80,10 @@ class Checkpoint:
             revision: Commit, branch or tag of a hub id.
             pooling: Poolings of sentence embeddings; None takes them from the folder's files.
             fills_masks: Whether the head of a masked language model is kept.
+            adapter: Name of the adapter in the checkpoint's own weights that is merged; None merges none of them.
 
         Raises:
+            InputError: The checkpoint has no such adapter.
             CheckpointError: The checkpoint does not exist; its weights are missing, pickled or not finite; it needs
                 remote code; it has no fast tokenizer, or the tokenizer has more tokens than the model has embeddings.
             MissingExtraError: Its tokenizer needs the extra `sentencepiece`.
@@ -87,18 +91,20 @@ class Checkpoint:
         folder, revision = locate(name, revision)
         embedding = EmbeddingSettings.read(folder, pooling=pooling)
         encoder = embedding.encoder_folder
-        adapter = Adapter.read(encoder)
-        config = read_config(encoder if adapter is None else adapter.config_folder)
-        if adapter is not None:
-            adapter.complete(config)
+        of_peft = Adapter.read(encoder)
+        config = read_config(encoder if of_peft is None else of_peft.config_folder)
+        check_adapter(name, config, adapter)
+        if of_peft is not None:
+            of_peft.complete(config)
         expansion = SpladePooling.read(folder)
         task, loader = task_and_loader(encoder, config, keeps_words=fills_masks or expansion is not None)
         if expansion is not None and task is not Task.FILL_MASK:
             raise CheckpointError(f"{name} weighs words, but the architecture in its config.json predicts none")
         task = Task.FEATURE_EXTRACTION if task is Task.FILL_MASK and not fills_masks else task
         task, activation = cross_encoder_head(folder, config, task)
-        model = load_model(encoder if adapter is None else adapter.base, config, task, loader, adapter=adapter)
-        tokenizer = open_tokenizer(encoder if adapter is None else adapter.tokenizer_folder, transformers)
+        weights = encoder if of_peft is None else of_peft.base
+        model = load_model(weights, config, task, loader, adapter=of_peft, task_adapter=adapter)
+        tokenizer = open_tokenizer(encoder if of_peft is None else of_peft.tokenizer_folder, transformers)
         if embedding.transformer.lower_case:
             lower_case(tokenizer.backend_tokenizer)
         retrieval = read_retrieval(folder, config, tokenizer, expansion, embedding.prompts)

@@ -82,6 +82,7 @@ class ExportSource:
         normalize: bool | None = None,
         max_length: int | None = None,
         fills_masks: bool = False,
+        adapter: str | None = None,
     ) -> "ExportSource":
         """Load the checkpoints.
 
@@ -92,12 +93,14 @@ class ExportSource:
             normalize: Whether embeddings have length 1; None takes it from the first checkpoint.
             max_length: Largest number of tokens of one input; None takes the smallest limit of the checkpoints.
             fills_masks: Whether masked language models keep the head that predicts words.
+            adapter: Name of the adapter in the checkpoint's own weights that is merged; None merges none of them.
 
         Raises:
+            InputError: The checkpoint has no such adapter.
             CheckpointError: A checkpoint cannot be used, or their encoders or tokenizers differ.
         """
         checkpoints = tuple(
-            Checkpoint.open(name, revision=revision, pooling=pooling, fills_masks=fills_masks)
+            Checkpoint.open(name, revision=revision, pooling=pooling, fills_masks=fills_masks, adapter=adapter)
             for name, revision in itertools.zip_longest(names, revisions)
         )
         _check_same_encoder(checkpoints)

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from encort.export.source.adapters import Adapter
 from encort.export.source.dual_encoder import MODEL_TYPE, DualEncoderModule, dual_encoder_config, load_dual_encoder
 from encort.export.source.loaded_weights import LoadedWeights
+from encort.export.source.task_adapters import adapter_names, merged_weights
 from encort.runtime.bundle.manifest import Task
 from encort.runtime.common.checkpoints.config import check_parameters, make_config, read_settings
 from encort.runtime.common.checkpoints.majors import mismatched_names
@@ -97,8 +98,24 @@ def _classifier_task(config: Any) -> Task:
     return _PROBLEMS[config.problem_type or default]
 
 
-def load_model(folder: Path, config: Any, task: Task, loader: Any, *, adapter: Adapter | None = None) -> Any:
+def load_model(
+    folder: Path,
+    config: Any,
+    task: Task,
+    loader: Any,
+    *,
+    adapter: Adapter | None = None,
+    task_adapter: str | None = None,
+) -> Any:
     """Load the module in `eval()`, float32, with an adapter merged into it if there is one.
+
+    Args:
+        folder: Folder of the weights.
+        config: Its settings.
+        task: Task of the head.
+        loader: Class of transformers that loads the model; None for a dual encoder.
+        adapter: Adapter of PEFT that is merged.
+        task_adapter: Name of an adapter in the weights themselves that is merged.
 
     Raises:
         CheckpointError: The settings describe no model, or a far larger one; the module cannot be loaded; the folder
@@ -111,7 +128,7 @@ def load_model(folder: Path, config: Any, task: Task, loader: Any, *, adapter: A
         if loader is None:
             model, weights = load_dual_encoder(files, config)
         else:
-            model, weights = _load_pretrained(folder, config, loader, files)
+            model, weights = _load_pretrained(folder, config, loader, files, task_adapter)
     except Exception as error:  # transformers raises errors of several libraries
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     if adapter is not None:
@@ -151,11 +168,18 @@ def _check_outline(folder: Path, config: Any, loader: Any, files: Sequence[Path]
     )
 
 
-def _load_pretrained(folder: Path, config: Any, loader: Any, files: Sequence[Path]) -> tuple[Any, LoadedWeights]:
+def _load_pretrained(
+    folder: Path, config: Any, loader: Any, files: Sequence[Path], task_adapter: str | None
+) -> tuple[Any, LoadedWeights]:
     """Load a transformers model."""
+    source: Path | None = folder
+    options = _renamed(config)
+    if adapter_names(config):
+        source, loader = None, loader._model_mapping[type(config)]
+        options = {"state_dict": merged_weights(folder, files, config, task_adapter)}
     with quiet(transformers):
         model, info = loader.from_pretrained(
-            folder,
+            source,
             config=config,
             attn_implementation="eager",
             dtype=torch.float32,
@@ -163,7 +187,7 @@ def _load_pretrained(folder: Path, config: Any, loader: Any, files: Sequence[Pat
             output_loading_info=True,
             trust_remote_code=False,
             use_safetensors=True,
-            **_renamed(config),
+            **options,
         )
     weights = LoadedWeights(
         missing=sorted(info["missing_keys"]),

@@ -111,6 +111,9 @@ if hasattr(transformers, "GteConfig"):
     GTE: dict[str, Any] = {**SIZES, "max_position_embeddings": 64, "pad_token_id": 0}
     CONFIGS["gte"] = transformers.GteConfig(**GTE, layer_norm_eps=2e-3)
     CONFIGS["gte-untyped"] = transformers.GteConfig(**GTE, type_vocab_size=0, hidden_act="relu")
+if hasattr(transformers, "JinaEmbeddingsV3Config"):
+    JINA: dict[str, Any] = {**SIZES, "max_position_embeddings": 64, "pad_token_id": 0}
+    CONFIGS["jina-v3"] = transformers.JinaEmbeddingsV3Config(**JINA, layer_norm_eps=2e-3, hidden_act="gelu_new")
 
 
 @pytest.fixture(scope="session", params=CONFIGS)

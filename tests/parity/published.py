@@ -1,7 +1,8 @@
-"""NomicBERT and GTE as their authors published them: their names of weights and settings, in plain eager PyTorch.
+"""NomicBERT, GTE and jina-embeddings-v3 with the names of weights and settings of their authors, in eager PyTorch.
 
-Written after `nomic-ai/nomic-bert-2048` (modeling_hf_nomic_bert.py) and `Alibaba-NLP/new-impl` (modeling.py), with the
-formulas of the papers alone, so that nothing of transformers is in this oracle.
+Written after `nomic-ai/nomic-bert-2048` (modeling_hf_nomic_bert.py), `Alibaba-NLP/new-impl` (modeling.py) and
+`jinaai/xlm-roberta-flash-implementation` (modeling_lora.py), with the formulas of the papers alone, so that nothing of
+transformers is in this oracle.
 """
 
 import json
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import embedding, gelu, layer_norm, linear, silu
 
 Weights = Mapping[str, Tensor]
+TASKS, RANK = ["retrieval.query", "text-matching"], 2
+"""Tasks of jina-embeddings-v3, and the rank of their adapters."""
 HIDDEN, LAYERS, HEADS, INNER = 48, 2, 3, 256
 """Sizes. NomicBERT widens its feed-forward layers to a multiple of 256."""
 
@@ -120,6 +123,70 @@ def gte(weights: Weights, ids: Tensor, *, theta: float = 500.0, factor: float = 
     return x
 
 
+def jina_settings(**changes: Any) -> dict[str, Any]:
+    """Return `config.json` as jina-embeddings-v3 has it, with two tasks."""
+    return {
+        "model_type": "xlm-roberta",
+        "architectures": ["XLMRobertaModel"],
+        "auto_map": {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA"},
+        **{"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_act": "gelu"},
+        **{"intermediate_size": 70, "max_position_embeddings": 90, "type_vocab_size": 1, "vocab_size": 150},
+        **{"layer_norm_eps": 2e-3, "pad_token_id": 0, "position_embedding_type": "rotary", "rotary_emb_base": 700.0},
+        **{"lora_adaptations": TASKS, "lora_alpha": 3, "lora_rank": RANK, "load_trained_adapters": True},
+        **{"use_flash_attn": True, "emb_pooler": "mean", "task_instructions": dict.fromkeys(TASKS, "")},
+        **changes,
+    }
+
+
+def jina_weights() -> dict[str, Tensor]:
+    """Return seeded weights by the names of the published files."""
+    seeded = _Seeded()
+    seeded.adapted_table("roberta.embeddings.word_embeddings", 150)
+    seeded.adapted_table("roberta.embeddings.token_type_embeddings", 1)
+    seeded.norm("roberta.emb_ln")
+    for number in range(LAYERS):
+        layer = f"roberta.encoder.layers.{number}"
+        seeded.adapted_linear(f"{layer}.mixer.Wqkv", HIDDEN, 3 * HIDDEN)
+        seeded.adapted_linear(f"{layer}.mixer.out_proj", HIDDEN, HIDDEN)
+        seeded.adapted_linear(f"{layer}.mlp.fc1", HIDDEN, 70)
+        seeded.adapted_linear(f"{layer}.mlp.fc2", 70, HIDDEN)
+        seeded.norm(f"{layer}.norm1")
+        seeded.norm(f"{layer}.norm2")
+    seeded.adapted_linear("roberta.pooler.dense", HIDDEN, HIDDEN)
+    return seeded.weights
+
+
+def jina(weights: Weights, ids: Tensor, *, task: int | None) -> Tensor:
+    """Return the hidden states of one text, `(sequence, hidden)`, from its ids, `(sequence,)`."""
+
+    def adapted(name: str, x: Tensor) -> Tensor:
+        parts = f"roberta.{name}.parametrizations.weight"
+        result = linear(x, weights[f"{parts}.original"], weights[f"roberta.{name}.bias"])
+        if task is None:
+            return result
+        down, up = weights[f"{parts}.0.lora_A"][task], weights[f"{parts}.0.lora_B"][task]
+        return result + linear(linear(x, down), up) * 3 / RANK
+
+    def rows(name: str, numbers: Tensor) -> Tensor:
+        parts = f"roberta.embeddings.{name}.parametrizations.weight"
+        result = embedding(numbers, weights[f"{parts}.original"])
+        if task is None:
+            return result
+        return result + weights[f"{parts}.0.lora_A"][task][numbers] @ weights[f"{parts}.0.lora_B"][task] * 3 / RANK
+
+    size = HIDDEN // HEADS
+    inverse = 700.0 ** -(torch.arange(0, size, 2) / size)
+    x = rows("word_embeddings", ids) + rows("token_type_embeddings", torch.zeros_like(ids))
+    x = _norm(weights, "roberta.emb_ln", x, 2e-3)
+    for number in range(LAYERS):
+        layer = f"encoder.layers.{number}"
+        context = _attend(adapted(f"{layer}.mixer.Wqkv", x).chunk(3, -1), inverse)
+        x = _norm(weights, f"roberta.{layer}.norm1", x + adapted(f"{layer}.mixer.out_proj", context), 2e-3)
+        inner = adapted(f"{layer}.mlp.fc2", gelu(adapted(f"{layer}.mlp.fc1", x)))
+        x = _norm(weights, f"roberta.{layer}.norm2", x + inner, 2e-3)
+    return x
+
+
 def save(folder: Path, settings: Mapping[str, Any], weights: Weights) -> Path:
     """Write a folder as it is published, without its tokenizer."""
     folder.mkdir(exist_ok=True)
@@ -142,6 +209,17 @@ class _Seeded:
         self.weights[f"{name}.weight"] = self._normal(outputs, inputs)
         if has_bias:
             self.weights[f"{name}.bias"] = self._normal(outputs)
+
+    def adapted_table(self, name: str, rows: int) -> None:
+        self.weights[f"{name}.parametrizations.weight.original"] = self._normal(rows, HIDDEN)
+        self.weights[f"{name}.parametrizations.weight.0.lora_A"] = self._normal(len(TASKS), rows, RANK)
+        self.weights[f"{name}.parametrizations.weight.0.lora_B"] = self._normal(len(TASKS), RANK, HIDDEN)
+
+    def adapted_linear(self, name: str, inputs: int, outputs: int) -> None:
+        self.weights[f"{name}.parametrizations.weight.original"] = self._normal(outputs, inputs)
+        self.weights[f"{name}.parametrizations.weight.0.lora_A"] = self._normal(len(TASKS), RANK, inputs)
+        self.weights[f"{name}.parametrizations.weight.0.lora_B"] = self._normal(len(TASKS), outputs, RANK)
+        self.weights[f"{name}.bias"] = self._normal(outputs)
 
     def norm(self, name: str) -> None:
         self.weights[f"{name}.weight"] = 1 + self._normal(HIDDEN)

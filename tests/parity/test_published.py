@@ -1,5 +1,6 @@
 """Folders that were published with code of their own give the results of that code, which is not run."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 import transformers
 
 import encort
+from encort.export.exporter import export_bundle
 from encort.export.source.checkpoint import Checkpoint
 from encort.runtime.common.checkpoints.config import read_settings
-from encort.runtime.common.errors import CheckpointError
+from encort.runtime.common.errors import CheckpointError, InputError
 from tests.builders import save_tokenizer
 from tests.parity import published
 
 TEXTS = ["a", "my card is lost", "change the pin, my pin is lost!", "the card " * 100]
+POOLING = "sentence_transformers.models.Pooling"
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Callable[..., torch.Tensor]]] = {
     "nomic": ("NomicBertConfig", published.nomic_bert_settings(), published.nomic_bert_weights(), published.nomic_bert),
     "gte": ("GteConfig", published.gte_settings(), published.gte_weights(), published.gte),
@@ -104,7 +107,33 @@ def test_the_encoder_of_a_published_masked_language_model_is_found(
         )
 
 
+@pytest.mark.skipif(not hasattr(transformers, "JinaEmbeddingsV3Config"), reason="this transformers has no jina v3")
+@pytest.mark.parametrize("task", [None, 0, 1])
+def test_an_adapter_of_jina_embeddings_v3_is_merged(task: int | None, tmp_path: Path) -> None:
+    weights = published.jina_weights()
+    folder = published.save(tmp_path / "published", published.jina_settings(), weights)
+    modules = [{"path": "", "type": "custom_st.Transformer"}, {"path": "1_Pooling", "type": POOLING}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    save_tokenizer(folder)
+    adapter = None if task is None else published.TASKS[task]
+    made = export_bundle(folder, tmp_path / "b", adapter=adapter, variants=["fp32"])
+    with encort.load(made.folder) as model:
+        ids = [torch.from_numpy(model.tokenize([text]).ids) for text in TEXTS]
+        found = model.embed_tokens(TEXTS)
+    for embeddings, of_text in zip(found, ids, strict=True):
+        np.testing.assert_allclose(embeddings, published.jina(weights, of_text, task=task), atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not hasattr(transformers, "JinaEmbeddingsV3Config"), reason="this transformers has no jina v3")
+def test_an_adapter_that_is_not_there_is_an_error_that_names_the_others(tmp_path: Path) -> None:
+    folder = published.save(tmp_path, published.jina_settings(), published.jina_weights())
+    with pytest.raises(InputError, match=r"no adapter 'separation'; it has retrieval\.query, text-matching"):
+        Checkpoint.open(str(folder), adapter="separation")
+
+
 REFUSED = [
+    (published.jina_settings, "position_embedding_type", "absolute"),
+    (published.jina_settings, "lora_rank", 0),
     *((published.nomic_bert_settings, name, value) for name, value in {"prenorm": True, "causal": True}.items()),
     (published.nomic_bert_settings, "rotary_emb_fraction", 0.5),
     (published.nomic_bert_settings, "rotary_scaling_factor", 2),

@@ -34,6 +34,7 @@ ARCHITECTURES: Mapping[str, Callable[[Any], Architecture]] = {
     "eurobert": pre_norm.eurobert,
     "nomic_bert": rotary.nomic_bert,
     "gte": rotary.gte,
+    "jina_embeddings_v3": rotary.jina_embeddings_v3,
 }
 """Tables by the `model_type` in `config.json`."""
 

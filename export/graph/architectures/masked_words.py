@@ -129,6 +129,7 @@ _NAMES: Mapping[str, Callable[[Any], MaskedWordNames]] = {
     "eurobert": _eurobert,
     "nomic_bert": _nomic_bert,
     "gte": _gte,
+    "jina_embeddings_v3": _roberta,
 }
 """Tables by the `model_type` in `config.json`."""
 

@@ -1,5 +1,6 @@
-"""Angles of rotary positions; NomicBERT and GTE, which have the layers of BERT with such positions and a gate."""
+"""Angles of rotary positions; NomicBERT, GTE and jina-embeddings-v3: the layers of BERT with such positions."""
 
+from dataclasses import replace
 from typing import Any
 
 from encort.export.graph.architectures.table import Architecture, HeadNames, RotaryAngles
@@ -24,6 +25,17 @@ def gte(config: Any) -> Architecture:
         CheckpointError: The configuration scales its rotary positions, and not linearly.
     """
     return _post_norm(config, "gte.")
+
+
+def jina_embeddings_v3(config: Any) -> Architecture:
+    """Return the table of jina-embeddings-v3.
+
+    Raises:
+        CheckpointError: The configuration scales its rotary positions, and not linearly.
+    """
+    head = HeadNames(reads=Reads.FIRST_TOKEN, dense="classifier.dense", logits="classifier.out_proj")
+    table = _post_norm(config, "roberta.")
+    return replace(table, intermediate="mlp.fc1", gate=None, output="mlp.fc2", classifier=head)
 
 
 def _post_norm(config: Any, prefix: str) -> Architecture:

@@ -13,6 +13,8 @@ TRANSFORMER, POOLING, NORMALIZE, DROPOUT, DENSE = "Transformer", "Pooling", "Nor
 SPLADE = "SpladePooling"
 _EARLIER = {"MLMTransformer": TRANSFORMER}
 """Kinds that sentence-transformers has renamed."""
+_OWN_CODE = ("custom_st.Transformer",)
+"""Types of code that is not run: that of jina-embeddings-v3 chooses the adapter of a task, as an export does."""
 _KINDS = (TRANSFORMER, POOLING, DENSE, "LayerNorm", NORMALIZE, DROPOUT, SPLADE)
 """Kinds of modules that a bundle can hold: the last part of their type."""
 _PACKAGES = ("sentence_transformers", "pylate")
@@ -89,7 +91,8 @@ def _entry(file: Path, module: Any) -> ModuleEntry:
     type_, path = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
     package, _, name = str(type_).rpartition(".")
     kind = _EARLIER.get(name, name)
-    if package.partition(".")[0] not in _PACKAGES or kind not in _KINDS:
+    is_known = package.partition(".")[0] in _PACKAGES or type_ in _OWN_CODE
+    if not is_known or kind not in _KINDS:
         raise CheckpointError(
             f"{file} has a module {type_!r}, which a bundle cannot hold; it may have {', '.join(_KINDS)} of "
             "sentence-transformers"

@@ -16,6 +16,7 @@ _NOMIC_BERT_NAMES = {
     "n_positions": "max_position_embeddings",
     "layer_norm_epsilon": "layer_norm_eps",
 }
+# By the name of a setting: the default of the published code, and the value with which transformers computes.
 _NOMIC_BERT_COMPUTED: Mapping[str, tuple[Any, Any]] = {
     "rotary_emb_fraction": (0.0, 1.0),
     "rotary_emb_interleaved": (False, False),
@@ -38,7 +39,7 @@ _GTE_COMPUTED: Mapping[str, tuple[Any, Any]] = {
     "logn_attention_scale": (False, False),
     "logn_attention_clip1": (False, False),
 }
-"""By the name of a setting: the default of the published code, and the value with which transformers computes."""
+_JINA_COMPUTED: Mapping[str, tuple[Any, Any]] = {"position_embedding_type": ("absolute", "rotary")}
 _GATED = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}
 """Activation of the gate, by NomicBERT's name of the feed-forward layers."""
 _OF_THE_CODE = frozenset(
@@ -53,7 +54,7 @@ _OF_THE_CODE = frozenset(
 def translate_published(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under the names of transformers if they are in the form of published code that encort knows.
 
-    NomicBERT (`nomic-ai/nomic-embed-text-v1.5`) and GTE (`Alibaba-NLP/new-impl`) are known.
+    NomicBERT (`nomic-ai/nomic-embed-text-v1.5`), GTE (`Alibaba-NLP/new-impl`) and jina-embeddings-v3 are known.
 
     Args:
         name: Checkpoint, for messages.
@@ -66,6 +67,8 @@ def translate_published(name: str, settings: Mapping[str, Any]) -> dict[str, Any
         return _nomic_bert(name, settings)
     if settings.get("model_type") == "new":
         return _gte(name, settings)
+    if settings.get("model_type") == "xlm-roberta" and "lora_adaptations" in settings:
+        return _jina(name, settings)
     return dict(settings)
 
 
@@ -94,6 +97,16 @@ def _gte(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         rotary = _ntk(name, theta, scaling, rest.get("hidden_size"), rest.get("num_attention_heads"))
     own = {"model_type": "gte", "architectures": classes, "rope_parameters": rotary}
     return {"pad_token_id": None, **rest, **own}
+
+
+def _jina(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    rest = _checked(name, settings, _JINA_COMPUTED, has_defaults=True)
+    for setting in ("lora_alpha", "lora_rank"):
+        if not isinstance(rest.get(setting), int | float) or rest[setting] <= 0:
+            raise _refused(name, setting, rest.get(setting))
+    rotary = {"rope_type": "default", "rope_theta": rest.pop("rotary_emb_base", 10_000.0)}
+    own = {"model_type": "jina_embeddings_v3", "architectures": ["JinaEmbeddingsV3Model"]}
+    return {**rest, **own, "rope_parameters": rotary}
 
 
 def _ntk(name: str, theta: Any, scaling: Any, hidden: Any, heads: Any) -> dict[str, Any]:
