@@ -1,6 +1,6 @@
 """Compare native and stock variants from the start of Python to the first result, and in memory.
 
-python benchmarks/studies/cold_start.py BUNDLE --rounds 15
+python -m encort.benchmarks.studies.cold_start BUNDLE --rounds 15
 
 BUNDLE has the variants fp32, int8, native-bf16 and native-int8. Each round starts one process of each, in turn.
 Private memory is what every process has for itself; the peak also counts pages of files, which processes share.

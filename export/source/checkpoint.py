@@ -45,6 +45,7 @@ class Checkpoint:
         name: Folder or hub id, as the user gave it.
         folder: Its folder. The files of its encoder may be in a folder inside of it.
         revision: Commit of a hub checkpoint; None for a local folder.
+        adapter: Name of the adapter in the checkpoint's own weights that is merged; None: none is.
         task: Task of the checkpoint's head.
         activation: Function of the logits that the checkpoint names for sentence-transformers; None: it names none.
         embedding: The folder's settings of sentence embeddings.
@@ -56,6 +57,7 @@ class Checkpoint:
     name: str
     folder: Path
     revision: str | None
+    adapter: str | None
     task: Task
     activation: Activation | None
     embedding: EmbeddingSettings
@@ -108,7 +110,7 @@ class Checkpoint:
         if embedding.transformer.lower_case:
             lower_case(tokenizer.backend_tokenizer)
         retrieval = read_retrieval(folder, config, tokenizer, expansion, embedding.prompts)
-        checkpoint = cls(name, folder, revision, task, activation, embedding, retrieval, model, tokenizer)
+        checkpoint = cls(name, folder, revision, adapter, task, activation, embedding, retrieval, model, tokenizer)
         checkpoint._check_weights()
         checkpoint._check_labels()
         return checkpoint

@@ -168,6 +168,7 @@ class ExportSource:
                 revision=checkpoint.revision,
                 license=card.license,
                 base_model=card.base_model if checkpoint.revision is None else checkpoint.name,
+                adapter=checkpoint.adapter,
             )
             for checkpoint, card in zip(self.checkpoints, cards, strict=True)
         ]

@@ -52,6 +52,7 @@ def verify_against_checkpoint(
         normalize=None if embedding is None else embedding.normalize,
         max_length=manifest.max_length,
         fills_masks=any(head.task is Task.FILL_MASK for head in manifest.heads),
+        adapter=manifest.sources[0].adapter,
     )
     _check_same(bundle, source)
     tokenizer = Tokenizer(bundle.read(TOKENIZER_FILE), max_length=manifest.max_length)

@@ -175,6 +175,7 @@ class Source:
         license: Licence, as the checkpoint's model card says; None: it does not say.
         base_model: Hub id of the checkpoint, or of the model that it was trained from, as its model card says; None: it
             is not known.
+        adapter: Name of the adapter in the checkpoint's own weights that was merged; None: none was.
     """
 
     model: str
@@ -182,6 +183,7 @@ class Source:
     revision: str | None
     license: str | None = None
     base_model: str | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

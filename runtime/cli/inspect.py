@@ -10,7 +10,7 @@ from encort.runtime.common.output.escaping import printable
 from encort.runtime.common.output.terminal import echo
 
 if TYPE_CHECKING:
-    from encort.runtime.bundle.manifest import Embedding, Fidelity, HeadInfo, Manifest, Variant
+    from encort.runtime.bundle.manifest import Embedding, Fidelity, HeadInfo, Manifest, Source, Variant
 
 
 @click.command()
@@ -33,7 +33,7 @@ def _summary(manifest: "Manifest") -> str:
         rows += _embedding_rows(manifest.embedding, manifest.variants)
     rows += _retrieval_rows(manifest)
     rows.append(("max length", f"{manifest.max_length} tokens"))
-    rows += [("source", f"{source.model} ({source.architecture})") for source in manifest.sources]
+    rows += [("source", _source(source)) for source in manifest.sources]
     rows.append(("tools", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())))
     for variant in manifest.variants:
         rows.append((variant.name, f"{variant.device}, {variant.precision}, {variant.layout}: {variant.file}"))
@@ -105,6 +105,11 @@ def _fidelity_lines(fidelity: "Fidelity") -> "Iterator[str]":
 def _settings(head: "HeadInfo") -> str:
     threshold = "" if head.threshold == 0.5 else f", threshold {head.threshold:.3f}"
     return f"{threshold}, aggregation {head.aggregation}" if head.task == "token-classification" else threshold
+
+
+def _source(source: "Source") -> str:
+    adapter = "" if source.adapter is None else f", with adapter {source.adapter}"
+    return f"{source.model} ({source.architecture}{adapter})"
 
 
 def _shortened(labels: Sequence[str]) -> str:

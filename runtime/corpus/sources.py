@@ -137,7 +137,9 @@ class Corpus:
         try:
             yield from self.content.read(number, skip=skip, size=size)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.files[number]} cannot be read: {error}") from error
+            raise InputError(
+                f"{self.files[number]} cannot be read: {error}; is it damaged, or did it change?"
+            ) from error
 
 
 class _Pieces:
@@ -257,7 +259,3 @@ def _find(source: Path) -> tuple[Path, list[Path]]:
     if not files:
         raise InputError(f"{source} has no files; name a file, a folder with files, or a glob such as 'data/*.parquet'")
     return root, files
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(_HIDDEN) for part in path.parts)

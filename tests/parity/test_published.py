@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 
 import encort
 from encort.export.exporter import export_bundle
 from encort.export.source.checkpoint import Checkpoint
+from encort.export.verification.against_checkpoint import verify_against_checkpoint
+from encort.runtime.cli.main import group
 from encort.runtime.common.checkpoints.config import read_settings
 from encort.runtime.common.errors import CheckpointError, InputError
 from tests.builders import save_tokenizer
@@ -122,6 +125,23 @@ def test_an_adapter_of_jina_embeddings_v3_is_merged(task: int | None, tmp_path: 
         found = model.embed_tokens(TEXTS)
     for embeddings, of_text in zip(found, ids, strict=True):
         np.testing.assert_allclose(embeddings, published.jina(weights, of_text, task=task), atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not hasattr(transformers, "JinaEmbeddingsV3Config"), reason="this transformers has no jina v3")
+def test_a_bundle_remembers_its_adapter(tmp_path: Path) -> None:
+    folder = published.save(tmp_path / "published", published.jina_settings(), published.jina_weights())
+    save_tokenizer(folder)
+    made = export_bundle(folder, tmp_path / "b", adapter="text-matching", variants=["fp32"])
+    assert verify_against_checkpoint(made, folder), "the general model would differ"
+    shown = CliRunner().invoke(group, ["inspect", str(made.folder)]).output
+    assert f"{folder} (jina_embeddings_v3, with adapter text-matching)" in shown
+
+
+def test_code_that_chooses_an_adapter_is_accepted_only_where_there_are_adapters(tmp_path: Path) -> None:
+    folder = published.save(tmp_path, {"model_type": "bert"}, {})
+    (folder / "modules.json").write_text(json.dumps([{"path": "", "type": "custom_st.Transformer"}]))
+    with pytest.raises(CheckpointError, match=r"has a module 'custom_st\.Transformer'"):
+        Checkpoint.open(str(folder))
 
 
 @pytest.mark.skipif(not hasattr(transformers, "JinaEmbeddingsV3Config"), reason="this transformers has no jina v3")

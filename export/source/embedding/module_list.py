@@ -13,8 +13,8 @@ TRANSFORMER, POOLING, NORMALIZE, DROPOUT, DENSE = "Transformer", "Pooling", "Nor
 SPLADE = "SpladePooling"
 _EARLIER = {"MLMTransformer": TRANSFORMER}
 """Kinds that sentence-transformers has renamed."""
-_OWN_CODE = ("custom_st.Transformer",)
-"""Types of code that is not run: that of jina-embeddings-v3 chooses the adapter of a task, as an export does."""
+_CHOOSES_ADAPTER = "custom_st.Transformer"
+"""Type in jina-embeddings-v3, whose code is not run: it chooses the adapter of a task, as an export does."""
 _KINDS = (TRANSFORMER, POOLING, DENSE, "LayerNorm", NORMALIZE, DROPOUT, SPLADE)
 """Kinds of modules that a bundle can hold: the last part of their type."""
 _PACKAGES = ("sentence_transformers", "pylate")
@@ -87,11 +87,16 @@ def _has_token_modules(kinds: Sequence[str]) -> bool:
     return list(kinds[:1]) == [TRANSFORMER] and set(kinds[1:]) == {DENSE}
 
 
+def _has_adapters(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.exists() and "lora_adaptations" in read_json(config, dict)
+
+
 def _entry(file: Path, module: Any) -> ModuleEntry:
     type_, path = (module.get("type"), module.get("path")) if isinstance(module, dict) else (None, None)
     package, _, name = str(type_).rpartition(".")
     kind = _EARLIER.get(name, name)
-    is_known = package.partition(".")[0] in _PACKAGES or type_ in _OWN_CODE
+    is_known = package.partition(".")[0] in _PACKAGES or (type_ == _CHOOSES_ADAPTER and _has_adapters(file.parent))
     if not is_known or kind not in _KINDS:
         raise CheckpointError(
             f"{file} has a module {type_!r}, which a bundle cannot hold; it may have {', '.join(_KINDS)} of "

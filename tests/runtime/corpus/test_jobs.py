@@ -281,6 +281,26 @@ def test_a_full_disk_is_one_error_and_the_job_goes_on(
     assert read(tmp_path / "out")["id"].to_pylist() == list(range(50))
 
 
+def test_a_corpus_that_loses_rows_meanwhile_is_an_error(
+    embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from encort.runtime.corpus import job
+
+    lines = [json.dumps({"text": text}) + "\n" for text in TEXTS]
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(lines))
+    open_log = job.JobLog.open
+
+    def shrinking(*arguments: Any, **options: Any) -> Any:
+        file.write_text("".join(lines[:25]))
+        return open_log(*arguments, **options)
+
+    monkeypatch.setattr(job, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(job.JobLog, "open", shrinking)
+    with pytest.raises(InputError, match="lost rows while the job ran"):
+        embed("-i", file, "-o", tmp_path / "out", "--part-rows", "10")
+
+
 def _mixed(corpus: Path) -> None:
     table = pa.table({"id": ["one"], "text": ["hello"]})
     parquet.write_table(table, corpus / "lang=b" / "y.parquet")
