@@ -213,7 +213,7 @@ class Model(TaskMethods):
         scheduler = Scheduler(self._engine, max_wait_s=float(max_wait_ms) / 1000, queue_tokens=queue_tokens)
         if queue_tokens < self.manifest.max_length:
             raise InputError(f"queue_tokens must be at least {self.manifest.max_length}, one text; got {queue_tokens}")
-        return ServiceContext(self._tokenizer, self._tasks, scheduler)
+        return ServiceContext(self._tokenizer, self._tasks, scheduler, self.manifest.max_length)
 
     def stats(self) -> Stats:
         """Return counts and timings since the model was loaded."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from encort.runtime.common.checks import check_number
@@ -19,6 +20,8 @@ from encort.runtime.text.token_batch import Text, TokenBatch, TokenIds
 from encort.runtime.text.windows import Overflow
 
 Item = TypeVar("Item")
+_CHARACTERS_PER_TOKEN = 4
+"""About as many in English. Other languages have fewer, and the exact check after tokenization counts them."""
 Tokenize = Callable[..., TokenBatch]
 
 
@@ -54,15 +57,19 @@ class Call(Generic[Item]):
         self,
         tokenize: Tokenize,
         scheduler: Scheduler,
+        max_length: int,
         spec: TaskSpec[list[Item]],
         texts: Sequence[Text | TokenIds],
         options: RequestOptions,
     ) -> None:
-        """Check the options. The time of `timeout_s` begins.
+        """Check the options and, by an estimate, the room in the queue. The time of `timeout_s` begins.
+
+        A full queue refuses here, so that refusals cost no tokenization and do not wait for that of other calls.
 
         Args:
             tokenize: Tokenizes a list of texts, with the options of `TokenizerPool`.
             scheduler: Runs the texts.
+            max_length: Most tokens of one row.
             spec: Task of the call.
             texts: Texts and pairs, or the token ids of single texts.
             options: Options of the caller.
@@ -70,8 +77,10 @@ class Call(Generic[Item]):
         Raises:
             TypeError: There is an unknown option.
             InputError: `timeout_s` is out of its range.
+            OverloadedError: The queue is too full.
         """
         self._deadline = _deadline(options)
+        scheduler.check_estimate(spec.rows_per_text * sum(min(max_length, _estimated_tokens(text)) for text in texts))
         self._tokenize, self._scheduler, self._spec = tokenize, scheduler, spec
         self._texts, self._options = texts, options
         self.times = CallTimes()
@@ -144,6 +153,17 @@ def rows_as_list(spec: TaskSpec[NDArray[Any]]) -> TaskSpec[list[NDArray[Any]]]:
 def too_late() -> DeadlineError:
     """Return the error of a call without a result in time."""
     return DeadlineError("there was no result within timeout_s; give it longer, or serve with more cores")
+
+
+def _estimated_tokens(text: object) -> int:
+    """Return about how many tokens a text, a pair or token ids have; 1 for other values, which are refused later."""
+    if isinstance(text, str):
+        return 1 + len(text) // _CHARACTERS_PER_TOKEN
+    if isinstance(text, tuple):
+        return sum(map(_estimated_tokens, text))
+    if isinstance(text, np.ndarray):
+        return text.size
+    return len(text) if isinstance(text, list) else 1
 
 
 def _deadline(options: RequestOptions) -> float:

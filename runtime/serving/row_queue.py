@@ -63,8 +63,23 @@ class RowQueue:
             return
         if tokens > self._max_tokens:
             raise InputTooLongError(f"a text of {tokens} tokens does not fit into queue_tokens={self._max_tokens}")
+        raise self._overloaded(str(tokens))
+
+    def check_estimate(self, tokens: int) -> None:
+        """Refuse texts before their tokenization, by their estimated tokens. An empty queue refuses none.
+
+        Texts that even the empty queue could not hold are left to `check_room`, which knows their tokens.
+
+        Raises:
+            OverloadedError: The queue is too full.
+        """
+        if self._max_tokens - self._tokens < tokens <= self._max_tokens:
+            raise self._overloaded(f"about {tokens}")
+
+    def _overloaded(self, tokens: str) -> OverloadedError:
+        """Count a refusal and return its error, for the number of tokens that have no room."""
         self._engine.recorder.count(overloads=1)
-        raise OverloadedError(
+        return OverloadedError(
             f"{self._tokens} tokens wait, and {tokens} more would pass queue_tokens={self._max_tokens}; "
             "try again later, send less, or serve with more cores"
         )

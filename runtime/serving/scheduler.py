@@ -45,6 +45,15 @@ class Scheduler:
         self._workers: set[object] = set()
         self._closed = False
 
+    def check_estimate(self, tokens: int) -> None:
+        """Refuse texts before their tokenization; see `RowQueue.check_estimate`.
+
+        Raises:
+            OverloadedError: The queue has no room for so many tokens now.
+        """
+        with self._lock:
+            self._queue.check_estimate(tokens)
+
     def submit(
         self,
         batch: TokenBatch,

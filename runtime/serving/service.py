@@ -47,10 +47,10 @@ class ServiceContext:
     Leaving the block refuses new texts and waits until the accepted texts are done.
     """
 
-    def __init__(self, tokenize: Tokenize, tasks: Tasks, scheduler: Scheduler) -> None:
-        """Connect a model's tokenizer and tasks with a scheduler."""
+    def __init__(self, tokenize: Tokenize, tasks: Tasks, scheduler: Scheduler, max_length: int) -> None:
+        """Connect a model's tokenizer and tasks with a scheduler, for rows of at most `max_length` tokens."""
         self._tasks, self._scheduler = tasks, scheduler
-        self._make_call = functools.partial(Call, tokenize, scheduler)
+        self._make_call = functools.partial(Call, tokenize, scheduler, max_length)
 
     def __enter__(self) -> "Service":
         return Service(self._tasks, self._make_call)

@@ -48,6 +48,24 @@ def test_a_cancelled_row_frees_its_room_and_does_not_run(fakes: Fakes, make_sche
     assert fakes.runs == [[[1]], [[7, 8]]]
 
 
+def test_an_estimate_is_refused_only_while_other_tokens_wait(fakes: Fakes, make_scheduler: MakeScheduler) -> None:
+    scheduler = make_scheduler(queue_tokens=4)
+    fakes.hold(1)
+    for tokens in (0, 4, 5, 10**9):
+        scheduler.check_estimate(tokens)
+    running = scheduler.submit(batch_of([1]), SUMS)
+    fakes.wait(runs=1)
+    scheduler.check_estimate(4)
+    queued = scheduler.submit(batch_of([5, 5]), SUMS)
+    scheduler.check_estimate(2)
+    with pytest.raises(OverloadedError, match="2 tokens wait, and about 3 more would pass queue_tokens=4"):
+        scheduler.check_estimate(3)
+    scheduler.check_estimate(5)  # the exact check may say that no queue would hold it
+    assert scheduler._engine.recorder.stats().overloads == 1
+    fakes.release()
+    assert [sums(future)[0] for future in (running, queued)] == [1, 10]
+
+
 @pytest.mark.parametrize("queue_tokens", [0, -1])
 def test_a_queue_without_room_is_refused(make_scheduler: MakeScheduler, queue_tokens: int) -> None:
     with pytest.raises(InputError, match="queue_tokens must be at least 1, got"):
