@@ -58,13 +58,13 @@ class Connection:
 
 
 @contextmanager
-def started(arguments: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Run `encort serve` on a free port, and give its process and URL.
+def started(arguments: Sequence[str], *, port: int = 0) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run `encort serve` on a port, a free one for 0, and give its process and URL.
 
     Raises:
         RuntimeError: It did not start.
     """
-    command = [sys.executable, "-m", "encort", "serve", *arguments, "--port", "0", "--no-access-log"]
+    command = [sys.executable, "-m", "encort", "serve", *arguments, "--port", str(port), "--no-access-log"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
