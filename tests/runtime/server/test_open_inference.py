@@ -84,6 +84,24 @@ def test_triton_gets_scores_and_answers_of_pairs(triton: Any, heads: encort.Mode
     assert found == [[one.text for one in answers] for answers in heads.answer(PAIRS)]
 
 
+@pytest.mark.parametrize("is_pairs", [False, True])
+def test_triton_gets_all_outputs_without_naming_them(triton: Any, heads: encort.Model, is_pairs: bool) -> None:
+    first, second = map(list, zip(*PAIRS, strict=True))
+    inputs = [triton_input(first), triton_input(second, "text_pair")]
+    answer = triton.infer("m1", inputs if is_pairs else inputs[:1])
+    names = [item["name"] for item in answer.get_response()["outputs"]]
+    assert names == ["label", "scores", "score", "answers" if is_pairs else "spans", "embedding"]
+    embeddings = heads.embed(PAIRS if is_pairs else first)
+    np.testing.assert_allclose(answer.as_numpy("embedding"), embeddings, rtol=1e-4, atol=1e-6)
+
+
+def test_answers_of_single_texts_are_refused(connect: Connect, heads: encort.Model) -> None:
+    body = {"inputs": [tensor(TEXTS)], "outputs": [{"name": "answers"}]}
+    answer = call(connect, heads, "/v2/models/org/m/infer", body)
+    assert answer.status_code == 400
+    assert "pair of question and context" in answer.json()["error"]
+
+
 def test_triton_finds_server_and_models_ready(triton: Any) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()

@@ -18,14 +18,14 @@ _TEXT, _PAIR = "text", "text_pair"
 
 
 async def infer(server: Server, call: InferCall) -> Reply:
-    """Return the requested outputs for texts or pairs. Without a request, they are those of the model's first task."""
+    """Return the requested outputs for texts or pairs. Without a request, they are all that such texts have."""
     served = server.models.get(call.model)
     texts = _texts(call, most=server.settings.max_items)
     prompt = call.request.parameters.get("prompt_name")
     wants_binary = bool(call.request.parameters.get("binary_data_output"))
     results: dict[str, Sequence[Any]] = {}
     tensors = []
-    for output, parameters in _wanted(call.request, outputs_of(served)):
+    for output, parameters in _wanted(call.request, outputs_of(served), texts):
         if output.task not in results:
             spec = SPECS[output.task](served.service.tasks, prompt)
             results[output.task] = (await run_all(served, spec, texts)).items
@@ -81,13 +81,14 @@ def _texts(call: InferCall, *, most: int) -> list[Text]:
     return list(zip(first, second, strict=True))
 
 
-def _wanted(request: InferRequest, outputs: list[Output]) -> list[tuple[Output, dict[str, Any]]]:
+def _wanted(request: InferRequest, outputs: list[Output], texts: Sequence[Text]) -> list[tuple[Output, dict[str, Any]]]:
     """Return the outputs of a request with their parameters."""
     by_name = {output.name: output for output in outputs}
     if not outputs:
         raise RequestError(Failure.WRONG_TASK, "this model has no embeddings and no head, so it has no outputs here")
     if not request.outputs:
-        return [(output, {}) for output in outputs if output.task == outputs[0].task]
+        fitting = [output for output in outputs if output.takes(texts[0])]
+        return [(output, {}) for output in fitting or outputs]  # if none fits, its task says what it takes
     for output in request.outputs:
         if output.name not in by_name:
             message = f"there is no output {output.name!r}; this model has {', '.join(by_name)}"

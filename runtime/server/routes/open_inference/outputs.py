@@ -13,6 +13,7 @@ from encort.runtime.server.ranking import tasks_of
 from encort.runtime.serving.calls import rows_as_list
 from encort.runtime.tasks.specs import CLASSIFIERS, Tasks
 from encort.runtime.tasks.task_spec import TaskSpec
+from encort.runtime.text.token_batch import Text
 
 Values = NDArray[Any] | list[str]
 
@@ -34,6 +35,11 @@ class Output:
     width: int | None = None
     is_text: bool = False
     values: Callable[[Sequence[Any]], Values]
+
+    def takes(self, text: Text) -> bool:
+        """Return whether a text or pair has the output. Pairs have no spans, and only pairs have answers."""
+        is_pair = isinstance(text, tuple)
+        return not is_pair if self.task == "tag" else is_pair or self.task != "answer"
 
     def description(self) -> dict[str, Any]:
         """Return the tensor as the metadata of a model have it."""
