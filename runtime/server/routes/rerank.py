@@ -1,16 +1,23 @@
 """The routes of Jina and Cohere that put documents in the order of their scores for a query."""
 
+import asyncio
 import uuid
 from typing import Any
 
 import msgspec
 
+from encort.runtime.model import Model
 from encort.runtime.server.embeddings import check_count
 from encort.runtime.server.endpoints import Endpoint, Reply, Server
 from encort.runtime.server.errors import OPENAI, Failure, RequestError
+from encort.runtime.server.models import ServedModel
 from encort.runtime.server.ranking import score_documents
 from encort.runtime.tasks.results import Ranked
 from encort.runtime.tasks.similarity import best_first
+from encort.runtime.text.windows import merge_windows
+
+_MOST_TOKENS = 4
+"""Tokens of one character: at most its bytes."""
 
 
 class Document(msgspec.Struct):
@@ -36,6 +43,7 @@ class RerankRequestV2(msgspec.Struct, kw_only=True):
     query: str
     documents: list[str]
     top_n: int | None = None
+    max_tokens_per_doc: int = 4096
 
 
 async def rerank(server: Server, body: RerankRequestV1) -> Reply:
@@ -51,10 +59,41 @@ async def rerank(server: Server, body: RerankRequestV1) -> Reply:
 
 async def rerank_v2(server: Server, body: RerankRequestV2) -> Reply:
     """Return the documents in the form of Cohere's version 2."""
-    _, ranked, tokens = await _rank(server, body, body.documents)
+    documents = await _shortened(server.models.get(body.model), body.documents, most=body.max_tokens_per_doc)
+    _, ranked, tokens = await _rank(server, body, documents)
     results = [{"index": item.index, "relevance_score": item.score} for item in ranked]
     meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "tokens": {"input_tokens": tokens}}
     return Reply(content={"id": _new_id(), "results": results, "meta": meta})
+
+
+async def _shortened(served: ServedModel, documents: list[str], *, most: int) -> list[str]:
+    """Return documents without what comes after their first tokens.
+
+    Args:
+        served: The model, which reads at most `max_length` tokens anyway.
+        documents: The documents.
+        most: Most tokens of a document, without special tokens.
+
+    Raises:
+        RequestError: `most` is less than 1.
+    """
+    if most < 1:
+        raise RequestError(Failure.INVALID, f"max_tokens_per_doc must be at least 1, got {most}")
+    if most >= served.model.manifest.max_length:
+        return documents
+    return await asyncio.to_thread(lambda: [_beginning(served.model, text, most) for text in documents])
+
+
+def _beginning(model: Model, text: str, tokens: int) -> str:
+    if _MOST_TOKENS * len(text) <= tokens:
+        return text
+    # Windows have all tokens of a text, also where the tokenizer would cut its beginning.
+    batch, _ = merge_windows(
+        model.tokenize([text], overflow="window", stride=0, prompt="", return_offsets=True), [], tokenwise=True
+    )
+    assert batch.offsets is not None, "they were asked for"
+    ends = batch.offsets.ends[batch.offsets.sequences >= 0]
+    return text if len(ends) <= tokens else text[: ends[tokens - 1]]
 
 
 async def _rank(

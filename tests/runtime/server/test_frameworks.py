@@ -38,6 +38,13 @@ def test_cohere_ranks_documents(address: str, heads: encort.Model, version: int)
         client.rerank(model="x", query="my card", documents=DOCUMENTS)
 
 
+def test_cohere_says_how_many_tokens_of_a_document_count(address: str, heads: encort.Model) -> None:
+    cohere = pytest.importorskip("cohere")
+    client = cohere.ClientV2("any", base_url=address)
+    answer = client.rerank(model="m1", query="my card", documents=["my card is lost"], max_tokens_per_doc=2)
+    assert answer.results[0].relevance_score == pytest.approx(heads.score([("my card", "my card")])[0], rel=1e-4)
+
+
 def test_cohere_gets_its_documents_back(address: str) -> None:
     cohere = pytest.importorskip("cohere")
     client = cohere.Client("any", base_url=address)

@@ -96,9 +96,26 @@ def test_documents_are_returned_if_asked_for(connect: Connect, encoder: encort.M
     assert {item["index"]: item["document"]["text"] for item in results} == {0: "hello", 1: "my card"}
 
 
+@pytest.mark.parametrize("kind", ["heads", "encoder"])
+def test_documents_are_cut_at_the_tokens_that_the_client_allows(
+    connect: Connect, request: pytest.FixtureRequest, kind: str
+) -> None:
+    model: encort.Model = request.getfixturevalue(kind)
+    documents, cut = ["my card is lost", "hello", "", "lost " * 500], ["my card", "hello", "", "lost lost"]
+
+    def scores(documents: list[str], **options: int) -> list[float]:
+        body = {"query": "my card", "documents": documents, **options}
+        results = post(connect, model, "/v2/rerank", body).json()["results"]
+        return [item["relevance_score"] for item in sorted(results, key=lambda item: item["index"])]
+
+    assert scores(documents, max_tokens_per_doc=2) == pytest.approx(scores(cut), rel=1e-4)
+    assert scores(documents, max_tokens_per_doc=500) == pytest.approx(scores(documents), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
+        ("/v2/rerank", {"query": "a", "documents": TEXTS, "max_tokens_per_doc": 0}),
         ("/v1/classify", {"input": TEXTS}),
         ("/v1/classify", {"input": TEXTS, "top_k": 0}),
         ("/v1/tag", {"input": 3}),
