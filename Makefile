@@ -81,7 +81,7 @@ kernels-wheel: | $(VENV)/dev.installed
 
 # Requests at random, also of the server's own description: FUZZ of each kind of request.
 fuzz: | $(VENV)/dev.installed
-	FUZZ=$(or $(FUZZ),5000) $(VENV)/bin/python -m pytest tests/runtime/server/test_fuzz.py
+	FUZZ=$(or $(FUZZ),5000) $(VENV)/bin/python -m pytest -s tests/runtime/server/test_fuzz.py
 
 # Parity with PyTorch and short trainings, with the lowest versions that pyproject.toml allows.
 test-lowest: | $(LOWEST)/installed

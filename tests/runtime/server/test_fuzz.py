@@ -4,6 +4,7 @@ schemathesis makes requests that fit the server's own description, and requests 
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.server.server_process import started
+from tests.runtime.server.test_operations import metrics
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -25,10 +27,25 @@ WAIT_S = 60
 
 @pytest.fixture(scope="module")
 def address(multi_head: Path) -> Iterator[str]:
-    """Address of a server that lives to the end."""
+    """Address of a server that lives to the end, without a failure of its own. The statuses are printed."""
     with started(multi_head, options=["--no-access-log"]) as (process, address):
         yield address
         assert process.poll() is None
+        statuses = count_statuses(httpx.get(f"{address}/metrics", timeout=WAIT_S).text)
+        print(f"\n{statuses.total()} requests: {dict(sorted(statuses.items()))}")  # noqa: T201 - the figures of make fuzz
+        assert max(statuses) < "500"
+        process.terminate()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def count_statuses(exposition: str) -> "Counter[str]":
+    """Return the numbers of requests by status."""
+    statuses: Counter[str] = Counter()
+    for (name, *labels), value in metrics(exposition).items():
+        if name == "encort_requests_total":
+            statuses[labels[-1]] += int(value)
+    return +statuses
 
 
 def test_requests_of_the_description_do_not_fail(address: str) -> None:
