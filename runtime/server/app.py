@@ -23,7 +23,7 @@ from encort.runtime.server.endpoints import TIMEOUT_HEADER, Endpoint, EndpointAp
 from encort.runtime.server.errors import OPEN_INFERENCE, OPENAI, TEI, Contract, Failure, RequestError
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.openapi import describe
-from encort.runtime.server.operations.admin import ReloadApp
+from encort.runtime.server.operations import admin
 from encort.runtime.server.operations.metrics import Metrics
 from encort.runtime.server.operations.monitor import Monitor
 from encort.runtime.server.operations.proof import prepare
@@ -85,7 +85,7 @@ def app(
     running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
     stats = registry.loaded if shared is None else SummedStats(registry.loaded, shared)
     metrics = Metrics(stats, running, te_names=settings.te_metrics)
-    description = describe(ENDPOINTS)
+    description = describe([*ENDPOINTS, *([admin.DESCRIPTION] if settings.admin_keys else [])])
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -107,8 +107,8 @@ def app(
     routes.append(Route("/openapi.json", lambda request: json_response(description | _servers(request))))
     routes.append(Route("/metrics", lambda request: _exposition(metrics, request)))
     if settings.admin_keys:
-        reload = _KeyCheck(ReloadApp(reloader), OPENAI, settings.admin_keys)
-        routes.append(Route(ReloadApp.PATH, reload, methods=["POST"]))
+        reload = _KeyCheck(admin.ReloadApp(reloader), OPENAI, settings.admin_keys)
+        routes.append(Route(admin.PATH, reload, methods=[admin.DESCRIPTION.method]))
     routes += [Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()]
     application = Starlette(
         routes=[Mount(settings.base_path, routes=routes)] if settings.base_path else routes,

@@ -52,31 +52,42 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """One route.
+class Description:
+    """Facts about one route, for the documentation.
 
     Attributes:
         paths: Its paths.
-        summary: One line for the documentation.
-        contract: Form of its failures.
-        handler: Gets the server and the request, and makes the reply.
+        summary: One line.
         body: Type of the request's body; None for GET.
-        result: Type of the response's body, for the documentation.
-        parse: Makes what the handler gets of the request and the bytes of its body; None: the JSON of the body.
+        result: Type of the response's body.
+        is_for_admins: Whether it needs one of the keys of operators.
     """
 
     paths: tuple[str, ...]
     summary: str
-    contract: Contract
-    handler: Callable[[Server, Any], Awaitable[Reply]]
     body: type[msgspec.Struct] | None = None
     result: Any = None
-    parse: Callable[[Request, bytes], Any] | None = None
+    is_for_admins: bool = False
 
     @property
     def method(self) -> str:
         """Method of HTTP."""
         return "GET" if self.body is None else "POST"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint(Description):
+    """One route.
+
+    Attributes:
+        contract: Form of its failures.
+        handler: Gets the server and the request, and makes the reply.
+        parse: Makes what the handler gets of the request and the bytes of its body; None: the JSON of the body.
+    """
+
+    contract: Contract
+    handler: Callable[[Server, Any], Awaitable[Reply]]
+    parse: Callable[[Request, bytes], Any] | None = None
 
 
 class EndpointApp:

@@ -6,13 +6,17 @@ from typing import Any
 
 import msgspec
 
-from encort.runtime.server.endpoints import Endpoint
+from encort.runtime.server.endpoints import Description
 
 _PARAMETER = re.compile(r"{(\w+)}")
 _REFERENCE = "#/components/schemas/{name}"
 
 
-def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+_ADMIN = "admin_key"
+"""Name of the keys of operators."""
+
+
+def describe(endpoints: Sequence[Description]) -> dict[str, Any]:
     """Return the description of all routes, a value of JSON. `servers` is left to the request: it has the path."""
     types = [kind for endpoint in endpoints for kind in (endpoint.body, endpoint.result) if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
@@ -26,11 +30,11 @@ def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "encort", "version": "1"},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": {_ADMIN: {"type": "http", "scheme": "bearer"}}},
     }
 
 
-def _operation(endpoint: Endpoint, path: str, schema_of: dict[str, Any]) -> dict[str, Any]:
+def _operation(endpoint: Description, path: str, schema_of: dict[str, Any]) -> dict[str, Any]:
     failure = {"description": "A failure, in the form of the route's contract"}
     success: dict[str, Any] = {"description": "Success"}
     if endpoint.result is not None:
@@ -40,6 +44,8 @@ def _operation(endpoint: Endpoint, path: str, schema_of: dict[str, Any]) -> dict
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
         ]
+    if endpoint.is_for_admins:
+        operation["security"] = [{_ADMIN: []}]
     if endpoint.body is not None:
         operation["requestBody"] = {"required": True, "content": _json(schema_of[repr(endpoint.body)])}
     return operation

@@ -1,12 +1,14 @@
 """`POST /admin/models/{name}`: the reload of a model, for those who have an admin key."""
 
+from typing import Any
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from encort.runtime.common.errors import EncortError
-from encort.runtime.server.endpoints import error_response, json_response
+from encort.runtime.server.endpoints import Description, error_response, json_response
 from encort.runtime.server.errors import OPENAI, Failure, RequestError, translate
 from encort.runtime.server.operations.info import facts
 from encort.runtime.server.operations.record import current
@@ -25,10 +27,18 @@ class ReloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     bundle: str | None = None
 
 
+DESCRIPTION = Description(
+    paths=("/admin/models/{name}",),
+    summary="Another bundle for a model, or the same one opened again",
+    body=ReloadRequest,
+    result=dict[str, Any],
+    is_for_admins=True,
+)
+(PATH,) = DESCRIPTION.paths
+
+
 class ReloadApp:
     """The route as an ASGI application. It goes on when its client leaves."""
-
-    PATH = "/admin/models/{name}"
 
     def __init__(self, reloader: Reloader) -> None:
         """Reload with a reloader."""
@@ -36,7 +46,7 @@ class ReloadApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reload a model, and answer when it serves; 400 if its bundle fails, and the model before serves on."""
-        current().route = self.PATH
+        current().route = PATH
         response = await self._answer(Request(scope, receive))
         await response(scope, receive, send)
 

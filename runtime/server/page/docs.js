@@ -39,10 +39,11 @@ function fieldsOf({ properties = {}, required = [] }) {
 }
 
 /** A command for a shell. */
-function commandOf(path, body) {
+function commandOf(path, body, needsKey) {
   const address = new URL(`.${path}`, document.baseURI);
   const quoted = body && JSON.stringify(sampleOf(body)).replaceAll("'", "'\\''");
-  return `curl ${decodeURI(address)}${quoted ? ` --json '${quoted}'` : ""}`;
+  const key = needsKey ? ' --header "Authorization: Bearer $ADMIN_KEY"' : "";
+  return `curl ${decodeURI(address)}${key}${quoted ? ` --json '${quoted}'` : ""}`;
 }
 
 function route(path, method, operation) {
@@ -52,7 +53,7 @@ function route(path, method, operation) {
     element("summary", {}, element("code", {}, `${method.toUpperCase()} ${path}`), ` ${operation.summary}`),
     ...(body ? [fieldsOf(resolve(body))] : []),
     ...(result ? [element("p", {}, "Result: ", element("code", {}, typeOf(result)))] : []),
-    element("pre", { tabIndex: 0 }, commandOf(path, body)));
+    element("pre", { tabIndex: 0 }, commandOf(path, body, "security" in operation)));
 }
 
 document.getElementById("routes").append(...Object.entries(description.paths).flatMap(([path, operations]) =>

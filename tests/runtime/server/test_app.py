@@ -51,6 +51,23 @@ def test_the_description_has_every_route(connect: Connect, encoder: encort.Model
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("admin_keys", [(), ("secret",)])
+def test_the_description_has_the_route_of_operators_if_they_have_keys(
+    connect: Connect, encoder: encort.Model, admin_keys: tuple[str, ...]
+) -> None:
+    async def check() -> None:
+        async with connect({"m": encoder}, admin_keys=admin_keys) as client:
+            description = (await client.get("/openapi.json")).json()
+            route = description["paths"].get("/admin/models/{name}")
+            assert (route is not None) == bool(admin_keys)
+            if route is not None:
+                assert [key for keys in route["post"]["security"] for key in keys] == ["admin_key"]
+                assert "admin_key" in description["components"]["securitySchemes"]
+                assert route["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+
+    asyncio.run(check())
+
+
 def test_a_server_that_has_not_started_is_not_ready(encoder: encort.Model) -> None:
     assert not app({"m": encoder}).state.server.models.is_ready
 

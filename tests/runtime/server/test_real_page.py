@@ -23,8 +23,10 @@ TEXTS = "hello\nmy card is lost\nchange the pin"
 
 @pytest.fixture(scope="module")
 def address(encoder_bundle: Path, multi_head: Path) -> Iterator[str]:
-    with started(multi_head, encoder_bundle) as (_, address):
-        yield address
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENCORT_ADMIN_KEYS", "admin")
+        with started(multi_head, encoder_bundle) as (_, address):
+            yield address
 
 
 @pytest.fixture
@@ -99,3 +101,12 @@ def test_the_documentation_shows_every_route_and_commands_that_work(page: "Page"
     if curl is not None:
         answer = subprocess.check_output([curl, "-s", "--fail", *shlex.split(command)[1:]], timeout=START_S)
         assert answer.startswith(b"[[")
+
+
+def test_the_documentation_shows_where_an_admin_key_goes(page: "Page", address: str) -> None:
+    page.get_by_role("link", name="API").click()
+    page.locator("summary", has_text="/admin/").click()
+    assert page.locator("details[open] dt").all_inner_texts() == ["bundle"]
+    command = page.locator("details[open] pre").inner_text()
+    header = '--header "Authorization: Bearer $ADMIN_KEY"'
+    assert command == f"curl {address}/admin/models/{{name}} {header} --json '{{}}'"
