@@ -79,7 +79,7 @@ def app(
         settings,
         lambda name, drift: metrics.count_drift(name, drift),  # noqa: PLW0108 - metrics are made after it
     )
-    server = Server(models=registry, settings=settings)
+    server = Server(models=registry, settings=settings, shared=shared)
     bundles = {name: model.bundle.source for name, model in models.items()} | dict(sources or {})
     reloader = Reloader(registry, bundles, shared, with_reference=compares)
     running = [path for endpoint in ENDPOINTS if endpoint.body is not None for path in endpoint.paths]
@@ -90,7 +90,7 @@ def app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await registry.open()
-        saving = asyncio.ensure_future(_save(stats)) if isinstance(stats, SummedStats) else None
+        saving = asyncio.ensure_future(_save(stats, registry)) if isinstance(stats, SummedStats) else None
         try:
             yield
         finally:
@@ -121,9 +121,11 @@ def app(
     return application
 
 
-async def _save(stats: SummedStats) -> None:
+async def _save(stats: SummedStats, registry: ModelRegistry) -> None:
+    """Tell the other processes what this one has counted, again and again."""
     while True:
         stats.save()
+        stats.shared.save_drift({served.name: served.shadow.totals for served in registry if served.shadow is not None})
         await asyncio.sleep(SAVE_S)
 
 

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from encort.runtime.server.errors import Contract, Failure, RequestError, translate
 from encort.runtime.server.models import ModelRegistry
 from encort.runtime.server.operations.record import current
+from encort.runtime.server.operations.shared import SharedFolder
 from encort.runtime.server.settings import ServerSettings
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -31,10 +32,12 @@ class Server:
     Attributes:
         models: The served models.
         settings: Options of the server.
+        shared: What the processes of the server tell each other; None: there is one process.
     """
 
     models: ModelRegistry
     settings: ServerSettings
+    shared: SharedFolder | None
 
 
 @dataclass(frozen=True, kw_only=True)

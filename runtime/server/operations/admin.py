@@ -60,7 +60,7 @@ class ReloadApp:
             return error_response(OPENAI, RequestError(Failure.INVALID, message))
         except Exception as error:
             return error_response(OPENAI, translate(error))
-        return json_response({"name": served.name, "variant": served.model.variant.name, **facts(served)})
+        return json_response({"name": served.name, "variant": served.model.variant.name, **facts(served, None)})
 
 
 async def _read(request: Request) -> bytes:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +38,56 @@ class Drift:
     difference: float | None = None
 
 
+@dataclass(kw_only=True)
+class DriftTotals:
+    """Counts of the comparisons of one model.
+
+    Attributes:
+        compared: Texts that were compared.
+        skipped: Requests that were drawn, but for which there was no time.
+        flips: Texts whose label, spans or answers differ.
+        cosines: Texts that have a cosine.
+        cosine_sum: Sum of the cosines.
+        min_cosine: The least of them; None without any.
+        seconds: Time of the comparisons.
+    """
+
+    compared: int = 0
+    skipped: int = 0
+    flips: int = 0
+    cosines: int = 0
+    cosine_sum: float = 0.0
+    min_cosine: float | None = None
+    seconds: float = 0.0
+
+    def count(self, drift: Drift) -> None:
+        """Count a text that was compared."""
+        self.compared += 1
+        self.flips += bool(drift.flipped)
+        if drift.cosine is not None:
+            self.cosines, self.cosine_sum = self.cosines + 1, self.cosine_sum + drift.cosine
+            self.min_cosine = min(drift.cosine, 1.0 if self.min_cosine is None else self.min_cosine)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts and the mean cosine, as a value of JSON."""
+        mean = self.cosine_sum / self.cosines if self.cosines else None
+        kept = {name: getattr(self, name) for name in ("compared", "skipped", "flips", "min_cosine")}
+        return {**kept, "mean_cosine": mean, "seconds": round(self.seconds, 3)}
+
+
+def add_totals(parts: Iterable[DriftTotals]) -> DriftTotals:
+    """Return the counts of several processes together."""
+    total = DriftTotals()
+    for part in parts:
+        least = [cosine for cosine in (total.min_cosine, part.min_cosine) if cosine is not None]
+        sums = {field.name: getattr(total, field.name) + getattr(part, field.name) for field in _SUMMED}
+        total = DriftTotals(**sums, min_cosine=min(least, default=None))
+    return total
+
+
+_SUMMED = [field for field in fields(DriftTotals) if field.name != "min_cosine"]
+
+
 class SpecRunner(Protocol):
     """Runs the texts of a spec, as `SpecService` does."""
 
@@ -52,6 +102,9 @@ class DriftShadow:
 
     Its cost is bounded: one request at a time, few texts of each, and no more than a share of the time. A request never
     waits for it.
+
+    Attributes:
+        totals: Counts since the model began to serve.
     """
 
     def __init__(
@@ -66,16 +119,17 @@ class DriftShadow:
             observe: Gets the difference of each text.
         """
         self._reference, self._share, self._most_time, self._observe = reference, share, most_time, observe
-        self._begun, self._spent_s = time.monotonic(), 0.0
+        self._begun = time.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self._cosines = self._cosine_sum = 0.0
-        self._summary: dict[str, Any] = {"compared": 0, "skipped": 0, "flips": 0, "min_cosine": None}
+        self.totals = DriftTotals()
 
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Counts and cosines since the model began to serve; a value of JSON."""
-        mean = self._cosine_sum / self._cosines if self._cosines else None
-        return {"share": self._share, **self._summary, "mean_cosine": mean, "seconds": round(self._spent_s, 3)}
+    def summary(self, others: Iterable[DriftTotals] = ()) -> dict[str, Any]:
+        """Return counts and cosines since the model began to serve, a value of JSON.
+
+        Args:
+            others: Counts of the model in other processes, which are added.
+        """
+        return {"share": self._share, **add_totals([self.totals, *others]).summary()}
 
     def offer(
         self, spec: TaskSpec[Any], texts: Sequence[Text | TokenIds], items: Sequence[Any], overflow: Overflow | None
@@ -84,8 +138,8 @@ class DriftShadow:
         if random.random() >= self._share:  # noqa: S311 - nothing secret is drawn
             return
         is_busy = self._task is not None and not self._task.done()
-        if is_busy or self._spent_s > self._most_time * (time.monotonic() - self._begun):
-            self._summary["skipped"] += 1
+        if is_busy or self.totals.seconds > self._most_time * (time.monotonic() - self._begun):
+            self.totals.skipped += 1
             return
         some = slice(0, MOST_TEXTS)
         self._task = asyncio.create_task(self._compare(spec, texts[some], items[some], overflow))
@@ -102,20 +156,13 @@ class DriftShadow:
         try:
             results = await self._reference.run(spec, texts, overflow=overflow)
             for item, expected in zip(items, results.items, strict=True):
-                self._count(drift(item, expected))
+                found = drift(item, expected)
+                self.totals.count(found)
+                self._observe(found)
         except EncortError as error:
             _LOG.warning("a comparison with fp32 failed: %s", type(error).__name__)
         finally:
-            self._spent_s += time.monotonic() - begun
-
-    def _count(self, found: Drift) -> None:
-        self._summary["compared"] += 1
-        self._summary["flips"] += bool(found.flipped)
-        if found.cosine is not None:
-            self._cosines, self._cosine_sum = self._cosines + 1, self._cosine_sum + found.cosine
-            least = self._summary["min_cosine"]
-            self._summary["min_cosine"] = found.cosine if least is None else min(least, found.cosine)
-        self._observe(found)
+            self.totals.seconds += time.monotonic() - begun
 
 
 def drift(item: Any, expected: Any) -> Drift:

@@ -1,5 +1,6 @@
 """`SharedFolder`: what the worker processes of one server tell each other."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from encort.runtime.engine.stats import GAUGES, TIMES, Histogram, Stats, StatsSource
+from encort.runtime.server.operations.drift import DriftTotals
 
 SAVE_S = 1.0
 """Seconds between two times that a worker writes its stats."""
@@ -41,8 +43,20 @@ class SharedFolder:
             values.update({name: Histogram(**values[name]) for name in TIMES})
             yield Stats(**values)
 
+    def save_drift(self, totals: Mapping[str, DriftTotals]) -> None:
+        """Write the drift in this process, by model."""
+        self._write(f"drift-{os.getpid()}", {name: asdict(of_model) for name, of_model in totals.items()})
+
+    def drift_of_others(self, model: str) -> Iterator[DriftTotals]:
+        """Yield the drift of one model in the other processes."""
+        for file in self._folder.glob("drift-*"):
+            if file.name != f"drift-{os.getpid()}":
+                with contextlib.suppress(FileNotFoundError, KeyError):  # the process has died, or lacks the model
+                    yield DriftTotals(**json.loads(file.read_bytes())[model])
+
     def mark_dead(self, process: int) -> None:
-        """Count the queue of a process that has died no more."""
+        """Count the queue and the drift of a process that has died no more."""
+        (self._folder / f"drift-{process}").unlink(missing_ok=True)
         file = self._folder / f"stats-{process}"
         if file.exists():
             file.rename(self._folder / f"{_DEAD}{file.name}")
@@ -63,16 +77,20 @@ class SharedFolder:
 
 
 class SummedStats(Mapping[str, StatsSource]):
-    """Stats of models, summed over all processes, and over the models that were replaced."""
+    """Stats of models, summed over all processes, and over the models that were replaced.
+
+    Attributes:
+        shared: Has the stats of the other processes.
+    """
 
     def __init__(self, models: Mapping[str, StatsSource], shared: SharedFolder) -> None:
         """Add up the stats of models that may be replaced, by name."""
-        self._models, self._shared = models, shared
+        self._models, self.shared = models, shared
         self._last = {name: (model, model.stats()) for name, model in models.items()}
         self._before: dict[str, Stats] = {}
 
     def __getitem__(self, name: str) -> StatsSource:
-        return _Sum([self.own(name), *self._shared.stats_of_others(name)])
+        return _Sum([self.own(name), *self.shared.stats_of_others(name)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)
@@ -92,7 +110,7 @@ class SummedStats(Mapping[str, StatsSource]):
 
     def save(self) -> None:
         """Tell the other processes."""
-        self._shared.save_stats({name: self.own(name) for name in self._models})
+        self.shared.save_stats({name: self.own(name) for name in self._models})
 
 
 class _Sum:

@@ -11,6 +11,7 @@ from encort.runtime.server.endpoints import Endpoint, Reply, Server
 from encort.runtime.server.errors import TEI
 from encort.runtime.server.models import ServedModel
 from encort.runtime.server.operations.info import facts
+from encort.runtime.server.operations.shared import SharedFolder
 from encort.runtime.server.ranking import tasks_of
 from encort.runtime.tasks.specs import CLASSIFIERS
 
@@ -42,7 +43,7 @@ async def info(server: Server, _: None) -> Reply:
         "auto_truncate": True,
         "tokenization_workers": _threads(served),
         "version": version("encort"),
-        "models": [_runs_on(served) for served in server.models],
+        "models": [_runs_on(served, server.shared) for served in server.models],
     }
     return Reply(content=content)
 
@@ -59,7 +60,7 @@ def _model_type(manifest: Manifest) -> dict[str, Any]:
     return {"embedding": {"pooling": "+".join(pooling) or "none"}}
 
 
-def _runs_on(served: ServedModel) -> dict[str, Any]:
+def _runs_on(served: ServedModel, shared: SharedFolder | None) -> dict[str, Any]:
     """Return the variant of a model and what it runs on."""
     model, variant = served.model, served.model.variant
     return {
@@ -72,7 +73,7 @@ def _runs_on(served: ServedModel) -> dict[str, Any]:
         "instruction_set": kernels_instruction_set() if variant.is_native else variant.instruction_set,
         "threads": _threads(served),
         "max_length": model.manifest.max_length,
-        **facts(served),
+        **facts(served, shared),
     }
 
 

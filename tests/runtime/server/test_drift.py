@@ -53,7 +53,7 @@ def watched(model: encort.Model, requests: Sequence[Sequence[str]], **options: f
                 vectors[:, 0] += 1
                 shadow.offer(service.tasks.embed(), list(texts), list(vectors), None)
                 await shadow.close()
-            return shadow.summary
+            return shadow.summary()
 
     return found, asyncio.run(offer())
 
@@ -93,6 +93,6 @@ def test_a_request_is_skipped_while_another_one_is_compared() -> None:
         for _ in range(3):
             shadow.offer(None, ["a"], [1.0], None)  # type: ignore[arg-type]
         await shadow.close()
-        return shadow.summary
+        return shadow.summary()
 
     assert asyncio.run(offer())["skipped"] == 2

@@ -4,11 +4,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from encort.runtime.engine.stats import BOUNDS, Histogram, Stats
+from encort.runtime.server.operations.drift import DriftTotals, add_totals
 from encort.runtime.server.operations.shared import SharedFolder, SummedStats
 from tests.runtime.server.server_process import START_S, started
 from tests.runtime.server.test_operations import metrics
@@ -85,6 +87,44 @@ def test_stats_are_summed_over_processes_dead_ones_and_models_before(
     assert (total.texts, total.queued_tokens) == (116, 12)
     assert total.queue_seconds.count == 116
     assert summed["m"].stats().texts == 116
+
+
+def test_drift_is_summed_over_the_processes_that_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = SharedFolder(tmp_path)
+    totals: dict[str, Any] = {"compared": 2, "skipped": 1, "flips": 1, "cosines": 2, "seconds": 0.5}
+    for process, cosine in ((1, 0.5), (2, 0.75), (3, 0.25)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda process=process: process)
+            of_process = DriftTotals(**totals, cosine_sum=2 * cosine, min_cosine=cosine)
+            shared.save_drift({"m": of_process, "n": DriftTotals()})
+    shared.mark_dead(3)
+    shared.save_drift({"m": DriftTotals(compared=7)})  # this process counts itself
+    total = add_totals(shared.drift_of_others("m"))
+    assert total.summary() == {
+        "compared": 4,
+        "skipped": 2,
+        "flips": 2,
+        "min_cosine": 0.5,
+        "mean_cosine": 0.625,
+        "seconds": 1.0,
+    }
+    assert add_totals(shared.drift_of_others("n")) == DriftTotals()
+    assert list(shared.drift_of_others("x")) == []
+
+
+def test_every_process_tells_the_drift_of_all(encoder_checkpoint: Path, tmp_path: Path) -> None:
+    from encort.export.exporter import export_bundle
+
+    folder = export_bundle(encoder_checkpoint, tmp_path / "b", variants=["fp32", "int8"]).folder
+    options = ["--workers", "2", "--precision", "int8", "--drift-share", "1", "--drift-most-time", "1"]
+    with started(folder, options=options) as (_, address):
+        assert [ask(address) for _ in range(12)] == [200] * 12
+        time.sleep(2.5)  # until both have written their totals
+        for _ in range(6):
+            drift = httpx.get(f"{address}/info").json()["models"][0]["drift"]
+            assert drift["compared"] + drift["skipped"] == 12
+            counted = metrics(httpx.get(f"{address}/metrics").text)["encort_drift_texts_total", "m"]
+            assert drift["compared"] == counted
 
 
 def test_bundles_are_told_to_all_processes(tmp_path: Path) -> None:
