@@ -21,8 +21,9 @@ export function heatMap(texts, embeddings) {
 
 function cell(value) {
   const made = element("td", {}, value.toFixed(2));
-  made.style.setProperty("--share", `${Math.max(0, value) * 100}%`);
-  made.classList.toggle("strong", value > 0.6);
+  // Squares: most cosines are high, and few colours lie between those for dark and for light text.
+  made.style.setProperty("--share", `${Math.max(0, value) ** 2 * 100}%`);
+  made.classList.toggle("strong", value > 0.85);
   return made;
 }
 
