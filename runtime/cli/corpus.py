@@ -60,9 +60,11 @@ def run_corpus(
     from encort.runtime.corpus.tables import TableOptions
 
     target = _check_output(output)
+    if file.is_dir() and target.is_relative_to(file.absolute()):
+        raise InputError(f"{output} is inside of the input {file}, and would be read as input: choose another output")
     if options["on_error"] == "column":
         check_writes_errors(target)
-    corpus = Corpus.open(file, header=None if header is None else parse_header(header))
+    corpus = Corpus.open(file, header=None if header is None else parse_header(header), column=options["column"])
     table_options = TableOptions(records=records, **options)
     progress = Progress(corpus.rows)
     with load(bundle, **load_options) as model:

@@ -92,8 +92,13 @@ def _cell(row: Row, column: str, location: str) -> str:
         raise InputError(_missing(list(row), column, location))
     value = row[column]
     if not isinstance(value, str):
-        raise InputError(f"{location}: column {column!r} holds {reprlib.repr(value)}, expected a text")
+        raise InputError(f"{location}: {not_a_text(column, value)}")
     return value
+
+
+def not_a_text(column: str, value: object) -> str:
+    """Return the message about a cell that must be a text."""
+    return f"column {column!r} holds {reprlib.repr(value)}, expected a text"
 
 
 def _missing(names: Sequence[str], column: str, location: str) -> str:

@@ -12,6 +12,7 @@ from encort.runtime.common.errors import InputError
 from encort.runtime.common.output.escaping import dump_json, is_unicode
 from encort.runtime.common.tables.lines import Row
 from encort.runtime.common.tables.rows import scan_rows
+from encort.runtime.corpus.inputs import not_a_text, text_columns
 
 _ROWS = 8192
 """Rows whose types are found together."""
@@ -24,21 +25,28 @@ class RowFiles:
     Attributes:
         files: The files, in their order.
         header: Names of the columns of .csv and .tsv files without them.
+        text_columns: Names of the columns with texts.
         schema: Schema of the rows of all files. Values of one column that have no common type become texts.
         rows: Rows of each file, those that cannot be read among them.
     """
 
     files: Sequence[Path]
     header: Sequence[str] | None
+    text_columns: Sequence[str]
     schema: pa.Schema
     rows: Sequence[int]
 
     @classmethod
-    def open(cls, files: Sequence[Path], header: Sequence[str] | None) -> "RowFiles":
+    def open(cls, files: Sequence[Path], header: Sequence[str] | None, column: str | None) -> "RowFiles":
         """Read all files once, to know the columns and the number of rows.
 
+        Args:
+            files: The files.
+            header: Names of the columns of .csv and .tsv files without them.
+            column: See `text_columns`.
+
         Raises:
-            InputError: A file cannot be read.
+            InputError: A file cannot be read; there are no rows, or no column of texts.
         """
         types: dict[str, pa.DataType] = {}
         counts = []
@@ -48,8 +56,11 @@ class RowFiles:
             while chunk := list(islice(rows, _ROWS)):
                 counts[-1] += len(chunk)
                 _widen(types, [row for row in chunk if not isinstance(row, InputError)])
+        if not any(counts):
+            raise InputError(f"{files[0]} has no rows, so its columns are not known")
         schema = pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()])
-        return cls(files=files, header=header, schema=schema, rows=counts)
+        texts = text_columns(schema.names, column, f"{files[0].name}, row 1")
+        return cls(files=files, header=header, text_columns=texts, schema=schema, rows=counts)
 
     def read(self, number: int, *, skip: int, size: int) -> Iterator[tuple[pa.Table, dict[int, InputError]]]:
         """Yield the rows of a file as tables, with the errors of rows that cannot be read.
@@ -62,22 +73,26 @@ class RowFiles:
         numbered = enumerate(scan_rows(self.files[number], header=self.header), start=1)
         rows = islice(numbered, skip, None)
         while chunk := list(islice(rows, size)):
-            checked = [_checked(row, f"{self.files[number].name}, row {place}") for place, row in chunk]
+            checked = [self._checked(row, f"{self.files[number].name}, row {place}") for place, row in chunk]
             errors = {index: error for index, (_, error) in enumerate(checked) if error is not None}
             yield self._table([row for row, _ in checked]), errors
+
+    def _checked(self, row: Row | InputError, location: str) -> tuple[Row, InputError | None]:
+        """Return the row, and the error that says why it cannot be used."""
+        if isinstance(row, InputError):
+            return {}, row
+        if not all(is_unicode(value) for value in row.values() if isinstance(value, str)):
+            return row, InputError(f"{location} has an unpaired surrogate, so it is not Unicode")
+        for name in self.text_columns:
+            value = row.get(name)
+            # The column of texts would hold numbers and lists as texts.
+            if pa.types.is_string(self.schema.field(name).type) and not isinstance(value, str):
+                return row, InputError(f"{location}: {not_a_text(name, value)}")
+        return row, None
 
     def _table(self, rows: Sequence[Row]) -> pa.Table:
         columns = [_column([row.get(field.name) for row in rows], field.type) for field in self.schema]
         return pa.Table.from_arrays(columns, schema=self.schema)
-
-
-def _checked(row: Row | InputError, location: str) -> tuple[Row, InputError | None]:
-    """Return the row, and the error that says why it cannot be used."""
-    if isinstance(row, InputError):
-        return {}, row
-    if all(is_unicode(value) for value in row.values() if isinstance(value, str)):
-        return row, None
-    return row, InputError(f"{location} has an unpaired surrogate, so it is not Unicode")
 
 
 def _widen(types: dict[str, pa.DataType], rows: Sequence[Row]) -> None:

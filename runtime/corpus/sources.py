@@ -72,17 +72,18 @@ class Corpus:
     content: _Files
 
     @classmethod
-    def open(cls, source: Path, *, header: Sequence[str] | None = None) -> "Corpus":
+    def open(cls, source: Path, *, header: Sequence[str] | None = None, column: str | None = None) -> "Corpus":
         """Find the files of a corpus, and their columns.
 
         Args:
             source: A file, a folder with files of one kind and folders of them, or a glob. Folders named as
                 `language=ko` give the rows of Parquet files a column.
             header: Names of the columns of .csv and .tsv files without them.
+            column: See `text_columns`.
 
         Raises:
-            InputError: There are no such files, they are of several kinds, cannot be read, or have columns with one
-                name and different types.
+            InputError: There are no such files, they are of several kinds, cannot be read, have no rows, or have
+                columns with one name and different types.
         """
         root, files = _find(source)
         kinds = sorted({file.suffix.lower() for file in files})
@@ -90,8 +91,9 @@ class Corpus:
             raise InputError(f"{source} has files of several kinds ({', '.join(kinds)}); name those of one as a glob")
         if not is_table(files[0]):
             raise InputError(f"{source}: {files[0].name} is no table; use one of {', '.join(READERS)}")
-        content: _Files = _ParquetFiles.open(root, files) if kinds == [_PARQUET] else RowFiles.open(files, header)
-        return cls(root=root, files=files, content=content)
+        if kinds == [_PARQUET]:
+            return cls(root=root, files=files, content=_ParquetFiles.open(root, files))
+        return cls(root=root, files=files, content=RowFiles.open(files, header, column))
 
     @property
     def schema(self) -> pa.Schema:
@@ -233,7 +235,7 @@ def _translated(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{file} is not Parquet: {error}") from error
+        raise InputError(f"{file} cannot be read as Parquet: {error}") from error
 
 
 def is_pattern(source: Path) -> bool:

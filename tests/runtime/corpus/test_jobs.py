@@ -139,6 +139,25 @@ def test_rows_keep_their_columns_and_bad_ones_their_place(embed: Embed, tmp_path
         assert [error is None for error in errors] == [True, False, True]
 
 
+@pytest.mark.parametrize("value", [3, [1], float("nan"), {"a": "b"}, None])
+def test_a_value_of_another_kind_among_texts_is_no_text(embed: Embed, tmp_path: Path, value: Any) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(json.dumps({"text": each, "n": 1}) + "\n" for each in ["hello", value]))
+    embed("-i", file, "-o", tmp_path / "out", "--on-error", "column")
+    first, second = read(tmp_path / "out").to_pylist()
+    assert first["error"] is None
+    assert second["error"] == f"x.jsonl, row 2: column 'text' holds {value}, expected a text"
+    assert (second["n"], second["embedding"]) == (1, None)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_files_without_a_row_have_no_known_columns(embed: Embed, tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"x.{ending}"
+    file.write_text("text,n\n" if ending == "csv" else "")
+    with pytest.raises(InputError, match=rf"x\.{ending} has no rows"):
+        embed("-i", file, "-o", tmp_path / "out")
+
+
 def test_a_row_may_stop_the_job_and_what_is_finished_is_kept(embed: Embed, corpus: Path, tmp_path: Path) -> None:
     file = corpus / "lang=b" / "x.parquet"
     table = parquet.read_table(file, partitioning=None)
@@ -328,7 +347,7 @@ def _empty(corpus: Path) -> None:
     ("change", "options", "message"),
     [
         (_mixed, [], r"y\.parquet does not fit the files before it"),
-        (_damaged, [], r"y\.parquet is not Parquet"),
+        (_damaged, [], r"y\.parquet cannot be read as Parquet"),
         (_another_kind, [], r"several kinds \(\.csv, \.parquet\)"),
         (_no_table, [], r"x\.bin is no table"),
         (_empty, [], "has no files"),
@@ -349,6 +368,14 @@ def test_a_wrong_input_is_one_error_before_the_work(
 def test_a_job_needs_a_place_to_go_on(embed: Embed, corpus: Path, tmp_path: Path, output: str) -> None:
     with pytest.raises(InputError, match="writes a folder of Parquet files or an"):
         embed("-i", corpus, "-o", output if output == "-" else tmp_path / output)
+
+
+@pytest.mark.parametrize("output", [".", "vectors", "lang=a/vectors", "x.npy"])
+def test_an_output_inside_of_the_input_would_be_read_as_input(embed: Embed, corpus: Path, output: str) -> None:
+    files = sorted(corpus.rglob("*"))
+    with pytest.raises(InputError, match="is inside of the input"):
+        embed("-i", corpus, "-o", corpus / output)
+    assert sorted(corpus.rglob("*")) == files
 
 
 def test_options_of_jobs_need_a_job(embed: Embed) -> None:
