@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ TASKS = {
         "Adapt an encoder to texts without labels.",
     ),
     "sentence-embedding": ("sentence_embedding:SentenceEmbedding", "Learn embeddings from similar or scored pairs."),
+    "sparse-embedding": (
+        "retrieval.sparse_embedding:SparseEmbeddingTask",
+        "Learn SPLADE from queries and their documents.",
+    ),
 }
 """MODULE:CLASS in `training/tasks` and help line, by name. The class is a string so that `--help` imports no torch."""
 
@@ -78,7 +82,13 @@ _DATA = [
     click.option("--column", "columns", multiple=True, help="ROLE=NAME of a column, such as text=message."),
     click.option("--header", help="Names of the columns, separated by commas, for a .csv or .tsv file without them."),
 ]
-
+_OWN: Mapping[str, Mapping[str, tuple[type, str]]] = {
+    "sparse-embedding": {
+        "query_flops": (float, "Weight of the penalty for words of queries; more gives fewer words; default: 5e-5."),
+        "document_flops": (float, "The same for words of documents; default: 3e-5."),
+    },
+}
+"""Type and help of the options of one task alone, by task; their names are arguments of its class."""
 
 _HEAD_FORM = "NAME=TASK:TRAIN[,VALIDATION[,TEST]]"
 
@@ -97,11 +107,14 @@ def train() -> None:
     """  # noqa: D301 - click's mark for examples is the character itself
 
 
-def _train_task(task_class: str, *, columns: Sequence[str], header: str | None, **options: Any) -> None:
+def _train_task(
+    task_class: str, own: Collection[str], *, columns: Sequence[str], header: str | None, **options: Any
+) -> None:
     _check_start(options["output"])
     from encort.training.train import train as run_training
 
-    task = _make_task(task_class)
+    values = {name: options.pop(name) for name in own}
+    task = _make_task(task_class, **{name: value for name, value in values.items() if value is not None})
     report = run_training(
         task,
         columns=parse_columns(columns),
@@ -112,7 +125,9 @@ def _train_task(task_class: str, *, columns: Sequence[str], header: str | None, 
 
 
 def _command(name: str, task_class: str, help_line: str) -> click.Command:
-    command = _with([*_DATA, *_COMMON])(functools.partial(_train_task, task_class))
+    own = _OWN.get(name, {})
+    options = [click.option(f"--{key.replace('_', '-')}", type=kind, help=text) for key, (kind, text) in own.items()]
+    command = _with([*_DATA, *options, *_COMMON])(functools.partial(_train_task, task_class, own.keys()))
     return click.command(name, help=help_line)(command)
 
 
@@ -154,9 +169,9 @@ def _check_start(output: str) -> None:
     )
 
 
-def _make_task(task_class: str) -> Any:
+def _make_task(task_class: str, **options: Any) -> Any:
     module, name = task_class.split(":")
-    return getattr(import_module(f"encort.training.tasks.{module}"), name)()
+    return getattr(import_module(f"encort.training.tasks.{module}"), name)(**options)
 
 
 def _gather_settings(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ IGNORED = -100
 
 _PADDING = {"labels": IGNORED}
 """Padding by column. Token ids are padded with the padding token, all other columns with 0."""
+SEVERAL = "negative_"
+"""Prefix of columns that have any number of texts in each row, and so in each batch."""
 
 
 def token_columns(batch: TokenBatch, *, has_types: bool, prefix: str = "") -> dict[str, list[Any]]:
@@ -36,7 +38,8 @@ def token_columns(batch: TokenBatch, *, has_types: bool, prefix: str = "") -> di
 class Collator:
     """Makes one batch of tensors from rows; each column is padded to its longest row.
 
-    Token columns become `(batch, sequence) int64`. The column `length` is left out.
+    Token columns become `(batch, sequence) int64`; those of negatives have one row for each of them. The column
+    `length` is left out.
 
     Attributes:
         pad_token_id: Token that pads the columns of token ids.
@@ -48,6 +51,8 @@ class Collator:
         return {name: self._stack(name, [row[name] for row in rows]) for name in rows[0] if name != "length"}
 
     def _stack(self, name: str, values: Sequence[Any]) -> torch.Tensor:
+        if name.startswith(SEVERAL):
+            values = [value for several in values for value in several]
         if not isinstance(values[0], list):
             return torch.tensor(values)
         # Labels of multi-label classification are lists too; they are equally long, so that nothing is padded.

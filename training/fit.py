@@ -20,6 +20,7 @@ from encort.training.prepare import Prepared
 from encort.training.progress import progress_callback
 from encort.training.saved_state import seal
 from encort.training.settings import TrainingSettings
+from encort.training.tasks.base import LOSS
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -79,6 +80,7 @@ def make_trainer(
     validation: Dataset[Any],
     compute_metrics: Callable[[Any], Mapping[str, float]] | None = None,
     patience: int | None = None,
+    callbacks: Sequence[transformers.TrainerCallback] = (),
     trainer_class: type[Trainer] = Trainer,
 ) -> Any:
     """Return a trainer that keeps the weights with the best `arguments.metric_for_best_model`.
@@ -91,6 +93,7 @@ def make_trainer(
         validation: Inputs of the network, with the same columns.
         compute_metrics: Gives the metrics of a `transformers.EvalPrediction` by name.
         patience: Evaluations in a row without a better one after which the training stops.
+        callbacks: Called by the trainer, in addition to its own.
         trainer_class: Class of the trainer.
     """
     trainer = trainer_class(
@@ -100,7 +103,7 @@ def make_trainer(
         eval_dataset=validation,
         data_collator=collator,
         compute_metrics=compute_metrics,
-        callbacks=[_EvaluateAtEnd(), *([] if patience is None else [EarlyStoppingCallback(patience)])],
+        callbacks=[_EvaluateAtEnd(), *callbacks, *([] if patience is None else [EarlyStoppingCallback(patience)])],
     )
     # Our losses are means over their batch. A `forward` with **kwargs makes transformers expect a loss that divides
     # by the number of items in all accumulated batches.
@@ -141,6 +144,7 @@ class Head:
             validation=self.inputs["validation"],
             compute_metrics=self.prepared.validation_metrics,
             patience=patience,
+            callbacks=self.prepared.task.callbacks(self.network),
         )
 
     def write_checkpoint(self, folder: Path) -> None:
@@ -167,7 +171,7 @@ def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path)
 
     Args:
         settings: Settings with a learning rate.
-        metric: Metric that chooses the best weights; more is better.
+        metric: Metric that chooses the best weights; more is better, except for `loss`.
         folder: Folder for the state of the training.
     """
     assert settings.learning_rate is not None
@@ -198,7 +202,7 @@ def training_arguments(settings: TrainingSettings, *, metric: str, folder: Path)
         restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=True,
         metric_for_best_model=metric,
-        greater_is_better=True,
+        greater_is_better=metric != LOSS,
         logging_steps=0.02,
         report_to="none",
     )

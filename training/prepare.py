@@ -134,6 +134,7 @@ class Prepared:
         """Everything about the data that determines the final weights; a resumed training must have the same."""
         return {
             "task": self.task.name,
+            **self.task.options,
             "data": {split: source.version for split, source in self.sources.items()},
             "columns": self.data.columns,
             "header": self.data.header,

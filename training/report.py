@@ -11,7 +11,7 @@ from encort.runtime.common.output.markdown import escape, table
 from encort.training.pictures import MAX_NAMES, draw_confusion, draw_loss
 from encort.training.prepare import Prepared
 from encort.training.settings import TrainingSettings
-from encort.training.tasks.base import Scores
+from encort.training.tasks.base import MEAN, Scores
 
 REPORT_FILE = "training.json"
 PAGE_FILE = "training.md"
@@ -30,7 +30,7 @@ class TrainingReport:
         task: Name of the task.
         model: Checkpoint folder or hub id of the encoder that it started from.
         checkpoint: Folder with weights, tokenizer, label names and this report.
-        metrics: Metrics, as fractions, by split: `validation`, and `test` if there is one.
+        metrics: Metrics by split, as in `Scores`: `validation`, and `test` if there is one.
         by_label: Scores of every label on the last of these splits.
         confusion: Counts on that split, by right label and then by predicted label.
         rows: Number of examples in each split.
@@ -39,6 +39,7 @@ class TrainingReport:
         seconds: Wall-clock time of the training.
         history: Log entries, each with `epoch`, and with `loss` or with `eval_loss` and metrics.
         settings: Settings of the run.
+        options: Options of the task's own.
         versions: Versions of the tools, by name.
     """
 
@@ -54,6 +55,7 @@ class TrainingReport:
     seconds: float
     history: Sequence[Mapping[str, float]]
     settings: TrainingSettings
+    options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: installed_versions(_TOOLS))
 
     @classmethod
@@ -89,6 +91,7 @@ class TrainingReport:
             seconds=round(sum(entry.get("train_runtime", 0) for entry in history), 1),
             history=history,
             settings=settings,
+            options=task.options,
         )
 
     @property
@@ -130,17 +133,22 @@ def _page(report: TrainingReport) -> list[str]:
         lines += ["", "## Training examples of each label", ""]
         counts = sorted(report.label_counts.items(), key=lambda item: -item[1])
         lines += table(["label", "examples"], counts)
-    settings = [[name, "default" if value is None else value] for name, value in asdict(report.settings).items()]
-    return [*lines, "", "## Settings", "", *table(["setting", "value"], settings)]
+    settings = {**asdict(report.settings), **report.options}
+    rows = [[name, "default" if value is None else value] for name, value in settings.items()]
+    return [*lines, "", "## Settings", "", *table(["setting", "value"], rows)]
 
 
 def _metrics_table(report: TrainingReport) -> list[str]:
     names = list(dict.fromkeys(name for metrics in report.metrics.values() for name in metrics))
     rows = [
-        [split, report.rows[split], *(f"{100 * metrics[name]:.2f} %" if name in metrics else "" for name in names)]
+        [split, report.rows[split], *(_format(name, metrics[name]) if name in metrics else "" for name in names)]
         for split, metrics in report.metrics.items()
     ]
     return table(["split", "examples", *names], rows)
+
+
+def _format(name: str, value: float) -> str:
+    return f"{value:.1f}" if name.startswith(MEAN) else f"{100 * value:.2f} %"
 
 
 def _labels_table(report: TrainingReport) -> list[str]:

@@ -40,7 +40,7 @@ EXPORT_ORDER = (
 )
 """Folders of `export`, and the files beside them: each imports from itself and from those before it."""
 TRAINING_ORDER = (
-    {"settings", "features", "dual_encoder", "weights", "saved_state", "progress", "pictures"},
+    {"settings", "features", "dual_encoder", "weights", "tied_weights", "saved_state", "progress", "pictures"},
     {"data", "pretrained"},
     {"tasks"},
     {"prepare"},

@@ -135,6 +135,11 @@ def test_options_reach_the_settings(task: str, given: Callable[..., dict[str, An
     assert type(received["task"]).__name__ == TASKS[task][0].split(":")[1]
 
 
+def test_weights_of_penalties_reach_the_task(given: Callable[..., dict[str, Any]]) -> None:
+    received = given("--query-flops", 0.5, task="sparse-embedding")
+    assert received["task"].options == {"query_flops": 0.5, "document_flops": 3e-5}
+
+
 def test_options_that_are_not_given_keep_their_defaults(given: Callable[..., dict[str, Any]]) -> None:
     received = given()
     assert received["settings"] == TrainingSettings()

@@ -2,5 +2,6 @@
 
 In reading order: `base` says what every task must give; `text_classification` is the plainest of them;
 `token_classification`, `question_answering` and `next_sentence` (with the model of `dual_encoder`) follow;
-`sentence_embedding` trains an encoder without a head; `multi_head` trains several heads on one encoder.
+`sentence_embedding` trains an encoder without a head; `retrieval` has the heads that search. `multi_head` trains
+several heads on one encoder.
 """

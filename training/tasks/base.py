@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import transformers
 from numpy.typing import NDArray
 
 from encort.runtime.common.errors import CheckpointError
@@ -19,13 +20,18 @@ from encort.training.dual_encoder import DualEncoderConfig
 from encort.training.pretrained import Pretrained
 from encort.training.settings import default_learning_rate
 
+LOSS = "loss"
+"""Metric of tasks whose best weights are those with the least loss."""
+MEAN = "mean_"
+"""Begin of the names of metrics that are means of counts, such as words per text."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
     """Scores of a network on one split.
 
     Attributes:
-        metrics: Metrics by name, as fractions.
+        metrics: Metrics by name, as fractions; those whose names begin with `MEAN` are means of counts.
         by_label: `precision`, `recall`, `f1-score` and `support` of every label, by its name.
         confusion: `(labels, labels)` int64, one row per right label, one column per predicted label; None where the
             task has no confusion matrix.
@@ -59,7 +65,7 @@ class TrainingTask(ABC):
 
     Attributes:
         name: Name of the command.
-        metric: Metric that chooses the best weights; more is better.
+        metric: Metric that chooses the best weights; more is better, except for `loss`.
         defaults: Settings that suit this task better than the general ones.
         learning_rate_at_768: Learning rate of an encoder as wide as BERT-base; see `default_learning_rate`.
         shares_encoder: Whether its head can stand beside others on one encoder.
@@ -73,6 +79,15 @@ class TrainingTask(ABC):
     learning_rate_at_768: ClassVar[float] = 5e-5
     shares_encoder: ClassVar[bool] = True
     decides_on_validation: ClassVar[bool] = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the task's own, which determine the final weights."""
+        return {}
+
+    def callbacks(self, network: Any) -> list[transformers.TrainerCallback]:
+        """Return what the trainer of transformers calls while it trains this network."""
+        return []
 
     def labels(
         self,

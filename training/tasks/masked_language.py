@@ -15,6 +15,7 @@ from encort.training.data.examples import Examples, Schema
 from encort.training.features import IGNORED, token_columns
 from encort.training.pretrained import Pretrained
 from encort.training.tasks.base import Scores, TrainingTask
+from encort.training.tied_weights import WordNetwork
 
 SHARE = 0.15
 """Share of the tokens that are predicted."""
@@ -69,7 +70,7 @@ class MaskedLanguageModeling(TrainingTask):
         network.model.save_pretrained(folder)
 
 
-class MaskedNetwork(torch.nn.Module):
+class MaskedNetwork(WordNetwork):
     """A masked language model that masks its own inputs.
 
     In training, other tokens are masked in every epoch. In evaluation, the tokens depend on the text alone, so that
@@ -77,8 +78,7 @@ class MaskedNetwork(torch.nn.Module):
     """
 
     def __init__(self, model: Any, *, mask: int, tokens: int) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
+        super().__init__(model)
         self._mask, self._tokens = mask, tokens
 
     def forward(self, labels: torch.Tensor, input_ids: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -96,20 +96,6 @@ class MaskedNetwork(torch.nn.Module):
         predicted = torch.full_like(labels, IGNORED)
         predicted[chosen] = logits.argmax(dim=-1)
         return {"loss": loss, "predicted": predicted}
-
-    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override] # as torch writes it
-        """Return the weights by name. Tied weights, which a file of safetensors cannot hold twice, are there once."""
-        own = {name for name, _ in (*self.named_parameters(), *self.named_buffers())}
-        return {name: weight for name, weight in super().state_dict(*args, **options).items() if name in own}
-
-    @property
-    def _keys_to_ignore_on_save(self) -> list[str]:
-        """Names of tied weights. The trainer of transformers expects them to be missing in a saved state."""
-        return [*(super().state_dict().keys() - self.state_dict().keys())]
-
-    def tie_weights(self) -> None:
-        """Tie the weights of the model; the trainer of transformers calls this after it has loaded a state."""
-        self.model.tie_weights()
 
     def _draw(self, ids: torch.Tensor) -> torch.Tensor:
         """Return random numbers from 0 to 1, three for each token: `(3, batch, sequence)` float32."""

@@ -96,6 +96,17 @@ def list_cell(values: Mapping[str, Any], role: str) -> list[str]:
     return [check_unicode(item, role) for item in value]
 
 
+def texts_cell(values: Mapping[str, Any], role: str) -> list[str]:
+    """Return one text or more: a text, a list of texts, or the texts of several columns."""
+    value = values.get(role)
+    if isinstance(value, str):
+        value = parse_list(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    items = value if isinstance(value, list) else [value]
+    return [text_cell({role: item}, role) for item in items or [None]]
+
+
 def score_cell(values: Mapping[str, Any], role: str) -> float:
     """Return a number that is finite as a float32; a text may have a decimal point or comma."""
     value = values.get(role)

@@ -15,6 +15,7 @@ from encort.runtime.common.labelled_rows.cells import (
     read_list,
     score_cell,
     text_cell,
+    texts_cell,
 )
 from encort.runtime.common.labelled_rows.columns import Column, Example, RowSchema
 from encort.runtime.common.labelled_rows.labels import follows_cell, label_cell, labels_cell
@@ -62,6 +63,19 @@ SENTENCE_PAIRS = RowSchema(
     parse=functools.partial(read_cells, text=text_cell, text_pair=text_cell, label=optional_cell(score_cell)),
 )
 """Two texts with their similarity; None where the table has no such column, which means that they are alike."""
+
+RETRIEVAL_PAIRS = RowSchema(
+    columns=[
+        Column(role="query", names=["query", "anchor", "question", "text"]),
+        Column(role="document", names=["document", "positive", "passage", "context", "text_pair"]),
+        Column(role="negatives", names=["negatives", "negative"], is_optional=True),
+    ],
+    parse=lambda values: {
+        **read_cells(values, query=text_cell, document=text_cell, negatives=optional_cell(texts_cell)),
+        "label": None,
+    },
+)
+"""A query, a document that answers it, and in `negatives` documents that do not; None if there is no such column."""
 
 
 _MAX_SPLIT_WORDS = 0.05
